@@ -1,0 +1,18 @@
+"""Environments for research on multi-agent exploration, usable with any framework.
+
+Each name below is an `Environment`: ``forest_uav_v0.parallel_env(scenario="sprint")`` gives a PettingZoo environment,
+``.env`` its AEC form, ``.batched_env`` arrays over many copies, ``.gym_env`` and ``.vector_env`` the Gymnasium forms
+where there is one agent.
+"""
+
+from qio_envs.api.registry import Environment, environment, environments
+
+forest_uav_v0 = Environment(
+    "forest_uav_v0",
+    "qio_envs.forest_uav:ForestUAV",
+    "UAVs with limited sight and radio cover a forest (cooperative, discrete actions)",
+    gym_id="qio_envs/ForestUAV-v0",
+    gym_scenario="solo",
+)
+
+__all__ = ["Environment", "environment", "environments", "forest_uav_v0"]

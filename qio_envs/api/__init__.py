@@ -1,0 +1,28 @@
+"""The contract of an environment, and what is common to all of them.
+
+`qio_envs.api.pettingzoo` and `qio_envs.api.gymnasium` give an environment its standard faces,
+`qio_envs.api.registry` its name, `qio_envs.api.conformance` checks any PettingZoo environment.
+"""
+
+from qio_envs.api.batched import (
+    Array,
+    BatchedEnv,
+    BatchState,
+    InvalidActionError,
+    ResetNeededError,
+    Transition,
+)
+from qio_envs.api.config import ConfigError, EnvConfig, did_you_mean, setting
+
+__all__ = [
+    "Array",
+    "BatchState",
+    "BatchedEnv",
+    "ConfigError",
+    "EnvConfig",
+    "InvalidActionError",
+    "ResetNeededError",
+    "Transition",
+    "did_you_mean",
+    "setting",
+]

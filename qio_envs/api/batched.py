@@ -1,0 +1,261 @@
+"""`BatchedEnv`: the contract that every environment of this package fulfils, written once, over a batch."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import dataclasses
+import operator
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from qio_envs.api.config import EnvConfig
+
+Array = np.ndarray
+
+
+class InvalidActionError(ValueError):
+    """An action of the wrong shape, type or range; the message names the agent and the allowed values."""
+
+
+class ResetNeededError(RuntimeError):
+    """A step was asked of a copy that was never reset, or whose episode has ended."""
+
+
+class Transition(NamedTuple):
+    """What one step gives; every array is the caller's own."""
+
+    rewards: Array  # float32 [E, N]
+    terminated: Array  # bool [E, N]: the task itself ended for the agent
+    truncated: Array  # bool [E, N]: a limit outside the task (time) cut the agent's episode
+
+
+@dataclasses.dataclass
+class BatchState:
+    """Base of an environment's state: a dataclass of arrays, each with a leading axis ``E``."""
+
+    seed: Array  # uint64 [E], key of the counter-based random numbers
+    episode: Array  # uint32 [E], episodes since the seed was given
+    step: Array  # int32 [E], steps since the reset
+    running: Array  # bool [E], reset and not ended
+
+
+class BatchedEnv(abc.ABC):
+    """``E`` independent copies of one environment with ``N`` agents, as arrays.
+
+    All agents share one observation and one action space. Copy ``i`` is bit for bit the environment that the
+    same seed gives alone. Nothing resets by itself: after a step the final observation can be read, and
+    ``reset(mask=~env.running)`` starts the next episodes of the copies that have ended. Objects can be pickled
+    and deep-copied.
+
+    Args:
+        config: The environment's settings.
+        num_envs: Number of copies ``E``, at least 1.
+
+    Attributes:
+        id: Versioned name, such as ``forest_uav_v0``.
+        possible_agents: ``N`` agent names.
+        observation_space: Space of one agent's observation (without its action mask).
+        action_space: Space of one agent's action.
+        state_space: Space of one copy's global state.
+        has_action_mask: Whether `action_mask` can forbid actions.
+    """
+
+    id: ClassVar[str]
+    render_modes: ClassVar[tuple[str, ...]] = ("human", "rgb_array", "ansi")
+    render_fps: ClassVar[int] = 10
+    config_class: ClassVar[type[EnvConfig]]
+
+    possible_agents: tuple[str, ...]
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.spaces.Discrete | gymnasium.spaces.Box
+    state_space: gymnasium.spaces.Box
+    has_action_mask: bool = False
+    arrays: BatchState
+
+    def __init__(self, config: EnvConfig, num_envs: int = 1) -> None:
+        self.config = config
+        self.num_envs = operator.index(num_envs)
+        if self.num_envs < 1:
+            raise ValueError(f"num_envs: expected an integer of at least 1, got {num_envs!r}")
+
+    @property
+    def num_agents(self) -> int:
+        """Number of agents ``N``."""
+        return len(self.possible_agents)
+
+    @property
+    def running(self) -> Array:
+        """Bool ``[E]``: copies that were reset and whose episode has not ended (a copy of the array)."""
+        return self.arrays.running.copy()
+
+    # -- what an environment implements ---------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _reset(self, mask: Array) -> None:
+        """Start an episode in the copies of ``mask`` (bool ``[E]``); seed, episode and step are set already."""
+
+    @abc.abstractmethod
+    def _step(self, actions: Array) -> Transition:
+        """Advance all copies by valid ``actions`` and set ``arrays.running``."""
+
+    @abc.abstractmethod
+    def observe(self, out: Array | None = None) -> Array:
+        """Return every agent's observation, float32 ``[E, N, *observation_space.shape]``.
+
+        Args:
+            out: C-contiguous array of that shape and dtype to write to; a new one when absent.
+        """
+
+    @abc.abstractmethod
+    def state(self) -> Array:
+        """Return the global state, float32 ``[E, *state_space.shape]``: what a centralised critic may see."""
+
+    @abc.abstractmethod
+    def info(self) -> dict[str, Array]:
+        """Return the episode's metrics so far, each ``[E]`` or ``[E, N]``."""
+
+    @abc.abstractmethod
+    def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
+        """Return a picture of one copy: uint8 ``[height, width, 3]`` for ``rgb_array``, text for ``ansi``."""
+
+    def action_mask(self) -> Array:
+        """Return which actions are legal, int8 ``[E, N, A]`` of 0 and 1 (all ones unless overridden)."""
+        if not isinstance(self.action_space, gymnasium.spaces.Discrete):
+            raise TypeError(f"{self.id} has continuous actions: there is no action mask")
+        return np.ones((self.num_envs, self.num_agents, int(self.action_space.n)), np.int8)
+
+    # -- what every environment shares ----------------------------------------------------------------------
+
+    def reset(self, seeds: int | Sequence[int] | Array | None = None, mask: Array | None = None) -> None:
+        """Start new episodes.
+
+        Args:
+            seeds: One seed per copy (``[E]``, 0 to 2**64 - 1), or one integer ``s`` for ``s, s + 1, ...``; the
+                episode counter starts at 0. Without it every copy goes on to the next episode of its seed; a
+                copy that never had one draws it from the operating system's entropy.
+            mask: Bool ``[E]``, the copies to reset; all when absent.
+
+        Raises:
+            ValueError: Seeds or mask of the wrong shape, type or range.
+        """
+        chosen = np.ones(self.num_envs, bool) if mask is None else np.asarray(mask)
+        if chosen.shape != (self.num_envs,) or chosen.dtype != bool:
+            raise ValueError(
+                f"mask: expected bool of shape ({self.num_envs},), got {chosen.dtype} of shape {chosen.shape}"
+            )
+        arrays = self.arrays
+        if seeds is not None:
+            arrays.seed[chosen] = self._seeds(seeds)[chosen]
+            arrays.episode[chosen] = 0
+        else:
+            unseeded = chosen & (arrays.step < 0)
+            if unseeded.any():
+                entropy = np.random.SeedSequence().generate_state(self.num_envs, np.uint64)
+                arrays.seed[unseeded] = entropy[unseeded]
+                arrays.episode[unseeded] = 0
+            arrays.episode[chosen & ~unseeded] += np.uint32(1)
+        arrays.step[chosen] = 0
+        arrays.running[chosen] = True
+        self._reset(chosen)
+
+    def step(self, actions: Array) -> Transition:
+        """Advance every copy by one time step.
+
+        Args:
+            actions: Integers ``[E, N]`` for discrete actions, floats ``[E, N, *action_space.shape]`` otherwise.
+                Rows of agents that have ended are ignored.
+
+        Raises:
+            InvalidActionError: Wrong shape or type, NaN, or out of range; nothing has been advanced.
+            ResetNeededError: A copy was never reset or has ended.
+        """
+        if not self.arrays.running.all():
+            index = int(np.flatnonzero(~self.arrays.running)[0])
+            raise ResetNeededError(f"copy {index} of {self.id} has ended or was never reset: call reset() first")
+        return self._step(self._checked_actions(actions))
+
+    def agents_alive(self) -> Array:
+        """Return bool ``[E, N]``: agents whose episode goes on."""
+        return np.repeat(self.arrays.running[:, None], self.num_agents, axis=1)
+
+    def get_state(self) -> dict[str, Array]:
+        """Return a copy of the whole state, by name; `set_state` continues from it exactly."""
+        return {
+            field.name: getattr(self.arrays, field.name).copy() for field in dataclasses.fields(self.arrays)
+        }
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continue from a state of `get_state`.
+
+        Raises:
+            ValueError: An array is missing, unknown, or differs in shape or dtype (another configuration).
+        """
+        names = {field.name for field in dataclasses.fields(self.arrays)}
+        if set(state) != names:
+            raise ValueError(f"state: expected the arrays {sorted(names)}, got {sorted(state)}")
+        for name in names:
+            have, new = getattr(self.arrays, name), np.asarray(state[name])
+            if have.shape != new.shape or have.dtype != new.dtype:
+                raise ValueError(
+                    f"state['{name}']: expected {have.dtype} of shape {have.shape}, "
+                    f"got {new.dtype} of shape {new.shape}"
+                )
+        for name in names:
+            getattr(self.arrays, name)[...] = state[name]
+
+    def clone(self) -> BatchedEnv:
+        """Return an independent copy that continues as this one would."""
+        return copy.deepcopy(self)
+
+    def _seeds(self, seeds: int | Sequence[int] | Array) -> Array:
+        if isinstance(seeds, int | np.integer):
+            seeds = [int(seeds) + index for index in range(self.num_envs)]
+        values = np.asarray(seeds)
+        integral = values.dtype.kind in "ui" or (
+            values.dtype == object and all(isinstance(value, int) for value in values.flat)
+        )
+        if values.shape != (self.num_envs,) or not integral:
+            raise ValueError(
+                f"seeds: expected {self.num_envs} integers, got {values.dtype} of shape {values.shape}"
+            )
+        if any(not 0 <= int(value) < 2**64 for value in values):
+            raise ValueError("seeds: expected integers from 0 to 2**64 - 1")
+        return values.astype(np.uint64)
+
+    def _checked_actions(self, actions: Array) -> Array:
+        """Return ``actions`` as the array that `_step` takes; ranges of discrete actions are checked here."""
+        values = np.asarray(actions)
+        space = self.action_space
+        expected = (self.num_envs, self.num_agents, *(space.shape or ()))
+        if values.shape != expected:
+            raise InvalidActionError(f"actions: expected shape {expected}, got {values.shape}")
+        alive = self.agents_alive()
+        if isinstance(space, gymnasium.spaces.Discrete):
+            count = int(space.n)
+            allowed = f"an integer from 0 to {count - 1}"
+            if values.dtype.kind not in "iu":
+                whole = values.dtype.kind == "f"
+                bad = values != np.floor(values) if whole else np.ones(values.shape, bool)
+                row, column = (int(index) for index in np.argwhere(bad)[0]) if bad.any() else (0, 0)
+                raise InvalidActionError(
+                    f"action of {self.possible_agents[column]} in copy {row}: expected {allowed}, "
+                    f"got {values[row, column]}"
+                )
+            wrong = ((values < 0) | (values >= count)) & alive
+        else:
+            if values.dtype.kind not in "iuf":
+                raise InvalidActionError(f"actions: expected floats, got dtype {values.dtype}")
+            axes = tuple(range(2, values.ndim))
+            wrong = ~np.isfinite(values).all(axis=axes) & alive
+            allowed = "finite numbers"
+        if wrong.any():
+            row, column = (int(index) for index in np.argwhere(wrong)[0])
+            raise InvalidActionError(
+                f"action of {self.possible_agents[column]} in copy {row}: expected {allowed}, "
+                f"got {values[row, column]}"
+            )
+        return values

@@ -1,0 +1,157 @@
+"""Environment configurations: frozen dataclasses that check themselves, named scenarios, content hashes."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any, Self
+
+from ruamel.yaml import YAML
+
+
+class ConfigError(ValueError):
+    """A configuration key or value that cannot be used; the message names the key and what is allowed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for a near miss of ``name`` among ``known``, else an empty string."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare a field of an `EnvConfig`: its default, a sentence with unit and meaning, and its allowed values."""
+    return dataclasses.field(
+        default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices}
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """Base of every environment's configuration.
+
+    A subclass declares fields with `setting`; types (``int``, ``float``, ``bool``, ``str``, or one of them
+    ``| None``) and ranges are checked on construction, and `validate` adds checks across fields.
+
+    Raises:
+        ConfigError: A value has the wrong type or lies outside its range.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        self.validate()
+
+    def validate(self) -> None:
+        """Check what concerns several fields at once; raise `ConfigError` with both keys named."""
+
+    @classmethod
+    def allowed_keys(cls) -> tuple[str, ...]:
+        """Return the names of all settings."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build a configuration, refusing unknown keys with a suggestion.
+
+        Raises:
+            ConfigError: An unknown key, or a value that does not fit.
+        """
+        known = cls.allowed_keys()
+        for key in values:
+            if key not in known:
+                raise ConfigError(
+                    f"unknown environment setting '{key}'{did_you_mean(key, known)}; allowed: {', '.join(known)}"
+                )
+        return cls(**values)
+
+    @classmethod
+    def scenarios(cls) -> dict[str, dict[str, Any]]:
+        """Return the named settings in ``scenarios.yaml`` beside the environment, by scenario name."""
+        package = cls.__module__.rpartition(".")[0]
+        return {name: dict(values or {}) for name, values in _read_scenarios(package).items()}
+
+    @classmethod
+    def from_scenario(cls, scenario: str = "default", **overrides: Any) -> Self:
+        """Return a named scenario's configuration with ``overrides`` put on top.
+
+        Raises:
+            ConfigError: An unknown scenario or key, or a value that does not fit.
+        """
+        scenarios = cls.scenarios()
+        if scenario not in scenarios:
+            raise ConfigError(
+                f"unknown scenario '{scenario}'{did_you_mean(scenario, scenarios)}; "
+                f"allowed: {', '.join(scenarios)}"
+            )
+        return cls.from_mapping({**scenarios[scenario], **overrides})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every setting as plain Python values."""
+        return dataclasses.asdict(self)
+
+    def content_hash(self, env_id: str) -> str:
+        """Return 12 hex digits that identify the environment version and every resolved setting (SHA-256)."""
+        text = json.dumps({"id": env_id, **self.as_dict()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _read_scenarios(package: str) -> dict[str, dict[str, Any] | None]:
+    text = (resources.files(package) / "scenarios.yaml").read_text(encoding="utf-8")
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def _checked(field: dataclasses.Field, value: Any) -> Any:
+    """Return ``value`` in the field's type, or raise `ConfigError` naming the key and what is allowed."""
+    kinds = {kind.strip() for kind in str(field.type).split("|")}
+    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
+    allowed = _allowed_text(kinds, low, high, choices)
+    if value is None and "None" in kinds:
+        return None
+    if "bool" in kinds:
+        ok = isinstance(value, bool)
+    elif "int" in kinds:
+        ok = isinstance(value, int) and not isinstance(value, bool)
+    elif "float" in kinds:
+        ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        value = float(value) if ok else value
+    else:
+        ok = isinstance(value, str)
+    if ok and choices is not None:
+        ok = value in choices
+    if ok and low is not None:
+        ok = value >= low
+    if ok and high is not None:
+        ok = value <= high
+    if not ok:
+        hint = did_you_mean(value, choices) if choices and isinstance(value, str) else ""
+        raise ConfigError(f"{field.name}: expected {allowed}, got {value!r}{hint}")
+    return value
+
+
+def _allowed_text(
+    kinds: set[str], low: float | None, high: float | None, choices: tuple[str, ...] | None
+) -> str:
+    if choices is not None:
+        return f"one of {', '.join(choices)}"
+    names = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
+    text = next(name for kind, name in names.items() if kind in kinds)
+    if low is not None and high is not None:
+        text += f" from {low} to {high}"
+    elif low is not None:
+        text += f" of at least {low}"
+    return text + (" or null" if "None" in kinds else "")

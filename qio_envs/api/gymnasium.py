@@ -1,0 +1,161 @@
+"""Gymnasium's faces of a `BatchedEnv` with one agent: ``Env`` and ``VectorEnv``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from qio_envs.api.batched import Array, BatchedEnv
+from qio_envs.api.faces import Screen, agent_observation_space, observations
+
+
+def _check_single_agent(batch: BatchedEnv) -> None:
+    if batch.num_agents != 1:
+        raise ValueError(
+            f"{batch.id} has {batch.num_agents} agents here and Gymnasium environments have one: "
+            "use parallel_env(), or settings that leave one agent"
+        )
+
+
+class BatchedGymEnv(gymnasium.Env):
+    """One copy of a one-agent `BatchedEnv` as a Gymnasium ``Env``.
+
+    Args:
+        batch: An environment with one agent and ``num_envs == 1``.
+        render_mode: ``human``, ``rgb_array``, ``ansi`` or None.
+
+    Raises:
+        ValueError: Several agents or copies, or an unknown render mode.
+    """
+
+    def __init__(self, batch: BatchedEnv, render_mode: str | None = None) -> None:
+        _check_single_agent(batch)
+        if batch.num_envs != 1:
+            raise ValueError(f"num_envs: a Gymnasium Env is one copy, got {batch.num_envs}")
+        self.batch = batch
+        self.render_mode = render_mode
+        self.metadata = {"render_modes": list(batch.render_modes), "render_fps": batch.render_fps}
+        self.observation_space = agent_observation_space(batch)
+        self.action_space = batch.action_space
+        self._screen = Screen(batch, render_mode)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; without a seed, the next episode of the last one."""
+        super().reset(seed=seed)
+        self.batch.reset(None if seed is None else [seed])
+        self._screen.show_if_human()
+        return observations(self.batch)[0], self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Advance one step.
+
+        Raises:
+            InvalidActionError: The action does not fit.
+            ResetNeededError: The episode has ended.
+        """
+        rewards, terminated, truncated = self.batch.step(np.asarray(action)[None, None])
+        self._screen.show_if_human()
+        return (
+            observations(self.batch)[0],
+            float(rewards[0, 0]),
+            bool(terminated[0, 0]),
+            bool(truncated[0, 0]),
+            self._info(),
+        )
+
+    def render(self) -> Any:
+        """Return a frame (uint8 ``[h, w, 3]``), text, or None, by ``render_mode``."""
+        return self._screen.render()
+
+    def close(self) -> None:
+        """Close the window, if any."""
+        self._screen.close()
+
+    def _info(self) -> dict[str, Any]:
+        return {key: values[0].item() for key, values in self.batch.info().items()}
+
+
+class BatchedVectorEnv(gymnasium.vector.VectorEnv):
+    """All copies of a one-agent `BatchedEnv` as a Gymnasium ``VectorEnv``.
+
+    Copies that end are reset in the same step (``AutoresetMode.SAME_STEP``): the returned observation is the new
+    episode's, and ``infos["final_obs"]`` and ``infos["final_info"]`` hold the last ones of the old episode.
+
+    Args:
+        batch: An environment with one agent.
+        render_mode: ``rgb_array`` or None.
+
+    Raises:
+        ValueError: Several agents, or an unknown render mode.
+    """
+
+    def __init__(self, batch: BatchedEnv, render_mode: str | None = None) -> None:
+        _check_single_agent(batch)
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode: expected rgb_array or None, got {render_mode!r}")
+        self.batch = batch
+        self.num_envs = batch.num_envs
+        self.render_mode = render_mode
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": batch.render_fps,
+            "autoreset_mode": AutoresetMode.SAME_STEP,
+        }
+        self.single_observation_space = agent_observation_space(batch)
+        self.single_action_space = batch.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every copy.
+
+        Args:
+            seed: One integer ``s`` for ``s, s + 1, ...``, or one per copy.
+            options: ``reset_mask`` (bool ``[E]``) restricts the reset to some copies.
+        """
+        self.batch.reset(seed, mask=None if options is None else options.get("reset_mask"))  # type: ignore[arg-type]
+        return self._observations(), self._infos()
+
+    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """Advance every copy; rewards float64 ``[E]``, terminated and truncated bool ``[E]``."""
+        transition = self.batch.step(np.asarray(actions)[:, None])
+        rewards, terminated, truncated = (array[:, 0] for array in transition)
+        infos = self._infos()
+        ended = ~self.batch.running
+        if ended.any():
+            final, rows = np.full(self.num_envs, None, object), self._observations()
+            for index in np.flatnonzero(ended):
+                final[index] = (
+                    {key: value[index] for key, value in rows.items()} if isinstance(rows, dict) else rows[index]
+                )
+            ended_infos = infos
+            self.batch.reset(mask=ended)
+            infos = self._infos()
+            infos |= {"final_obs": final, "_final_obs": ended, "final_info": ended_infos, "_final_info": ended}
+        return self._observations(), rewards.astype(np.float64), terminated, truncated, infos
+
+    def render(self) -> tuple[Array, ...] | None:
+        """Return one frame per copy."""
+        if self.render_mode is None:
+            return None
+        return tuple(self.batch.render(index) for index in range(self.num_envs))  # type: ignore[misc]
+
+    def _observations(self) -> Any:
+        values = self.batch.observe()[:, 0]
+        if not self.batch.has_action_mask:
+            return values
+        return {"observation": values, "action_mask": self.batch.action_mask()[:, 0]}
+
+    def _infos(self) -> dict[str, Any]:
+        present = np.ones(self.num_envs, bool)
+        infos: dict[str, Any] = {}
+        for key, values in self.batch.info().items():
+            infos[key] = values if values.ndim == 1 else values[:, 0]
+            infos[f"_{key}"] = present.copy()
+        return infos

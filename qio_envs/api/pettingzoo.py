@@ -1,0 +1,166 @@
+"""PettingZoo's parallel face of a `BatchedEnv` (AEC through PettingZoo's own converter)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from qio_envs.api.batched import Array, BatchedEnv, InvalidActionError
+from qio_envs.api.config import EnvConfig, did_you_mean
+from qio_envs.api.faces import Screen, agent_observation_space, observations
+
+
+class BatchedParallelEnv(ParallelEnv):
+    """One copy of a `BatchedEnv` as a PettingZoo ``ParallelEnv``.
+
+    Observations are arrays, or dictionaries with ``observation`` and ``action_mask`` where the environment has
+    masks. An agent that has ended is absent from the next step on; its last observation is in the step that ended
+    it. ``reset()`` without a seed goes on to the next episode of the last seed. ``deepcopy``, ``pickle`` and
+    `get_state` / `set_state` give an exact copy for planning.
+
+    Args:
+        batch: An environment with ``num_envs == 1``.
+        render_mode: ``human``, ``rgb_array``, ``ansi`` or None.
+
+    Raises:
+        ValueError: More than one copy, or an unknown render mode.
+    """
+
+    def __init__(self, batch: BatchedEnv, render_mode: str | None = None) -> None:
+        if batch.num_envs != 1:
+            raise ValueError(f"num_envs: a PettingZoo environment is one copy, got {batch.num_envs}")
+        self.batch = batch
+        self.render_mode = render_mode
+        self.metadata = {
+            "name": batch.id,
+            "render_modes": list(batch.render_modes),
+            "render_fps": batch.render_fps,
+            "is_parallelizable": True,
+        }
+        self.possible_agents = list(batch.possible_agents)
+        self.agents: list[str] = []
+        self.state_space = batch.state_space
+        space = agent_observation_space(batch)
+        self.observation_spaces: dict[str, gymnasium.Space] = dict.fromkeys(self.possible_agents, space)
+        self.action_spaces: dict[str, gymnasium.Space] = dict.fromkeys(self.possible_agents, batch.action_space)
+        self._index = {agent: index for index, agent in enumerate(self.possible_agents)}
+        self._screen = Screen(batch, render_mode)
+
+    @property
+    def config(self) -> EnvConfig:
+        """The environment's resolved settings."""
+        return self.batch.config
+
+    def observation_space(self, agent: str) -> gymnasium.Space:
+        """Return the space of one agent's observations."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> gymnasium.Space:
+        """Return the space of one agent's actions."""
+        return self.action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Start an episode; return observations and infos by agent.
+
+        Args:
+            seed: 0 to 2**64 - 1; without it, the next episode of the last seed.
+            options: Not used.
+        """
+        self.batch.reset(None if seed is None else [seed])
+        self.agents = list(self.possible_agents)
+        self._screen.show_if_human()
+        return dict(zip(self.agents, observations(self.batch), strict=True)), self._infos()
+
+    def step(
+        self, actions: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Advance one step with an action for every living agent.
+
+        Raises:
+            InvalidActionError: An agent without action, an unknown agent, or an action that does not fit.
+            ResetNeededError: The episode has ended.
+        """
+        transition = self.batch.step(self._action_array(actions))
+        rewards, terminated, truncated = (array[0].tolist() for array in transition)
+        values, infos = observations(self.batch), self._infos()
+        agents, index = self.agents, self._index
+        result = (
+            {agent: values[index[agent]] for agent in agents},
+            {agent: rewards[index[agent]] for agent in agents},
+            {agent: terminated[index[agent]] for agent in agents},
+            {agent: truncated[index[agent]] for agent in agents},
+            infos,
+        )
+        self.agents = [
+            agent for agent in agents if not (terminated[index[agent]] or truncated[index[agent]])
+        ]
+        self._screen.show_if_human()
+        return result
+
+    def state(self) -> Array:
+        """Return the global state, float32, in ``state_space``."""
+        return self.batch.state()[0]
+
+    def get_state(self) -> dict[str, Array]:
+        """Return a copy of the whole state; `set_state` continues from it exactly."""
+        return self.batch.get_state()
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continue from a state of `get_state` of an environment with the same settings."""
+        self.batch.set_state(state)
+        alive = self.batch.agents_alive()[0]
+        self.agents = [agent for agent, lives in zip(self.possible_agents, alive, strict=True) if lives]
+
+    def render(self) -> Array | str | None:
+        """Return a frame (uint8 ``[h, w, 3]``), text, or None, by ``render_mode``."""
+        return self._screen.render()
+
+    def close(self) -> None:
+        """Close the window, if any."""
+        self._screen.close()
+
+    def _action_array(self, actions: Mapping[str, Any]) -> Array:
+        if self.agents and actions.keys() != set(self.agents):
+            for agent in actions:
+                if agent not in self._index:
+                    raise InvalidActionError(
+                        f"action of unknown agent '{agent}'{did_you_mean(agent, self._index)}"
+                    )
+            missing = [agent for agent in self.agents if agent not in actions]
+            if missing:
+                raise InvalidActionError(f"no action for {', '.join(missing)}")
+        space = self.batch.action_space
+        if len(self.agents) == len(self.possible_agents):
+            rows = [actions[agent] for agent in self.possible_agents]
+        else:  # ended agents: any valid row does, it is ignored
+            idle = np.zeros(space.shape or (), space.dtype)
+            rows = [actions.get(agent, idle) for agent in self.possible_agents]
+        try:
+            return np.array([rows])
+        except ValueError:
+            for agent, row in zip(self.possible_agents, rows, strict=True):
+                if np.shape(row) != (space.shape or ()):
+                    raise InvalidActionError(
+                        f"action of {agent}: expected shape {space.shape or ()}, got {np.shape(row)}"
+                    ) from None
+            raise
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        """Give every living agent the episode's metrics as Python numbers."""
+        shared, own = {}, {}
+        for key, values in self.batch.info().items():
+            if values.ndim == 1:
+                shared[key] = values[0].item()
+            else:
+                own[key] = values[0].tolist()
+        infos = {agent: dict(shared) for agent in self.agents}
+        for key, row in own.items():
+            for agent, info in infos.items():
+                info[key] = row[self._index[agent]]
+        return infos

@@ -1,0 +1,7 @@
+"""The UAV forest: environment, configuration and scripted policies."""
+
+from qio_envs.forest_uav.config import ForestConfig
+from qio_envs.forest_uav.env import ForestUAV
+from qio_envs.forest_uav.policies import GreedyPolicy, LawnmowerPolicy, RandomPolicy
+
+__all__ = ["ForestConfig", "ForestUAV", "GreedyPolicy", "LawnmowerPolicy", "RandomPolicy"]

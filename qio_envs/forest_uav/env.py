@@ -1,0 +1,275 @@
+"""The UAV forest: ``N`` UAVs cover a grid of cells, each knowing only what it sensed or was told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium
+import numpy as np
+
+from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.forest_uav import kernels, viewer
+from qio_envs.forest_uav.config import COARSE, ForestConfig
+
+_REWARDS = ("team", "local", "difference")
+
+
+@dataclasses.dataclass
+class ForestState(BatchState):
+    """Arrays of the forest; ``Hp`` and ``Wp`` are height and width with margins (see `kernels`)."""
+
+    vegetation: Array  # float32 [E, Hp, Wp], density in [0, 1); 0 in the margin
+    blocked: Array  # uint8 [E, Hp, Wp], 1 = cannot be entered; 1 in the margin
+    free_count: Array  # int32 [E], cells that can be entered
+    monitored: Array  # uint8 [E, Hp, Wp], 1 = some UAV has been there
+    monitored_count: Array  # int32 [E]
+    occupancy: Array  # int16 [E, Hp, Wp], UAVs in the cell
+    position: Array  # int16 [E, N, 2], row and column without margin
+    belief: Array  # uint8 [E, N, Hp, Wp], 1 = the UAV believes the cell unmonitored
+    coarse: Array  # int32 [E, N, 25], believed unmonitored cells in each block of the coarse map
+    heard_position: Array  # int16 [E, N, N, 2], where UAV n last heard the other to be; -1 = never
+    heard_step: Array  # int32 [E, N, N], when; -1 = never
+    collisions: Array  # int32 [E], cells with more than one UAV, summed over steps
+    messages: Array  # int32 [E], messages sent to a UAV in range, lost ones included
+    milestones: Array  # int32 [E, 2], step at which 90% and 95% coverage were reached; -1 = not yet
+    team_reward: Array  # float32 [E], of the last step
+    team_return: Array  # float64 [E], of the episode so far
+
+
+class ForestUAV(BatchedEnv):
+    """UAVs monitor a forest together (cooperative, partially observed, limited communication).
+
+    The grid holds a vegetation density per cell, drawn uniformly from [0, 1) at reset, and optionally obstacles that
+    never cut the free cells in two. UAVs start on distinct random free cells. A cell is monitored once a UAV has
+    stood on it at the end of a step. Each step: all move at once; cells are credited; every UAV senses its crop;
+    on an exchange step every UAV sends its belief map and position to the UAVs in range.
+
+    **Actions**: ``Discrete(5)``: 0 stay, 1 up (row - 1), 2 down, 3 left (column - 1), 4 right. A move off the map or
+    into an obstacle is a stay; with ``mask_blocked_moves`` it is masked out.
+
+    **Observations**: float32 ``Box(0, 1, (4 * (2 r + 1)**2 + 53,))``, 153 numbers for r = 2; the slices are in
+    ``config.observation_layout``:
+
+    ====================  ==============  =========================================================================
+    part                  numbers         meaning
+    ====================  ==============  =========================================================================
+    unmonitored           (2 r + 1)**2    crop: 1 where the UAV believes the cell is not monitored yet
+    vegetation            (2 r + 1)**2    crop: density
+    others                (2 r + 1)**2    crop: other UAVs in the cell, divided by N - 1
+    blocked               (2 r + 1)**2    crop: 1 off the map and on obstacles
+    coarse_unmonitored    25              share of each block of the map (5 x 5 blocks) believed unmonitored
+    coarse_heard          25              UAVs in the block when last heard by radio, each divided by
+                                          (N - 1) (1 + age in steps)
+    position              2               own row and column, divided by height - 1 and width - 1
+    time_left             1               1 at reset, 0 at the time limit
+    ====================  ==============  =========================================================================
+
+    A belief errs on one side only: what a UAV believes monitored is monitored.
+
+    **Rewards** (``reward``): the team earns ``cell_reward`` per cell monitored for the first time and pays
+    ``collision_penalty`` per cell that holds more than one UAV after the move. ``team`` gives every UAV the
+    whole of it; ``local`` splits a cell's reward and penalty among the UAVs in it, so that the local rewards
+    sum to the team's; ``difference`` gives each UAV what the team's reward of this step would lose without it
+    (Wolpert and Tumer, 2002).
+
+    **Ends**: truncation after ``max_steps``; never termination.
+
+    **State** for a critic: float32 ``Box(0, 1, (4 H W + 1,))``: monitored, occupancy / N, vegetation, blocked, time
+    left; everything true, row by row.
+
+    **Radio**: ``comm_budget`` is the share of steps with an exchange (after ``t`` steps there have been
+    ``floor(t * comm_budget)``), ``comm_range`` its reach, ``comm_loss`` the chance that a message is lost.
+
+    **Info** (``[E]``): ``coverage`` in [0, 1]; ``steps_to_90`` and ``steps_to_95`` (-1 until reached); ``collisions``
+    and ``messages`` so far; ``team_reward`` of the step and ``team_return`` of the episode so far, whatever the mode
+    of reward.
+
+    Version history: v0, first version.
+    """
+
+    id = "forest_uav_v0"
+    config_class = ForestConfig
+    config: ForestConfig
+    arrays: ForestState
+
+    def __init__(self, config: ForestConfig, num_envs: int = 1) -> None:
+        super().__init__(config, num_envs)
+        agents, envs, radius = config.num_uavs, self.num_envs, config.sensing_radius
+        self.possible_agents = tuple(f"uav_{index}" for index in range(agents))
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (config.observation_size,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(len(kernels.MOVES))
+        self.state_space = gymnasium.spaces.Box(0.0, 1.0, (4 * config.height * config.width + 1,), np.float32)
+        self.has_action_mask = config.mask_blocked_moves
+        rows, columns = config.height + 2 * radius, -(-(config.width + 2 * radius) // 8) * 8
+        self.arrays = ForestState(
+            seed=np.zeros(envs, np.uint64),
+            episode=np.zeros(envs, np.uint32),
+            step=np.full(envs, -1, np.int32),
+            running=np.zeros(envs, bool),
+            vegetation=np.zeros((envs, rows, columns), np.float32),
+            blocked=np.ones((envs, rows, columns), np.uint8),
+            free_count=np.zeros(envs, np.int32),
+            monitored=np.zeros((envs, rows, columns), np.uint8),
+            monitored_count=np.zeros(envs, np.int32),
+            occupancy=np.zeros((envs, rows, columns), np.int16),
+            position=np.zeros((envs, agents, 2), np.int16),
+            belief=np.zeros((envs, agents, rows, columns), np.uint8),
+            coarse=np.zeros((envs, agents, COARSE**2), np.int32),
+            heard_position=np.full((envs, agents, agents, 2), -1, np.int16),
+            heard_step=np.full((envs, agents, agents), -1, np.int32),
+            collisions=np.zeros(envs, np.int32),
+            messages=np.zeros(envs, np.int32),
+            milestones=np.full((envs, len(kernels.MILESTONES)), -1, np.int32),
+            team_reward=np.zeros(envs, np.float32),
+            team_return=np.zeros(envs, np.float64),
+        )
+        self._block_of_row = np.arange(config.height) * COARSE // config.height
+        self._block_of_column = np.arange(config.width) * COARSE // config.width
+        self._block_size = np.outer(
+            np.bincount(self._block_of_row, minlength=COARSE),
+            np.bincount(self._block_of_column, minlength=COARSE),
+        ).ravel().astype(np.float32)
+        self._sent_belief = np.empty((agents, rows, columns), np.uint8)  # scratch, no part of the state
+
+    def _reset(self, mask: Array) -> None:
+        s = self.arrays
+        kernels.reset(
+            mask,
+            s.seed,
+            s.episode,
+            self.config.sensing_radius,
+            self.config.num_obstacles,
+            s.vegetation,
+            s.blocked,
+            s.monitored,
+            s.occupancy,
+            s.position,
+            s.belief,
+            s.coarse,
+            self._block_of_row,
+            self._block_of_column,
+            s.heard_position,
+            s.heard_step,
+            s.free_count,
+        )
+        for counter in (s.monitored_count, s.collisions, s.messages, s.team_reward, s.team_return):
+            counter[mask] = 0
+        s.milestones[mask] = -1
+
+    def _step(self, actions: Array) -> Transition:
+        s, config = self.arrays, self.config
+        s.step += 1
+        rewards = np.empty((self.num_envs, config.num_uavs), np.float32)
+        kernels.step(
+            actions,
+            s.seed,
+            s.episode,
+            s.step,
+            config.sensing_radius,
+            _REWARDS.index(config.reward),
+            config.cell_reward,
+            config.collision_penalty,
+            config.comm_budget,
+            np.inf if config.comm_range is None else config.comm_range,
+            config.comm_loss,
+            s.blocked,
+            s.free_count,
+            s.monitored,
+            s.occupancy,
+            s.position,
+            s.belief,
+            s.coarse,
+            self._block_of_row,
+            self._block_of_column,
+            s.heard_position,
+            s.heard_step,
+            s.monitored_count,
+            s.milestones,
+            s.collisions,
+            s.messages,
+            s.team_reward,
+            rewards,
+            self._sent_belief,
+        )
+        s.team_return += s.team_reward
+        ended = s.step >= config.max_steps
+        s.running[:] = ~ended
+        truncated = np.repeat(ended[:, None], config.num_uavs, axis=1)
+        return Transition(rewards, np.zeros_like(truncated), truncated)
+
+    def observe(self, out: Array | None = None) -> Array:
+        """Return every UAV's observation, float32 ``[E, N, D]``; see the class for its parts."""
+        shape = (self.num_envs, self.num_agents, self.config.observation_size)
+        if out is None:
+            out = np.empty(shape, np.float32)
+        elif out.shape != shape or out.dtype != np.float32:
+            raise ValueError(f"out: expected float32 of shape {shape}, got {out.dtype} of shape {out.shape}")
+        s = self.arrays
+        kernels.observe(
+            s.step,
+            self.config.sensing_radius,
+            self.config.max_steps,
+            s.vegetation,
+            s.blocked,
+            s.occupancy,
+            s.position,
+            s.belief,
+            s.coarse,
+            self._block_size,
+            self._block_of_row,
+            self._block_of_column,
+            s.heard_position,
+            s.heard_step,
+            out,
+        )
+        return out
+
+    def action_mask(self) -> Array:
+        """Return int8 ``[E, N, 5]``; all ones unless ``mask_blocked_moves``."""
+        if not self.has_action_mask:
+            return super().action_mask()
+        out = np.empty((self.num_envs, self.num_agents, len(kernels.MOVES)), np.int8)
+        config, arrays = self.config, self.arrays
+        kernels.action_mask(
+            config.sensing_radius, config.height, config.width, arrays.blocked, arrays.position, out
+        )
+        return out
+
+    def state(self) -> Array:
+        """Return the true maps and the time left, float32 ``[E, 4 H W + 1]``."""
+        s = self.arrays
+        maps = (s.monitored, s.occupancy / np.float32(self.num_agents), s.vegetation, s.blocked)
+        left = 1 - s.step.astype(np.float32) / np.float32(self.config.max_steps)
+        parts = [self.without_margin(array).reshape(self.num_envs, -1) for array in maps]
+        return np.concatenate([*parts, left[:, None]], axis=1, dtype=np.float32)
+
+    def info(self) -> dict[str, Array]:
+        """Return the metrics of the episode so far, each ``[E]``; see the class."""
+        s = self.arrays
+        return {
+            "coverage": s.monitored_count / np.maximum(s.free_count, 1),
+            "steps_to_90": s.milestones[:, 0].copy(),
+            "steps_to_95": s.milestones[:, 1].copy(),
+            "collisions": s.collisions.copy(),
+            "messages": s.messages.copy(),
+            "team_reward": s.team_reward.copy(),
+            "team_return": s.team_return.copy(),
+        }
+
+    def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
+        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``."""
+        scene = viewer.Scene(
+            vegetation=self.without_margin(self.arrays.vegetation[index]),
+            blocked=self.without_margin(self.arrays.blocked[index]).astype(bool),
+            monitored=self.without_margin(self.arrays.monitored[index]).astype(bool),
+            position=self.arrays.position[index],
+            sensing_radius=self.config.sensing_radius,
+            step=int(self.arrays.step[index]),
+            max_steps=self.config.max_steps,
+        )
+        return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)
+
+    def without_margin(self, maps: Array) -> Array:
+        """Return a view of ``maps`` (``[..., Hp, Wp]``) without the margin, ``[..., H, W]``."""
+        radius = self.config.sensing_radius
+        return maps[..., radius : radius + self.config.height, radius : radius + self.config.width]

@@ -1,0 +1,219 @@
+"""Scripted policies of the UAV forest: the reference points between which a score is normalised."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numba import njit
+
+from qio_envs.api import Array
+from qio_envs.api.random import integers
+from qio_envs.forest_uav.env import ForestUAV
+from qio_envs.forest_uav.kernels import MOVES
+
+_POLICY_STREAM = 1000  # apart from the environment's own streams
+
+
+class ScriptedPolicy(Protocol):
+    """Acts for every UAV of every copy."""
+
+    def act(self) -> Array:
+        """Return int64 actions ``[E, N]`` for the environment's present state."""
+
+
+class RandomPolicy:
+    """Uniform over the actions that the mask allows; a pure function of (seed, copy seed, episode, step).
+
+    Args:
+        env: The environment to act in.
+        seed: Key of the policy's own random numbers, 0 to 2**64 - 1.
+    """
+
+    def __init__(self, env: ForestUAV, seed: int = 0) -> None:
+        self.env = env
+        self.seed = np.uint64(seed)
+
+    def act(self) -> Array:
+        """Return int64 actions ``[E, N]``."""
+        arrays, mask = self.env.arrays, self.env.action_mask()
+        keys = arrays.seed ^ (arrays.episode.astype(np.uint64) << np.uint64(32)) ^ self.seed
+        draws = integers(1 << 30, self.env.num_agents, arrays.step, _POLICY_STREAM, keys)
+        return _nth_legal(mask, draws % mask.sum(axis=2))
+
+
+class GreedyPolicy:
+    """Each UAV walks to the nearest cell that *it believes* unmonitored (breadth first; ties: up, down, left, right).
+
+    It uses what the UAV knows (its belief map) and the obstacles. A UAV that believes all monitored stays.
+    """
+
+    def __init__(self, env: ForestUAV) -> None:
+        self.env = env
+
+    def act(self) -> Array:
+        """Return int64 actions ``[E, N]``."""
+        arrays = self.env.arrays
+        return _greedy(self.env.config.sensing_radius, arrays.blocked, arrays.belief, arrays.position)
+
+
+class LawnmowerPolicy:
+    """Oracle: the free cells, in boustrophedon order, are divided evenly, and each UAV sweeps its own part.
+
+    It knows the true map and the plan of all. Parts are given out in the order of the start cells along the
+    sweep; a UAV enters its part at the nearest cell, goes on cyclically, and skips what is monitored already.
+    """
+
+    def __init__(self, env: ForestUAV) -> None:
+        self.env = env
+        cells = env.config.height * env.config.width
+        self._tour = np.zeros((env.num_envs, cells), np.int64)
+        self._part = np.zeros((env.num_envs, env.num_agents), np.int64)
+        self._next = np.zeros((env.num_envs, env.num_agents), np.int64)
+
+    def act(self) -> Array:
+        """Return int64 actions ``[E, N]``; plans anew in copies at the start of an episode."""
+        env, arrays = self.env, self.env.arrays
+        radius = env.config.sensing_radius
+        _plan(
+            arrays.step == 0,
+            radius,
+            env.config.height,
+            env.config.width,
+            arrays.blocked,
+            arrays.free_count,
+            arrays.position,
+            self._tour,
+            self._part,
+            self._next,
+        )
+        return _sweep(
+            radius,
+            env.config.width,
+            arrays.blocked,
+            arrays.monitored,
+            arrays.free_count,
+            arrays.position,
+            self._tour,
+            self._part,
+            self._next,
+        )
+
+
+@njit(cache=True)
+def _nth_legal(mask, rank):
+    actions = np.zeros(rank.shape, np.int64)
+    for e in range(rank.shape[0]):
+        for n in range(rank.shape[1]):
+            left = rank[e, n]
+            for action in range(mask.shape[2]):
+                if mask[e, n, action]:
+                    if left == 0:
+                        actions[e, n] = action
+                        break
+                    left -= 1
+    return actions
+
+
+@njit(cache=True)
+def _first_move(blocked, targets, row, column, seen, queue):
+    """Return the first action of a shortest path to the nearest target cell (with margins), 0 if there is none."""
+    if targets[row, column]:
+        return 0
+    height, width = blocked.shape
+    seen[:] = 0
+    seen[row, column] = 1
+    queue[0, 0], queue[0, 1], queue[0, 2] = row, column, 0
+    head, tail = 0, 1
+    while head < tail:
+        i, j, first = queue[head, 0], queue[head, 1], queue[head, 2]
+        head += 1
+        for action in range(1, MOVES.shape[0]):
+            k, m = i + MOVES[action, 0], j + MOVES[action, 1]
+            if not (0 <= k < height and 0 <= m < width) or blocked[k, m] or seen[k, m]:
+                continue
+            move = first if first else action
+            if targets[k, m]:
+                return move
+            seen[k, m] = 1
+            queue[tail, 0], queue[tail, 1], queue[tail, 2] = k, m, move
+            tail += 1
+    return 0
+
+
+@njit(cache=True)
+def _greedy(radius, blocked, belief, position):
+    copies, agents = position.shape[0], position.shape[1]
+    actions = np.zeros((copies, agents), np.int64)
+    seen = np.empty(blocked.shape[1:], np.uint8)
+    queue = np.empty((seen.size, 3), np.int64)
+    for e in range(copies):
+        for n in range(agents):
+            row, column = radius + position[e, n, 0], radius + position[e, n, 1]
+            actions[e, n] = _first_move(blocked[e], belief[e, n], row, column, seen, queue)
+    return actions
+
+
+@njit(cache=True)
+def _plan(mask, radius, height, width, blocked, free_count, position, tour, part, pointer):
+    copies, agents = position.shape[0], position.shape[1]
+    for e in range(copies):
+        if not mask[e]:
+            continue
+        place = np.zeros((height, width), np.int64)  # of a cell in the tour
+        length = 0
+        for i in range(height):
+            for step in range(width):
+                j = step if i % 2 == 0 else width - 1 - step
+                if not blocked[e, radius + i, radius + j]:
+                    tour[e, length] = i * width + j
+                    place[i, j] = length
+                    length += 1
+        starts = np.empty(agents, np.int64)
+        for n in range(agents):
+            starts[n] = place[position[e, n, 0], position[e, n, 1]]
+        order = np.argsort(starts)
+        for rank in range(agents):
+            n = order[rank]
+            part[e, n] = rank
+            begin, end = length * rank // agents, length * (rank + 1) // agents
+            best = height + width
+            pointer[e, n] = begin
+            for k in range(begin, end):
+                i, j = tour[e, k] // width, tour[e, k] % width
+                distance = abs(i - position[e, n, 0]) + abs(j - position[e, n, 1])
+                if distance < best:
+                    best = distance
+                    pointer[e, n] = k
+
+
+@njit(cache=True)
+def _sweep(radius, width, blocked, monitored, free_count, position, tour, part, pointer):
+    copies, agents = position.shape[0], position.shape[1]
+    actions = np.zeros((copies, agents), np.int64)
+    seen = np.empty(blocked.shape[1:], np.uint8)
+    targets = np.zeros(blocked.shape[1:], np.uint8)
+    queue = np.empty((seen.size, 3), np.int64)
+    for e in range(copies):
+        for n in range(agents):
+            begin = free_count[e] * part[e, n] // agents
+            end = free_count[e] * (part[e, n] + 1) // agents
+            for _ in range(end - begin):
+                cell = tour[e, pointer[e, n]]
+                row, column = radius + cell // width, radius + cell % width
+                if not monitored[e, row, column]:
+                    targets[row, column] = 1
+                    actions[e, n] = _first_move(
+                        blocked[e],
+                        targets,
+                        radius + position[e, n, 0],
+                        radius + position[e, n, 1],
+                        seen,
+                        queue,
+                    )
+                    targets[row, column] = 0
+                    break
+                pointer[e, n] += 1
+                if pointer[e, n] == end:
+                    pointer[e, n] = begin
+    return actions

@@ -1,0 +1,1 @@
+"""Ray RLlib plug-ins for research on multi-agent exploration."""
