@@ -1,0 +1,34 @@
+# Every target sets up .venv by itself; it needs Python 3.11+ and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CONFIG ?= tune_configs/forest_uav_ppo.yaml
+
+.PHONY: train test lint bench setup clean
+
+train: setup  ## train CONFIG; results lie in runs/
+	$(BIN)/rllib train --config $(CONFIG)
+
+test: setup  ## all tests, under ten minutes on two cores
+	$(BIN)/python -m pytest -q
+
+lint: setup  ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## environment throughput beside other environments, and the operator's contraction
+	$(BIN)/python benchmarks/env_throughput.py
+	$(BIN)/python benchmarks/contraction.py
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: setup.cfg constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "QIO needs Python 3.11 or newer; say which with: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rllib,plots,test,dev]'
+	@touch $@
+
+clean:  ## remove what was set up (not runs/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

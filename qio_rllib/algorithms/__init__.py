@@ -1,0 +1,25 @@
+"""Algorithms by the name that ``run:`` gives them."""
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.algorithms.ppo import PPOConfig
+
+ALGORITHMS: dict[str, type[AlgorithmConfig]] = {"PPO": PPOConfig}
+"""Configuration class of each algorithm."""
+
+
+def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
+    """Return the configuration class of an algorithm.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in ALGORITHMS:
+        raise ConfigError(
+            f"run: unknown algorithm '{name}'{did_you_mean(name, ALGORITHMS)}; allowed: {', '.join(ALGORITHMS)}"
+        )
+    return ALGORITHMS[name]
+
+
+__all__ = ["ALGORITHMS", "PPOConfig", "algorithm_config_class"]

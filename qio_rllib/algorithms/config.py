@@ -1,0 +1,221 @@
+"""What the configurations of all algorithms here have in common: names for environments, the Q operator, annealing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.callbacks.callbacks import RLlibCallback
+
+from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.evaluation import episode_numbers, evaluate_algorithm
+from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
+
+SHARED_MODULE = "shared"
+METRICS_WINDOW = 100
+"""Finished episodes over which training metrics are averaged, so that no iteration lacks them."""
+
+
+class PolicyMapping:
+    """Says which module acts for an agent.
+
+    Args:
+        modules: Module id by agent id; agents that are not in it go to ``shared``.
+    """
+
+    def __init__(self, modules: Mapping[Any, str] | None = None) -> None:
+        self.modules = dict(modules or {})
+
+    def __call__(self, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+        """Return the module id of an agent."""
+        return self.modules.get(agent_id, SHARED_MODULE)
+
+
+class EpisodeMetrics(RLlibCallback):
+    """Logs what the environment itself says of an episode (numbers in the last ``info``) beside RLlib's return.
+
+    A value of -1 for a key that begins with ``steps_to_`` means «not reached» and is left out of the mean.
+    """
+
+    def on_episode_end(self, *, episode: Any, metrics_logger: Any = None, **kwargs: Any) -> None:
+        """Log the numbers of the last info, averaged over the last `METRICS_WINDOW` episodes."""
+        infos = episode.get_infos(-1)
+        info = next(iter(infos.values()), {}) if hasattr(episode, "agent_episodes") else infos
+        for key, value in episode_numbers(info).items():
+            if not (key.startswith("steps_to_") and value < 0):
+                metrics_logger.log_value(key, value, window=METRICS_WINDOW)
+
+
+class ExploringConfig(AlgorithmConfig):
+    """Mixin for an `AlgorithmConfig`: it stands first among the bases.
+
+    - ``environment("forest_uav_v0")`` takes any name of `qio_rllib.sampling.environments.make_env`, registers it with
+      Ray, and sets up the policies of a multi-agent environment: one shared policy if all agents have the same
+      spaces, one for each agent otherwise.
+    - ``multi_agent(policies=...)`` also takes ``"shared"``, ``"independent"`` and ``{module_id: [agent ids]}``.
+    - ``training(amplification=..., entropy_annealing=...)``: the Q operator in the policy and the law of the
+      entropy coefficient.
+
+    Tune hands a config to its workers as a plain dictionary, of which RLlib's own algorithm class makes a plain
+    config again; so all of this is kept in settings that RLlib knows, and nothing in overridden getters.
+    """
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.callbacks(EpisodeMetrics)
+        self.evaluation(custom_evaluation_function=evaluate_algorithm)
+
+    @property
+    def amplification(self) -> dict[str, float] | None:
+        """The Q operator's parameters; they live in ``model_config``."""
+        return self.model_config.get("amplification")
+
+    @property
+    def entropy_annealing(self) -> dict[str, Any] | None:
+        """The annealing law; it lives in ``learner_config_dict``, where a stock config has room for it too."""
+        return self.learner_config_dict.get("entropy_annealing")
+
+    def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> Self:
+        """Set the environment; arguments as in `AlgorithmConfig.environment`.
+
+        Raises:
+            ConfigError: Nothing goes by that name, or it refuses ``env_config``.
+        """
+        super().environment(
+            env,
+            **({} if env_config is NotProvided else {"env_config": dict(env_config or {})}),
+            **kwargs,
+        )
+        if isinstance(self.env, str) and (env is not NotProvided or env_config is not NotProvided):
+            register_with_tune(self.env)
+            description = describe_env(self.env, self.env_config)
+            if description.multi_agent and not self.is_multi_agent:
+                self.multi_agent(policies=SHARED_MODULE if description.homogeneous else "independent")
+        return self
+
+    def multi_agent(self, *, policies: Any = NotProvided, **kwargs: Any) -> Self:
+        """Set the policies; arguments as in `AlgorithmConfig.multi_agent`.
+
+        Args:
+            policies: ``"shared"`` (one policy), ``"independent"`` (one per agent), ``{module_id: [agent ids]}``, or
+                what RLlib takes.
+            **kwargs: The other arguments.
+
+        Raises:
+            ConfigError: Agents that do not exist or are left out, or a shared policy over different spaces.
+        """
+        names_agents = isinstance(policies, Mapping) and all(isinstance(v, list) for v in policies.values())
+        if policies in (SHARED_MODULE, "independent") or (names_agents and policies):
+            mapping = self._policy_mapping(policies)
+            kwargs["policy_mapping_fn"] = mapping
+            policies = set(mapping.modules.values()) or {SHARED_MODULE}
+        elif isinstance(policies, str):
+            raise ConfigError(
+                f"policies: expected shared, independent or {{module: [agents]}}, got '{policies}'"
+            )
+        super().multi_agent(policies=policies, **kwargs)
+        return self
+
+    def training(
+        self,
+        *,
+        amplification: Mapping[str, float] | None = NotProvided,
+        entropy_annealing: Mapping[str, Any] | None = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters; the rest as in the algorithm's own ``training``.
+
+        Args:
+            amplification: ``{"eta": 0.1, "h_min": 0.05, "tau": 1.0}``, missing keys take these defaults; None leaves
+                the policy as it is.
+            entropy_annealing: ``{"law": "quantum" | "exponential", "alpha_0": ..., "alpha_min": ..., "decay": ...}``;
+                takes the place of ``entropy_coeff``. None leaves ``entropy_coeff`` in charge.
+            **kwargs: The other arguments.
+
+        Raises:
+            ConfigError: An unknown key or a value outside its range.
+        """
+        super().training(**kwargs)
+        if amplification is not NotProvided:
+            parameters = None if amplification is None else _amplification(amplification)
+            self._model_config = {**_as_dict(self._model_config), "amplification": parameters}
+        if entropy_annealing is not NotProvided:
+            try:
+                make_annealing(entropy_annealing)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"entropy_annealing: {error}") from error
+            self.learner_config_dict = {
+                **self.learner_config_dict,
+                "entropy_annealing": None if entropy_annealing is None else dict(entropy_annealing),
+            }
+        return self
+
+    def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
+        """Set the network; arguments as in `AlgorithmConfig.rl_module`. ``amplification`` stays as it was set."""
+        if model_config is not NotProvided:
+            kept = {key: value for key, value in _as_dict(self._model_config).items() if key == "amplification"}
+            kwargs["model_config"] = kept | _as_dict(model_config)
+        super().rl_module(**kwargs)
+        return self
+
+    def _policy_mapping(self, policies: str | Mapping[str, list]) -> PolicyMapping:
+        if not isinstance(self.env, str):
+            raise ConfigError("policies: set the environment first, by name")
+        description = describe_env(self.env, self.env_config)
+        if not description.multi_agent:
+            raise ConfigError(f"policies: {self.env} has a single agent")
+        agents = description.agents
+        if policies == SHARED_MODULE:
+            _check_same_spaces(SHARED_MODULE, list(agents), description)
+            return PolicyMapping()
+        if policies == "independent":
+            return PolicyMapping({agent: str(agent) for agent in agents})
+        assert isinstance(policies, Mapping)
+        mapping: dict[Any, str] = {}
+        for module_id, members in policies.items():
+            unknown = [agent for agent in members if agent not in agents]
+            if unknown:
+                hint = did_you_mean(unknown[0], [str(agent) for agent in agents])
+                raise ConfigError(
+                    f"policies.{module_id}: unknown agent '{unknown[0]}'{hint}; "
+                    f"allowed: {', '.join(str(agent) for agent in agents)}"
+                )
+            _check_same_spaces(module_id, members, description)
+            mapping |= dict.fromkeys(members, module_id)
+        missing = [str(agent) for agent in agents if agent not in mapping]
+        if missing:
+            raise ConfigError(f"policies: no module for {', '.join(missing)}")
+        return PolicyMapping(mapping)
+
+
+def _as_dict(model_config: Any) -> dict[str, Any]:
+    return dict(model_config) if isinstance(model_config, Mapping) else dataclasses.asdict(model_config)
+
+
+def _check_same_spaces(module_id: str, agents: list, description: EnvDescription) -> None:
+    for agent in agents[1:]:
+        for kind in ("observation_spaces", "action_spaces"):
+            spaces = getattr(description, kind)
+            if spaces[agent] != spaces[agents[0]]:
+                raise ConfigError(
+                    f"policies.{module_id}: {agents[0]} and {agent} differ in their {kind[:-1].replace('_', ' ')} "
+                    "and cannot share a policy; use independent or {module: [agents]}"
+                )
+
+
+def _amplification(settings: Mapping[str, float]) -> dict[str, float]:
+    known = [field.name for field in dataclasses.fields(Amplification)]
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"amplification: expected a mapping of {', '.join(known)}, got {settings!r}")
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"amplification: unknown key '{key}'{did_you_mean(key, known)}; allowed: {', '.join(known)}"
+            )
+    try:
+        return dataclasses.asdict(Amplification(**settings))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"amplification: {error}") from error

@@ -1,0 +1,41 @@
+"""Exploration: the Q operator, annealing laws and contraction measurement, in plain torch."""
+
+from qio_rllib.exploration.amplification import (
+    LOG_FLOOR,
+    Amplification,
+    amplify,
+    normalized_entropy,
+    validate_parameters,
+)
+from qio_rllib.exploration.annealing import (
+    Annealing,
+    ExponentialAnnealing,
+    QuantumAnnealing,
+    make_annealing,
+)
+from qio_rllib.exploration.contraction import (
+    METRICS,
+    ContractionEstimate,
+    distance,
+    estimate_contraction,
+    plot,
+    sweep,
+)
+
+__all__ = [
+    "LOG_FLOOR",
+    "METRICS",
+    "Amplification",
+    "Annealing",
+    "ContractionEstimate",
+    "ExponentialAnnealing",
+    "QuantumAnnealing",
+    "amplify",
+    "distance",
+    "estimate_contraction",
+    "make_annealing",
+    "normalized_entropy",
+    "plot",
+    "sweep",
+    "validate_parameters",
+]

@@ -1,0 +1,162 @@
+"""A trained policy as plain torch functions: it acts without Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+import torch
+
+from qio_envs.api import ConfigError
+from qio_rllib.exploration import Amplification, amplify
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionSpec:
+    """How a module's output becomes an action.
+
+    Attributes:
+        count: Number of discrete actions, or None for continuous ones.
+        low: Lower bounds of continuous actions, flat.
+        high: Upper bounds of continuous actions, flat.
+        rescaled: Whether the policy acts in [-1, 1] and is scaled to the bounds (RLlib's ``normalize_actions``).
+    """
+
+    count: int | None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    rescaled: bool = False
+
+    @classmethod
+    def of(cls, space: gymnasium.Space, rescaled: bool) -> Self:
+        """Describe a Discrete (from 0) or one-dimensional Box space.
+
+        Raises:
+            ConfigError: Another kind of space.
+        """
+        if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
+            return cls(int(space.n))
+        if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
+            return cls(None, tuple(space.low.tolist()), tuple(space.high.tolist()), rescaled)
+        raise ConfigError(f"policies act in Discrete and one-dimensional Box spaces, not in {space}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyModule:
+    """One network with what surrounds it.
+
+    Attributes:
+        network: Maps observations ``[B, ...]`` to logits ``[B, A]``, or to means and log deviations ``[B, 2 D]``.
+        action: How its output becomes an action.
+        amplification: The Q operator behind the network, or None.
+    """
+
+    network: Callable[[torch.Tensor], torch.Tensor]
+    action: ActionSpec
+    amplification: Amplification | None
+
+    def act(
+        self, observations: np.ndarray, mask: np.ndarray | None, noise: np.ndarray | None
+    ) -> np.ndarray:
+        """Choose actions for a batch.
+
+        Args:
+            observations: ``[B, ...]``, taken as float32.
+            mask: Legal actions ``[B, A]`` (nonzero = legal), or None.
+            noise: Uniform on [0, 1) ``[B]`` (discrete) or standard normal ``[B, D]`` (continuous); None takes the most
+                probable action.
+
+        Returns:
+            int64 ``[B]`` or float32 ``[B, D]``.
+        """
+        with torch.no_grad():
+            output = self.network(torch.as_tensor(np.asarray(observations, np.float32)))
+            if self.action.count is None:
+                return self._continuous(output.numpy(), noise)
+            legal = None if mask is None else torch.as_tensor(mask != 0)
+            settings = self.amplification or Amplification(0.0, 0.0, 1.0)
+            log_probs = amplify(output, settings.eta, settings.h_min, settings.tau, legal).double()
+            if noise is None:
+                return log_probs.argmax(dim=-1).numpy()
+            cumulative = log_probs.exp().cumsum(dim=-1).numpy()
+        # Inverse of the distribution function; scaled by the last value, an action of probability 0 is never hit.
+        return (noise[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1)
+
+    def _continuous(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        mean, log_deviation = np.split(output, 2, axis=-1)
+        action = mean if noise is None else mean + np.exp(log_deviation) * noise.astype(np.float32)
+        low, high = np.array(self.action.low, np.float32), np.array(self.action.high, np.float32)
+        if self.action.rescaled:
+            bounded = np.isfinite(low) & np.isfinite(high)
+            scaled = low + (np.clip(action, -1, 1) + 1) * (np.where(bounded, high - low, 0) / 2)
+            return np.where(bounded, scaled, action).astype(np.float32)
+        return np.clip(action, low, high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Everything that is needed to act for all agents of an environment.
+
+    Attributes:
+        modules: By module id.
+        module_of: Module id by agent id (``None`` is the only agent of a single-agent environment).
+        env: Name of the environment that it was trained in.
+        env_config: That environment's arguments.
+    """
+
+    modules: Mapping[str, PolicyModule]
+    module_of: Mapping[str | None, str]
+    env: str
+    env_config: Mapping[str, Any]
+
+    def act(
+        self,
+        observations: Mapping[Any, Any],
+        explore: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> dict[Any, Any]:
+        """Choose an action for every agent that has an observation.
+
+        Args:
+            observations: By agent id, as a PettingZoo environment gives them.
+            explore: Sample from the policy instead of taking the most probable action.
+            rng: Source of the samples; required with ``explore``.
+
+        Raises:
+            ConfigError: An agent that the policy does not know.
+            ValueError: ``explore`` without ``rng``.
+        """
+        if explore and rng is None:
+            raise ValueError("rng: sampling needs a numpy.random.Generator")
+        slots = [(agent, observation, rng if explore else None) for agent, observation in observations.items()]
+        return dict(zip(observations, self.act_on(slots), strict=True))
+
+    def act_on(self, slots: Iterable[tuple[Any, Any, np.random.Generator | None]]) -> list[Any]:
+        """Choose actions for (agent, observation, generator or None) triples in one pass per module, in their order."""
+        rows = list(slots)
+        groups: dict[str, list[int]] = {}
+        for index, (agent, _, _) in enumerate(rows):
+            if agent not in self.module_of:
+                raise ConfigError(f"the policy knows no agent '{agent}'; allowed: {', '.join(map(str, self.module_of))}")
+            groups.setdefault(self.module_of[agent], []).append(index)
+        noise = [None if rng is None else self._draw(agent, rng) for agent, _, rng in rows]
+        actions: list[Any] = [None] * len(rows)
+        for module_id, members in groups.items():
+            values = [rows[index][1] for index in members]
+            masked = isinstance(values[0], Mapping)
+            chosen = self.modules[module_id].act(
+                np.stack([value["observation"] if masked else value for value in values]),
+                np.stack([value["action_mask"] for value in values]) if masked else None,
+                None if noise[members[0]] is None else np.stack([noise[index] for index in members]),  # type: ignore[misc]
+            )
+            discrete = self.modules[module_id].action.count is not None
+            for index, action in zip(members, chosen, strict=True):
+                actions[index] = int(action) if discrete else action
+        return actions
+
+    def _draw(self, agent: Any, rng: np.random.Generator) -> np.ndarray:
+        action = self.modules[self.module_of[agent]].action
+        return np.asarray(rng.random() if action.count is not None else rng.standard_normal(len(action.low)))

@@ -1,0 +1,238 @@
+"""Environments by name, from this project or anybody's, and the adapter that shows them to RLlib."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from pettingzoo import ParallelEnv
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.tune.registry import register_env as tune_register_env
+
+import qio_envs
+from qio_envs.api import ConfigError, did_you_mean
+
+EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
+
+_CREATORS: dict[str, EnvCreator] = {}
+
+
+class ParallelEnvAdapter(MultiAgentEnv):
+    """Shows any PettingZoo ``ParallelEnv`` to RLlib's multi-agent runner.
+
+    Against RLlib's own wrapper: an episode in which some agents terminate and the rest truncate ends; a time
+    limit stays a truncation (RLlib calls an episode terminated as soon as each agent carries a flag of its own, so
+    truncation of the last agents is reported for the episode as a whole); `state` is passed on; `render` is
+    called as PettingZoo defines it; space objects are made once.
+
+    Args:
+        env: A PettingZoo parallel environment.
+    """
+
+    def __init__(self, env: ParallelEnv) -> None:
+        super().__init__()
+        self.env = env
+        self.possible_agents = list(env.possible_agents)
+        self.agents = list(self.possible_agents)
+        self.observation_spaces = {agent: env.observation_space(agent) for agent in self.possible_agents}
+        self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
+        self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
+        self.action_space = gymnasium.spaces.Dict(self.action_spaces)
+        self.render_mode = getattr(env, "render_mode", None)
+        self.metadata = getattr(env, "metadata", {})
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Start an episode; return observations and infos by agent."""
+        observations, infos = self.env.reset(seed=seed, options=options)
+        self.agents = list(self.env.agents)
+        return observations, infos or {}
+
+    def step(self, action_dict: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        """Advance one step; the flags hold ``__all__`` as RLlib expects."""
+        observations, rewards, terminated, truncated, infos = self.env.step(action_dict)
+        self.agents = list(self.env.agents)
+        over = not self.agents
+        cut = over and any(truncated[agent] and not terminated[agent] for agent in truncated)
+        terminateds = {**terminated, "__all__": over and not cut}
+        if cut:
+            truncateds = {"__all__": True}
+        else:
+            truncateds = {
+                **{agent: flag and not terminated[agent] for agent, flag in truncated.items()},
+                "__all__": False,
+            }
+        return observations, rewards, terminateds, truncateds, infos
+
+    def state(self) -> np.ndarray:
+        """Return the environment's global state, for centralised critics."""
+        return self.env.state()
+
+    def render(self) -> Any:
+        """Return what the environment renders."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvDescription:
+    """What has to be known of an environment before training; single-agent environments have the agent ``None``."""
+
+    agents: tuple[str | None, ...]
+    observation_spaces: dict[str | None, gymnasium.Space]
+    action_spaces: dict[str | None, gymnasium.Space]
+
+    @property
+    def multi_agent(self) -> bool:
+        """Whether agents have names."""
+        return self.agents != (None,)
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether all agents share their spaces, so that one policy can serve them all."""
+        return all(
+            self.observation_spaces[agent] == self.observation_spaces[self.agents[0]]
+            and self.action_spaces[agent] == self.action_spaces[self.agents[0]]
+            for agent in self.agents
+        )
+
+
+def register_env(env_id: str, creator: EnvCreator) -> None:
+    """Give an environment of your own a name for ``config.environment(name)``, YAML files and the command line.
+
+    Args:
+        env_id: The name; one already taken by `register_env` is replaced.
+        creator: Takes ``env_config`` (a dict) and returns a PettingZoo ``ParallelEnv`` or a Gymnasium ``Env``.
+
+    Raises:
+        ConfigError: The name belongs to an environment of this package.
+    """
+    if env_id in qio_envs.environments():
+        raise ConfigError(f"env: '{env_id}' is the name of an environment of qio_envs; choose another")
+    _CREATORS[env_id] = creator
+    tune_register_env(env_id, _RLlibCreator(env_id, creator))
+
+
+def make_env(
+    env_id: str, env_config: Mapping[str, Any] | None = None, render_mode: str | None = None
+) -> ParallelEnv | gymnasium.Env:
+    """Build an environment from its name.
+
+    Args:
+        env_id: One of `register_env`'s names; an id of ``qio_envs`` (``forest_uav_v0``); a Gymnasium id
+            (``CartPole-v1``); ``module:callable``; or a PettingZoo-style module (``mpe2.simple_spread_v3``).
+        env_config: Keyword arguments; for ``qio_envs``, ``scenario`` and settings.
+        render_mode: Passed on where given.
+
+    Raises:
+        ConfigError: Nothing goes by that name, or it refuses the arguments.
+    """
+    return _creator(env_id)({**(env_config or {}), **({"render_mode": render_mode} if render_mode else {})})
+
+
+def make_rllib_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> MultiAgentEnv | gymnasium.Env:
+    """Build an environment as RLlib's runners take it."""
+    return _for_rllib(make_env(env_id, env_config))
+
+
+def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> EnvDescription:
+    """Build an environment once to see its agents and spaces.
+
+    Raises:
+        ConfigError: As `make_env`.
+    """
+    env = make_env(env_id, env_config)
+    try:
+        if isinstance(env, ParallelEnv):
+            agents = tuple(env.possible_agents)
+            return EnvDescription(
+                agents,
+                {agent: env.observation_space(agent) for agent in agents},
+                {agent: env.action_space(agent) for agent in agents},
+            )
+        return EnvDescription((None,), {None: env.observation_space}, {None: env.action_space})
+    finally:
+        env.close()
+
+
+def register_with_tune(env_id: str) -> None:
+    """Make a name known to Ray, so that workers on any node can build the environment.
+
+    Raises:
+        ConfigError: Nothing goes by that name.
+    """
+    tune_register_env(env_id, _RLlibCreator(env_id, _creator(env_id)))
+
+
+def scenario_hash(env_id: str, env_config: Mapping[str, Any] | None = None) -> str | None:
+    """Return the content hash of a ``qio_envs`` environment's resolved settings; None for anybody else's."""
+    if env_id not in qio_envs.environments():
+        return None
+    return qio_envs.environment(env_id).content_hash(**(env_config or {}))
+
+
+class _RLlibCreator:
+    """What Tune keeps under a name; an object, so that it pickles with the user's creator."""
+
+    def __init__(self, env_id: str, creator: EnvCreator) -> None:
+        self.env_id = env_id
+        self.creator = creator
+
+    def __call__(self, env_config: Mapping[str, Any]) -> MultiAgentEnv | gymnasium.Env:
+        return _for_rllib(self.creator(dict(env_config)))
+
+
+def _for_rllib(env: ParallelEnv | gymnasium.Env) -> MultiAgentEnv | gymnasium.Env:
+    return ParallelEnvAdapter(env) if isinstance(env, ParallelEnv) else env
+
+
+class _KeywordCreator:
+    """Calls a function that takes keywords; a refused keyword becomes a `ConfigError`."""
+
+    def __init__(self, env_id: str, build: Callable[..., Any]) -> None:
+        self.env_id = env_id
+        self.build = build
+
+    def __call__(self, env_config: dict[str, Any]) -> ParallelEnv | gymnasium.Env:
+        try:
+            return self.build(**env_config)
+        except ConfigError as error:
+            raise ConfigError(f"env_config: {error}") from error
+        except TypeError as error:
+            raise ConfigError(f"env_config of {self.env_id}: {error}") from error
+
+
+def _creator(env_id: str) -> EnvCreator:
+    """Find what builds ``env_id``."""
+    if not isinstance(env_id, str):
+        raise ConfigError(f"env: expected a name, got {env_id!r}")
+    if env_id in _CREATORS:
+        return _CREATORS[env_id]
+    if env_id in qio_envs.environments():
+        return _KeywordCreator(env_id, qio_envs.environment(env_id).parallel_env)
+    if env_id in gymnasium.registry:
+        return _KeywordCreator(env_id, _GymMaker(env_id))
+    module_name, _, attribute = env_id.partition(":")
+    try:
+        return _KeywordCreator(env_id, getattr(importlib.import_module(module_name), attribute or "parallel_env"))
+    except (ImportError, AttributeError, ValueError, TypeError):
+        known = [*_CREATORS, *qio_envs.environments(), *gymnasium.registry]
+        raise ConfigError(
+            f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
+            f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id, module:callable, "
+            "or a module with parallel_env"
+        ) from None
+
+
+class _GymMaker:
+    def __init__(self, env_id: str) -> None:
+        self.env_id = env_id
+
+    def __call__(self, **env_config: Any) -> gymnasium.Env:
+        return gymnasium.make(self.env_id, **env_config)

@@ -1,0 +1,27 @@
+"""What tests share: one small Ray runtime, one torch thread."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_runtime() -> Iterator[None]:
+    """Start Ray once for all tests that need it."""
+    import ray
+    import torch
+
+    torch.set_num_threads(1)
+    folders = [str(Path(__file__).parent / "qio_rllib"), os.environ.get("PYTHONPATH", "")]
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        # Workers import the classes that tests define.
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, folders))}},
+    )
+    yield
+    ray.shutdown()

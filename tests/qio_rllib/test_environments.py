@@ -1,0 +1,161 @@
+"""The adapter for PettingZoo environments, and environments by name."""
+
+import gymnasium
+import pytest
+from pettingzoo import ParallelEnv
+from ray.rllib.algorithms.ppo import PPOConfig as StockPPOConfig
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from toy_parallel import Endings
+
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms import PPOConfig
+from qio_rllib.sampling.environments import (
+    ParallelEnvAdapter,
+    describe_env,
+    make_env,
+    register_env,
+    scenario_hash,
+)
+
+PLANS = {
+    "both truncate": ({"a": (5, "truncated"), "b": (5, "truncated")}, {"a": False, "b": False}),
+    "both terminate": ({"a": (5, "terminated"), "b": (5, "terminated")}, {"a": True, "b": True}),
+    "mixed in one step": ({"a": (5, "terminated"), "b": (5, "truncated")}, {"a": True, "b": False}),
+    "one dies, one truncates": ({"a": (2, "terminated"), "b": (5, "truncated")}, {"a": True, "b": False}),
+    "one truncates, one dies": ({"a": (2, "truncated"), "b": (5, "terminated")}, {"a": False, "b": True}),
+}
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_every_kind_of_ending_reaches_rllib_as_what_it_is(case):
+    plan, terminated = PLANS[case]
+    register_env("endings", lambda config: Endings(plan))
+    config = PPOConfig().environment("endings").env_runners(num_env_runners=0)
+    runner = MultiAgentEnvRunner(config=config)
+    episodes = runner.sample(num_episodes=3, random_actions=True)
+    assert len(episodes) == 3
+    for episode in episodes:
+        assert episode.is_done
+        for agent, (when, _) in plan.items():
+            assert len(episode.agent_episodes[agent]) == when
+            assert episode.agent_episodes[agent].is_done
+            assert episode.agent_episodes[agent].is_terminated == terminated[agent]
+        assert episode.get_return() == sum(when for when, _ in plan.values())
+    runner.stop()
+
+
+def test_forest_time_limit_is_truncation_for_rllib():
+    config = PPOConfig().environment("forest_uav_v0", env_config={"scenario": "sprint"})
+    runner = MultiAgentEnvRunner(config=config.env_runners(num_env_runners=0))
+    (episode,) = runner.sample(num_episodes=1, random_actions=True)
+    assert episode.is_truncated
+    assert not episode.is_terminated
+    assert not any(agent.is_terminated for agent in episode.agent_episodes.values())
+    runner.stop()
+
+
+def test_adapter_passes_on_state_render_and_spaces():
+    env = ParallelEnvAdapter(make_env("forest_uav_v0", {"scenario": "sprint"}, render_mode="rgb_array"))
+    env.reset(seed=3)
+    assert env.state().shape == (4 * 400 + 1,)
+    assert env.render().ndim == 3
+    assert env.observation_spaces["uav_0"] == env.env.observation_space("uav_0")
+    assert set(env.action_space.spaces) == set(env.possible_agents)
+
+
+def test_names_of_every_kind_build():
+    assert isinstance(make_env("forest_uav_v0", {"num_uavs": 2}), ParallelEnv)
+    assert isinstance(make_env("mpe2.simple_spread_v3", {"N": 2}), ParallelEnv)
+    assert isinstance(make_env("mpe2.simple_spread_v3:parallel_env"), ParallelEnv)
+    assert isinstance(make_env("CartPole-v1"), gymnasium.Env)
+    register_env("mine", lambda config: Endings(PLANS["both truncate"][0]))
+    assert isinstance(make_env("mine"), Endings)
+
+
+def test_description_tells_homogeneous_from_heterogeneous():
+    assert describe_env("forest_uav_v0").homogeneous
+    assert not describe_env("mpe2.simple_speaker_listener_v4").homogeneous
+    assert not describe_env("CartPole-v1").multi_agent
+
+
+@pytest.mark.parametrize(
+    ("env_id", "env_config", "message"),
+    [
+        ("forest_uav_v1", {}, "did you mean 'forest_uav_v0'"),
+        ("no.such.module", {}, "unknown environment 'no.such.module'"),
+        ("forest_uav_v0", {"scenaro": "sprint"}, "did you mean"),
+        ("forest_uav_v0", {"num_uavs": 401}, "num_uavs"),
+        ("CartPole-v1", {"colour": "red"}, "colour"),
+    ],
+)
+def test_bad_names_and_arguments_are_refused_in_one_line(env_id, env_config, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_env(env_id, env_config)
+    assert "\n" not in str(caught.value)
+
+
+def test_own_names_cannot_hide_the_suite():
+    with pytest.raises(ConfigError, match="forest_uav_v0"):
+        register_env("forest_uav_v0", lambda config: None)
+
+
+def test_scenario_hash_depends_on_every_setting_and_on_nothing_else():
+    assert scenario_hash("forest_uav_v0", {"scenario": "sprint"}) == scenario_hash("forest_uav_v0", {"max_steps": 60})
+    assert scenario_hash("forest_uav_v0") != scenario_hash("forest_uav_v0", {"reward": "local"})
+    assert scenario_hash("CartPole-v1") is None
+
+
+def test_policies_by_word_and_by_mapping():
+    shared = PPOConfig().environment("forest_uav_v0")
+    assert set(shared.policies) == {"shared"}
+    assert shared.policy_mapping_fn("uav_3", None) == "shared"
+    own = PPOConfig().environment("mpe2.simple_speaker_listener_v4")
+    assert own.policy_mapping_fn("speaker_0", None) == "speaker_0"
+    mapped = PPOConfig().environment("mpe2.simple_spread_v3", env_config={"N": 3})
+    mapped.multi_agent(policies={"pair": ["agent_0", "agent_1"], "single": ["agent_2"]})
+    assert [mapped.policy_mapping_fn(f"agent_{i}", None) for i in range(3)] == ["pair", "pair", "single"]
+
+
+@pytest.mark.parametrize(
+    ("policies", "message"),
+    [
+        ("shraed", "shared, independent"),
+        ({"pair": ["agent_0", "agent_1"]}, "no module for agent_2"),
+        ({"all": ["agent_0", "agent_1", "agnt_2"]}, "did you mean 'agent_2'"),
+    ],
+)
+def test_bad_policies_are_refused(policies, message):
+    config = PPOConfig().environment("mpe2.simple_spread_v3")
+    with pytest.raises(ConfigError, match=message):
+        config.multi_agent(policies=policies)
+
+
+def test_one_policy_cannot_serve_different_spaces():
+    config = PPOConfig().environment("mpe2.simple_speaker_listener_v4")
+    with pytest.raises(ConfigError, match="differ in their observation space"):
+        config.multi_agent(policies="shared")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("amplification", {"etta": 0.1}, "did you mean 'eta'"),
+        ("amplification", {"h_min": 1.0}, "h_min"),
+        ("amplification", {"tau": 0.0}, "tau"),
+        ("amplification", 3, "expected a mapping"),
+        ("entropy_annealing", {"law": "quantm"}, "did you mean 'quantum'"),
+        ("entropy_annealing", {"law": "quantum", "alpha0": 1.0}, "did you mean 'alpha_0'"),
+        ("entropy_annealing", {"law": "quantum", "alpha_0": 0.01, "alpha_min": 0.1}, "alpha_min"),
+    ],
+)
+def test_bad_exploration_settings_are_refused(key, value, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        PPOConfig().training(**{key: value})
+    assert key in str(caught.value)
+
+
+def test_without_our_settings_it_is_stock_ppo():
+    config, stock = PPOConfig(), StockPPOConfig()
+    ours = config.to_dict()
+    differing = {key for key, value in stock.to_dict().items() if repr(ours.get(key)) != repr(value)}
+    assert differing == {"callbacks", "custom_eval_function", "_rl_module_spec", "_learner_class"}
