@@ -39,7 +39,7 @@ def evaluation_seeds(episodes: int) -> list[int]:
 def episode_numbers(info: Mapping[str, Any] | None) -> dict[str, float]:
     """Return what of an ``info`` is a number."""
     return {
-        key: value
+        key: value  # type: ignore[misc]
         for key, value in (info or {}).items()
         if isinstance(value, int | float | np.number) and not isinstance(value, bool)
     }
@@ -80,7 +80,9 @@ def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Average every number over episodes, except the seed; ``steps_to_*`` over the episodes that got there."""
     means = {}
     for key in rows[0]:
-        values = [row[key] for row in rows if key in row and not (key.startswith("steps_to_") and row[key] < 0)]
+        values = [
+            row[key] for row in rows if key in row and not (key.startswith("steps_to_") and row[key] < 0)
+        ]
         if key != "seed" and values:
             means[key] = float(np.mean(values))
     return means
@@ -89,7 +91,8 @@ def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def evaluate_algorithm(algorithm: Any, eval_env_runner_group: Any = None) -> tuple[dict[str, Any], int, int]:
     """Score an Algorithm's policy, greedy and sampled: RLlib's ``custom_evaluation_function``.
 
-    RLlib drops what such a function returns on the new API stack, so that the scores are merged into its metrics here. The number of episodes is the config's ``evaluation_duration``. Results lie under ``greedy`` and ``sampled``.
+    The number of episodes is the config's ``evaluation_duration``; scores lie under ``greedy`` and ``sampled``. They
+    are merged into the Algorithm's metrics here, because RLlib drops what such a function returns.
     """
     config = algorithm.config
     modules = algorithm.env_runner.module
@@ -102,7 +105,9 @@ def evaluate_algorithm(algorithm: Any, eval_env_runner_group: Any = None) -> tup
         rows = evaluate(policy, config.env, config.env_config, seeds, explore)
         scores[name] = mean_scores(rows)
         steps += sum(row["episode_length"] for row in rows)
-    logger = MetricsLogger()  # the Algorithm reports of an evaluation only what was merged into its own logger
+    logger = (
+        MetricsLogger()
+    )  # the Algorithm reports of an evaluation only what was merged into its own logger
     logger.log_dict(scores, window=1)
     algorithm.metrics.aggregate([logger.reduce(compile=False)], key=EVALUATION_RESULTS)
     return scores, steps, steps * agents
@@ -123,7 +128,9 @@ def policy_from_modules(modules: Mapping[str, RLModule], config: Any) -> Policy:
     for agent, module_id in module_of.items():
         module = modules[module_id].unwrapped()
         if module.is_stateful():
-            raise ConfigError("model_config: recurrent policies (use_lstm) cannot be evaluated on fixed seeds")
+            raise ConfigError(
+                "model_config: recurrent policies (use_lstm) cannot be evaluated on fixed seeds"
+            )
         amplification = None
         if getattr(module, "is_amplified", False):
             amplification = Amplification(float(module.eta), float(module.h_min), float(module.tau))
@@ -191,7 +198,7 @@ class _Episode:
         if self.multi_agent:
             observations, rewards, _, _, infos = self.env.step(actions)
             living = set(self.env.agents)
-            info = next(iter(infos.values()), {})
+            info: dict[str, Any] = next(iter(infos.values()), {})
             reward = sum(float(value) for value in rewards.values())
         else:
             observation, reward, terminated, truncated, info = self.env.step(actions[None])
@@ -208,7 +215,9 @@ def _checkpoint_config(path: Path) -> Any:
     if not path.exists():
         raise ConfigError(f"checkpoint: there is no {path}")
     if not (path / "rllib_checkpoint.json").is_file():
-        raise ConfigError(f"checkpoint: {path} is no checkpoint of an RLlib algorithm (rllib_checkpoint.json is missing)")
+        raise ConfigError(
+            f"checkpoint: {path} is no checkpoint of an RLlib algorithm (rllib_checkpoint.json is missing)"
+        )
     try:
         json.loads((path / "rllib_checkpoint.json").read_text())
         with open(path / "class_and_ctor_args.pkl", "rb") as file:

@@ -17,7 +17,7 @@ _STATE_KEY = "entropy_annealing"
 
 
 class AnnealedEntropy:
-    """Mixin for a torch Learner whose loss takes its entropy coefficient from a scheduler; stands first among the bases.
+    """Mixin for a torch Learner whose loss takes its entropy coefficient from a scheduler; first among the bases.
 
     An update is one call of ``Learner.update`` (all epochs and minibatches of one batch). At its end the mean
     normalised entropy H of the policy over those minibatches, loss masks respected and joined across learners, is
@@ -34,7 +34,9 @@ class AnnealedEntropy:
         settings = self.config.learner_config_dict.get("entropy_annealing")  # type: ignore[attr-defined]
         self._annealed = settings is not None
         if self._annealed:
-            self.entropy_coeff_schedulers_per_module = LambdaDefaultDict(lambda _: _AnnealedCoefficient(settings))
+            self.entropy_coeff_schedulers_per_module = LambdaDefaultDict(
+                lambda _: _AnnealedCoefficient(settings)
+            )
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.utils.metrics import EVALUATION_RESULTS
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.evaluation import episode_numbers, evaluate_algorithm
@@ -48,6 +49,12 @@ class EpisodeMetrics(RLlibCallback):
             if not (key.startswith("steps_to_") and value < 0):
                 metrics_logger.log_value(key, value, window=METRICS_WINDOW)
 
+    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        """Drop what RLlib repeats of an earlier evaluation in an iteration that had none."""
+        interval = algorithm.config.evaluation_interval
+        if not interval or algorithm.iteration % interval:
+            result.pop(EVALUATION_RESULTS, None)
+
 
 class ExploringConfig(AlgorithmConfig):
     """Mixin for an `AlgorithmConfig`: it stands first among the bases.
@@ -62,6 +69,9 @@ class ExploringConfig(AlgorithmConfig):
     Tune hands a config to its workers as a plain dictionary, of which RLlib's own algorithm class makes a plain
     config again; so all of this is kept in settings that RLlib knows, and nothing in overridden getters.
     """
+
+    _model_config: Any
+    learner_config_dict: dict[str, Any]
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -156,7 +166,9 @@ class ExploringConfig(AlgorithmConfig):
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the network; arguments as in `AlgorithmConfig.rl_module`. ``amplification`` stays as it was set."""
         if model_config is not NotProvided:
-            kept = {key: value for key, value in _as_dict(self._model_config).items() if key == "amplification"}
+            kept = {
+                key: value for key, value in _as_dict(self._model_config).items() if key == "amplification"
+            }
             kwargs["model_config"] = kept | _as_dict(model_config)
         super().rl_module(**kwargs)
         return self

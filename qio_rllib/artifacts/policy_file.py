@@ -1,7 +1,7 @@
 """Policy files: a trained policy that loads and acts with torch alone, without Ray.
 
-A file is a zip archive of ``policy.json`` and one ``torch.export`` program per module, so that any network that RLlib can
-build is kept as a graph and needs none of its code to run.
+A file is a zip archive of ``policy.json`` and one ``torch.export`` program per module, so that any network that
+RLlib can build is kept as a graph and needs none of its code to run.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def load_policy(path: str | Path) -> Policy:
                 for module_id in description["modules"]
             }
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, OSError) as error:
-        raise ConfigError(f"policy file: {path} is damaged or no policy file ({type(error).__name__})") from error
+        raise ConfigError(
+            f"policy file: {path} is damaged or no policy file ({type(error).__name__})"
+        ) from error
     if description["format"] != _FORMAT:
         raise ConfigError(f"policy file: {path} has format {description['format']}, expected {_FORMAT}")
     modules = {}

@@ -27,8 +27,8 @@ class AmplifiedPolicy:
     defaults), or None to leave the policy as it is. Strength, floor and temperature are buffers: they are synced
     to the runners and kept in checkpoints.
 
-    Observations may be a Dict of ``observation`` and ``action_mask`` (0 = illegal): the network sees the former, illegal
-    actions get probability 0, with or without amplification.
+    Observations may be a Dict of ``observation`` and ``action_mask`` (0 = illegal): the network sees the former,
+    illegal actions get probability 0, with or without amplification.
 
     Raises:
         ConfigError: The actions are not discrete, or a parameter lies outside its range.

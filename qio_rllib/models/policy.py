@@ -58,9 +58,7 @@ class PolicyModule:
     action: ActionSpec
     amplification: Amplification | None
 
-    def act(
-        self, observations: np.ndarray, mask: np.ndarray | None, noise: np.ndarray | None
-    ) -> np.ndarray:
+    def act(self, observations: np.ndarray, mask: np.ndarray | None, noise: np.ndarray | None) -> np.ndarray:
         """Choose actions for a batch.
 
         Args:
@@ -131,7 +129,9 @@ class Policy:
         """
         if explore and rng is None:
             raise ValueError("rng: sampling needs a numpy.random.Generator")
-        slots = [(agent, observation, rng if explore else None) for agent, observation in observations.items()]
+        slots = [
+            (agent, observation, rng if explore else None) for agent, observation in observations.items()
+        ]
         return dict(zip(observations, self.act_on(slots), strict=True))
 
     def act_on(self, slots: Iterable[tuple[Any, Any, np.random.Generator | None]]) -> list[Any]:
@@ -140,7 +140,9 @@ class Policy:
         groups: dict[str, list[int]] = {}
         for index, (agent, _, _) in enumerate(rows):
             if agent not in self.module_of:
-                raise ConfigError(f"the policy knows no agent '{agent}'; allowed: {', '.join(map(str, self.module_of))}")
+                raise ConfigError(
+                    f"the policy knows no agent '{agent}'; allowed: {', '.join(map(str, self.module_of))}"
+                )
             groups.setdefault(self.module_of[agent], []).append(index)
         noise = [None if rng is None else self._draw(agent, rng) for agent, _, rng in rows]
         actions: list[Any] = [None] * len(rows)

@@ -5,7 +5,7 @@ import pytest
 from pettingzoo import ParallelEnv
 from ray.rllib.algorithms.ppo import PPOConfig as StockPPOConfig
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
-from toy_parallel import Endings
+from toy_endings import Endings
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
@@ -100,7 +100,9 @@ def test_own_names_cannot_hide_the_suite():
 
 
 def test_scenario_hash_depends_on_every_setting_and_on_nothing_else():
-    assert scenario_hash("forest_uav_v0", {"scenario": "sprint"}) == scenario_hash("forest_uav_v0", {"max_steps": 60})
+    assert scenario_hash("forest_uav_v0", {"scenario": "sprint"}) == scenario_hash(
+        "forest_uav_v0", {"max_steps": 60}
+    )
     assert scenario_hash("forest_uav_v0") != scenario_hash("forest_uav_v0", {"reward": "local"})
     assert scenario_hash("CartPole-v1") is None
 

@@ -39,7 +39,9 @@ def trained(ray_runtime: None, tmp_path_factory: pytest.TempPathFactory) -> tupl
         .environment("forest_uav_v0", env_config=ENV_CONFIG)
         .env_runners(num_env_runners=0)
         .evaluation(evaluation_interval=1, evaluation_duration=4)
-        .training(train_batch_size_per_learner=80, minibatch_size=80, num_epochs=1, amplification={"h_min": 0.5})
+        .training(
+            train_batch_size_per_learner=80, minibatch_size=80, num_epochs=1, amplification={"h_min": 0.5}
+        )
         .rl_module(model_config={"fcnet_hiddens": [16]})
     )
     algorithm = config.build_algo()

@@ -110,7 +110,7 @@ def test_the_loss_takes_its_coefficient_from_the_law():
     }
     config = learner.config.get_config_for_module("shared")
 
-    def loss() -> float:
+    def loss() -> tuple[float, torch.Tensor]:
         output = module.forward_train(batch)
         value = learner.compute_loss_for_module(
             module_id="shared", config=config, batch=batch, fwd_out=output
@@ -188,7 +188,10 @@ def test_metrics_of_the_environment_are_in_every_result():
     algorithm.stop()
 
 
-@pytest.mark.parametrize("env_id", ["mpe2.simple_spread_v3", "mpe2.simple_speaker_listener_v4", "CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize(
+    "env_id",
+    ["mpe2.simple_spread_v3", "mpe2.simple_speaker_listener_v4", "CartPole-v1", "Pendulum-v1"],
+)
 def test_other_environments_train_and_evaluate(env_id):
     config = (
         PPOConfig()
@@ -208,7 +211,9 @@ def test_two_learners_agree_on_alpha():
     config = small_config().learners(num_learners=2)
     algorithm = config.build_algo()
     algorithm.train()
-    states = algorithm.learner_group.foreach_learner(lambda learner: learner.get_state()["entropy_annealing"]["shared"])
+    states = algorithm.learner_group.foreach_learner(
+        lambda learner: learner.get_state()["entropy_annealing"]["shared"]
+    )
     values = [state.get() for state in states]
     assert len(values) == 2
     assert values[0] == values[1]

@@ -1,0 +1,123 @@
+"""The rules of the house that a machine can check."""
+
+import ast
+import configparser
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def modules(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found
+    return found
+
+
+def offenders(package: str, *forbidden: str) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules(package)
+        for name in imports_of(path)
+        if any(name == module or name.startswith(module + ".") for module in forbidden)
+    ]
+
+
+def test_the_suite_imports_neither_ray_nor_torch_nor_the_plug_ins():
+    assert offenders("qio_envs", "ray", "torch", "qio_rllib") == []
+
+
+def test_an_environment_imports_the_api_and_itself_only():
+    for folder in (ROOT / "qio_envs").iterdir():
+        if folder.is_dir() and folder.name not in ("api", "__pycache__"):
+            wrong = [
+                f"{path.name}: {name}"
+                for path in modules(f"qio_envs/{folder.name}")
+                for name in imports_of(path)
+                if name.startswith("qio_envs")
+                and not name.startswith(("qio_envs.api", f"qio_envs.{folder.name}"))
+            ]
+            assert wrong == []
+
+
+def test_the_mathematics_of_exploration_is_free_of_ray():
+    assert offenders("qio_rllib/exploration", "ray") == []
+
+
+@pytest.mark.parametrize(
+    ("lower", "above"),
+    [
+        ("exploration", ["models", "sampling", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
+        ("models", ["sampling", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
+        ("sampling", ["models", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
+        ("algorithms", ["artifacts", "experiment", "cli"]),
+    ],
+)
+def test_arrows_point_one_way(lower, above):
+    assert offenders(f"qio_rllib/{lower}", *(f"qio_rllib.{name}" for name in above)) == []
+
+
+@pytest.mark.parametrize("package", ["qio_envs", "qio_rllib"])
+def test_every_module_imports(package):
+    for path in modules(package):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+
+
+def test_every_dependency_has_a_constraint_and_imports():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().split()
+    }
+    modules_of = {
+        "pillow": "PIL",
+        "pygame-ce": "pygame",
+        "ruamel.yaml": "ruamel.yaml",
+        "supersuit": "supersuit",
+    }
+    names = []
+    for line in "\n".join(lines).split():
+        if line.startswith("%"):
+            continue
+        name = line.split(">")[0].split("[")[0].split("=")[0]
+        names.append(name)
+        assert name.lower() in pinned, f"{name} is not in constraints.txt"
+        if name not in ("ruff", "mypy"):
+            importlib.import_module(modules_of.get(name, name))
+    assert {"ray", "torch", "numba"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("qio_envs", ["ray", "torch", "numba", "matplotlib"]),
+        ("qio_envs.forest_uav", ["ray", "torch", "matplotlib"]),
+        ("qio_rllib", ["ray", "torch"]),
+        ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
+        ("qio_rllib.artifacts.policy_file", ["ray", "matplotlib"]),
+        ("qio_rllib.cli", ["ray", "torch", "matplotlib"]),
+    ],
+)
+def test_imports_stay_light(module, absent):
+    code = f"import sys, {module}; print(*[name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
