@@ -1,8 +1,8 @@
 """Environments for research on multi-agent exploration, usable with any framework.
 
-Each name below is an `Environment`: ``forest_uav_v0.parallel_env(scenario="sprint")`` gives a PettingZoo environment,
-``.env`` its AEC form, ``.batched_env`` arrays over many copies, ``.gym_env`` and ``.vector_env`` the Gymnasium forms
-where there is one agent.
+Each name below is an `Environment`: ``forest_uav_v0.parallel_env(scenario="sprint")`` gives a PettingZoo
+environment, ``.env`` its AEC form, ``.batched_env`` arrays over many copies, ``.gym_env`` and
+``.vector_env`` the Gymnasium forms where there is one agent.
 """
 
 from qio_envs.api.registry import Environment, environment, environments

@@ -13,6 +13,7 @@ from qio_envs.api.batched import (
     Transition,
 )
 from qio_envs.api.config import ConfigError, EnvConfig, did_you_mean, setting
+from qio_envs.api.scores import ScriptedPolicy, episode_scores, normalized_score, reference_scores
 
 __all__ = [
     "Array",
@@ -22,7 +23,11 @@ __all__ = [
     "EnvConfig",
     "InvalidActionError",
     "ResetNeededError",
+    "ScriptedPolicy",
     "Transition",
     "did_you_mean",
+    "episode_scores",
+    "normalized_score",
+    "reference_scores",
     "setting",
 ]

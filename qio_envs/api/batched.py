@@ -6,13 +6,16 @@ import abc
 import copy
 import dataclasses
 import operator
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import gymnasium
 import numpy as np
 
 from qio_envs.api.config import EnvConfig
+
+if TYPE_CHECKING:
+    from qio_envs.api.scores import ScriptedPolicy
 
 Array = np.ndarray
 
@@ -48,8 +51,8 @@ class BatchedEnv(abc.ABC):
 
     All agents share one observation and one action space. Copy ``i`` is bit for bit the environment that the
     same seed gives alone. Nothing resets by itself: after a step the final observation can be read, and
-    ``reset(mask=~env.running)`` starts the next episodes of the copies that have ended. Objects can be pickled
-    and deep-copied.
+    ``reset(mask=~env.running)`` starts the next episodes of the copies that have ended. Objects can be
+    pickled and deep-copied.
 
     Args:
         config: The environment's settings.
@@ -62,12 +65,15 @@ class BatchedEnv(abc.ABC):
         action_space: Space of one agent's action.
         state_space: Space of one copy's global state.
         has_action_mask: Whether `action_mask` can forbid actions.
+        scripted_policies: Reference policies by name, each made with the environment as its argument; the
+            first is random play, the last an oracle or upper bound.
     """
 
     id: ClassVar[str]
     render_modes: ClassVar[tuple[str, ...]] = ("human", "rgb_array", "ansi")
     render_fps: ClassVar[int] = 10
     config_class: ClassVar[type[EnvConfig]]
+    scripted_policies: ClassVar[Mapping[str, Callable[[Any], ScriptedPolicy]]] = {}
 
     possible_agents: tuple[str, ...]
     observation_space: gymnasium.spaces.Box
@@ -96,7 +102,7 @@ class BatchedEnv(abc.ABC):
 
     @abc.abstractmethod
     def _reset(self, mask: Array) -> None:
-        """Start an episode in the copies of ``mask`` (bool ``[E]``); seed, episode and step are set already."""
+        """Start an episode in the copies of ``mask`` (bool ``[E]``), whose seed, episode and step are set."""
 
     @abc.abstractmethod
     def _step(self, actions: Array) -> Transition:
@@ -116,7 +122,7 @@ class BatchedEnv(abc.ABC):
 
     @abc.abstractmethod
     def info(self) -> dict[str, Array]:
-        """Return the episode's metrics so far, each ``[E]`` or ``[E, N]``."""
+        """Return the episode's metrics so far, each ``[E]`` or ``[E, N]``; ``team_return`` is the score."""
 
     @abc.abstractmethod
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
@@ -134,7 +140,8 @@ class BatchedEnv(abc.ABC):
         """Start new episodes.
 
         Args:
-            seeds: One seed per copy (``[E]``, 0 to 2**64 - 1), or one integer ``s`` for ``s, s + 1, ...``; the
+            seeds: One seed per copy (``[E]``, 0 to 2**64 - 1), or one integer ``s`` for ``s, s + 1, ...``;
+            the
                 episode counter starts at 0. Without it every copy goes on to the next episode of its seed; a
                 copy that never had one draws it from the operating system's entropy.
             mask: Bool ``[E]``, the copies to reset; all when absent.
@@ -166,16 +173,20 @@ class BatchedEnv(abc.ABC):
         """Advance every copy by one time step.
 
         Args:
-            actions: Integers ``[E, N]`` for discrete actions, floats ``[E, N, *action_space.shape]`` otherwise.
+            actions: Integers ``[E, N]`` for discrete actions, floats ``[E, N, *action_space.shape]``
+            otherwise.
                 Rows of agents that have ended are ignored.
 
         Raises:
-            InvalidActionError: Wrong shape or type, NaN, or out of range; nothing has been advanced.
+            InvalidActionError: Wrong shape or type, a discrete action out of range, or a continuous one
+                that is not finite; nothing has been advanced.
             ResetNeededError: A copy was never reset or has ended.
         """
         if not self.arrays.running.all():
             index = int(np.flatnonzero(~self.arrays.running)[0])
-            raise ResetNeededError(f"copy {index} of {self.id} has ended or was never reset: call reset() first")
+            raise ResetNeededError(
+                f"copy {index} of {self.id} has ended or was never reset: call reset() first"
+            )
         return self._step(self._checked_actions(actions))
 
     def agents_alive(self) -> Array:
@@ -212,50 +223,56 @@ class BatchedEnv(abc.ABC):
         return copy.deepcopy(self)
 
     def _seeds(self, seeds: int | Sequence[int] | Array) -> Array:
-        if isinstance(seeds, int | np.integer):
-            seeds = [int(seeds) + index for index in range(self.num_envs)]
-        values = np.asarray(seeds)
-        integral = values.dtype.kind in "ui" or (
-            values.dtype == object and all(isinstance(value, int) for value in values.flat)
-        )
-        if values.shape != (self.num_envs,) or not integral:
-            raise ValueError(
-                f"seeds: expected {self.num_envs} integers, got {values.dtype} of shape {values.shape}"
-            )
-        if any(not 0 <= int(value) < 2**64 for value in values):
-            raise ValueError("seeds: expected integers from 0 to 2**64 - 1")
+        if _is_integer(seeds):
+            seeds = [int(seeds) + index for index in range(self.num_envs)]  # type: ignore[arg-type]
+        # As objects: NumPy makes floats of a list that mixes integers below and above 2**63.
+        values = seeds if isinstance(seeds, np.ndarray) else np.array(seeds, object)
+        if values.shape != (self.num_envs,):
+            raise ValueError(f"seeds: expected one or {self.num_envs} integers, got shape {values.shape}")
+        for value in values:
+            if not _is_integer(value) or not 0 <= value < 2**64:
+                raise ValueError(f"seeds: expected integers from 0 to 2**64 - 1, got {value!r}")
         return values.astype(np.uint64)
 
     def _checked_actions(self, actions: Array) -> Array:
-        """Return ``actions`` as the array that `_step` takes; ranges of discrete actions are checked here."""
-        values = np.asarray(actions)
-        space = self.action_space
+        """Return ``actions`` as `_step` takes them: C-contiguous int64, or floats of the space's dtype.
+
+        Discrete actions are in range, continuous ones finite; rows of agents that have ended are 0.
+        """
+        values, space = np.asarray(actions), self.action_space
         expected = (self.num_envs, self.num_agents, *(space.shape or ()))
         if values.shape != expected:
             raise InvalidActionError(f"actions: expected shape {expected}, got {values.shape}")
-        alive = self.agents_alive()
         if isinstance(space, gymnasium.spaces.Discrete):
             count = int(space.n)
             allowed = f"an integer from 0 to {count - 1}"
             if values.dtype.kind not in "iu":
-                whole = values.dtype.kind == "f"
-                bad = values != np.floor(values) if whole else np.ones(values.shape, bool)
-                row, column = (int(index) for index in np.argwhere(bad)[0]) if bad.any() else (0, 0)
-                raise InvalidActionError(
-                    f"action of {self.possible_agents[column]} in copy {row}: expected {allowed}, "
-                    f"got {values[row, column]}"
-                )
-            wrong = ((values < 0) | (values >= count)) & alive
+                raise InvalidActionError(f"actions: expected {allowed} each, got dtype {values.dtype}")
+            result = np.ascontiguousarray(values, np.int64)
+            if result.view(np.uint64).max() < count:  # negative numbers are huge ones here
+                return result
+            fits = (values >= 0) & (values < count)
         else:
-            if values.dtype.kind not in "iuf":
-                raise InvalidActionError(f"actions: expected floats, got dtype {values.dtype}")
-            axes = tuple(range(2, values.ndim))
-            wrong = ~np.isfinite(values).all(axis=axes) & alive
             allowed = "finite numbers"
-        if wrong.any():
-            row, column = (int(index) for index in np.argwhere(wrong)[0])
+            if values.dtype.kind not in "iuf":
+                raise InvalidActionError(f"actions: expected {allowed}, got dtype {values.dtype}")
+            with np.errstate(over="ignore"):
+                result = np.ascontiguousarray(values, space.dtype)
+            finite = np.isfinite(result)
+            if finite.all():
+                return result
+            fits = np.logical_and.reduce(finite, axis=tuple(range(2, values.ndim)))
+        alive = self.agents_alive()
+        if (alive & ~fits).any():
+            row, column = (int(index) for index in np.argwhere(alive & ~fits)[0])
             raise InvalidActionError(
                 f"action of {self.possible_agents[column]} in copy {row}: expected {allowed}, "
                 f"got {values[row, column]}"
             )
-        return values
+        result = result.copy()
+        result[~fits] = 0
+        return result
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

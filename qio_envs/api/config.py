@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, Self
@@ -33,7 +34,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare a field of an `EnvConfig`: its default, a sentence with unit and meaning, and its allowed values."""
+    """Declare a field of an `EnvConfig`: default, meaning with unit, and allowed values."""
     return dataclasses.field(
         default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices}
     )
@@ -70,11 +71,12 @@ class EnvConfig:
         Raises:
             ConfigError: An unknown key, or a value that does not fit.
         """
-        known = cls.allowed_keys()
+        known = ("scenario", *cls.allowed_keys())
         for key in values:
-            if key not in known:
+            if key not in cls.allowed_keys():
                 raise ConfigError(
-                    f"unknown environment setting '{key}'{did_you_mean(key, known)}; allowed: {', '.join(known)}"
+                    f"unknown environment setting '{key}'{did_you_mean(key, known)}; "
+                    f"allowed: {', '.join(known)}"
                 )
         return cls(**values)
 
@@ -117,17 +119,19 @@ def _read_scenarios(package: str) -> dict[str, dict[str, Any] | None]:
 
 def _checked(field: dataclasses.Field, value: Any) -> Any:
     """Return ``value`` in the field's type, or raise `ConfigError` naming the key and what is allowed."""
-    kinds = {kind.strip() for kind in str(field.type).split("|")}
+    text = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+    kinds = {kind.strip() for kind in text.split("|")}
     low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
     allowed = _allowed_text(kinds, low, high, choices)
     if value is None and "None" in kinds:
         return None
     if "bool" in kinds:
         ok = isinstance(value, bool)
-    elif "int" in kinds:
-        ok = isinstance(value, int) and not isinstance(value, bool)
+    elif "int" in kinds:  # NumPy's scalars count as well
+        ok = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        value = int(value) if ok else value
     elif "float" in kinds:
-        ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        ok = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
         value = float(value) if ok else value
     else:
         ok = isinstance(value, str)

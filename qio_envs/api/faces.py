@@ -11,7 +11,7 @@ from qio_envs.api.batched import Array, BatchedEnv
 
 
 def agent_observation_space(batch: BatchedEnv) -> gymnasium.Space:
-    """Return one agent's space: the Box, or a Dict with ``observation`` and ``action_mask`` (int8) if there are masks."""
+    """Return one agent's space: the Box, or with masks a Dict of ``observation`` and ``action_mask``."""
     if not batch.has_action_mask:
         return batch.observation_space
     count = int(batch.action_space.n)  # type: ignore[union-attr]  # masks exist for discrete actions only

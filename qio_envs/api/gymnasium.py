@@ -82,8 +82,9 @@ class BatchedGymEnv(gymnasium.Env):
 class BatchedVectorEnv(gymnasium.vector.VectorEnv):
     """All copies of a one-agent `BatchedEnv` as a Gymnasium ``VectorEnv``.
 
-    Copies that end are reset in the same step (``AutoresetMode.SAME_STEP``): the returned observation is the new
-    episode's, and ``infos["final_obs"]`` and ``infos["final_info"]`` hold the last ones of the old episode.
+    Copies that end are reset in the same step (``AutoresetMode.SAME_STEP``): the returned observation is the
+    new episode's, and ``infos["final_obs"]`` and ``infos["final_info"]`` hold the last ones of the old
+    episode.
 
     Args:
         batch: An environment with one agent.
@@ -116,10 +117,17 @@ class BatchedVectorEnv(gymnasium.vector.VectorEnv):
         """Start an episode in every copy.
 
         Args:
-            seed: One integer ``s`` for ``s, s + 1, ...``, or one per copy.
+            seed: One integer ``s`` for ``s, s + 1, ...``, or one per copy, None for the next episode.
             options: ``reset_mask`` (bool ``[E]``) restricts the reset to some copies.
         """
-        self.batch.reset(seed, mask=None if options is None else options.get("reset_mask"))  # type: ignore[arg-type]
+        mask = None if options is None else options.get("reset_mask")
+        if isinstance(seed, list) and None in seed:  # None: the next episode of that copy's last seed
+            chosen = np.ones(self.num_envs, bool) if mask is None else np.asarray(mask, bool)
+            seeded = np.array([value is not None for value in seed])
+            self.batch.reset([value or 0 for value in seed], mask=chosen & seeded)
+            self.batch.reset(mask=chosen & ~seeded)
+        else:
+            self.batch.reset(seed, mask=mask)  # type: ignore[arg-type]
         return self._observations(), self._infos()
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
@@ -129,22 +137,23 @@ class BatchedVectorEnv(gymnasium.vector.VectorEnv):
         infos = self._infos()
         ended = ~self.batch.running
         if ended.any():
-            final, rows = np.full(self.num_envs, None, object), self._observations()
+            rows, final = self._observations(), np.full(self.num_envs, None, object)
             for index in np.flatnonzero(ended):
-                final[index] = (
-                    {key: value[index] for key, value in rows.items()} if isinstance(rows, dict) else rows[index]
-                )
-            ended_infos = infos
+                if isinstance(rows, dict):
+                    final[index] = {key: value[index] for key, value in rows.items()}
+                else:
+                    final[index] = rows[index]
+            final_info = infos | {key: ended.copy() for key in infos if key.startswith("_")}
             self.batch.reset(mask=ended)
-            infos = self._infos()
-            infos |= {"final_obs": final, "_final_obs": ended, "final_info": ended_infos, "_final_info": ended}
+            infos = self._infos() | {"final_obs": final, "final_info": final_info}
+            infos |= {"_final_obs": ended.copy(), "_final_info": ended.copy()}
         return self._observations(), rewards.astype(np.float64), terminated, truncated, infos
 
-    def render(self) -> tuple[Array, ...] | None:
+    def render(self) -> tuple[Any, ...] | None:
         """Return one frame per copy."""
         if self.render_mode is None:
             return None
-        return tuple(self.batch.render(index) for index in range(self.num_envs))  # type: ignore[misc]
+        return tuple(self.batch.render(index) for index in range(self.num_envs))
 
     def _observations(self) -> Any:
         values = self.batch.observe()[:, 0]

@@ -17,10 +17,10 @@ from qio_envs.api.faces import Screen, agent_observation_space, observations
 class BatchedParallelEnv(ParallelEnv):
     """One copy of a `BatchedEnv` as a PettingZoo ``ParallelEnv``.
 
-    Observations are arrays, or dictionaries with ``observation`` and ``action_mask`` where the environment has
-    masks. An agent that has ended is absent from the next step on; its last observation is in the step that ended
-    it. ``reset()`` without a seed goes on to the next episode of the last seed. ``deepcopy``, ``pickle`` and
-    `get_state` / `set_state` give an exact copy for planning.
+    Observations are arrays, or dictionaries with ``observation`` and ``action_mask`` where the environment
+    has masks. An agent that has ended is absent from the next step on; its last observation is in the step
+    that ended it. ``reset()`` without a seed goes on to the next episode of the last seed. ``deepcopy``,
+    ``pickle`` and `get_state` / `set_state` give an exact copy for planning.
 
     Args:
         batch: An environment with ``num_envs == 1``.
@@ -42,12 +42,14 @@ class BatchedParallelEnv(ParallelEnv):
             "is_parallelizable": True,
         }
         self.possible_agents = list(batch.possible_agents)
-        self.agents: list[str] = []
         self.state_space = batch.state_space
         space = agent_observation_space(batch)
         self.observation_spaces: dict[str, gymnasium.Space] = dict.fromkeys(self.possible_agents, space)
-        self.action_spaces: dict[str, gymnasium.Space] = dict.fromkeys(self.possible_agents, batch.action_space)
+        self.action_spaces: dict[str, gymnasium.Space] = dict.fromkeys(
+            self.possible_agents, batch.action_space
+        )
         self._index = {agent: index for index, agent in enumerate(self.possible_agents)}
+        self._set_agents([])
         self._screen = Screen(batch, render_mode)
 
     @property
@@ -73,33 +75,26 @@ class BatchedParallelEnv(ParallelEnv):
             options: Not used.
         """
         self.batch.reset(None if seed is None else [seed])
-        self.agents = list(self.possible_agents)
+        self._set_agents(list(self.possible_agents))
         self._screen.show_if_human()
-        return dict(zip(self.agents, observations(self.batch), strict=True)), self._infos()
+        return self._by_agent(observations(self.batch)), self._infos()
 
     def step(
         self, actions: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         """Advance one step with an action for every living agent.
 
+        Actions of agents that have ended are ignored. A refused action changes nothing.
+
         Raises:
             InvalidActionError: An agent without action, an unknown agent, or an action that does not fit.
             ResetNeededError: The episode has ended.
         """
         transition = self.batch.step(self._action_array(actions))
-        rewards, terminated, truncated = (array[0].tolist() for array in transition)
-        values, infos = observations(self.batch), self._infos()
-        agents, index = self.agents, self._index
-        result = (
-            {agent: values[index[agent]] for agent in agents},
-            {agent: rewards[index[agent]] for agent in agents},
-            {agent: terminated[index[agent]] for agent in agents},
-            {agent: truncated[index[agent]] for agent in agents},
-            infos,
-        )
-        self.agents = [
-            agent for agent in agents if not (terminated[index[agent]] or truncated[index[agent]])
-        ]
+        rewards, terminated, truncated = (self._by_agent(array[0].tolist()) for array in transition)
+        result = self._by_agent(observations(self.batch)), rewards, terminated, truncated, self._infos()
+        if True in terminated.values() or True in truncated.values():
+            self._set_agents([agent for agent in self.agents if not (terminated[agent] or truncated[agent])])
         self._screen.show_if_human()
         return result
 
@@ -115,7 +110,7 @@ class BatchedParallelEnv(ParallelEnv):
         """Continue from a state of `get_state` of an environment with the same settings."""
         self.batch.set_state(state)
         alive = self.batch.agents_alive()[0]
-        self.agents = [agent for agent, lives in zip(self.possible_agents, alive, strict=True) if lives]
+        self._set_agents([agent for agent, lives in zip(self.possible_agents, alive, strict=True) if lives])
 
     def render(self) -> Array | str | None:
         """Return a frame (uint8 ``[h, w, 3]``), text, or None, by ``render_mode``."""
@@ -126,40 +121,69 @@ class BatchedParallelEnv(ParallelEnv):
         self._screen.close()
 
     def _action_array(self, actions: Mapping[str, Any]) -> Array:
-        if self.agents and actions.keys() != set(self.agents):
+        """Return the actions as the batch takes them, ``[1, N, ...]``; the rows of ended agents are 0."""
+        if not isinstance(actions, Mapping):
+            raise InvalidActionError(f"actions: expected a dictionary by agent, got {type(actions).__name__}")
+        space = self.batch.action_space
+        if actions.keys() != self._living:
             for agent in actions:
                 if agent not in self._index:
                     raise InvalidActionError(
-                        f"action of unknown agent '{agent}'{did_you_mean(agent, self._index)}"
+                        f"action of unknown agent '{agent}'{did_you_mean(agent, self._index)}; "
+                        f"allowed: {', '.join(self.agents)}"
                     )
             missing = [agent for agent in self.agents if agent not in actions]
             if missing:
                 raise InvalidActionError(f"no action for {', '.join(missing)}")
-        space = self.batch.action_space
         if len(self.agents) == len(self.possible_agents):
             rows = [actions[agent] for agent in self.possible_agents]
-        else:  # ended agents: any valid row does, it is ignored
+        else:
             idle = np.zeros(space.shape or (), space.dtype)
-            rows = [actions.get(agent, idle) for agent in self.possible_agents]
+            living = self._living
+            rows = [actions[agent] if agent in living else idle for agent in self.possible_agents]
         try:
-            return np.array([rows])
-        except ValueError:
-            for agent, row in zip(self.possible_agents, rows, strict=True):
-                if np.shape(row) != (space.shape or ()):
-                    raise InvalidActionError(
-                        f"action of {agent}: expected shape {space.shape or ()}, got {np.shape(row)}"
-                    ) from None
-            raise
+            array = np.array([rows])
+        except (ValueError, TypeError, OverflowError):
+            array = np.array(None)
+        kinds = "iu" if isinstance(space, gymnasium.spaces.Discrete) else "iuf"
+        if array.dtype.kind not in kinds or array.shape[2:] != (space.shape or ()):
+            self._refuse(rows, kinds)
+        return array
+
+    def _refuse(self, rows: list[Any], kinds: str) -> None:
+        """Name the agent whose action has the wrong type or shape."""
+        space = self.batch.action_space
+        shape = space.shape or ()
+        for agent, row in zip(self.possible_agents, rows, strict=True):
+            try:
+                value = np.asarray(row)
+            except ValueError:
+                value = np.array(None)
+            if isinstance(space, gymnasium.spaces.Discrete):
+                allowed = f"an integer from 0 to {int(space.n) - 1}"
+            else:
+                allowed = f"numbers of shape {shape}"
+            if value.dtype.kind not in kinds or value.shape != shape:
+                raise InvalidActionError(f"action of {agent}: expected {allowed}, got {row!r}")
+        raise InvalidActionError("actions: no common numeric type holds all of them")
+
+    def _set_agents(self, agents: list[str]) -> None:
+        self.agents = agents
+        self._living = frozenset(agents)
+
+    def _by_agent(self, rows: list[Any]) -> dict[str, Any]:
+        """Return what there is for all possible agents by the names of the living ones."""
+        if len(self.agents) == len(rows):
+            return dict(zip(self.agents, rows, strict=True))
+        return {agent: rows[self._index[agent]] for agent in self.agents}
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         """Give every living agent the episode's metrics as Python numbers."""
-        shared, own = {}, {}
+        shared: dict[str, Any] = {}
+        own: dict[str, list[Any]] = {}
         for key, values in self.batch.info().items():
-            if values.ndim == 1:
-                shared[key] = values[0].item()
-            else:
-                own[key] = values[0].tolist()
-        infos = {agent: dict(shared) for agent in self.agents}
+            (shared if values.ndim == 1 else own)[key] = values.tolist()[0]
+        infos = {agent: shared.copy() for agent in self.agents}
         for key, row in own.items():
             for agent, info in infos.items():
                 info[key] = row[self._index[agent]]

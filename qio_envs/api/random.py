@@ -1,8 +1,8 @@
 """Counter-based random numbers: a draw is a pure function of where it is used.
 
-Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The key is the seed of an
-environment copy; the counter is (lane, step, episode, stream). No generator object is carried along, so copy ``i`` of
-a batch draws what the same seed draws alone, and a saved state continues exactly.
+Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The key is the seed
+of an environment copy; the counter is (lane, step, episode, stream). No generator object is carried along,
+so copy ``i`` of a batch draws what the same seed draws alone, and a saved state continues exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _UNIT_24 = np.float32(2.0**-24)
 
 
 @njit(cache=True)
-def philox4x32(lane: int, step: int, episode: int, stream: int, seed: int) -> tuple:
+def philox4x32(
+    lane: int, step: int, episode: int, stream: int, seed: int
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Return four independent 32-bit words (as uint64) for one counter.
 
     Args:
@@ -50,20 +52,20 @@ def philox4x32(lane: int, step: int, episode: int, stream: int, seed: int) -> tu
 
 
 @njit(cache=True)
-def word(lane: int, step: int, episode: int, stream: int, seed: int) -> int:
+def word(lane: int, step: int, episode: int, stream: int, seed: int) -> np.uint64:
     """Return the 32-bit word of one lane (four lanes share a Philox block)."""
     block = philox4x32(lane >> 2, step, episode, stream, seed)
     return block[lane & 3]
 
 
 @njit(cache=True)
-def uniform(lane: int, step: int, episode: int, stream: int, seed: int) -> float:
+def uniform(lane: int, step: int, episode: int, stream: int, seed: int) -> np.float32:
     """Return a float32 uniform on [0, 1) with 24 random bits."""
     return np.float32(word(lane, step, episode, stream, seed) >> np.uint64(8)) * _UNIT_24
 
 
 @njit(cache=True)
-def below(bound: int, lane: int, step: int, episode: int, stream: int, seed: int) -> int:
+def below(bound: int, lane: int, step: int, episode: int, stream: int, seed: int) -> np.int64:
     """Return an integer uniform on 0 .. bound - 1 (bias below bound / 2**32)."""
     return np.int64((word(lane, step, episode, stream, seed) * np.uint64(bound)) >> _SHIFT)
 

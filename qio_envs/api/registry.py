@@ -20,8 +20,8 @@ _ENVIRONMENTS: dict[str, Environment] = {}
 class Environment:
     """A versioned environment; `parallel_env` and its sisters build it.
 
-    Every builder takes ``scenario`` (a name in `scenarios`) and settings of the environment's configuration as
-    keywords, which go on top of the scenario's.
+    Every builder takes ``scenario`` (a name in `scenarios`) and settings of the environment's configuration
+    as keywords, which go on top of the scenario's.
 
     Args:
         id: Versioned id, such as ``forest_uav_v0``.

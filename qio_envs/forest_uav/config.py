@@ -22,7 +22,9 @@ class ForestConfig(EnvConfig):
     obstacle_density: float = setting(0.0, "share of the cells that cannot be entered", low=0.0, high=0.6)
     mask_blocked_moves: bool = setting(False, "whether moves off the map or into an obstacle are masked out")
     comm_budget: float = setting(0.1, "share of the steps in which UAVs may exchange", low=0.0, high=1.0)
-    comm_range: float | None = setting(None, "Euclidean reach of the radio, cells; null for no limit", low=0.0)
+    comm_range: float | None = setting(
+        None, "Euclidean reach of the radio, cells; null for no limit", low=0.0
+    )
     comm_loss: float = setting(0.0, "probability that a message is lost", low=0.0, high=1.0)
     reward: str = setting("team", "who is credited", choices=("team", "local", "difference"))
     cell_reward: float = setting(1.0, "reward of a cell monitored for the first time", low=0.0)
@@ -39,14 +41,14 @@ class ForestConfig(EnvConfig):
         reach = min(self.height, self.width) - 1
         if self.sensing_radius > reach:
             raise ConfigError(
-                f"sensing_radius: {self.sensing_radius} reaches beyond the {self.height} x {self.width} grid; "
-                f"allowed: 0 to {reach}"
+                f"sensing_radius: {self.sensing_radius} reaches beyond the {self.height} x {self.width} "
+                f"grid; allowed: 0 to {reach}"
             )
 
     @property
     def num_obstacles(self) -> int:
         """Obstacles that a reset tries to place (fewer where the next would cut the free cells in two)."""
-        return int(self.obstacle_density * self.height * self.width)
+        return round(self.obstacle_density * self.height * self.width)
 
     @property
     def free_cells(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from qio_envs.api import Array, BatchedEnv, BatchState, Transition
 from qio_envs.forest_uav import kernels, viewer
 from qio_envs.forest_uav.config import COARSE, ForestConfig
+from qio_envs.forest_uav.policies import GreedyPolicy, LawnmowerPolicy, RandomPolicy
 
 _REWARDS = ("team", "local", "difference")
 
@@ -39,20 +41,21 @@ class ForestState(BatchState):
 class ForestUAV(BatchedEnv):
     """UAVs monitor a forest together (cooperative, partially observed, limited communication).
 
-    The grid holds a vegetation density per cell, drawn uniformly from [0, 1) at reset, and optionally obstacles that
-    never cut the free cells in two. UAVs start on distinct random free cells. A cell is monitored once a UAV has
-    stood on it at the end of a step. Each step: all move at once; cells are credited; every UAV senses its crop;
-    on an exchange step every UAV sends its belief map and position to the UAVs in range.
+    The grid holds a vegetation density per cell, drawn uniformly from [0, 1) at reset, and optionally
+    obstacles that never cut the free cells in two. UAVs start on distinct random free cells. A cell is
+    monitored once a UAV has stood on it at the end of a step. Each step: all move at once; cells are
+    credited; every UAV senses its crop; on an exchange step every UAV sends its belief map and position to
+    the UAVs in range.
 
-    **Actions**: ``Discrete(5)``: 0 stay, 1 up (row - 1), 2 down, 3 left (column - 1), 4 right. A move off the map or
-    into an obstacle is a stay; with ``mask_blocked_moves`` it is masked out.
+    **Actions**: ``Discrete(5)``: 0 stay, 1 up (row - 1), 2 down, 3 left (column - 1), 4 right. A move off
+    the map or into an obstacle is a stay; with ``mask_blocked_moves`` it is masked out.
 
-    **Observations**: float32 ``Box(0, 1, (4 * (2 r + 1)**2 + 53,))``, 153 numbers for r = 2; the slices are in
-    ``config.observation_layout``:
+    **Observations**: float32 ``Box(0, 1, (4 * (2 r + 1)**2 + 53,))``, 153 numbers for r = 2; the slices are
+    in ``config.observation_layout``:
 
-    ====================  ==============  =========================================================================
+    ====================  ==============  ====================================================================
     part                  numbers         meaning
-    ====================  ==============  =========================================================================
+    ====================  ==============  ====================================================================
     unmonitored           (2 r + 1)**2    crop: 1 where the UAV believes the cell is not monitored yet
     vegetation            (2 r + 1)**2    crop: density
     others                (2 r + 1)**2    crop: other UAVs in the cell, divided by N - 1
@@ -62,7 +65,7 @@ class ForestUAV(BatchedEnv):
                                           (N - 1) (1 + age in steps)
     position              2               own row and column, divided by height - 1 and width - 1
     time_left             1               1 at reset, 0 at the time limit
-    ====================  ==============  =========================================================================
+    ====================  ==============  ====================================================================
 
     A belief errs on one side only: what a UAV believes monitored is monitored.
 
@@ -74,21 +77,29 @@ class ForestUAV(BatchedEnv):
 
     **Ends**: truncation after ``max_steps``; never termination.
 
-    **State** for a critic: float32 ``Box(0, 1, (4 H W + 1,))``: monitored, occupancy / N, vegetation, blocked, time
-    left; everything true, row by row.
+    **State** for a critic: float32 ``Box(0, 1, (4 H W + 1,))``: monitored, occupancy / N, vegetation,
+    blocked, time left; everything true, row by row.
 
     **Radio**: ``comm_budget`` is the share of steps with an exchange (after ``t`` steps there have been
     ``floor(t * comm_budget)``), ``comm_range`` its reach, ``comm_loss`` the chance that a message is lost.
 
-    **Info** (``[E]``): ``coverage`` in [0, 1]; ``steps_to_90`` and ``steps_to_95`` (-1 until reached); ``collisions``
-    and ``messages`` so far; ``team_reward`` of the step and ``team_return`` of the episode so far, whatever the mode
-    of reward.
+    **Info** (``[E]``): ``coverage`` in [0, 1]; ``steps_to_90`` and ``steps_to_95`` (-1 until reached);
+    ``collisions`` and ``messages`` so far; ``team_reward`` of the step and ``team_return`` of the episode so
+    far, whatever the mode of reward.
+
+    **Scripted policies** (``scripted_policies``): ``random``; ``greedy``, with what a UAV itself knows;
+    ``lawnmower``, an oracle that knows all.
 
     Version history: v0, first version.
     """
 
     id = "forest_uav_v0"
     config_class = ForestConfig
+    scripted_policies: ClassVar = {
+        "random": RandomPolicy,
+        "greedy": GreedyPolicy,
+        "lawnmower": LawnmowerPolicy,
+    }
     config: ForestConfig
     arrays: ForestState
 
@@ -125,11 +136,14 @@ class ForestUAV(BatchedEnv):
         )
         self._block_of_row = np.arange(config.height) * COARSE // config.height
         self._block_of_column = np.arange(config.width) * COARSE // config.width
-        self._block_size = np.outer(
-            np.bincount(self._block_of_row, minlength=COARSE),
-            np.bincount(self._block_of_column, minlength=COARSE),
-        ).ravel().astype(np.float32)
-        self._sent_belief = np.empty((agents, rows, columns), np.uint8)  # scratch, no part of the state
+        self._block_size = (
+            np.outer(
+                np.bincount(self._block_of_row, minlength=COARSE),
+                np.bincount(self._block_of_column, minlength=COARSE),
+            )
+            .ravel()
+            .astype(np.float32)
+        )
 
     def _reset(self, mask: Array) -> None:
         s = self.arrays
@@ -158,13 +172,15 @@ class ForestUAV(BatchedEnv):
 
     def _step(self, actions: Array) -> Transition:
         s, config = self.arrays, self.config
-        s.step += 1
-        rewards = np.empty((self.num_envs, config.num_uavs), np.float32)
+        shape = (self.num_envs, config.num_uavs)
+        rewards, truncated = np.empty(shape, np.float32), np.empty(shape, bool)
         kernels.step(
             actions,
             s.seed,
             s.episode,
             s.step,
+            s.running,
+            config.max_steps,
             config.sensing_radius,
             _REWARDS.index(config.reward),
             config.cell_reward,
@@ -188,22 +204,21 @@ class ForestUAV(BatchedEnv):
             s.collisions,
             s.messages,
             s.team_reward,
+            s.team_return,
             rewards,
-            self._sent_belief,
+            truncated,
         )
-        s.team_return += s.team_reward
-        ended = s.step >= config.max_steps
-        s.running[:] = ~ended
-        truncated = np.repeat(ended[:, None], config.num_uavs, axis=1)
-        return Transition(rewards, np.zeros_like(truncated), truncated)
+        return Transition(rewards, np.zeros(shape, bool), truncated)
 
     def observe(self, out: Array | None = None) -> Array:
         """Return every UAV's observation, float32 ``[E, N, D]``; see the class for its parts."""
-        shape = (self.num_envs, self.num_agents, self.config.observation_size)
+        shape = (self.num_envs, self.num_agents, *self.observation_space.shape)
         if out is None:
             out = np.empty(shape, np.float32)
-        elif out.shape != shape or out.dtype != np.float32:
-            raise ValueError(f"out: expected float32 of shape {shape}, got {out.dtype} of shape {out.shape}")
+        elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out: expected C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
+            )
         s = self.arrays
         kernels.observe(
             s.step,
@@ -257,7 +272,13 @@ class ForestUAV(BatchedEnv):
         }
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
-        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``."""
+        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
+
+        Raises:
+            ValueError: Another mode than ``rgb_array`` or ``ansi``.
+        """
+        if mode not in ("rgb_array", "ansi"):
+            raise ValueError(f"mode: expected rgb_array or ansi, got {mode!r}")
         scene = viewer.Scene(
             vegetation=self.without_margin(self.arrays.vegetation[index]),
             blocked=self.without_margin(self.arrays.blocked[index]).astype(bool),

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.api.random import integers
-from qio_envs.forest_uav.env import ForestUAV
 from qio_envs.forest_uav.kernels import MOVES
 
+if TYPE_CHECKING:
+    from qio_envs.forest_uav.env import ForestUAV
+
 _POLICY_STREAM = 1000  # apart from the environment's own streams
-
-
-class ScriptedPolicy(Protocol):
-    """Acts for every UAV of every copy."""
-
-    def act(self) -> Array:
-        """Return int64 actions ``[E, N]`` for the environment's present state."""
 
 
 class RandomPolicy:
@@ -43,9 +38,12 @@ class RandomPolicy:
 
 
 class GreedyPolicy:
-    """Each UAV walks to the nearest cell that *it believes* unmonitored (breadth first; ties: up, down, left, right).
+    """Each UAV walks to the nearest cell that *it believes* unmonitored and that no sensed UAV is in.
 
-    It uses what the UAV knows (its belief map) and the obstacles. A UAV that believes all monitored stays.
+    It uses what the UAV knows: its belief map, the obstacles, and the other UAVs inside its crop. The search
+    is breadth first, through cells without a sensed UAV; the order of directions begins at one of four by the
+    UAV's index, so that UAVs that have met part again. A UAV without such a target stays; if it shares its
+    cell and is not the first there, it steps aside instead.
     """
 
     def __init__(self, env: ForestUAV) -> None:
@@ -54,7 +52,9 @@ class GreedyPolicy:
     def act(self) -> Array:
         """Return int64 actions ``[E, N]``."""
         arrays = self.env.arrays
-        return _greedy(self.env.config.sensing_radius, arrays.blocked, arrays.belief, arrays.position)
+        return _greedy(
+            self.env.config.sensing_radius, arrays.blocked, arrays.belief, arrays.occupancy, arrays.position
+        )
 
 
 class LawnmowerPolicy:
@@ -70,13 +70,16 @@ class LawnmowerPolicy:
         self._tour = np.zeros((env.num_envs, cells), np.int64)
         self._part = np.zeros((env.num_envs, env.num_agents), np.int64)
         self._next = np.zeros((env.num_envs, env.num_agents), np.int64)
+        self._planned = np.zeros(env.num_envs, bool)
 
     def act(self) -> Array:
         """Return int64 actions ``[E, N]``; plans anew in copies at the start of an episode."""
         env, arrays = self.env, self.env.arrays
         radius = env.config.sensing_radius
+        unplanned = ~self._planned | (arrays.step == 0)
+        self._planned[:] = True
         _plan(
-            arrays.step == 0,
+            unplanned,
             radius,
             env.config.height,
             env.config.width,
@@ -101,7 +104,7 @@ class LawnmowerPolicy:
 
 
 @njit(cache=True)
-def _nth_legal(mask, rank):
+def _nth_legal(mask: Array, rank: Array) -> Array:
     actions = np.zeros(rank.shape, np.int64)
     for e in range(rank.shape[0]):
         for n in range(rank.shape[1]):
@@ -116,46 +119,106 @@ def _nth_legal(mask, rank):
 
 
 @njit(cache=True)
-def _first_move(blocked, targets, row, column, seen, queue):
-    """Return the first action of a shortest path to the nearest target cell (with margins), 0 if there is none."""
+def _first_move(
+    blocked: Array, targets: Array, row: int, column: int, turn: int, seen: Array, queue: Array
+) -> int:
+    """Return the first action of a shortest path to the nearest target cell (with margins), 0 if none.
+
+    Args:
+        blocked: ``[Hp, Wp]``, nonzero where the path may not lead.
+        targets: ``[Hp, Wp]``, nonzero where it may end.
+        row: Row of the start.
+        column: Column of the start.
+        turn: 0 to 3, by how much the order up, down, left, right of equal paths is rotated.
+        seen: Scratch ``[Hp, Wp]``.
+        queue: Scratch ``[Hp Wp, 3]``.
+    """
     if targets[row, column]:
         return 0
     height, width = blocked.shape
-    seen[:] = 0
+    for i in range(height):
+        for j in range(width):
+            seen[i, j] = 0
     seen[row, column] = 1
     queue[0, 0], queue[0, 1], queue[0, 2] = row, column, 0
     head, tail = 0, 1
     while head < tail:
         i, j, first = queue[head, 0], queue[head, 1], queue[head, 2]
         head += 1
-        for action in range(1, MOVES.shape[0]):
-            k, m = i + MOVES[action, 0], j + MOVES[action, 1]
-            if not (0 <= k < height and 0 <= m < width) or blocked[k, m] or seen[k, m]:
+        for k in range(4):
+            action = 1 + (k + turn) % 4
+            to_i, to_j = i + MOVES[action, 0], j + MOVES[action, 1]
+            inside = 0 <= to_i < height and 0 <= to_j < width
+            if not inside or blocked[to_i, to_j] or seen[to_i, to_j]:
                 continue
             move = first if first else action
-            if targets[k, m]:
+            if targets[to_i, to_j]:
                 return move
-            seen[k, m] = 1
-            queue[tail, 0], queue[tail, 1], queue[tail, 2] = k, m, move
+            seen[to_i, to_j] = 1
+            queue[tail, 0], queue[tail, 1], queue[tail, 2] = to_i, to_j, move
             tail += 1
     return 0
 
 
 @njit(cache=True)
-def _greedy(radius, blocked, belief, position):
+def _greedy(radius: int, blocked: Array, belief: Array, occupancy: Array, position: Array) -> Array:
     copies, agents = position.shape[0], position.shape[1]
     actions = np.zeros((copies, agents), np.int64)
     seen = np.empty(blocked.shape[1:], np.uint8)
     queue = np.empty((seen.size, 3), np.int64)
+    closed: Array = np.empty(
+        blocked.shape[1:], np.bool_
+    )  # obstacles, and the cells of the UAVs that one senses
     for e in range(copies):
+        for i in range(closed.shape[0]):
+            for j in range(closed.shape[1]):
+                closed[i, j] = blocked[e, i, j] != 0
         for n in range(agents):
             row, column = radius + position[e, n, 0], radius + position[e, n, 1]
-            actions[e, n] = _first_move(blocked[e], belief[e, n], row, column, seen, queue)
+            for i in range(row - radius, row + radius + 1):
+                for j in range(column - radius, column + radius + 1):
+                    closed[i, j] = blocked[e, i, j] != 0 or occupancy[e, i, j] > 0
+            actions[e, n] = _first_move(closed, belief[e, n], row, column, n % 4, seen, queue)
+            if actions[e, n] == 0 and occupancy[e, row, column] > 1 and not _is_first(position[e], n):
+                for k in range(4):
+                    aside = 1 + (k + n) % 4
+                    if _is_open(closed, row + MOVES[aside, 0], column + MOVES[aside, 1]):
+                        actions[e, n] = aside
+                        break
+            for i in range(row - radius, row + radius + 1):
+                for j in range(column - radius, column + radius + 1):
+                    closed[i, j] = blocked[e, i, j] != 0
     return actions
 
 
 @njit(cache=True)
-def _plan(mask, radius, height, width, blocked, free_count, position, tour, part, pointer):
+def _is_first(position: Array, n: int) -> bool:
+    """Whether no UAV of a lower index is in the cell of UAV ``n``."""
+    for other in range(n):
+        if position[other, 0] == position[n, 0] and position[other, 1] == position[n, 1]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _is_open(closed: Array, row: int, column: int) -> bool:
+    """Whether a cell (with margins) lies in the array and is not closed."""
+    return 0 <= row < closed.shape[0] and 0 <= column < closed.shape[1] and not closed[row, column]
+
+
+@njit(cache=True)
+def _plan(
+    mask: Array,
+    radius: int,
+    height: int,
+    width: int,
+    blocked: Array,
+    free_count: Array,
+    position: Array,
+    tour: Array,
+    part: Array,
+    pointer: Array,
+) -> None:
     copies, agents = position.shape[0], position.shape[1]
     for e in range(copies):
         if not mask[e]:
@@ -188,7 +251,17 @@ def _plan(mask, radius, height, width, blocked, free_count, position, tour, part
 
 
 @njit(cache=True)
-def _sweep(radius, width, blocked, monitored, free_count, position, tour, part, pointer):
+def _sweep(
+    radius: int,
+    width: int,
+    blocked: Array,
+    monitored: Array,
+    free_count: Array,
+    position: Array,
+    tour: Array,
+    part: Array,
+    pointer: Array,
+) -> Array:
     copies, agents = position.shape[0], position.shape[1]
     actions = np.zeros((copies, agents), np.int64)
     seen = np.empty(blocked.shape[1:], np.uint8)
@@ -208,6 +281,7 @@ def _sweep(radius, width, blocked, monitored, free_count, position, tour, part, 
                         targets,
                         radius + position[e, n, 0],
                         radius + position[e, n, 1],
+                        0,
                         seen,
                         queue,
                     )

@@ -9,14 +9,14 @@ import numpy as np
 
 from qio_envs.api import Array
 
-_CANVAS = 480  # pixels of the longer side of the map, about
+_CANVAS = 560  # pixels of the longer side of the map, about
 _BAR = 10  # height of a progress bar, pixels
 _GAP = 6
 
 _BACKGROUND = np.array([24, 28, 30], np.float32)
 _WILD = np.array([[58, 92, 66], [16, 42, 30]], np.float32)  # not monitored: sparse to dense vegetation
 _KNOWN = np.array([[236, 232, 190], [146, 190, 106]], np.float32)  # monitored: sparse to dense
-_BLOCKED = np.array([92, 84, 82], np.float32)
+_BLOCKED = np.array([116, 82, 62], np.float32)
 _UAV = np.array([232, 84, 48], np.float32)
 _CROWD = np.array([190, 30, 120], np.float32)  # a cell with several UAVs
 _OUTLINE = np.array([255, 255, 255], np.float32)
@@ -45,7 +45,7 @@ class Scene:
 def draw(scene: Scene) -> Array:
     """Return uint8 ``[height, width, 3]``: the map, a bar for coverage and a bar for elapsed time.
 
-    Dark green is not monitored yet, light is monitored, grey cannot be entered; discs are UAVs (purple where
+    Dark green is not monitored yet, light is monitored, brown cannot be entered; discs are UAVs (purple where
     several share a cell), and what they sense is lightened.
     """
     height, width = scene.vegetation.shape
@@ -91,7 +91,7 @@ def draw_text(scene: Scene) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _disc(cell: int) -> tuple[Array, Array]:
-    """Return the opacity of a disc's outline and of its filling, float32 ``[cell, cell]``, smoothed by sampling."""
+    """Return the opacity of a disc's outline and of its filling, float32 ``[cell, cell]``."""
     samples = 4
     axis = (np.arange(cell * samples) + 0.5) / samples - cell / 2
     distance = np.hypot(axis[:, None], axis[None, :])
@@ -100,7 +100,7 @@ def _disc(cell: int) -> tuple[Array, Array]:
         inside = (distance <= radius).reshape(cell, samples, cell, samples)
         return inside.mean(axis=(1, 3)).astype(np.float32)
 
-    return opacity(0.46 * cell), opacity(0.34 * cell)
+    return opacity(0.48 * cell), opacity(0.38 * cell)
 
 
 def _bar(width: int, share: float, colour: Array) -> Array:

@@ -1,0 +1,274 @@
+"""How fast are the environments? Steps per second on one core, with all observations, side by side.
+
+Contestants: the UAV forest as a batch of 1, 8 and 64 copies, its PettingZoo face, the same task written with a Python
+loop over agents (`LoopForest` below, checked to give the same observations), and mpe2's simple_spread_v3 with as many
+agents. They take turns over several rounds, so that a busy machine slows all alike; the table shows medians.
+
+    python benchmarks/env_throughput.py            # about half a minute
+"""
+
+import argparse
+import csv
+import importlib.metadata
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from qio_envs import forest_uav_v0
+
+AGENTS = 10
+BLOCKS = 5
+MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+class LoopForest:
+    """The forest as one would write it first: NumPy maps, a Python loop over agents, dictionaries of observations.
+
+    It takes its first state from a `ForestUAV` of one copy without obstacles, loss and limited range.
+    """
+
+    def __init__(self, env) -> None:
+        config, arrays = env.config, env.arrays
+        self.height, self.width, self.radius = config.height, config.width, config.sensing_radius
+        self.max_steps, self.budget = config.max_steps, config.comm_budget
+        self.agents = list(env.possible_agents)
+        vegetation = env.without_margin(arrays.vegetation[0])
+        self.vegetation = np.pad(vegetation, self.radius)
+        self.blocked = np.pad(np.zeros_like(vegetation), self.radius, constant_values=1)
+        cells = map(tuple, arrays.position[0].tolist())
+        self.starts = dict(zip(self.agents, cells, strict=True))
+        self.reset()
+
+    def reset(self) -> dict[str, np.ndarray]:
+        """Start again from the first state."""
+        shape = (self.height, self.width)
+        self.t = 0
+        self.position = dict(self.starts)
+        self.monitored = np.zeros(shape, bool)
+        self.belief = {agent: np.ones(shape, np.float32) for agent in self.agents}
+        self.heard = {agent: {} for agent in self.agents}
+        return self.observe()
+
+    def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict]:
+        """Return observations, rewards, terminations and truncations by agent."""
+        self.t += 1
+        for agent in self.agents:
+            row, column = self.position[agent]
+            rows, columns = MOVES[actions[agent]]
+            row = min(max(row + rows, 0), self.height - 1)
+            self.position[agent] = row, min(max(column + columns, 0), self.width - 1)
+        cells = list(self.position.values())
+        new = sum(not self.monitored[cell] for cell in set(cells))
+        reward = new - 0.25 * sum(cells.count(cell) > 1 for cell in set(cells))
+        for cell in cells:
+            self.monitored[cell] = True
+        for agent in self.agents:
+            row, column = self.position[agent]
+            top, left = max(row - self.radius, 0), max(column - self.radius, 0)
+            crop = np.s_[top : row + self.radius + 1, left : column + self.radius + 1]
+            self.belief[agent][crop][self.monitored[crop]] = 0
+        if int(self.t * self.budget + 1e-9) > int((self.t - 1) * self.budget + 1e-9):
+            sent = {agent: belief.copy() for agent, belief in self.belief.items()}
+            for agent in self.agents:
+                for other in self.agents:
+                    if other != agent:
+                        np.minimum(self.belief[agent], sent[other], out=self.belief[agent])
+                        self.heard[agent][other] = self.position[other], self.t
+        truncated = self.t >= self.max_steps
+        return (
+            self.observe(),
+            dict.fromkeys(self.agents, reward),
+            dict.fromkeys(self.agents, False),
+            dict.fromkeys(self.agents, truncated),
+        )
+
+    def observe(self) -> dict[str, np.ndarray]:
+        """Return each agent's observation, laid out as the environment's."""
+        side, others = 2 * self.radius + 1, np.float32(len(self.agents) - 1)
+        occupancy = np.zeros_like(self.vegetation)
+        for row, column in self.position.values():
+            occupancy[row + self.radius, column + self.radius] += 1
+        observations = {}
+        for agent in self.agents:
+            row, column = self.position[agent]
+            crop = np.s_[row : row + side, column : column + side]
+            uavs = occupancy[crop].copy()
+            uavs[self.radius, self.radius] -= 1
+            belief = self.belief[agent]
+            pooled = belief.reshape(BLOCKS, self.height // BLOCKS, BLOCKS, self.width // BLOCKS).mean((1, 3))
+            heard = np.zeros((BLOCKS, BLOCKS), np.float32)
+            for (i, j), when in self.heard[agent].values():
+                block = i * BLOCKS // self.height, j * BLOCKS // self.width
+                heard[block] = min(heard[block] + 1 / (others * np.float32(1 + self.t - when)), 1)
+            last = [row / (self.height - 1), column / (self.width - 1), 1 - self.t / self.max_steps]
+            observations[agent] = np.concatenate(
+                [
+                    np.pad(belief, self.radius)[crop].ravel(),
+                    self.vegetation[crop].ravel(),
+                    (uavs / others).ravel(),
+                    self.blocked[crop].ravel(),
+                    pooled.ravel(),
+                    heard.ravel(),
+                    last,
+                ],
+                dtype=np.float32,
+            )
+        return observations
+
+
+def check_same_task(steps: int = 60) -> None:
+    """Refuse to compare unless `LoopForest` gives the observations and rewards of the environment."""
+    env = forest_uav_v0.batched_env(1)
+    env.reset(0)
+    loop, generator = LoopForest(env), np.random.default_rng(0)
+    for _ in range(steps):
+        actions = generator.integers(0, 5, (1, AGENTS))
+        rewards = env.step(actions).rewards[0]
+        seen, given, *_ = loop.step(dict(zip(loop.agents, actions[0].tolist(), strict=True)))
+        np.testing.assert_allclose(np.stack(list(seen.values())), env.observe()[0], atol=1e-6)
+        np.testing.assert_allclose(list(given.values()), rewards)
+
+
+def batched(copies: int) -> Callable[[int], None]:
+    env = forest_uav_v0.batched_env(copies)
+    out = np.empty((copies, AGENTS, *env.observation_space.shape), np.float32)
+    actions = np.random.default_rng(0).integers(0, 5, (64, copies, AGENTS))
+    env.reset(0)
+
+    def play(steps: int) -> None:
+        for t in range(steps):
+            env.step(actions[t % 64])
+            env.observe(out)
+            if not env.arrays.running[0]:
+                env.reset()
+
+    return play
+
+
+def parallel(env) -> Callable[[int], None]:
+    env.reset(seed=0)
+    rows = np.random.default_rng(0).integers(0, 5, (64, AGENTS)).tolist()
+    actions = [dict(zip(env.possible_agents, row, strict=True)) for row in rows]
+
+    def play(steps: int) -> None:
+        for t in range(steps):
+            env.step(actions[t % 64])
+            if not env.agents:
+                env.reset()
+
+    return play
+
+
+def python_loop() -> Callable[[int], None]:
+    start = forest_uav_v0.batched_env(1)
+    start.reset(0)
+    env = LoopForest(start)
+    rows = np.random.default_rng(0).integers(0, 5, (64, AGENTS)).tolist()
+    actions = [dict(zip(env.agents, row, strict=True)) for row in rows]
+
+    def play(steps: int) -> None:
+        for t in range(steps):
+            env.step(actions[t % 64])
+            if env.t >= env.max_steps:
+                env.reset()
+
+    return play
+
+
+def simple_spread() -> Callable[[int], None]:
+    from mpe2 import simple_spread_v3
+
+    return parallel(simple_spread_v3.parallel_env(N=AGENTS, max_cycles=200))
+
+
+CONTESTANTS: dict[str, tuple[int, Callable[[], Callable[[int], None]]]] = {  # name -> copies, maker
+    "forest_uav_v0, batch of 64": (64, lambda: batched(64)),
+    "forest_uav_v0, batch of 8": (8, lambda: batched(8)),
+    "forest_uav_v0, batch of 1": (1, lambda: batched(1)),
+    "forest_uav_v0, PettingZoo": (1, lambda: parallel(forest_uav_v0.parallel_env())),
+    "forest, Python loop": (1, python_loop),
+    "mpe2 simple_spread_v3": (1, simple_spread),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant (15)")
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn, about (0.3)")
+    parser.add_argument("--out", type=Path, default=Path("results/env_throughput.csv"), help="CSV to write")
+    args = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
+
+    check_same_task()
+    players = {name: make() for name, (_, make) in CONTESTANTS.items()}
+    rates: dict[str, list[float]] = {name: [] for name in players}
+    turn = {name: max(1, int(args.seconds / _time(play, 20) * 20)) for name, play in players.items()}
+    for _ in range(args.rounds):
+        for name, play in players.items():
+            rates[name].append(turn[name] * CONTESTANTS[name][0] / _time(play, turn[name]))
+
+    machine = {"cpu": cpu_model(), "python": platform.python_version()} | {
+        package: importlib.metadata.version(package) for package in ("numpy", "numba", "pettingzoo", "mpe2")
+    }
+    base = statistics.median(rates["mpe2 simple_spread_v3"])
+    rows = []
+    for name, values in rates.items():
+        median = statistics.median(values)
+        rows.append(
+            {
+                "contestant": name,
+                "copies": CONTESTANTS[name][0],
+                "agents": AGENTS,
+                "env_steps_per_s": round(median),
+                "agent_steps_per_s": round(median * AGENTS),
+                "ratio_to_mpe2": round(median / base, 2),
+                "slowest_round": round(min(values)),
+                "fastest_round": round(max(values)),
+                "rounds": args.rounds,
+            }
+        )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *machine], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row | machine for row in rows)
+
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print(
+        f"one core, {AGENTS} agents, all observations, median of {args.rounds} rounds (slowest to fastest)\n"
+    )
+    print(f"{'contestant':<28}{'env steps/s':>13}{'agent steps/s':>15}{'ratio':>9}   rounds, env steps/s")
+    for row in rows:
+        print(
+            f"{row['contestant']:<28}{row['env_steps_per_s']:>13,}{row['agent_steps_per_s']:>15,}"
+            f"{row['ratio_to_mpe2']:>9,.1f}   {row['slowest_round']:,} to {row['fastest_round']:,}"
+        )
+    print(f"\nwritten to {args.out}")
+
+
+def _time(play: Callable[[int], None], steps: int) -> float:
+    play(1)
+    start = time.perf_counter()
+    play(steps)
+    return time.perf_counter() - start
+
+
+def cpu_model() -> str:
+    """Return the processor's name, with its family and model numbers where the name says little."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = fields.get("model name", platform.machine())
+    return f"{name} (family {fields.get('cpu family', '?')} model {fields.get('model', '?')})"
+
+
+if __name__ == "__main__":
+    main()

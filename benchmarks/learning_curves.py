@@ -1,0 +1,151 @@
+"""Train one config over several seeds and sum it up: raw CSV per seed, a table, a figure.
+
+    python benchmarks/learning_curves.py tune_configs/forest_uav_ppo.yaml --seeds 5
+
+Scores are team returns (environment steps on the x axis). Training: mean of the last 100 episodes at each iteration.
+Evaluation: per seed the mean over the fixed evaluation episodes of the last checkpoint; across seeds the
+interquartile mean with a 95% stratified-bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from aggregate import bootstrap_interval, interquartile_mean
+
+import qio_envs
+from qio_envs.api.scores import normalized_score, reference_scores
+from qio_rllib.evaluation import FIRST_EVALUATION_SEED
+from qio_rllib.experiment import load_experiment
+
+KEPT = ("progress.csv", "evaluation.csv", "run.json", "config.yaml")
+STEPS, SCORE = "num_env_steps_sampled_lifetime", "env_runners/team_return"
+
+
+def train(config: Path, seeds: range, out: Path) -> None:
+    for seed in seeds:
+        target = out / f"seed_{seed}"
+        if (target / "evaluation.csv").exists():
+            print(f"seed {seed}: kept {target}")
+            continue
+        with tempfile.TemporaryDirectory() as runs:
+            result = load_experiment(config, seed=seed).run(runs)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in KEPT:
+                shutil.copy(result.run_dir / name, target / name)
+            if seed == seeds[0]:
+                for name in ("best.gif", "learning_curve.png", "entropy.png", "policy.pt"):
+                    shutil.copy(result.run_dir / name, target / name)
+        print(f"seed {seed}: {result.evaluation}", flush=True)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
+    """Return one row per kind of evaluation, and the scripted policies on the same seeds."""
+    experiment = load_experiment(config)
+    settings = experiment.config.get("env_config") or {}
+    env = qio_envs.environment(experiment.env).batched_env(
+        experiment.config["evaluation_duration"], **settings
+    )
+    references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+    rows: list[dict[str, float | str]] = []
+    for mode in ("sampled", "greedy"):
+        scores = np.array(
+            [
+                np.mean([float(row["team_return"]) for row in read(path) if row["mode"] == mode])
+                for path in sorted(out.glob("seed_*/evaluation.csv"))
+            ]
+        )
+        low, high = bootstrap_interval(scores)
+        rows.append(
+            {
+                "policy": f"{experiment.name} ({mode})",
+                "seeds": len(scores),
+                "iqm": interquartile_mean(scores),
+                "low": low,
+                "high": high,
+                "min": scores.min(),
+                "max": scores.max(),
+            }
+        )
+    for name, score in references.items():
+        rows.append({"policy": name, "seeds": "", "iqm": score, "low": "", "high": "", "min": "", "max": ""})
+    for row in rows:
+        row["normalized"] = normalized_score(float(row["iqm"]), references["random"], references["lawnmower"])
+    return rows
+
+
+def draw(out: Path, rows: list[dict[str, float | str]], title: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    curves = [read(path) for path in sorted(out.glob("seed_*/progress.csv"))]
+    length = min(len(curve) for curve in curves)
+    steps = np.array([float(row[STEPS]) for row in curves[0][:length]])
+    scores = np.array([[float(row[SCORE]) for row in curve[:length]] for curve in curves])
+    middle = [interquartile_mean(scores[:, i]) for i in range(length)]
+    band = np.array([bootstrap_interval(scores[:, i], resamples=1000) for i in range(length)])
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(steps, scores.T, color="#2e7d5b", alpha=0.25, linewidth=0.8)
+    axes.fill_between(steps, band[:, 0], band[:, 1], color="#2e7d5b", alpha=0.25, linewidth=0)
+    axes.plot(
+        steps,
+        middle,
+        color="#2e7d5b",
+        linewidth=2,
+        label=f"training, {len(curves)} seeds (IQM, 95% interval)",
+    )
+    for row in rows:
+        if not row["seeds"]:
+            axes.axhline(float(row["iqm"]), color="#888888", linewidth=1, linestyle=":")
+            axes.annotate(
+                str(row["policy"]),
+                (steps[-1], float(row["iqm"])),
+                (0, 3),
+                textcoords="offset points",
+                ha="right",
+            )
+    axes.set(xlabel="environment steps", ylabel="team return", title=title)
+    axes.legend(loc="lower right", frameon=False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out / "learning_curve.png", dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument("--out", type=Path, help="default: results/<name of the file>")
+    arguments = parser.parse_args()
+    out = arguments.out or Path("results") / arguments.config.stem
+    train(arguments.config, range(arguments.seeds), out)
+    rows = summarise(arguments.config, out)
+    with open(out / "summary.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(out, rows, load_experiment(arguments.config).name)
+    print(f"\n{'policy':<28}{'seeds':>6}{'IQM':>9}{'95% interval':>20}{'normalised':>12}")
+    for row in rows:
+        interval = f"{row['low']:.1f} to {row['high']:.1f}" if row["seeds"] else ""
+        print(
+            f"{row['policy']:<28}{row['seeds']:>6}{row['iqm']:>9.1f}{interval:>20}{row['normalized']:>12.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

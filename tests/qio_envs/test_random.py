@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from forest_oracle import philox
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qio_envs.api.random import below, integers, philox4x32, uniform, word
+
+words = st.integers(0, 2**32 - 1)
+
+# Known-answer vectors of the Random123 library for philox4x32 with 10 rounds: counter, key, result.
+KNOWN = [
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
+def test_known_answers(counter, key, expected):
+    c, k, e = ([int(part, 16) for part in text.split()] for text in (counter, key, expected))
+    assert [int(part) for part in philox4x32(*c, np.uint64(k[0] | k[1] << 32))] == e
+    assert philox(c, k) == e
+
+
+@given(words, words, words, words, st.integers(0, 2**64 - 1))
+def test_equals_a_plain_philox(lane, step, episode, stream, seed):
+    expected = philox((lane, step, episode, stream), (seed & 0xFFFFFFFF, seed >> 32))
+    assert list(map(int, philox4x32(lane, step, episode, stream, np.uint64(seed)))) == expected
+
+
+def test_four_lanes_share_a_block():
+    block = [int(part) for part in philox4x32(3, 5, 7, 9, np.uint64(11))]
+    assert [int(word(lane, 5, 7, 9, np.uint64(11))) for lane in range(12, 16)] == block
+
+
+def test_uniforms_have_24_bits_in_the_unit_interval():
+    draws = np.array([uniform(lane, 0, 0, 0, np.uint64(1)) for lane in range(4000)])
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert ((draws * 2**24) % 1 == 0).all()
+    assert len(np.unique(draws)) > 3990
+    assert abs(draws.mean() - 0.5) < 4 / np.sqrt(12 * 4000)
+    assert abs(draws.var() - 1 / 12) < 0.005
+    assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 4 / np.sqrt(4000)
+
+
+@given(st.integers(1, 2**31), words, st.integers(0, 2**64 - 1))
+def test_integers_stay_below_their_bound(bound, lane, seed):
+    draw = below(bound, lane, 0, 0, 0, np.uint64(seed))
+    assert 0 <= draw < bound
+    assert draw == int(word(lane, 0, 0, 0, np.uint64(seed))) * bound >> 32
+
+
+def test_rows_of_integers_depend_on_their_own_step_and_seed_alone():
+    steps, seeds = np.array([4, 9], np.int32), np.array([1, 2], np.uint64)
+    both = integers(1000, 6, steps, 3, seeds)
+    assert both.shape == (2, 6)
+    for row in range(2):
+        np.testing.assert_array_equal(both[row], integers(1000, 6, steps[[row]], 3, seeds[[row]])[0])
+    assert (both[0] != both[1]).any()

@@ -1,0 +1,51 @@
+"""Every block of the README runs as it stands, in a fresh directory."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def block_name(block: tuple[str, str]) -> str:
+    lines = [
+        line for line in block[1].splitlines() if line and not line.startswith(("import", "from", "source"))
+    ]
+    return lines[0][:40]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with what the README refers to; blocks share it, as a reader's shell does."""
+    path = tmp_path_factory.mktemp("reader")
+    for name in ("tune_configs", "results"):
+        (path / name).symlink_to(ROOT / name)
+    activate = path / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text(f"export PATH={Path(sys.executable).parent}:$PATH\n")
+    return path
+
+
+def test_the_readme_has_blocks_of_both_kinds():
+    assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
+    assert len(BLOCKS) >= 7
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("block", BLOCKS, ids=block_name)
+def test_block_runs(block: tuple[str, str], directory: Path):
+    kind, code = block
+    command = [sys.executable, "-c", code] if kind == "python" else [shutil.which("bash"), "-euc", code]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
