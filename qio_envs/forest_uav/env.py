@@ -53,19 +53,16 @@ class ForestUAV(BatchedEnv):
     **Observations**: float32 ``Box(0, 1, (4 * (2 r + 1)**2 + 53,))``, 153 numbers for r = 2; the slices are
     in ``config.observation_layout``:
 
-    ====================  ==============  ====================================================================
-    part                  numbers         meaning
-    ====================  ==============  ====================================================================
-    unmonitored           (2 r + 1)**2    crop: 1 where the UAV believes the cell is not monitored yet
-    vegetation            (2 r + 1)**2    crop: density
-    others                (2 r + 1)**2    crop: other UAVs in the cell, divided by N - 1
-    blocked               (2 r + 1)**2    crop: 1 off the map and on obstacles
-    coarse_unmonitored    25              share of each block of the map (5 x 5 blocks) believed unmonitored
-    coarse_heard          25              UAVs in the block when last heard by radio, each divided by
-                                          (N - 1) (1 + age in steps)
-    position              2               own row and column, divided by height - 1 and width - 1
-    time_left             1               1 at reset, 0 at the time limit
-    ====================  ==============  ====================================================================
+    | part | numbers | meaning |
+    | --- | --- | --- |
+    | `unmonitored` | `(2 r + 1)**2` | crop: 1 where the UAV believes the cell is not monitored yet |
+    | `vegetation` | `(2 r + 1)**2` | crop: density |
+    | `others` | `(2 r + 1)**2` | crop: other UAVs in the cell, divided by N - 1 |
+    | `blocked` | `(2 r + 1)**2` | crop: 1 off the map and on obstacles |
+    | `coarse_unmonitored` | 25 | share of each block of the map (5 x 5 blocks) believed unmonitored |
+    | `coarse_heard` | 25 | UAVs in the block when last heard by radio, each as 1 / ((N - 1) (1 + age in steps)) |
+    | `position` | 2 | own row and column, divided by height - 1 and width - 1 |
+    | `time_left` | 1 | 1 at reset, 0 at the time limit |
 
     A belief errs on one side only: what a UAV believes monitored is monitored.
 

@@ -1,0 +1,82 @@
+"""Write docs/environments.md from the docstrings, settings, spaces and scripted policies of the live environments.
+
+python docs/generate.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import qio_envs
+from qio_envs.api import reference_scores
+
+EPISODES, SEED = 20, 1000
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [
+        "# Environments",
+        "Made by `python docs/generate.py` from the code; edit the docstrings, not this page.",
+    ]
+    for environment in qio_envs.environments().values():
+        parts += _environment(environment)
+    return "\n\n".join(parts) + "\n"
+
+
+def _environment(environment: qio_envs.Environment) -> list[str]:
+    batched = environment.batched_class
+    env = environment.batched_env()
+    spaces = [
+        ["observation", f"`{env.observation_space}`"],
+        ["action", f"`{env.action_space}`"],
+        ["state", f"`{env.state_space}`"],
+        ["agents", f"`{env.possible_agents[0]}` to `{env.possible_agents[-1]}`"],
+    ]
+    if environment.gym_id:
+        spaces.append(["Gymnasium id", f"`{environment.gym_id}`"])
+    settings = [
+        [f"`{field.name}`", f"`{field.default}`", _allowed(field), field.metadata["doc"]]
+        for field in dataclasses.fields(batched.config_class)
+    ]
+    names = list(env.scripted_policies)
+    scenarios = []
+    for name, values in batched.config_class.scenarios().items():
+        scores = reference_scores(environment.batched_env(EPISODES, name), seed=SEED)
+        changed = ", ".join(f"{key} {value}" for key, value in values.items()) or "defaults"
+        cells = [f"{scores[policy]:.1f}" for policy in names]
+        scenarios.append([f"`{name}`", changed, f"`{environment.content_hash(name)}`", *cells])
+    return [
+        f"## {environment.id}",
+        inspect.cleandoc(batched.__doc__ or "").replace("``", "`"),
+        "### Spaces of the default scenario",
+        _table(["space", "is"], spaces),
+        "### Settings",
+        _table(["setting", "default", "allowed", "meaning"], settings),
+        "### Scenarios",
+        f"Scores are mean team returns of the scripted policies over {EPISODES} episodes (seeds from {SEED}).",
+        _table(["scenario", "settings", "hash", *names], scenarios),
+    ]
+
+
+def _allowed(field: dataclasses.Field) -> str:
+    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
+    if choices:
+        return ", ".join(choices)
+    if "bool" in str(field.type):
+        return "true, false"
+    bounds = f"{low:g} to {high:g}" if high is not None else f"at least {low:g}"
+    return bounds + (", null" if "None" in str(field.type) else "")
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    target = Path(__file__).with_name("environments.md")
+    target.write_text(page(), encoding="utf-8")
+    print(f"wrote {target.name}")
