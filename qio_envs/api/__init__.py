@@ -10,10 +10,11 @@ from qio_envs.api.batched import (
     BatchState,
     InvalidActionError,
     ResetNeededError,
+    ScriptedPolicy,
     Transition,
 )
 from qio_envs.api.config import ConfigError, EnvConfig, did_you_mean, setting
-from qio_envs.api.scores import ScriptedPolicy, episode_scores, normalized_score, reference_scores
+from qio_envs.api.scores import episode_scores, normalized_score, reference_scores
 
 __all__ = [
     "Array",

@@ -7,15 +7,12 @@ import copy
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 
 from qio_envs.api.config import EnvConfig
-
-if TYPE_CHECKING:
-    from qio_envs.api.scores import ScriptedPolicy
 
 Array = np.ndarray
 
@@ -44,6 +41,13 @@ class BatchState:
     episode: Array  # uint32 [E], episodes since the seed was given
     step: Array  # int32 [E], steps since the reset
     running: Array  # bool [E], reset and not ended
+
+
+class ScriptedPolicy(Protocol):
+    """Acts for every agent of every copy."""
+
+    def act(self) -> Array:
+        """Return the actions ``[E, N, ...]`` for the environment's present state."""
 
 
 class BatchedEnv(abc.ABC):

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from qio_envs.api.batched import Array, BatchedEnv
-
-
-class ScriptedPolicy(Protocol):
-    """Acts for every agent of every copy."""
-
-    def act(self) -> Array:
-        """Return the actions ``[E, N, ...]`` for the environment's present state."""
+from qio_envs.api.batched import Array, BatchedEnv, ScriptedPolicy
 
 
 def episode_scores(env: BatchedEnv, policy: Callable[[Any], ScriptedPolicy], seed: int = 0) -> Array:
