@@ -78,7 +78,7 @@ def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
             }
         )
     for name, score in references.items():
-        rows.append({"policy": name, "seeds": "", "iqm": score, "low": "", "high": "", "min": "", "max": ""})
+        rows.append({"policy": f"scripted: {name}", "seeds": "", "iqm": score, "low": "", "high": "", "min": "", "max": ""})
     for row in rows:
         row["normalized"] = normalized_score(float(row["iqm"]), references["random"], references["lawnmower"])
     return rows
@@ -118,7 +118,7 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str) -> None:
             )
     axes.set(xlabel="environment steps", ylabel="team return", title=title)
     axes.legend(loc="lower right", frameon=False)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out / "learning_curve.png", dpi=150)
 

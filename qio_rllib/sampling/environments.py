@@ -220,7 +220,9 @@ def _creator(env_id: str) -> EnvCreator:
         return _KeywordCreator(env_id, _GymMaker(env_id))
     module_name, _, attribute = env_id.partition(":")
     try:
-        return _KeywordCreator(env_id, getattr(importlib.import_module(module_name), attribute or "parallel_env"))
+        return _KeywordCreator(
+            env_id, getattr(importlib.import_module(module_name), attribute or "parallel_env")
+        )
     except (ImportError, AttributeError, ValueError, TypeError):
         known = [*_CREATORS, *qio_envs.environments(), *gymnasium.registry]
         raise ConfigError(

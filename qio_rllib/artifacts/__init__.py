@@ -1,0 +1,1 @@
+"""What a training run leaves behind: tables, plots, animations and policy files."""

@@ -1,0 +1,159 @@
+"""An episode of a policy as an animated GIF."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qio_envs.api import ConfigError
+
+if TYPE_CHECKING:
+    from qio_rllib.models.policy import Policy
+
+MAX_FRAMES = 200
+_DEFAULT_FPS = 20
+_LONGEST_SIDE = 600  # pixels
+_COLORS = 128
+
+
+def record_episode(
+    policy: Policy, env_id: str, env_config: Mapping[str, Any], seed: int, explore: bool = False
+) -> tuple[list[np.ndarray], float, float]:
+    """Play an episode and keep its frames.
+
+    Args:
+        policy: What acts.
+        env_id: The environment.
+        env_config: Its arguments.
+        seed: Seeds the environment and the sampling.
+        explore: Sample from the policy (True) or take its most probable actions (False).
+
+    Returns:
+        Frames (uint8 ``[h, w, 3]``), frames per second, and the episode's return over all agents.
+
+    Raises:
+        ConfigError: The environment cannot be rendered, or is none that the policy can act in.
+    """
+    from pettingzoo import ParallelEnv
+
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a display even where none is needed
+
+    from qio_rllib.sampling.environments import make_env
+
+    try:
+        env: Any = make_env(env_id, env_config, render_mode="rgb_array")
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever an environment of anybody's raises for a mode that it lacks
+        raise ConfigError(f"env: {env_id} cannot be rendered as rgb_array ({error})") from error
+    rng = np.random.Generator(np.random.Philox(key=seed)) if explore else None
+    try:
+        first, _ = env.reset(seed=seed)
+        multi_agent = isinstance(env, ParallelEnv)
+        observations = first if multi_agent else {None: first}
+        frames, total = [_frame(env, env_id)], 0.0
+        while observations:
+            actions = policy.act(observations, explore=explore, rng=rng)
+            if multi_agent:
+                values, rewards, _, _, _ = env.step(actions)
+                observations = {agent: values[agent] for agent in env.agents}
+                total += sum(float(reward) for reward in rewards.values())
+            else:
+                value, reward, terminated, truncated, _ = env.step(actions[None])
+                observations = {} if terminated or truncated else {None: value}
+                total += float(reward)
+            frames.append(_frame(env, env_id))
+        return frames, float(env.metadata.get("render_fps") or _DEFAULT_FPS), total
+    finally:
+        env.close()
+
+
+def save_gif(frames: Sequence[np.ndarray], path: str | Path, fps: float = _DEFAULT_FPS) -> Path:
+    """Write frames as a GIF that repeats for ever.
+
+    More than `MAX_FRAMES` frames are thinned evenly (the first and the last stay), large ones are shrunk to
+    600 pixels.
+
+    Args:
+        frames: uint8 ``[h, w, 3]``, one at least.
+        path: The file to write.
+        fps: Frames per second of the episode.
+
+    Returns:
+        The path.
+    """
+    from PIL import Image
+
+    kept = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int))
+    images = [Image.fromarray(frames[index]) for index in kept]
+    scale = _LONGEST_SIDE / max(images[0].size)
+    if scale < 1:
+        size = tuple(max(1, round(side * scale)) for side in images[0].size)
+        images = [image.resize(size, Image.Resampling.LANCZOS) for image in images]  # type: ignore[arg-type]
+    # One palette for all frames, from the first, middle and last: no flicker, and a small file.
+    sample = [images[index] for index in (0, len(images) // 2, len(images) - 1)]
+    strip = Image.new("RGB", (sample[0].width * len(sample), sample[0].height))
+    for index, image in enumerate(sample):
+        strip.paste(image, (index * image.width, 0))
+    palette = strip.quantize(_COLORS, method=Image.Quantize.MEDIANCUT)
+    shrunk = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    duration = max(20, round(1000 / fps / 10) * 10)  # GIF counts in hundredths of a second
+    durations = [duration] * (len(shrunk) - 1) + [max(duration, 1500)]
+    partial = Path(path).with_name(f".{Path(path).name}.partial")
+    shrunk[0].save(
+        partial,
+        format="GIF",
+        save_all=True,
+        append_images=shrunk[1:],
+        duration=durations,
+        loop=0,
+        optimize=True,
+    )
+    partial.replace(path)
+    return Path(path)
+
+
+def save_video(
+    policy: Policy,
+    path: str | Path,
+    env_id: str | None = None,
+    env_config: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    explore: bool = False,
+) -> float:
+    """Record an episode of a policy as a GIF.
+
+    Args:
+        policy: What acts.
+        path: The file to write.
+        env_id: The environment; by default the one that the policy was trained in.
+        env_config: Its arguments; by default, likewise.
+        seed: Seeds the environment and the sampling.
+        explore: Sample from the policy (True) or take its most probable actions (False).
+
+    Returns:
+        The episode's return over all agents.
+
+    Raises:
+        ConfigError: As `record_episode`.
+    """
+    if env_config is None:
+        env_config = policy.env_config if env_id in (None, policy.env) else {}
+    frames, fps, total = record_episode(policy, env_id or policy.env, env_config, seed, explore)
+    save_gif(frames, path, fps)
+    return total
+
+
+def _frame(env: Any, env_id: str) -> np.ndarray:
+    try:
+        frame = env.render()
+    except Exception as error:  # such as a rendering library that is not installed
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"env: {env_id} cannot be rendered ({reason})") from error
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+        raise ConfigError(f"env: {env_id} cannot be rendered as rgb_array")
+    return np.array(frame[..., :3], np.uint8)

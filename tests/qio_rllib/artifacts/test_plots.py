@@ -1,0 +1,97 @@
+import subprocess
+import sys
+
+import matplotlib.figure
+import numpy as np
+import pytest
+from PIL import Image
+
+from qio_rllib.artifacts.plots import plot_entropy, plot_learning_curve
+
+ROWS = [
+    {
+        "training_iteration": i,
+        "num_env_steps_sampled_lifetime": 1000 * i,
+        "env_runners/team_return": 300.0 + i,
+        "env_runners/episode_return_mean": 1.0,
+        "learners/shared/normalized_entropy": 1 / i,
+        "learners/shared/alpha": 0.02 / i,
+        **(
+            {"evaluation/greedy/team_return": 350.0 + i, "evaluation/sampled/team_return": 340.0}
+            if i % 2 == 0
+            else {}
+        ),
+    }
+    for i in range(1, 9)
+]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Keeps the figures that are saved."""
+    kept = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, path: (kept.append(self), save(self, path))
+    )
+    return kept
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def test_the_learning_curve_shows_training_evaluations_and_references(tmp_path, figures):
+    path = tmp_path / "curve.png"
+    assert plot_learning_curve(ROWS, path, {"random": 310.0, "lawnmower": 400.0}, "forest")
+    (axes,) = figures[0].axes
+    drawn = lines(axes)
+    assert drawn["training"].get_ydata().tolist() == [300.0 + i for i in range(1, 9)]
+    assert drawn["evaluation, greedy"].get_xdata().tolist() == [2000, 4000, 6000, 8000]
+    assert drawn["evaluation, greedy"].get_ydata().tolist() == [352.0, 354.0, 356.0, 358.0]
+    assert {text.get_text() for text in axes.texts} == {"random", "lawnmower"}
+    assert {400.0, 310.0} <= {line.get_ydata()[0] for line in axes.get_lines()}
+    assert axes.get_ylabel() == "team return"
+    with Image.open(path) as image:
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
+
+
+def test_labels_of_equal_references_do_not_overlap(tmp_path, figures):
+    plot_learning_curve(ROWS, tmp_path / "curve.png", {"a": 300.0, "b": 300.0, "c": 300.1})
+    (axes,) = figures[0].axes
+    places = sorted(text.xy[1] for text in axes.texts)
+    low, high = axes.get_ylim()
+    assert min(np.diff(places)) > 0.04 * (high - low)
+
+
+def test_the_entropy_plot_has_two_axes(tmp_path, figures):
+    assert plot_entropy(ROWS, tmp_path / "entropy.png")
+    left, right = figures[0].axes
+    assert lines(left)["normalised entropy"].get_ydata().tolist() == [1 / i for i in range(1, 9)]
+    assert lines(right)["alpha"].get_ydata().tolist() == [0.02 / i for i in range(1, 9)]
+    assert right.get_ylim()[0] == 0
+    assert right.get_ylim()[1] > 0.02
+
+
+def test_each_module_has_its_own_entropy_line(tmp_path, figures):
+    rows = [{**row, "learners/other/normalized_entropy": 0.5} for row in ROWS]
+    plot_entropy(rows, tmp_path / "entropy.png")
+    assert set(lines(figures[0].axes[0])) == {"entropy, shared", "entropy, other"}
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path):
+    rows = [{"training_iteration": 1, "num_env_steps_sampled_lifetime": 1000}]
+    assert not plot_learning_curve(rows, tmp_path / "a.png")
+    assert not plot_entropy(rows, tmp_path / "b.png")
+    assert not plot_learning_curve([], tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_artifacts_imports_neither_ray_nor_matplotlib():
+    code = (
+        "import sys, qio_rllib, qio_rllib.cli, qio_rllib.artifacts.plots, qio_rllib.artifacts.video, "
+        "qio_rllib.artifacts.run_directory; "
+        "print(sorted({'ray', 'torch', 'matplotlib', 'PIL', 'tensorboardX'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,95 @@
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from qio_envs.api import ConfigError
+from qio_rllib.artifacts.video import MAX_FRAMES, record_episode, save_gif, save_video
+from qio_rllib.evaluation import evaluate
+from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
+
+
+def uniform_policy(agents, actions, env, env_config):
+    import torch
+
+    module = PolicyModule(
+        lambda observations: torch.zeros(len(observations), actions), ActionSpec(actions), None
+    )
+    return Policy({"shared": module}, dict.fromkeys(agents, "shared"), env, env_config)
+
+
+@pytest.fixture
+def forest_policy():
+    settings = {"max_steps": 12, "num_uavs": 3, "reward": "local"}
+    return uniform_policy([f"uav_{i}" for i in range(3)], 5, "forest_uav_v0", settings)
+
+
+class Dark(gymnasium.Env):
+    """Cannot be rendered."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, True, False, {}
+
+
+@pytest.mark.parametrize("explore", [False, True])
+def test_the_recorded_episode_is_the_one_that_is_evaluated(forest_policy, explore):
+    frames, fps, total = record_episode(forest_policy, "forest_uav_v0", forest_policy.env_config, 5, explore)
+    (row,) = evaluate(forest_policy, "forest_uav_v0", forest_policy.env_config, [5], explore)
+    assert total == pytest.approx(row["episode_return"])
+    assert len(frames) == row["episode_length"] + 1
+    assert frames[0].dtype == np.uint8
+    assert frames[0].shape[2] == 3
+    assert fps > 0
+    assert any((frame != frames[0]).any() for frame in frames[1:])
+
+
+def test_a_gif_repeats_for_ever_and_shows_the_frames(tmp_path):
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    frames = [np.full((40, 60, 3), color, np.uint8) for color in colors]
+    path = save_gif(frames, tmp_path / "a.gif", fps=10)
+    with Image.open(path) as image:
+        assert image.info["loop"] == 0
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    assert len(shown) == 3
+    for frame, color in zip(shown, colors, strict=True):
+        assert frame.shape == (40, 60, 3)
+        assert np.abs(frame.astype(int) - color).max() <= 8
+
+
+def test_long_episodes_are_thinned_and_large_frames_shrunk(tmp_path):
+    frames = [np.full((400, 800, 3), 0, np.uint8) for _ in range(MAX_FRAMES + 57)]
+    for index, frame in enumerate(frames):
+        frame[:, : 3 * index] = 120
+    frames[-1][:100, :100] = (200, 0, 0)
+    path = save_gif(frames, tmp_path / "a.gif")
+    with Image.open(path) as image:
+        assert image.size == (600, 300)
+        assert image.n_frames == MAX_FRAMES
+        image.seek(MAX_FRAMES - 1)
+        last = np.asarray(image.convert("RGB"))[10, 10]
+    assert np.abs(last.astype(int) - (200, 0, 0)).max() <= 8
+
+
+def test_an_environment_without_renderer_is_refused(tmp_path):
+    policy = uniform_policy([None], 2, "test_video:Dark", {})
+    with pytest.raises(ConfigError, match="test_video:Dark cannot be rendered"):
+        save_video(policy, tmp_path / "a.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_of_the_policys_own_environment(tmp_path, forest_policy):
+    total = save_video(forest_policy, tmp_path / "a.gif", seed=5)
+    (row,) = evaluate(forest_policy, "forest_uav_v0", forest_policy.env_config, [5], explore=False)
+    assert total == pytest.approx(row["episode_return"])
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.size[0] > 100

@@ -1,0 +1,303 @@
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, read_csv, yaml_text
+from qio_rllib.cli import main, progress_line
+
+SETTINGS = {
+    "num_env_runners": 0,
+    "train_batch_size_per_learner": 200,
+    "minibatch_size": 100,
+    "num_epochs": 1,
+    "evaluation_interval": 1,
+    "evaluation_duration": 3,
+    "model_config": {"fcnet_hiddens": [8]},
+    "entropy_annealing": {"law": "quantum", "alpha_0": 0.02},
+}
+CARTPOLE = ["--run", "PPO", "--env", "CartPole-v1", "--config", json.dumps(SETTINGS)]
+STOP = ["--stop", '{"training_iteration": 2}']
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def experiment_file(here):
+    path = here / "x.yaml"
+    path.write_text(
+        yaml_text(
+            {"x": {"run": "PPO", "env": "CartPole-v1", "stop": {"training_iteration": 1}, "config": SETTINGS}}
+        )
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, ray_runtime):
+    """A run of two iterations, as the command line makes it."""
+    out = tmp_path_factory.mktemp("runs")
+    assert main(["train", *CARTPOLE, *STOP, "--seed", "5", "--out", str(out)]) == 0
+    (path,) = (out / "PPO_CartPole-v1").iterdir()
+    return RunDirectory.open(path)
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def table_of(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+# --- a run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+def test_a_run_leaves_its_artifacts(finished):
+    found = {path.name for path in finished.path.iterdir()}
+    assert found - {"best.gif"} == {
+        "config.yaml",
+        "run.json",
+        "progress.csv",
+        "tensorboard",
+        "learning_curve.png",
+        "entropy.png",
+        "checkpoints",
+        "policy.pt",
+        "evaluation.csv",
+    }
+    assert ("best.gif" in found) == (importlib.util.find_spec("pygame") is not None)
+    for name in ("learning_curve.png", "entropy.png"):
+        with Image.open(finished.path / name) as image:
+            assert image.size == (1080, 660)
+    info = finished.info()
+    assert info["status"] == "finished"
+    assert info["seed"] == 5
+    assert info["versions"].keys() >= {"python", "ray", "torch", "numpy", "gymnasium", "pettingzoo"}
+    assert info["cpu"]
+    assert info["start_time"] <= info["end_time"]
+    assert (finished.path / info["checkpoint"] / "rllib_checkpoint.json").exists()
+
+
+@pytest.mark.ray
+def test_progress_has_a_row_for_each_iteration(finished):
+    rows = ProgressFile(finished.progress_file).rows
+    assert [row["training_iteration"] for row in rows] == [1, 2]
+    assert [row["num_env_steps_sampled_lifetime"] for row in rows] == [200, 400]
+    for row in rows:
+        assert row["env_runners/episode_return_mean"] > 0
+        assert row["evaluation/greedy/episode_return"] > 0
+        assert 0 < row["learners/default_policy/normalized_entropy"] <= 1
+        assert row["learners/default_policy/alpha"] <= 0.02
+
+
+@pytest.mark.ray
+def test_the_final_evaluation_is_the_one_that_training_logged(finished):
+    rows = read_csv(finished.evaluation_file)
+    logged = ProgressFile(finished.progress_file).rows[-1]
+    for mode in ("greedy", "sampled"):
+        returns = [row["episode_return"] for row in rows if row["mode"] == mode]
+        assert len(returns) == 3
+        assert sum(returns) / 3 == logged[f"evaluation/{mode}/episode_return"]
+        assert finished.info()["evaluation"][mode]["episode_return"] == sum(returns) / 3
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("what", ["checkpoint", "run directory"])
+def test_evaluate_repeats_the_final_evaluation_exactly(finished, here, capsys, what):
+    path = finished.path if what == "run directory" else finished.path / finished.info()["checkpoint"]
+    assert main(["evaluate", str(path), "--out", "again.csv"]) == 0
+    assert (here / "again.csv").read_bytes() == finished.evaluation_file.read_bytes()
+    mean = finished.info()["evaluation"]["greedy"]["episode_return"]
+    assert f"{mean:.6g}" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_evaluate_takes_seeds_and_policy_files(finished, here):
+    seeds = [row["seed"] for row in read_csv(finished.evaluation_file)[:3]]
+    listed = ",".join(map(str, seeds))
+    policy = str(finished.path / "policy.pt")
+    assert main(["evaluate", policy, "--seeds", listed, "--sampled", "--out", "sampled.csv"]) == 0
+    assert read_csv(here / "sampled.csv") == read_csv(finished.evaluation_file)[3:]
+    assert main(["evaluate", str(finished.path), "--episodes", "5", "--greedy", "--out", "five.csv"]) == 0
+    rows = read_csv(here / "five.csv")
+    assert rows[:3] == read_csv(finished.evaluation_file)[:3]
+    assert [row["seed"] for row in rows] == [*seeds, seeds[-1] + 1, seeds[-1] + 2]
+
+
+@pytest.mark.ray
+def test_evaluate_refuses_an_environment_that_does_not_fit(finished, capsys):
+    assert main(["evaluate", str(finished.path), "--env", "Acrobot-v1"]) == 2
+    assert "observation space of Acrobot-v1" in capsys.readouterr().err
+    assert main(["evaluate", str(finished.path), "--env", "forest_uav_v0"]) == 2
+    assert "agent 'uav_0'" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_video_records_an_episode(finished, here, capsys):
+    pytest.importorskip("pygame")
+    assert main(["video", str(finished.path), "--out", "a.gif", "--seed", "3"]) == 0
+    with Image.open(here / "a.gif") as image:
+        assert image.n_frames > 3
+    assert main(["video", str(finished.path), "--out", "a.gif"]) == 2
+    assert "a.gif exists already" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_a_runs_config_repeats_the_run(finished, here, capsys):
+    assert main(["train", "--config", str(finished.config_file), "--dry-run"]) == 0
+    assert capsys.readouterr().out == finished.config_file.read_text()
+
+
+@pytest.mark.ray
+def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, capsys):
+    before = files(finished.path)
+    assert main(["train", "--resume", str(finished.path)]) == 2
+    assert "nothing to do, the run is finished (training_iteration = 2 of 2)" in capsys.readouterr().err
+    assert files(finished.path) == before
+
+
+# --- without training --------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_the_resolved_experiment_and_writes_nothing(experiment_file, here, capsys):
+    before = files(here)
+    arguments = ["train", "--config", "x.yaml", "--seed", "3", "--set", "lr=1e-5", "--dry-run"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    (here / "y.yaml").write_text(printed)
+    assert "lr: 1e-05" in printed
+    assert "seed: 3" in printed
+    assert main(["train", "--config", "y.yaml", "--dry-run"]) == 0
+    assert capsys.readouterr().out == printed
+    (here / "y.yaml").unlink()
+    assert files(here) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "--config: an experiment file is needed"),
+        (["trian"], "No such command 'trian'"),
+        (["train", "--confg", "x"], "--confg"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["train", "--config", "x.yaml", "--run", "PPO"], "--run: cannot go with an experiment file"),
+        (["train", "--config", "x.yaml", "--env", "CartPole-v1"], "--env: needs --run"),
+        (["train", "--config", "{}"], "--config with JSON: needs --run"),
+        (["train", "--run", "PPO"], "--env: --run needs an environment"),
+        (["train", "--run", "PPO", "--env", "CartPole-v1", "--config", "{x"], "--config: not valid JSON"),
+        (
+            ["train", "--run", "PPO", "--env", "CartPole-v1", "--config", '{"lr": 1, "lr": 2}'],
+            "'lr' stands there twice",
+        ),
+        (
+            ["train", "--run", "PPO", "--env", "CartPole-v1", "--stop", "[1]"],
+            "--stop: expected a JSON object",
+        ),
+        (["train", "--run", "PPO", "--env", "CartPole-v1"], "stop: at least one criterion"),
+        (["train", "--run", "PPPO", "--env", "CartPole-v1", *STOP], "(did you mean 'PPO'?)"),
+        (["train", "--run", "PPO", "--env", "CartPole-v9x", *STOP], "unknown environment 'CartPole-v9x'"),
+        (["train", "--config", "x.yaml", "--set", "lr"], "--set: expected key=value, got 'lr'"),
+        (["train", "--config", "x.yaml", "--set", "lrr=1"], "unknown key 'lrr' (did you mean 'lr'?)"),
+        (["train", "--config", "x.yaml", "--set", "lr=abc"], "config.lr: expected a number"),
+        (["train", "--config", "x.yaml", "--set", "minibatch_size=999"], "config.minibatch_size"),
+        (
+            ["train", "--config", "x.yaml", "--set", "num_gpus_per_learner=99"],
+            "config.num_gpus_per_learner: 99 GPUs are needed",
+        ),
+        (["train", "--config", "x.yaml", "--seed", "-1"], "--seed"),
+        (["train", "--config", "x.yaml", "--seed", "4294967296"], "config.seed: expected a value from 0 to"),
+        (
+            ["train", "--config", "x.yaml", "--seed", "1", "--set", "seed=2"],
+            "--seed: cannot go with --set seed",
+        ),
+        (["train", "--config", "x.yaml", "--out", "x.yaml"], "--out: cannot make a run directory"),
+        (["train", "--resume", "nowhere"], "nowhere: no such run directory"),
+        (["train", "--resume", "."], "not a run directory (run.json is missing)"),
+        (["train", "--resume", ".", "--seed", "1"], "--seed: cannot go with --resume"),
+        (["train", "--resume", ".", "--config", "x.yaml"], "--config: cannot go with --resume"),
+        (["train", "--resume", ".", "--dry-run"], "--dry-run: cannot go with --resume"),
+        (["evaluate"], "Missing argument"),
+        (["evaluate", "nowhere"], "checkpoint: there is no nowhere"),
+        (["evaluate", "."], "checkpoint: . is no checkpoint"),
+        (["evaluate", "x.yaml"], "policy file: x.yaml is damaged or no policy file"),
+        (["evaluate", ".", "--greedy", "--sampled"], "--greedy: cannot go with --sampled"),
+        (["evaluate", ".", "--seeds", "1,x"], "--seeds: expected numbers"),
+        (["evaluate", ".", "--seeds", "1", "--episodes", "3"], "--episodes: cannot go with --seeds"),
+        (["evaluate", ".", "--episodes", "0"], "--episodes"),
+        (["evaluate", ".", "--out", "x.yaml"], "--out: x.yaml exists already"),
+        (["video", "nowhere"], "checkpoint: there is no nowhere"),
+        (["video", "nowhere", "--out", "x.mp4"], "--out: expected a file that ends in .gif"),
+        (["video", "nowhere", "--out", "y/x.gif"], "is in no directory that exists"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_trace(experiment_file, here, capsys, arguments, message):
+    before = files(here)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.startswith("rllib: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert files(here) == before
+
+
+def test_list_shows_environments_algorithms_and_scripted_policies(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for word in ("forest_uav_v0", "sprint", "PPO", "random", "lawnmower"):
+        assert word in out
+
+
+def test_the_progress_line_names_what_there_is():
+    row = {
+        "training_iteration": 3,
+        "num_env_steps_sampled_lifetime": 12345,
+        "env_steps_per_s": 1234.5,
+        "env_runners/team_return": 301.26,
+        "env_runners/episode_return_mean": 9.0,
+        "env_runners/coverage": 0.756,
+        "learners/a/normalized_entropy": 0.5,
+        "learners/b/normalized_entropy": 0.7,
+        "learners/a/alpha": 0.01,
+    }
+    assert progress_line(row, {"training_iteration": 10, "time_total_s": 5}) == (
+        "iteration 3/10  steps 12,345  return 301.3  coverage 0.76  entropy 0.600  alpha 0.0100  1,234 steps/s"
+    )
+    assert progress_line({"training_iteration": 1}) == "iteration 1"
+
+
+def run_module(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "qio_rllib.cli", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_answers_at_once():
+    start = time.perf_counter()
+    done = run_module("--help")
+    assert done.returncode == 0
+    for command in ("train", "evaluate", "list", "video"):
+        assert command in done.stdout
+    assert time.perf_counter() - start < 3  # importing Ray and torch alone takes longer
+
+
+def test_a_process_reports_bad_input_without_a_traceback(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: {run: PPO, env: CartPole-v1, stop: {training_iteration: 1}, config: {lrr: 1}}")
+    done = run_module("train", "--config", str(path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "rllib: config: unknown key 'lrr' (did you mean 'lr'?)\n"

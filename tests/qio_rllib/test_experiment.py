@@ -1,0 +1,499 @@
+import inspect
+import os
+import signal
+
+import gymnasium
+import numpy as np
+import pytest
+from ray import tune
+
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms import PPOConfig
+from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, yaml_text
+from qio_rllib.experiment import (
+    _OLD_STACK,
+    _RENAMED,
+    Experiment,
+    RunRecorder,
+    TrainingFailed,
+    TrainingInterrupted,
+    _parameters,
+    apply_overrides,
+    load_experiment,
+    resume_run,
+)
+
+FAST = {
+    "num_env_runners": 0,
+    "train_batch_size_per_learner": 200,
+    "minibatch_size": 100,
+    "num_epochs": 1,
+    "model_config": {"fcnet_hiddens": [8]},
+}
+CARTPOLE = {"run": "PPO", "env": "CartPole-v1", "stop": {"training_iteration": 2}, "config": FAST}
+FOREST = {
+    "run": "PPO",
+    "env": "forest_uav_v0",
+    "stop": {"training_iteration": 2},
+    "config": {**FAST, "env_config": {"scenario": "sprint", "num_uavs": 4}},
+}
+
+
+def cartpole(**config):
+    return Experiment.from_mapping({**CARTPOLE, "config": {**FAST, **config}})
+
+
+def forest(**config):
+    return Experiment.from_mapping({**FOREST, "config": {**FOREST["config"], **config}})
+
+
+def write(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    return path
+
+
+# --- keys find their methods -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "attribute"),
+    [
+        ("lr", 3e-4, "lr"),
+        ("lr", [[0, 1e-3], [1000, 1e-4]], "lr"),
+        ("gamma", 1, "gamma"),  # an integer is a number
+        ("lambda", 0.9, "lambda_"),
+        ("clip_param", 0.1, "clip_param"),
+        ("num_env_runners", 3, "num_env_runners"),
+        ("num_envs_per_env_runner", 4, "num_envs_per_env_runner"),
+        ("num_cpus_per_env_runner", 0.5, "num_cpus_per_env_runner"),
+        ("rollout_fragment_length", "auto", "rollout_fragment_length"),
+        ("num_learners", 1, "num_learners"),
+        ("evaluation_interval", 5, "evaluation_interval"),
+        ("metrics_num_episodes_for_smoothing", 7, "metrics_num_episodes_for_smoothing"),
+        ("restart_failed_env_runners", True, "restart_failed_env_runners"),
+        ("normalize_actions", False, "normalize_actions"),
+        ("seed", 5, "seed"),
+        ("grad_clip", None, "grad_clip"),
+    ],
+)
+def test_a_key_reaches_its_setting(key, value, attribute):
+    assert getattr(cartpole(**{key: value}).algorithm_config(), attribute) == value
+
+
+SETTERS = ("env_runners", "learners", "training", "evaluation", "reporting", "debugging", "fault_tolerance")
+
+
+@pytest.mark.parametrize("setter", SETTERS)
+def test_every_setting_of_a_setter_is_known_and_no_deprecated_one(setter):
+    table = _parameters(PPOConfig)
+    given_up = {*table.deprecated, *_RENAMED, *_OLD_STACK}
+    for name, parameter in inspect.signature(getattr(PPOConfig, setter)).parameters.items():
+        if name in ("self", "kwargs"):
+            continue
+        if parameter.default == -1:  # RLlib's mark of a deprecated name
+            assert name not in table.known or table.known[name].setter != setter
+        else:
+            assert name in table.known or name in given_up
+
+
+def test_the_projects_own_settings_reach_the_config():
+    config = forest(
+        amplification={"eta": 0.2},
+        entropy_annealing={"law": "quantum", "alpha_0": 0.05},
+        policies="independent",
+    ).algorithm_config()
+    assert config.amplification == {"eta": 0.2, "h_min": 0.05, "tau": 1.0}
+    assert config.entropy_annealing == {"law": "quantum", "alpha_0": 0.05}
+    assert set(config.policies) == {f"uav_{i}" for i in range(4)}
+    assert config.env_config == {"scenario": "sprint", "num_uavs": 4}
+    assert config.model_config["fcnet_hiddens"] == [8]
+
+
+def test_a_broken_environment_is_not_started_again_unless_asked():
+    assert not cartpole().algorithm_config().restart_failed_env_runners
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lrr": 1}, r"config: unknown key 'lrr' \(did you mean 'lr'\?\)"),
+        ({"qqqq": 1}, "unknown key 'qqqq'; allowed: amplification, clip_param, .*lr, "),
+        ({"num_sgd_iter": 3}, "config.num_sgd_iter: an old name; use 'num_epochs'"),
+        ({"num_workers": 3}, "use 'num_env_runners'"),
+        ({"num_rollout_workers": 3}, "use 'num_env_runners'"),
+        ({"train_batch_size": 3}, "use 'train_batch_size_per_learner'"),
+        ({"exploration_config": {}}, "config.exploration_config: RLlib's new API stack no longer takes it"),
+        ({"env_runners": {"num_env_runners": 1}}, "its settings stand directly under config"),
+        ({"env": "CartPole-v1"}, "config.env: stands beside config"),
+        ({"lr": "3e-4"}, "config.lr: expected a number, a list or null, got '3e-4'"),
+        ({"lr": True}, "config.lr: expected a number, a list or null, got True"),
+        ({"lr": float("nan")}, "config.lr: .* got nan"),
+        ({"lr": -1}, "config.lr: expected a value of at least 0, got -1"),
+        ({"gamma": 1.01}, "config.gamma: expected a value from 0 to 1, got 1.01"),
+        ({"num_epochs": 2.0}, "config.num_epochs: expected an integer or null, got 2.0"),
+        ({"num_epochs": True}, "config.num_epochs: expected an integer or null, got True"),
+        ({"num_epochs": 0}, "config.num_epochs: expected a value of at least 1"),
+        ({"num_env_runners": -1}, "config.num_env_runners: expected a value of at least 0"),
+        ({"explore": 1}, "config.explore: expected true or false or null, got 1"),
+        ({"seed": 2**32}, "config.seed: expected a value from 0 to 4294967295"),
+        ({"batch_mode": "x"}, "config.batch_mode: expected truncate_episodes or complete_episodes, got 'x'"),
+        ({"framework": "tf2"}, "config.framework: expected torch"),
+        ({"callbacks": "x"}, "takes a Python object"),
+        ({"learner_class": "x"}, "config.learner_class: takes a Python object"),
+        ({"num_learners": 0, "minibatch_size": 999}, "config.minibatch_size: .*minibatch_size.* must be <="),
+        ({"num_gpus_per_learner": 99}, "config.num_gpus_per_learner: 99 GPUs are needed"),
+        (
+            {"model_config": {"fcnet_hidden": [8]}},
+            r"unknown key 'fcnet_hidden' \(did you mean 'fcnet_hiddens'\?\)",
+        ),
+        ({"model_config": {"fcnet_hiddens": [8, 0]}}, "fcnet_hiddens: expected sizes of at least 1"),
+        (
+            {"model_config": {"fcnet_hiddens": [8, "x"]}},
+            "config.model_config.fcnet_hiddens.1: expected an integer",
+        ),
+        ({"model_config": {"fcnet_activation": "rel"}}, "expected one of .*got 'rel' .did you mean 'relu'"),
+        (
+            {"model_config": {"conv_filters": [[1]]}},
+            "config.model_config.conv_filters: expected the form .*List",
+        ),
+        ({"model_config": 3}, "config.model_config: expected a mapping, got 3"),
+        ({"evaluation_config": {"exploree": True}}, "config.evaluation_config: unknown key 'exploree'"),
+        ({"evaluation_config": {"explore": 3}}, "config.evaluation_config.explore: expected true or false"),
+        ({"evaluation_duration": "auto"}, "config.evaluation_duration: expected an integer"),
+        ({"amplification": {"etta": 1}}, "amplification: unknown key 'etta'.*did you mean 'eta'"),
+        ({"amplification": {"eta": "x"}}, "config.amplification.eta: expected a number, got 'x'"),
+        ({"amplification": {"h_min": 2}}, "amplification: h_min"),
+        ({"entropy_annealing": {"law": "quantm"}}, "entropy_annealing: .*quantum"),
+        ({"entropy_annealing": 3}, "config.entropy_annealing: expected a mapping or null, got 3"),
+        ({"env_config": 3}, "config.env_config: expected a mapping or null, got 3"),
+        ({"env_config": {"foo": 1}}, "env_config of CartPole-v1: .*foo"),
+        ({"policies": "shared"}, "policies: CartPole-v1 has a single agent"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_in_one_line(settings, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        cartpole(**settings).validate()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"env_config": {"scenario": "defalt"}},
+            "env_config: unknown scenario 'defalt' .did you mean 'default'",
+        ),
+        ({"env_config": {"num_uav": 3}}, "unknown environment setting 'num_uav' .did you mean 'num_uavs'"),
+        ({"env_config": {"num_uavs": 401}}, "env_config: num_uavs: 401 UAVs do not fit"),
+        ({"policies": "sharedd"}, "policies: expected shared, independent"),
+        ({"policies": {"a": ["uav_99"]}}, "policies.a: unknown agent 'uav_99'"),
+    ],
+)
+def test_settings_of_an_environment_are_checked_by_building_it(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        forest(**settings).validate()
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        ({}, "stop: at least one criterion"),
+        (
+            {"training_iterations": 3},
+            r"unknown metric 'training_iterations' \(did you mean 'training_iteration'\?\)",
+        ),
+        ({"training_iteration": "x"}, "stop.training_iteration: expected a number, got 'x'"),
+        ({"training_iteration": True}, "stop.training_iteration: expected a number, got True"),
+        ({"training_iteration": 0}, "stop.training_iteration: expected a number above 0"),
+        ({"time_total_s": float("inf")}, "stop.time_total_s: expected a number"),
+        ({"timesteps_total": 3}, "stop.timesteps_total: an old name; use 'num_env_steps_sampled_lifetime'"),
+        ({"episode_reward_mean": 3}, "use 'env_runners/episode_return_mean'"),
+        ({"env_runners/covrage": 1}, "unknown metric 'env_runners/covrage' .did you mean 'coverage'"),
+        ({"env_runners/elegance": 1}, "unknown metric 'env_runners/elegance'; allowed: env_runners/<"),
+        ({"evaluation/greedy/coverage": 1}, "there is no evaluation; set config.evaluation_interval"),
+        ({"evaluation/greed/coverage": 1}, "unknown metric 'evaluation/greed/coverage'"),
+    ],
+)
+def test_stop_criteria_are_checked(stop, message):
+    with pytest.raises(ConfigError, match=message):
+        Experiment.from_mapping({**FOREST, "stop": stop}).validate()
+
+
+def test_metrics_of_the_environment_can_end_a_run():
+    stop = {"env_runners/coverage": 0.9, "evaluation/sampled/team_return": 300, "time_total_s": 1.5}
+    experiment = Experiment.from_mapping(
+        {**FOREST, "stop": stop, "config": {**FOREST["config"], "evaluation_interval": 1}}
+    )
+    experiment.validate()
+    assert experiment.stop == stop
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"env": "CartPole-v1", "stop": {}}, "run: missing"),
+        ({**CARTPOLE, "run": "PPPO"}, "run: unknown algorithm 'PPPO' .did you mean 'PPO'"),
+        ({**CARTPOLE, "run": 3}, "run: expected a text, got 3"),
+        (
+            {**CARTPOLE, "env": "forest_uav_v1"},
+            "env: unknown environment 'forest_uav_v1' .did you mean 'forest_uav_v0'",
+        ),
+        ({**CARTPOLE, "confg": {}}, "unknown key 'confg' .did you mean 'config'"),
+        ({**CARTPOLE, "config": [1]}, "config: expected a mapping"),
+        ({**CARTPOLE, "stop": 3}, "stop: expected a mapping, got 3"),
+        ({**CARTPOLE, "num_samples": 3}, "num_samples: one run is one seed"),
+        (
+            {**CARTPOLE, "checkpoint_config": {"num_to_kep": 1}},
+            "checkpoint_config: unknown key .*'num_to_keep'",
+        ),
+        (
+            {**CARTPOLE, "checkpoint_config": {"num_to_keep": 0}},
+            "num_to_keep: expected an integer of at least 1",
+        ),
+        (
+            {**CARTPOLE, "checkpoint_config": {"checkpoint_at_end": 1}},
+            "checkpoint_at_end: expected true or false",
+        ),
+        (3, "expected a mapping with the keys run, env"),
+    ],
+)
+def test_the_outer_form_is_checked(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Experiment.from_mapping(values).validate()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", 3, None])
+def test_a_name_must_name_a_directory(name):
+    with pytest.raises(ConfigError, match="name: expected letters"):
+        Experiment.from_mapping(CARTPOLE, name)
+
+
+# --- files and overrides -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("[1]", "the file is a list"),
+        ("a: {run: PPO}\nb: {run: PPO}", "exactly one experiment, found the keys a, b"),
+        ("run: PPO\nenv: x", "put them under the name of the experiment"),
+        ("a:\n  run: PPO\n  run: A2C\n", "x.yaml, line 3: not valid YAML: found duplicate key"),
+        ("a:\n  run: [PPO\n  env: x\n", "x.yaml, line 3: not valid YAML"),
+        ("a: 3", "x.yaml: a: expected a mapping"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_line(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_experiment(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="x.yaml: No such file"):
+        load_experiment(tmp_path / "x.yaml")
+
+
+def test_overrides_go_on_top_and_leave_the_original_alone():
+    values = {
+        "run": "PPO",
+        "config": {"lr": 1, "model_config": {"fcnet_hiddens": [8]}},
+        "stop": {"time_total_s": 1},
+    }
+    changed = apply_overrides(
+        values,
+        [
+            "lr=3e-4",
+            "config.gamma=0.9",
+            "model_config.fcnet_hiddens=[16, 16]",
+            "env_config.scenario=sprint",
+            "stop.env_runners/coverage=0.5",
+            "env=forest_uav_v0",
+            "explore=no",
+            "grad_clip=null",
+            "checkpoint_config={num_to_keep: 3}",
+        ],
+    )
+    assert changed == {
+        "run": "PPO",
+        "env": "forest_uav_v0",
+        "config": {
+            "lr": 3e-4,
+            "gamma": 0.9,
+            "model_config": {"fcnet_hiddens": [16, 16]},
+            "env_config": {"scenario": "sprint"},
+            "explore": "no",
+            "grad_clip": None,
+        },
+        "stop": {"time_total_s": 1, "env_runners/coverage": 0.5},
+        "checkpoint_config": {"num_to_keep": 3},
+    }
+    assert values["config"] == {"lr": 1, "model_config": {"fcnet_hiddens": [8]}}
+
+
+@pytest.mark.parametrize("override", ["lr", "=3", "lr=", "a..b=1", ".lr=1", "lr=[1", "lr.x=3", "lr=a: b: c"])
+def test_a_bad_override_is_refused(override):
+    with pytest.raises(ConfigError, match="--set"):
+        apply_overrides({"config": {"lr": 1}}, [override])
+
+
+def test_the_seed_comes_from_the_caller_then_the_file_then_the_default(tmp_path):
+    path = write(tmp_path, yaml_text({"x": CARTPOLE}))
+    assert load_experiment(path).config["seed"] == 0
+    assert load_experiment(path, ["seed=7"]).seed == 7
+    assert load_experiment(path, ["seed=7"], seed=9).algorithm_config().seed == 9
+
+
+def test_a_resolved_experiment_reads_back_as_itself(tmp_path):
+    path = write(tmp_path, yaml_text({"x": {**FOREST, "checkpoint_config": {"num_to_keep": 2}}}))
+    experiment = load_experiment(path, ["lr=1e-5", "amplification.eta=0.2"], seed=3)
+    run = RunDirectory.create(tmp_path, "x")
+    run.write_config({"x": experiment.as_dict()})
+    again = load_experiment(run.config_file)
+    assert again == experiment
+    ours, theirs = experiment.algorithm_config().to_dict(), again.algorithm_config().to_dict()
+    assert {key for key in ours if repr(ours[key]) != repr(theirs[key])} <= {"policy_mapping_fn"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "checkpoints", "frequency"),
+    [
+        ({}, {}, 10),
+        ({"evaluation_interval": 3}, {}, 3),
+        ({"evaluation_interval": 3}, {"checkpoint_frequency": 0}, 0),
+    ],
+)
+def test_checkpoints_are_as_frequent_as_evaluations(settings, checkpoints, frequency):
+    values = {**CARTPOLE, "config": settings, "checkpoint_config": checkpoints}
+    assert Experiment.from_mapping(values).checkpoint_frequency == frequency
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+def test_the_recorder_gives_the_speed_and_survives_a_restart(tmp_path):
+    def result(iteration):
+        steps = 100.0 * iteration
+        return {
+            "training_iteration": iteration,
+            "num_env_steps_sampled_lifetime": steps,
+            "time_this_iter_s": 2.0,
+        }
+
+    run = RunDirectory(tmp_path)
+    told = []
+    for iterations in ((1, 2, 3), (3, 4)):  # the checkpoint was at iteration 2
+        recorder = RunRecorder(run, told.append)
+        for iteration in iterations:
+            recorder.on_trial_result(0, [], None, result(iteration))
+        recorder.close()
+    rows = ProgressFile(run.progress_file).rows
+    assert [row["training_iteration"] for row in rows] == [1, 2, 3, 4]
+    assert [row["env_steps_per_s"] for row in rows] == [50.0] * 4
+    assert [row["training_iteration"] for row in told] == [1, 2, 3, 3, 4]
+    assert len(list(run.tensorboard.iterdir())) == 2
+
+
+class Broken(gymnasium.Env):
+    """Raises in its 150th step."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 250:
+            raise RuntimeError("the motor is broken")
+        return np.zeros(2, np.float32), 1.0, self.steps % 10 == 0, False, {}
+
+
+@pytest.mark.ray
+def test_a_failing_environment_ends_the_run_with_its_cause(tmp_path, ray_runtime):
+    experiment = Experiment.from_mapping(
+        {**CARTPOLE, "env": "test_experiment:Broken", "stop": {"training_iteration": 9}}
+    )
+    with pytest.raises(
+        TrainingFailed, match="training failed in iteration 2: .*RuntimeError: the motor is broken"
+    ) as caught:
+        experiment.run(tmp_path)
+    assert "\n" not in str(caught.value)
+    run = RunDirectory(caught.value.run_dir)
+    assert run.info()["status"] == "failed"
+    assert "the motor is broken" in run.error_file.read_text()
+    assert [row["training_iteration"] for row in ProgressFile(run.progress_file).rows] == [1]
+    assert run.path.joinpath("learning_curve.png").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_no_directory(tmp_path):
+    with pytest.raises(ConfigError):
+        cartpole(lr="x").run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.ray
+def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path, ray_runtime):
+    experiment = Experiment.from_mapping(
+        {**CARTPOLE, "stop": {"training_iteration": 50}, "checkpoint_config": {"checkpoint_frequency": 2}}
+    )
+    told = []
+
+    def interrupt_in_the_third(row):
+        told.append(row["training_iteration"])
+        if row["training_iteration"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted, match="rllib train --resume") as caught:
+        experiment.run(tmp_path, interrupt_in_the_third)
+    run = RunDirectory.open(caught.value.run_dir)
+    assert run.info()["status"] == "interrupted"
+    assert told == [1, 2, 3]
+
+    with pytest.raises(ConfigError, match="only stop.<metric> may change"):
+        resume_run(run.path, ["lr=1"])
+    moved = tmp_path / "elsewhere"
+    run.path.rename(moved)
+    result = resume_run(
+        moved, ["stop.training_iteration=4"], lambda row: told.append(row["training_iteration"])
+    )
+    assert told == [1, 2, 3, 3, 4]  # iteration 3 was not in a checkpoint
+    rows = ProgressFile(result.run_dir / "progress.csv").rows
+    assert [row["training_iteration"] for row in rows] == [1, 2, 3, 4]
+    assert [row["num_env_steps_sampled_lifetime"] for row in rows] == [200, 400, 600, 800]
+    run = RunDirectory.open(moved)
+    assert run.info()["status"] == "finished"
+    assert len(run.info()["resumed_at"]) == 1
+    assert load_experiment(run.config_file).stop == {"training_iteration": 4}
+
+    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="nothing to do, the run is finished .training_iteration = 4 of 4"):
+        resume_run(moved)
+    (result.checkpoint / "class_and_ctor_args.pkl").write_bytes(b"")
+    with pytest.raises(ConfigError, match="checkpoint: .* is damaged"):
+        resume_run(moved, ["stop.training_iteration=5"])
+    after = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
+    assert {path for path in after if after[path] != before[path]} == {
+        result.checkpoint / "class_and_ctor_args.pkl"
+    }
+
+
+@pytest.mark.ray
+def test_tune_runs_an_experiments_config_by_itself(tmp_path, ray_runtime):
+    experiment = forest(
+        amplification={"eta": 0.3, "h_min": 0.1}, entropy_annealing={"law": "quantum", "alpha_0": 0.02}
+    )
+    results = tune.run(
+        "PPO",
+        config=experiment.algorithm_config(),
+        stop={"training_iteration": 1},
+        storage_path=str(tmp_path),
+        verbose=0,
+    )
+    learner = results.trials[0].last_result["learners"]["shared"]
+    assert 0.1 <= learner["normalized_entropy"] <= 1
+    assert 0 < learner["alpha"] < 0.02
