@@ -20,6 +20,7 @@ from aggregate import bootstrap_interval, interquartile_mean
 
 import qio_envs
 from qio_envs.api.scores import normalized_score, reference_scores
+from qio_rllib import training
 from qio_rllib.evaluation import FIRST_EVALUATION_SEED
 from qio_rllib.experiment import load_experiment
 
@@ -34,7 +35,7 @@ def train(config: Path, seeds: range, out: Path) -> None:
             print(f"seed {seed}: kept {target}")
             continue
         with tempfile.TemporaryDirectory() as runs:
-            result = load_experiment(config, seed=seed).run(runs)
+            result = training.train(load_experiment(config, seed=seed), runs)
             target.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(result.run_dir / name, target / name)
@@ -78,7 +79,17 @@ def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
             }
         )
     for name, score in references.items():
-        rows.append({"policy": f"scripted: {name}", "seeds": "", "iqm": score, "low": "", "high": "", "min": "", "max": ""})
+        rows.append(
+            {
+                "policy": f"scripted: {name}",
+                "seeds": "",
+                "iqm": score,
+                "low": "",
+                "high": "",
+                "min": "",
+                "max": "",
+            }
+        )
     for row in rows:
         row["normalized"] = normalized_score(float(row["iqm"]), references["random"], references["lawnmower"])
     return rows

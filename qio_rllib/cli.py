@@ -15,14 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.console import Console
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:  # a bare install has the environments only
+    print(f"rllib: needs {missing.name}; install the plug-ins: pip install 'qio[rllib]'", file=sys.stderr)
+    raise SystemExit(2) from missing
 
 from qio_envs.api import ConfigError
 
 if TYPE_CHECKING:
-    from qio_rllib.experiment import Experiment, RunResult
+    from qio_rllib.experiment import Experiment
     from qio_rllib.models.policy import Policy
+    from qio_rllib.training import RunResult
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -104,12 +109,13 @@ def train(
                 raise ConfigError(f"{option}: cannot go with --resume, the run keeps what it began with")
         if dry_run:
             raise ConfigError("--dry-run: cannot go with --resume")
+        from qio_rllib import training
         from qio_rllib.artifacts.run_directory import RunDirectory
-        from qio_rllib.experiment import load_experiment, resume_run
+        from qio_rllib.experiment import load_experiment
 
         goal = load_experiment(RunDirectory.open(resume).config_file, overrides).stop
         with _progress(goal) as report:
-            result = resume_run(resume, overrides, report)
+            result = training.resume(resume, overrides, report)
         _print_result(result)
         return
     experiment = _experiment(config, run, env, stop, overrides, seed)
@@ -117,8 +123,10 @@ def train(
         experiment.validate()
         _print_yaml({experiment.name: experiment.as_dict()})
         return
+    from qio_rllib import training
+
     with _progress(experiment.stop) as report:
-        result = experiment.run(out if out is not None else "runs", report)
+        result = training.train(experiment, out if out is not None else "runs", report)
     _print_result(result)
 
 
@@ -295,7 +303,7 @@ def _load_policy(path: Path) -> tuple[Policy, list[int]]:
     if path.is_file():
         return load_policy(path), evaluation_seeds(10)
     if (path / "run.json").is_file():
-        from qio_rllib.experiment import final_checkpoint
+        from qio_rllib.training import final_checkpoint
 
         path = final_checkpoint(path)
     return load_policy_from_checkpoint(path), checkpoint_experiment(path)["evaluation_seeds"]

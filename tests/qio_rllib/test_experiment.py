@@ -10,18 +10,9 @@ from ray import tune
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, yaml_text
-from qio_rllib.experiment import (
-    _OLD_STACK,
-    _RENAMED,
-    Experiment,
-    RunRecorder,
-    TrainingFailed,
-    TrainingInterrupted,
-    _parameters,
-    apply_overrides,
-    load_experiment,
-    resume_run,
-)
+from qio_rllib.experiment import Experiment, apply_overrides, load_experiment
+from qio_rllib.settings import _OLD_STACK, _RENAMED, parameters_of
+from qio_rllib.training import RunRecorder, TrainingFailed, TrainingInterrupted, resume, train
 
 FAST = {
     "num_env_runners": 0,
@@ -86,7 +77,7 @@ SETTERS = ("env_runners", "learners", "training", "evaluation", "reporting", "de
 
 @pytest.mark.parametrize("setter", SETTERS)
 def test_every_setting_of_a_setter_is_known_and_no_deprecated_one(setter):
-    table = _parameters(PPOConfig)
+    table = parameters_of(PPOConfig)
     given_up = {*table.deprecated, *_RENAMED, *_OLD_STACK}
     for name, parameter in inspect.signature(getattr(PPOConfig, setter)).parameters.items():
         if name in ("self", "kwargs"):
@@ -421,7 +412,7 @@ def test_a_failing_environment_ends_the_run_with_its_cause(tmp_path, ray_runtime
     with pytest.raises(
         TrainingFailed, match="training failed in iteration 2: .*RuntimeError: the motor is broken"
     ) as caught:
-        experiment.run(tmp_path)
+        train(experiment, tmp_path)
     assert "\n" not in str(caught.value)
     run = RunDirectory(caught.value.run_dir)
     assert run.info()["status"] == "failed"
@@ -432,7 +423,7 @@ def test_a_failing_environment_ends_the_run_with_its_cause(tmp_path, ray_runtime
 
 def test_a_run_that_cannot_begin_leaves_no_directory(tmp_path):
     with pytest.raises(ConfigError):
-        cartpole(lr="x").run(tmp_path)
+        train(cartpole(lr="x"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -449,18 +440,16 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path, ray_runti
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(TrainingInterrupted, match="rllib train --resume") as caught:
-        experiment.run(tmp_path, interrupt_in_the_third)
+        train(experiment, tmp_path, interrupt_in_the_third)
     run = RunDirectory.open(caught.value.run_dir)
     assert run.info()["status"] == "interrupted"
     assert told == [1, 2, 3]
 
     with pytest.raises(ConfigError, match="only stop.<metric> may change"):
-        resume_run(run.path, ["lr=1"])
+        resume(run.path, ["lr=1"])
     moved = tmp_path / "elsewhere"
     run.path.rename(moved)
-    result = resume_run(
-        moved, ["stop.training_iteration=4"], lambda row: told.append(row["training_iteration"])
-    )
+    result = resume(moved, ["stop.training_iteration=4"], lambda row: told.append(row["training_iteration"]))
     assert told == [1, 2, 3, 3, 4]  # iteration 3 was not in a checkpoint
     rows = ProgressFile(result.run_dir / "progress.csv").rows
     assert [row["training_iteration"] for row in rows] == [1, 2, 3, 4]
@@ -472,10 +461,10 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path, ray_runti
 
     before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="nothing to do, the run is finished .training_iteration = 4 of 4"):
-        resume_run(moved)
+        resume(moved)
     (result.checkpoint / "class_and_ctor_args.pkl").write_bytes(b"")
     with pytest.raises(ConfigError, match="checkpoint: .* is damaged"):
-        resume_run(moved, ["stop.training_iteration=5"])
+        resume(moved, ["stop.training_iteration=5"])
     after = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
     assert {path for path in after if after[path] != before[path]} == {
         result.checkpoint / "class_and_ctor_args.pkl"

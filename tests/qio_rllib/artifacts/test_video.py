@@ -73,7 +73,7 @@ def test_long_episodes_are_thinned_and_large_frames_shrunk(tmp_path):
     frames[-1][:100, :100] = (200, 0, 0)
     path = save_gif(frames, tmp_path / "a.gif")
     with Image.open(path) as image:
-        assert image.size == (600, 300)
+        assert image.size == (400, 200)
         assert image.n_frames == MAX_FRAMES
         image.seek(MAX_FRAMES - 1)
         last = np.asarray(image.convert("RGB"))[10, 10]
