@@ -362,7 +362,8 @@ def _checked_type(key: str, value: Any, annotation: Any) -> Any:
                 r"typing\.|NoneType", lambda found: "" if "." in found[0] else "null", str(annotation)
             )
             raise ConfigError(f"{key}: expected the form {form}, got {shown(value)}") from error
-        hint = did_you_mean(value, " or ".join(names).split(" or ")) if isinstance(value, str) else ""
+        choices = [name for name in " or ".join(names).split(" or ") if name not in _TYPE_NAMES.values()]
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise ConfigError(f"{key}: expected {listing(names)}, got {shown(value)}{hint}") from error
     return value
 

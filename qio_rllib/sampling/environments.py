@@ -220,16 +220,20 @@ def _creator(env_id: str) -> EnvCreator:
         return _KeywordCreator(env_id, _GymMaker(env_id))
     module_name, _, attribute = env_id.partition(":")
     try:
-        return _KeywordCreator(
-            env_id, getattr(importlib.import_module(module_name), attribute or "parallel_env")
-        )
-    except (ImportError, AttributeError, ValueError, TypeError):
-        known = [*_CREATORS, *qio_envs.environments(), *gymnasium.registry]
-        raise ConfigError(
-            f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
-            f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id, module:callable, "
-            "or a module with parallel_env"
-        ) from None
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:
+        if isinstance(error, ModuleNotFoundError) and module_name.startswith(f"{error.name}"):
+            known = [*_CREATORS, *qio_envs.environments(), *gymnasium.registry]
+            raise ConfigError(
+                f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
+                f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id, module:callable, "
+                "or a module with parallel_env"
+            ) from None
+        raise ConfigError(f"env: {module_name} cannot be imported ({error})") from error
+    build = getattr(module, attribute or "parallel_env", None)
+    if not callable(build):
+        raise ConfigError(f"env: {module_name} has no callable '{attribute or 'parallel_env'}'")
+    return _KeywordCreator(env_id, build)
 
 
 class _GymMaker:

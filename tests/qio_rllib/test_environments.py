@@ -83,12 +83,19 @@ def test_description_tells_homogeneous_from_heterogeneous():
     [
         ("forest_uav_v1", {}, "did you mean 'forest_uav_v0'"),
         ("no.such.module", {}, "unknown environment 'no.such.module'"),
+        ("no_such_module:make", {}, "unknown environment 'no_such_module:make'"),
+        ("mpe2.simple_spread_v3:make", {}, "mpe2.simple_spread_v3 has no callable 'make'"),
+        ("mpe2", {}, "mpe2 has no callable 'parallel_env'"),
+        ("broken_module:make", {}, "broken_module cannot be imported .*no_such_dependency"),
+        ("", {}, "env: "),
         ("forest_uav_v0", {"scenaro": "sprint"}, "did you mean"),
         ("forest_uav_v0", {"num_uavs": 401}, "num_uavs"),
         ("CartPole-v1", {"colour": "red"}, "colour"),
     ],
 )
-def test_bad_names_and_arguments_are_refused_in_one_line(env_id, env_config, message):
+def test_bad_names_and_arguments_are_refused_in_one_line(env_id, env_config, message, tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("import no_such_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=message) as caught:
         make_env(env_id, env_config)
     assert "\n" not in str(caught.value)
