@@ -351,7 +351,7 @@ def progress_line(row: Mapping[str, float], stop: Mapping[str, float] | None = N
         row: A row of ``progress.csv``.
         stop: Stop criteria; goals of iterations and steps are shown beside them.
     """
-    from qio_rllib.artifacts.run_directory import ITERATION, SPEED, STEPS, score_column
+    from qio_rllib.artifacts.run_directory import ITERATION, MODES, SPEED, STEPS, score_column
 
     parts = []
     for label, key in (("iteration", ITERATION), ("steps", STEPS)):
@@ -369,9 +369,10 @@ def progress_line(row: Mapping[str, float], stop: Mapping[str, float] | None = N
         ]
         if values:
             parts.append(f"{label} {sum(values) / len(values):.{digits}f}")
-    evaluation = score_column(row, "evaluation/greedy/")
-    if evaluation is not None:
-        parts.append(f"evaluation {row[evaluation]:.1f}")
+    for mode in MODES:
+        evaluation = score_column(row, f"evaluation/{mode}/")
+        if evaluation is not None:
+            parts.append(f"{mode} {row[evaluation]:.1f}")
     if SPEED in row:
         parts.append(f"{row[SPEED]:,.0f} steps/s")
     return "  ".join(parts)
