@@ -18,18 +18,21 @@ _REWARDS = ("team", "local", "difference")
 
 @dataclasses.dataclass
 class ForestState(BatchState):
-    """Arrays of the forest; ``Hp`` and ``Wp`` are height and width with margins (see `kernels`)."""
+    """Arrays of the forest; ``Hp`` and ``Wp`` are height and width with margins, ``B`` the bytes of a bit map.
+
+    See `kernels` for the layout; `ForestUAV.unpack` and `ForestUAV.without_margin` give plain maps.
+    """
 
     vegetation: Array  # float32 [E, Hp, Wp], density in [0, 1); 0 in the margin
-    blocked: Array  # uint8 [E, Hp, Wp], 1 = cannot be entered; 1 in the margin
+    blocked: Array  # uint8 [E, B], bit map: 1 = cannot be entered; 1 in the margin
     free_count: Array  # int32 [E], cells that can be entered
-    monitored: Array  # uint8 [E, Hp, Wp], 1 = some UAV has been there
+    monitored: Array  # uint8 [E, B], bit map: 1 = some UAV has been there
     monitored_count: Array  # int32 [E]
     occupancy: Array  # int16 [E, Hp, Wp], UAVs in the cell
     position: Array  # int16 [E, N, 2], row and column without margin
-    belief: Array  # uint8 [E, N, Hp, Wp], 1 = the UAV believes the cell unmonitored
+    belief: Array  # uint8 [E, N, B], bit map: 1 = the UAV believes the cell unmonitored
     coarse: Array  # int32 [E, N, 25], believed unmonitored cells in each block of the coarse map
-    heard_position: Array  # int16 [E, N, N, 2], where UAV n last heard the other to be; -1 = never
+    heard_block: Array  # int8 [E, N, N], block of the coarse map in which UAV n last heard the other to be
     heard_step: Array  # int32 [E, N, N], when; -1 = never
     collisions: Array  # int32 [E], cells with more than one UAV, summed over steps
     messages: Array  # int32 [E], messages sent to a UAV in range, lost ones included
@@ -108,22 +111,23 @@ class ForestUAV(BatchedEnv):
         self.action_space = gymnasium.spaces.Discrete(len(kernels.MOVES))
         self.state_space = gymnasium.spaces.Box(0.0, 1.0, (4 * config.height * config.width + 1,), np.float32)
         self.has_action_mask = config.mask_blocked_moves
-        rows, columns = config.height + 2 * radius, -(-(config.width + 2 * radius) // 8) * 8
+        rows, columns = config.height + 2 * radius + 1, -(-(config.width + 2 * radius) // 8) * 8
+        size = rows * columns // 64 * 8 + 16  # bytes of a bit map: whole words, and eight bytes more at least
         self.arrays = ForestState(
             seed=np.zeros(envs, np.uint64),
             episode=np.zeros(envs, np.uint32),
             step=np.full(envs, -1, np.int32),
             running=np.zeros(envs, bool),
             vegetation=np.zeros((envs, rows, columns), np.float32),
-            blocked=np.ones((envs, rows, columns), np.uint8),
+            blocked=np.full((envs, size), 255, np.uint8),
             free_count=np.zeros(envs, np.int32),
-            monitored=np.zeros((envs, rows, columns), np.uint8),
+            monitored=np.zeros((envs, size), np.uint8),
             monitored_count=np.zeros(envs, np.int32),
             occupancy=np.zeros((envs, rows, columns), np.int16),
             position=np.zeros((envs, agents, 2), np.int16),
-            belief=np.zeros((envs, agents, rows, columns), np.uint8),
+            belief=np.zeros((envs, agents, size), np.uint8),
             coarse=np.zeros((envs, agents, COARSE**2), np.int32),
-            heard_position=np.full((envs, agents, agents, 2), -1, np.int16),
+            heard_block=np.zeros((envs, agents, agents), np.int8),
             heard_step=np.full((envs, agents, agents), -1, np.int32),
             collisions=np.zeros(envs, np.int32),
             messages=np.zeros(envs, np.int32),
@@ -159,7 +163,7 @@ class ForestUAV(BatchedEnv):
             s.coarse,
             self._block_of_row,
             self._block_of_column,
-            s.heard_position,
+            s.heard_block,
             s.heard_step,
             s.free_count,
         )
@@ -194,7 +198,7 @@ class ForestUAV(BatchedEnv):
             s.coarse,
             self._block_of_row,
             self._block_of_column,
-            s.heard_position,
+            s.heard_block,
             s.heard_step,
             s.monitored_count,
             s.milestones,
@@ -230,7 +234,7 @@ class ForestUAV(BatchedEnv):
             self._block_size,
             self._block_of_row,
             self._block_of_column,
-            s.heard_position,
+            s.heard_block,
             s.heard_step,
             out,
         )
@@ -243,14 +247,25 @@ class ForestUAV(BatchedEnv):
         out = np.empty((self.num_envs, self.num_agents, len(kernels.MOVES)), np.int8)
         config, arrays = self.config, self.arrays
         kernels.action_mask(
-            config.sensing_radius, config.height, config.width, arrays.blocked, arrays.position, out
+            config.sensing_radius,
+            config.height,
+            config.width,
+            arrays.occupancy.shape[2],
+            arrays.blocked,
+            arrays.position,
+            out,
         )
         return out
 
     def state(self) -> Array:
         """Return the true maps and the time left, float32 ``[E, 4 H W + 1]``."""
         s = self.arrays
-        maps = (s.monitored, s.occupancy / np.float32(self.num_agents), s.vegetation, s.blocked)
+        maps = (
+            self.unpack(s.monitored),
+            s.occupancy / np.float32(self.num_agents),
+            s.vegetation,
+            self.unpack(s.blocked),
+        )
         left = 1 - s.step.astype(np.float32) / np.float32(self.config.max_steps)
         parts = [self.without_margin(array).reshape(self.num_envs, -1) for array in maps]
         return np.concatenate([*parts, left[:, None]], axis=1, dtype=np.float32)
@@ -278,8 +293,8 @@ class ForestUAV(BatchedEnv):
             raise ValueError(f"mode: expected rgb_array or ansi, got {mode!r}")
         scene = viewer.Scene(
             vegetation=self.without_margin(self.arrays.vegetation[index]),
-            blocked=self.without_margin(self.arrays.blocked[index]).astype(bool),
-            monitored=self.without_margin(self.arrays.monitored[index]).astype(bool),
+            blocked=self.without_margin(self.unpack(self.arrays.blocked[index])).astype(bool),
+            monitored=self.without_margin(self.unpack(self.arrays.monitored[index])).astype(bool),
             position=self.arrays.position[index],
             sensing_radius=self.config.sensing_radius,
             step=int(self.arrays.step[index]),
@@ -291,3 +306,9 @@ class ForestUAV(BatchedEnv):
         """Return a view of ``maps`` (``[..., Hp, Wp]``) without the margin, ``[..., H, W]``."""
         radius = self.config.sensing_radius
         return maps[..., radius : radius + self.config.height, radius : radius + self.config.width]
+
+    def unpack(self, bits: Array) -> Array:
+        """Return bit maps (``[..., B]``) as uint8 maps of 0 and 1, with margins, ``[..., Hp, Wp]``."""
+        rows, columns = self.arrays.occupancy.shape[1:]
+        cells = np.unpackbits(bits, axis=-1, count=rows * columns, bitorder="little")
+        return cells.reshape(*bits.shape[:-1], rows, columns)

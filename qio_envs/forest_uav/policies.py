@@ -51,9 +51,13 @@ class GreedyPolicy:
 
     def act(self) -> Array:
         """Return int64 actions ``[E, N]``."""
-        arrays = self.env.arrays
+        env, arrays = self.env, self.env.arrays
         return _greedy(
-            self.env.config.sensing_radius, arrays.blocked, arrays.belief, arrays.occupancy, arrays.position
+            env.config.sensing_radius,
+            env.unpack(arrays.blocked),
+            env.unpack(arrays.belief),
+            arrays.occupancy,
+            arrays.position,
         )
 
 
@@ -76,6 +80,7 @@ class LawnmowerPolicy:
         """Return int64 actions ``[E, N]``; plans anew in copies at the start of an episode."""
         env, arrays = self.env, self.env.arrays
         radius = env.config.sensing_radius
+        blocked = env.unpack(arrays.blocked)
         unplanned = ~self._planned | (arrays.step == 0)
         self._planned[:] = True
         _plan(
@@ -83,7 +88,7 @@ class LawnmowerPolicy:
             radius,
             env.config.height,
             env.config.width,
-            arrays.blocked,
+            blocked,
             arrays.free_count,
             arrays.position,
             self._tour,
@@ -93,8 +98,8 @@ class LawnmowerPolicy:
         return _sweep(
             radius,
             env.config.width,
-            arrays.blocked,
-            arrays.monitored,
+            blocked,
+            env.unpack(arrays.monitored),
             arrays.free_count,
             arrays.position,
             self._tour,

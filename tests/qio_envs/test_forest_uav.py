@@ -55,6 +55,14 @@ def test_kernels_equal_the_oracle_on_the_wide_scenario():
     play_against_oracle(ForestConfig.from_scenario("wide", num_uavs=12), 2**64 - 1, 11, episode=1)
 
 
+@pytest.mark.parametrize("radius", [3, 4, 28, 29, 64])
+def test_kernels_equal_the_oracle_where_a_crop_is_wider_than_a_byte_or_a_word(radius):
+    config = ForestConfig(
+        height=67, width=71, num_uavs=4, sensing_radius=radius, comm_budget=0.4, obstacle_density=0.1
+    )
+    play_against_oracle(config, 11, 8)
+
+
 @given(forest_configs(), seeds, st.integers(0, 2))
 def test_kernels_equal_the_oracle_on_small_forests(config, seed, episode):
     play_against_oracle(config, seed, 25, episode)
@@ -107,12 +115,12 @@ def test_a_copy_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, co
 def test_a_belief_never_claims_a_cell_that_is_not_monitored(config, seed):
     env = ForestUAV(config)
     env.reset([seed])
-    free = env.without_margin(env.arrays.blocked[0]) == 0
+    free = env.without_margin(env.unpack(env.arrays.blocked[0])) == 0
     known = 0
     for t in range(config.max_steps):
         env.step(actions_of(env, t))
-        believed = env.without_margin(env.arrays.belief[0]) == 0
-        monitored = env.without_margin(env.arrays.monitored[0]) == 1
+        believed = env.without_margin(env.unpack(env.arrays.belief[0])) == 0
+        monitored = env.without_margin(env.unpack(env.arrays.monitored[0])) == 1
         assert not (believed & free & ~monitored).any()
         own = env.arrays.position[0]
         assert believed[np.arange(config.num_uavs), own[:, 0], own[:, 1]].all()
@@ -135,7 +143,7 @@ def test_the_difference_reward_is_what_the_team_loses_without_the_uav(config, se
     env = ForestUAV(config)
     env.reset([seed])
     for t in range(config.max_steps):
-        before = env.without_margin(env.arrays.monitored[0]).copy()
+        before = env.without_margin(env.unpack(env.arrays.monitored[0])).copy()
         rewards = env.step(actions_of(env, t)).rewards[0]
 
         def team(positions, before=before):
@@ -205,7 +213,7 @@ def test_messages_are_lost_at_their_rate():
 def test_obstacles_keep_the_free_cells_in_one_piece(config, seed):
     env = ForestUAV(config)
     env.reset([seed])
-    free = env.without_margin(env.arrays.blocked[0]) == 0
+    free = env.without_margin(env.unpack(env.arrays.blocked[0])) == 0
     assert free.sum() == env.arrays.free_count[0] >= config.free_cells
     reached = np.zeros_like(free)
     reached[tuple(np.argwhere(free)[0])] = True
@@ -231,7 +239,7 @@ def test_start_cells_are_free_and_distinct(config, seed):
     env.reset([seed])
     assert len(np.unique(env.arrays.position[0], axis=0)) == config.num_uavs
     row, column = env.arrays.position[0].T
-    assert not env.without_margin(env.arrays.blocked[0])[row, column].any()
+    assert not env.without_margin(env.unpack(env.arrays.blocked[0]))[row, column].any()
 
 
 def test_start_cells_are_uniform():

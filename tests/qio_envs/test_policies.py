@@ -93,10 +93,18 @@ def forest_of(position, unmonitored, height=5, width=7):
     for n, (row, column) in enumerate(position):
         s.position[0, n] = row, column
         s.occupancy[0, row + 2, column + 2] += 1
-    s.belief[:] = 0
-    for row, column in unmonitored:
-        s.belief[:, :, row + 2, column + 2] = 1
+    set_cells(env, s.belief, unmonitored)
     return env
+
+
+def set_cells(env, bits, cells):
+    """Set these cells, and no others, in every one of the bit maps."""
+    plain = np.zeros(env.arrays.occupancy.shape[1:], np.uint8)
+    for row, column in cells:
+        plain[row + 2, column + 2] = 1
+    packed = np.packbits(plain, bitorder="little")
+    bits[...] = 0
+    bits[..., : packed.size] = packed
 
 
 def test_greedy_goes_to_the_nearest_cell_that_it_believes_unmonitored():
@@ -108,8 +116,7 @@ def test_greedy_goes_to_the_nearest_cell_that_it_believes_unmonitored():
 
 def test_greedy_takes_what_it_believes_for_true():
     env = forest_of([(2, 3)], [(4, 3)])
-    env.arrays.monitored[0, 4 + 2, 3 + 2] = 1  # true, and unknown to the UAV
-    env.arrays.belief[0, 0, 0 + 2, 3 + 2] = 0
+    set_cells(env, env.arrays.monitored, [(4, 3)])  # true, and unknown to the UAV
     assert GreedyPolicy(env).act().tolist() == [[2]]
 
 
