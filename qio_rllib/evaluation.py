@@ -25,6 +25,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification
 from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
+from qio_rllib.sampling.copies import numbers_of
 from qio_rllib.sampling.environments import describe_env, make_env
 
 FIRST_EVALUATION_SEED = 1_000_000
@@ -34,15 +35,6 @@ FIRST_EVALUATION_SEED = 1_000_000
 def evaluation_seeds(episodes: int) -> list[int]:
     """Return the seeds that an evaluation of so many episodes uses."""
     return list(range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes))
-
-
-def episode_numbers(info: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return what of an ``info`` is a number."""
-    return {
-        key: value  # type: ignore[misc]
-        for key, value in (info or {}).items()
-        if isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    }
 
 
 def evaluate(
@@ -207,7 +199,7 @@ class _Episode:
         self.row["episode_length"] += 1
         self.observations = {agent: value for agent, value in observations.items() if agent in living}
         if not living:
-            self.row |= episode_numbers(info)
+            self.row |= numbers_of(info)
 
 
 def _checkpoint_config(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.rllib.utils.lambda_defaultdict import LambdaDefaultDict
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Annealing, make_annealing, normalized_entropy
+from qio_rllib.models.distributions import Distributions
 
 _STATE_KEY = "entropy_annealing"
 
@@ -83,6 +85,24 @@ class AnnealedEntropy:
         if self._annealed:
             for module_id, law_state in state.get(_STATE_KEY, {}).items():
                 self.entropy_coeff_schedulers_per_module[module_id].law.set_state(law_state)
+
+    def record_entropy(self, module_id: str, policy: Distributions, legal: torch.Tensor | None) -> None:
+        """Take in the entropy of a minibatch of discrete policies.
+
+        Args:
+            module_id: Whose they are.
+            policy: Distributions over ``A`` actions, ``[B]`` of them.
+            legal: Number of legal actions, ``[B]``; None for all.
+        """
+        with torch.no_grad():
+            entropy = policy.entropy()
+            count = policy.probs.shape[-1] if legal is None else legal.clamp_min(2)
+            scaled = entropy / (
+                math.log(max(count, 2)) if isinstance(count, int) else count.to(entropy).log()
+            )
+            sums = self._entropy_sums[module_id]
+            sums[0] = sums[0] + scaled.sum(dtype=torch.float64)
+            sums[1] += scaled.numel()
 
     def _measure_entropy(
         self, module_id: str, module: Any, batch: dict[str, Any], dist_inputs: torch.Tensor

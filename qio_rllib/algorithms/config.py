@@ -11,13 +11,13 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.utils.metrics import EVALUATION_RESULTS
 
 from qio_envs.api import ConfigError, did_you_mean
-from qio_rllib.evaluation import episode_numbers, evaluate_algorithm
+from qio_rllib.evaluation import evaluate_algorithm
 from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.sampling.copies import numbers_of
 from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
+from qio_rllib.sampling.runner import METRICS_WINDOW, EpisodeRecord
 
 SHARED_MODULE = "shared"
-METRICS_WINDOW = 100
-"""Finished episodes over which training metrics are averaged, so that no iteration lacks them."""
 
 
 class PolicyMapping:
@@ -43,9 +43,11 @@ class EpisodeMetrics(RLlibCallback):
 
     def on_episode_end(self, *, episode: Any, metrics_logger: Any = None, **kwargs: Any) -> None:
         """Log the numbers of the last info, averaged over the last `METRICS_WINDOW` episodes."""
+        if isinstance(episode, EpisodeRecord):
+            return  # `BatchedEnvRunner` does so itself
         infos = episode.get_infos(-1)
         info = next(iter(infos.values()), {}) if hasattr(episode, "agent_episodes") else infos
-        for key, value in episode_numbers(info).items():
+        for key, value in numbers_of(info).items():
             if not (key.startswith("steps_to_") and value < 0):
                 metrics_logger.log_value(key, value, window=METRICS_WINDOW)
 

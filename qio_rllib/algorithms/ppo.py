@@ -4,28 +4,83 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from ray.rllib.algorithms.ppo import PPO
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.algorithms.annealed import AnnealedEntropy
 from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.rollout_learner import RolloutLearner
 from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.models.distributions import Distributions
+from qio_rllib.sampling.runner import BatchedEnvRunner
+
+_KL_STATE = "kl_coefficients"
 
 
 class PPOConfig(ExploringConfig, RLlibPPOConfig):
-    """RLlib's ``PPOConfig`` (Schulman et al., 2017) plus what `ExploringConfig` adds.
+    """RLlib's ``PPOConfig`` (Schulman et al., 2017) plus what `ExploringConfig` adds, on `BatchedEnvRunner`.
 
-    The algorithm that runs it is RLlib's own ``PPO``; with neither ``amplification`` nor ``entropy_annealing`` set,
-    it is stock PPO.
+    The algorithm that runs it is RLlib's own ``PPO``: runner, module and Learner are plug-ins.
+    ``env_runners(env_runner_cls=None)`` brings RLlib's own runner back; the Learner takes its episodes too.
     """
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)
         self.rl_module(rl_module_spec=RLModuleSpec(module_class=AmplifiedActorCritic))
-        self.learners(learner_class=AnnealedPPOLearner)
+        self.env_runners(env_runner_cls=BatchedEnvRunner)
+        self.learners(learner_class=PPOLearner)
 
 
-class AnnealedPPOLearner(AnnealedEntropy, PPOTorchLearner):
-    """RLlib's PPO loss with an annealed entropy coefficient; also fits a stock ``PPOConfig`` as ``learner_class``."""
+class PPOLearner(AnnealedEntropy, RolloutLearner, PPOTorchLearner):
+    """PPO over `Rollout`s, and RLlib's own over episodes; with an annealed entropy coefficient.
+
+    Its state holds the KL coefficients, which RLlib's does not. Also fits a stock ``PPOConfig`` as ``learner_class``.
+    """
+
+    def rollout_loss(
+        self,
+        module_id: str,
+        config: Any,
+        batch: dict[str, torch.Tensor],
+        policy: Distributions,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the clipped surrogate loss with value, entropy and KL terms (Schulman et al., 2017, equations 7 to 9)."""
+        advantages = batch[Postprocessing.ADVANTAGES]
+        ratio = torch.exp(policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP])
+        clipped = ratio.clamp(1 - config.clip_param, 1 + config.clip_param)
+        gain = torch.min(advantages * ratio, advantages * clipped).mean()
+        entropy = policy.entropy().mean()
+        coefficient = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        loss = -gain - coefficient * entropy
+        stats = {"policy_loss": -gain.detach(), "entropy": entropy.detach()}
+        if config.use_critic:
+            errors = (values - batch[Postprocessing.VALUE_TARGETS]) ** 2
+            value_loss = errors.clamp(max=config.vf_clip_param).mean()
+            loss = loss + config.vf_loss_coeff * value_loss
+            stats["vf_loss"] = value_loss.detach()
+            stats["vf_loss_unclipped"] = errors.detach().mean()
+        if config.use_kl_loss:
+            before = Distributions(batch[Columns.ACTION_DIST_INPUTS], policy.discrete)
+            divergence = before.divergence(policy).mean()
+            loss = loss + self.curr_kl_coeffs_per_module[module_id] * divergence
+            stats["mean_kl_loss"] = divergence.detach()
+        return loss, stats
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the Learner's state, KL coefficients included."""
+        state = super().get_state(*args, **kwargs)
+        if not kwargs.get("inference_only"):
+            state[_KL_STATE] = {key: float(value) for key, value in self.curr_kl_coeffs_per_module.items()}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore the Learner, KL coefficients included."""
+        super().set_state(state)
+        for module_id, value in state.get(_KL_STATE, {}).items():
+            self.curr_kl_coeffs_per_module[module_id].data.fill_(value)

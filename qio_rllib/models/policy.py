@@ -43,6 +43,21 @@ class ActionSpec:
             return cls(None, tuple(space.low.tolist()), tuple(space.high.tolist()), rescaled)
         raise ConfigError(f"policies act in Discrete and one-dimensional Box spaces, not in {space}")
 
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Return what the environment takes for a policy's actions: scaled or clipped to the bounds.
+
+        Args:
+            actions: int ``[...]`` or float32 ``[..., D]``.
+        """
+        if self.count is not None:
+            return actions
+        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
+        if self.rescaled:
+            bounded = np.isfinite(low) & np.isfinite(high)
+            scaled = low + (np.clip(actions, -1, 1) + 1) * (np.where(bounded, high - low, 0) / 2)
+            return np.where(bounded, scaled, actions).astype(np.float32)
+        return np.clip(actions, low, high)
+
 
 @dataclasses.dataclass(frozen=True)
 class PolicyModule:
@@ -86,12 +101,7 @@ class PolicyModule:
     def _continuous(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         mean, log_deviation = np.split(output, 2, axis=-1)
         action = mean if noise is None else mean + np.exp(log_deviation) * noise.astype(np.float32)
-        low, high = np.array(self.action.low, np.float32), np.array(self.action.high, np.float32)
-        if self.action.rescaled:
-            bounded = np.isfinite(low) & np.isfinite(high)
-            scaled = low + (np.clip(action, -1, 1) + 1) * (np.where(bounded, high - low, 0) / 2)
-            return np.where(bounded, scaled, action).astype(np.float32)
-        return np.clip(action, low, high)
+        return self.action.to_env(action)
 
 
 @dataclasses.dataclass(frozen=True)

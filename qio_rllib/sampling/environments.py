@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from pettingzoo import ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.sampling.copies import BatchedCopies, Copies, EnvCopies
 
 EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
 
@@ -141,6 +144,34 @@ def make_rllib_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> 
     return _for_rllib(make_env(env_id, env_config))
 
 
+def make_copies(env: Any, env_config: Mapping[str, Any], num_copies: int) -> Copies:
+    """Build copies of an environment for `BatchedEnvRunner`.
+
+    Args:
+        env: A name as for `make_env`, one registered with Tune, or a class that takes ``env_config``.
+        env_config: Keyword arguments.
+        num_copies: How many.
+
+    Raises:
+        ConfigError: Nothing goes by that name, it refuses the arguments, or it is neither PettingZoo nor Gymnasium.
+    """
+    if isinstance(env, str) and env in qio_envs.environments():
+        with _keyword_errors(env):
+            return BatchedCopies(qio_envs.environment(env).batched_env(num_copies, **env_config))
+    if not isinstance(env, str):
+        create: EnvCreator = env
+    elif _global_registry.contains(ENV_CREATOR, env):
+        create = _global_registry.get(ENV_CREATOR, env)
+    else:
+        create = _creator(env)
+
+    def build() -> ParallelEnv | gymnasium.Env:
+        made = create(dict(env_config))
+        return made.env if isinstance(made, ParallelEnvAdapter) else made
+
+    return EnvCopies(build, num_copies)
+
+
 def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> EnvDescription:
     """Build an environment once to see its agents and spaces.
 
@@ -200,12 +231,18 @@ class _KeywordCreator:
         self.build = build
 
     def __call__(self, env_config: dict[str, Any]) -> ParallelEnv | gymnasium.Env:
-        try:
+        with _keyword_errors(self.env_id):
             return self.build(**env_config)
-        except ConfigError as error:
-            raise ConfigError(f"env_config: {error}") from error
-        except TypeError as error:
-            raise ConfigError(f"env_config of {self.env_id}: {error}") from error
+
+
+@contextlib.contextmanager
+def _keyword_errors(env_id: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"env_config: {error}") from error
+    except TypeError as error:
+        raise ConfigError(f"env_config of {env_id}: {error}") from error
 
 
 def _creator(env_id: str) -> EnvCreator:

@@ -1,0 +1,111 @@
+"""`Rollout`: the one carrier of experience between the runners and the loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclasses.dataclass
+class ModuleRollout:
+    """What the agents of one module saw, did and got: ``T`` steps of ``E`` copies and ``M`` agents.
+
+    Rows in which an agent did not act (it had ended, or was not there yet) hold zeros and are marked in `acted`.
+    """
+
+    agents: tuple[Hashable, ...]  # M agent ids
+    observations: Array  # float32 [T + 1, E, M, ...]; the last row is what follows the last step
+    action_mask: Array | None  # bool [T + 1, E, M, A], True = legal
+    actions: (
+        Array  # int64 [T, E, M], or float32 [T, E, M, D] as the module gave them (before scaling to bounds)
+    )
+    dist_inputs: Array  # float32 [T, E, M, K], parameters of the distribution that was sampled
+    logp: Array  # float32 [T, E, M], log-probability of the action
+    rewards: Array  # float32 [T, E, M]
+    terminated: Array  # bool [T, E, M], the task ended for the agent
+    truncated: Array  # bool [T, E, M], a limit outside the task cut its episode, and it did not terminate
+    acted: Array  # bool [T, E, M]
+    final_index: Array  # int64 [K, 3], (step, copy, agent) of the truncated rows
+    final_observations: Array  # float32 [K, ...], what those agents saw last, before the copy was reset
+
+    @property
+    def num_steps(self) -> int:
+        """Steps ``T``."""
+        return self.rewards.shape[0]
+
+    def select(self, copies: slice) -> ModuleRollout:
+        """Return a view of some of the copies."""
+        start, stop, _ = copies.indices(self.rewards.shape[1])
+        kept = (self.final_index[:, 1] >= start) & (self.final_index[:, 1] < stop)
+        parts: dict[str, Any] = {"agents": self.agents}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("final_index", "final_observations"):
+                parts[field.name] = value[kept]
+            elif field.name != "agents":
+                parts[field.name] = None if value is None else value[:, copies]
+        parts["final_index"] = parts["final_index"] - np.array([0, start, 0])
+        return ModuleRollout(**parts)
+
+
+class Rollout:
+    """``T`` consecutive steps of ``E`` environment copies, by module; time runs along the first axis of each array.
+
+    RLlib takes it where it takes a list of episodes: its length is the number of copies, and a slice is a `Rollout`
+    of some of them, so that several Learners share a batch by copies.
+
+    Args:
+        modules: What each module's agents experienced.
+    """
+
+    def __init__(self, modules: Mapping[str, ModuleRollout]) -> None:
+        self.modules = dict(modules)
+
+    def __len__(self) -> int:
+        """Number of copies ``E``."""
+        return next(iter(self.modules.values())).rewards.shape[1]
+
+    def __getitem__(self, copies: slice) -> Rollout:
+        """Return some of the copies, as views."""
+        return Rollout({module_id: part.select(copies) for module_id, part in self.modules.items()})
+
+    def slice(self, copies: slice, len_lookback_buffer: int | None = None) -> Rollout:
+        """Return some of the copies; RLlib's name for it (there is no lookback here)."""
+        return self[copies]
+
+    def env_steps(self) -> int:
+        """Environment steps: ``T * E``."""
+        part = next(iter(self.modules.values()))
+        return part.num_steps * part.rewards.shape[1]
+
+    def agent_steps(self) -> int:
+        """Steps that agents acted in."""
+        return sum(int(part.acted.sum()) for part in self.modules.values())
+
+
+def join(parts: list[ModuleRollout]) -> list[ModuleRollout]:
+    """Join rollouts of equal length and agents along the copies; those that differ stay apart."""
+    groups: dict[Any, list[ModuleRollout]] = {}
+    for part in parts:
+        groups.setdefault((part.num_steps, part.agents), []).append(part)
+    return [group[0] if len(group) == 1 else _concatenated(group) for group in groups.values()]
+
+
+def _concatenated(parts: list[ModuleRollout]) -> ModuleRollout:
+    joined: dict[str, Any] = {"agents": parts[0].agents}
+    for field in dataclasses.fields(ModuleRollout):
+        values = [getattr(part, field.name) for part in parts]
+        if field.name == "final_observations":
+            joined[field.name] = np.concatenate(values)
+        elif field.name not in ("agents", "final_index"):
+            joined[field.name] = None if values[0] is None else np.concatenate(values, axis=1)
+    offsets = np.cumsum([0] + [part.rewards.shape[1] for part in parts[:-1]])
+    joined["final_index"] = np.concatenate(
+        [part.final_index + np.array([0, offset, 0]) for part, offset in zip(parts, offsets, strict=True)]
+    )
+    return ModuleRollout(**joined)
