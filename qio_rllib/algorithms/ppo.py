@@ -50,7 +50,7 @@ class PPOLearner(AnnealedEntropy, RolloutLearner, PPOTorchLearner):
         policy: Distributions,
         values: torch.Tensor,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the clipped surrogate loss with value, entropy and KL terms (Schulman et al., 2017, equations 7 to 9)."""
+        """Return the clipped surrogate loss with value, entropy and KL terms (Schulman et al., 2017, eq. 7 to 9)."""
         advantages = batch[Postprocessing.ADVANTAGES]
         ratio = torch.exp(policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP])
         clipped = ratio.clamp(1 - config.clip_param, 1 + config.clip_param)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -36,9 +37,9 @@ class RolloutLearner:
     """Mixin for a torch Learner of an actor-critic; first among the bases, after `AnnealedEntropy`.
 
     `update` takes the `Rollout`s of `BatchedEnvRunner` where RLlib gives a list of episodes; anything else goes to
-    the base class. Values are computed once, for all observations; advantages are standardised over the rows in
-    which an agent acted, over all Learners together. Each epoch goes through the rows in a new order, in
-    minibatches of equal size (but for one row), none left out.
+    the base class. Values are computed once, for all observations. Advantages are standardised over the rows in
+    which an agent acted, over all Learners together (unless ``standardize_advantages`` is off). Each epoch goes
+    through the rows in a new order, in minibatches of equal size (but for one row), none left out.
 
     A subclass says what is minimised in `rollout_loss`.
 
@@ -46,6 +47,8 @@ class RolloutLearner:
         ConfigError: ``minibatch_size`` is larger than a module's batch, or there are fewer copies than Learners.
         FloatingPointError: A loss or gradient is not finite.
     """
+
+    _weights_seq_no: int
 
     def build(self) -> None:
         """Build the Learner and its source of random order."""
@@ -163,10 +166,11 @@ class RolloutLearner:
                 kept = array.reshape(-1, *array.shape[3:]) if all_acted else array[part.acted]
                 columns.setdefault(name, []).append(kept)
         batch = {
-            name: torch.from_numpy(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+            name: _tensor(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
             for name, arrays in columns.items()
         }
-        batch[Postprocessing.ADVANTAGES] = self._standardized(batch[Postprocessing.ADVANTAGES])
+        if getattr(config, "standardize_advantages", True):
+            batch[Postprocessing.ADVANTAGES] = self._standardized(batch[Postprocessing.ADVANTAGES])
         return {name: tensor.to(self._device) for name, tensor in batch.items()}  # type: ignore[attr-defined]
 
     def _values(self, module_id: str, observations: np.ndarray) -> np.ndarray:
@@ -174,11 +178,11 @@ class RolloutLearner:
             return np.empty(0, np.float32)
         module = self.module[module_id].unwrapped()  # type: ignore[attr-defined]
         with torch.inference_mode():
-            rows = torch.from_numpy(observations).to(self._device)  # type: ignore[attr-defined]
+            rows = _tensor(observations).to(self._device)  # type: ignore[attr-defined]
             return module.compute_values({Columns.OBS: rows}).float().cpu().numpy()
 
     def _standardized(self, advantages: torch.Tensor) -> torch.Tensor:
-        """Return advantages with mean 0 and standard deviation 1 over all Learners (a deviation below 1e-4 counts as it)."""
+        """Return advantages with mean 0 and standard deviation 1 over all Learners; at least 1e-4 is divided by."""
         wide = advantages.double()
         sums = _sum_over_learners(
             torch.stack([torch.tensor(float(len(wide))).double(), wide.sum(), (wide * wide).sum()])
@@ -212,22 +216,18 @@ class RolloutLearner:
             if pieces > 1:
                 order = torch.from_numpy(self._generator.permutation(rows)).to(self._device)  # type: ignore[attr-defined]
                 shuffled = {name: tensor.index_select(0, order) for name, tensor in batch.items()}
-            for start, stop in zip(bounds, bounds[1:], strict=False):
+            for start, stop in itertools.pairwise(bounds):
                 stats = self._step(
                     module_id, config, {name: tensor[start:stop] for name, tensor in shuffled.items()}
                 )
                 for name, value in stats.items():
                     totals[name] = totals[name] + value if name in totals else value
-        means = {name: float(value) / (pieces * num_epochs) for name, value in totals.items()}
-        if not all(math.isfinite(value) for value in means.values()):
-            raise FloatingPointError(
-                f"module '{module_id}': "
-                + ", ".join(f"{name} is {value}" for name, value in means.items() if not math.isfinite(value))
-                + " after this update"
-            )
-        for name, value in means.items():
-            if not name.startswith("_"):
-                self.metrics.log_value((module_id, name), value, window=1)  # type: ignore[attr-defined]
+        means = {name: float(total) / (pieces * num_epochs) for name, total in totals.items()}
+        if not all(map(math.isfinite, means.values())):
+            broken = ", ".join(f"{name} is {mean}" for name, mean in means.items() if not math.isfinite(mean))
+            raise FloatingPointError(f"module '{module_id}': {broken} in this update")
+        for name, mean in means.items():
+            self.metrics.log_value((module_id, name), mean, window=1)  # type: ignore[attr-defined]
 
     def _step(self, module_id: str, config: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Take one gradient step on a minibatch; return what to report of it."""
@@ -285,6 +285,11 @@ def learner_threads(num_learners: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    # What comes from another process lies in Ray's read-only memory, for which torch warns.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _clip(gradients: list[torch.Tensor], limit: float, by: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
-from qio_rllib.algorithms.ppo import AnnealedPPOLearner
+from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.exploration import LOG_FLOOR, QuantumAnnealing
 from qio_rllib.models.amplified import AmplifiedActorCritic
 
@@ -23,23 +23,17 @@ SMALL = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 20}
 LAW = {"law": "quantum", "alpha_0": 0.1, "alpha_min": 0.01, "decay": 0.5}
 
 
-class RecordingLearner(AnnealedPPOLearner):
+class RecordingLearner(PPOLearner):
     """Writes the ratio of the first minibatch of every update into the metrics."""
 
     seen: ClassVar[set[int]] = set()
 
-    def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Any:
+    def rollout_loss(self, module_id, config, batch, policy, values) -> Any:
         if not self._entropy_sums:
-            log_probs = torch.log_softmax(fwd_out[Columns.ACTION_DIST_INPUTS], -1)
-            chosen = log_probs.gather(-1, batch[Columns.ACTIONS].long()[:, None])[:, 0]
-            ratio = torch.exp(chosen - batch[Columns.ACTION_LOGP])
-            if Columns.LOSS_MASK in batch:
-                ratio = ratio[batch[Columns.LOSS_MASK]]
+            ratio = torch.exp(policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP])
             self.metrics.log_value((module_id, "first_ratio_low"), ratio.min().item(), window=1)
             self.metrics.log_value((module_id, "first_ratio_high"), ratio.max().item(), window=1)
-        return super().compute_loss_for_module(
-            module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
-        )
+        return super().rollout_loss(module_id, config, batch, policy, values)
 
 
 def small_config(runners: int = 0, **env_config: Any) -> PPOConfig:
@@ -140,7 +134,7 @@ def test_stock_config_takes_module_and_learner():
                 model_config={"fcnet_hiddens": [16], "amplification": {"h_min": 0.3}},
             )
         )
-        .learners(learner_class=AnnealedPPOLearner, learner_config_dict={"entropy_annealing": LAW})
+        .learners(learner_class=PPOLearner, learner_config_dict={"entropy_annealing": LAW})
         .training(train_batch_size_per_learner=200, minibatch_size=100, num_epochs=1)
     )
     algorithm = config.build_algo()
@@ -166,14 +160,11 @@ def test_masked_actions_are_never_taken():
     config = small_config(mask_blocked_moves=True, obstacle_density=0.2)
     algorithm = config.build_algo()
     algorithm.train()
-    episodes = algorithm.env_runner.sample(num_episodes=2)
-    taken = 0
-    for episode in episodes:
-        for agent in episode.agent_episodes.values():
-            for step, action in enumerate(agent.get_actions()):
-                assert agent.get_observations(step)["action_mask"][action] == 1
-                taken += 1
-    assert taken == 2 * 20 * 3
+    (rollout,) = algorithm.env_runner.sample(num_timesteps=40)
+    part = rollout.modules["shared"]
+    assert part.action_mask is not None
+    assert not part.action_mask.all()
+    assert np.take_along_axis(part.action_mask[:-1], part.actions[..., None], axis=-1).all()
     algorithm.stop()
 
 

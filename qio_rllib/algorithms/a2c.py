@@ -1,0 +1,214 @@
+"""Advantage actor-critic (A2C), which RLlib dropped, with the Q operator and entropy annealing."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.utils.lambda_defaultdict import LambdaDefaultDict
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+from ray.rllib.utils.schedules.scheduler import Scheduler
+from ray.tune.registry import register_trainable
+
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms.annealed import AnnealedEntropy
+from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.rollout_learner import RolloutLearner
+from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.models.distributions import Distributions
+from qio_rllib.sampling.runner import BatchedEnvRunner
+
+
+class A2CConfig(ExploringConfig, AlgorithmConfig):
+    """Configuration of `A2C`.
+
+    One gradient step per batch: ``rollout_fragment_length`` steps of each copy. An update takes about a
+    millisecond, so that many belong to one reported iteration: ``min_sample_timesteps_per_iteration``.
+    """
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or A2C)
+        self.lr = 7e-4
+        self.grad_clip = 0.5
+        self.grad_clip_by = "global_norm"
+        self.lambda_ = 1.0
+        self.vf_loss_coeff = 0.5
+        self.entropy_coeff = 0.01
+        self.standardize_advantages = False
+        self.num_env_runners = 0
+        self.num_envs_per_env_runner = 8
+        self.rollout_fragment_length = 32
+        self.train_batch_size_per_learner = 256
+        self.min_sample_timesteps_per_iteration = 2048
+        self.rl_module(rl_module_spec=RLModuleSpec(module_class=AmplifiedActorCritic))
+        self.env_runners(env_runner_cls=BatchedEnvRunner)
+        self.learners(learner_class=A2CLearner)
+
+    def training(
+        self,
+        *,
+        lambda_: float | None = NotProvided,
+        vf_loss_coeff: float | None = NotProvided,
+        entropy_coeff: float | list | None = NotProvided,
+        standardize_advantages: bool | None = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters; the rest as in `ExploringConfig.training`.
+
+        Args:
+            lambda_: Of generalised advantage estimation, in [0, 1]; 1 is the n-step return of the original.
+            vf_loss_coeff: Weight of the squared error of the value estimate.
+            entropy_coeff: Weight of the policy's entropy in nats, or a schedule ``[[timestep, value], ...]``.
+            standardize_advantages: Whether each batch's advantages get mean 0 and standard deviation 1.
+            **kwargs: The other arguments.
+
+        Raises:
+            ConfigError: An unknown key or a value outside its range.
+        """
+        super().training(**kwargs)
+        for name, value in (
+            ("lambda_", lambda_),
+            ("vf_loss_coeff", vf_loss_coeff),
+            ("entropy_coeff", entropy_coeff),
+            ("standardize_advantages", standardize_advantages),
+        ):
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    def validate(self) -> None:
+        """Check the settings against each other.
+
+        Raises:
+            ConfigError: Another runner than `BatchedEnvRunner`, or a value outside its range.
+        """
+        super().validate()
+        runner = self.env_runner_cls
+        if not (isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)):
+            raise ConfigError(f"env_runner_cls: A2C needs BatchedEnvRunner, got {runner}")
+        if not 0.0 <= self.lambda_ <= 1.0:
+            raise ConfigError(f"lambda_: expected a number from 0 to 1, got {self.lambda_}")
+        if self.vf_loss_coeff < 0:
+            raise ConfigError(f"vf_loss_coeff: expected a number of at least 0, got {self.vf_loss_coeff}")
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Return the specification of the module."""
+        return RLModuleSpec(module_class=AmplifiedActorCritic)
+
+    def get_default_learner_class(self) -> type[TorchLearner]:
+        """Return the class of the Learner."""
+        return A2CLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {"vf_share_layers": False}
+
+
+class A2C(Algorithm):
+    """Synchronous advantage actor-critic (Mnih et al., 2016, algorithm S3, without the asynchrony)."""
+
+    @classmethod
+    def get_default_config(cls) -> A2CConfig:
+        """Return the default configuration."""
+        return A2CConfig()
+
+    def training_step(self) -> None:
+        """Sample a batch, take one gradient step, and hand the weights on."""
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            rollouts, results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=self.config.total_train_batch_size,
+                sample_timeout_s=self.config.sample_timeout_s,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+            if not rollouts:
+                return  # all runners failed; RLlib brings them back
+            self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+            results = self.learner_group.update(
+                episodes=rollouts, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled}
+            )
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                policies=set(results[0]) - {ALL_MODULES},
+                inference_only=True,
+            )
+
+
+class _ScheduledEntropy(TorchLearner):
+    """Keeps an entropy coefficient per module, fixed or by a schedule, where `AnnealedEntropy` looks for it."""
+
+    def build(self) -> None:
+        super().build()
+        self.entropy_coeff_schedulers_per_module: dict[str, Scheduler] = LambdaDefaultDict(
+            lambda module_id: Scheduler(
+                fixed_value_or_schedule=self.config.get_config_for_module(module_id).entropy_coeff,
+                framework=self.framework,
+                device=self._device,
+            )
+        )
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        for module_id in self.module.keys():  # noqa: SIM118, a MultiRLModule does not iterate
+            coefficient = self.entropy_coeff_schedulers_per_module[module_id].update(
+                timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+            )
+            self.metrics.log_value((module_id, "curr_entropy_coeff"), coefficient, window=1)
+
+
+class A2CLearner(AnnealedEntropy, RolloutLearner, _ScheduledEntropy):
+    """The policy gradient with a baseline, over `Rollout`s, with an annealed entropy coefficient."""
+
+    def rollout_loss(
+        self,
+        module_id: str,
+        config: Any,
+        batch: dict[str, torch.Tensor],
+        policy: Distributions,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the policy gradient loss with value and entropy terms."""
+        gain = (policy.logp(batch[Columns.ACTIONS]) * batch[Postprocessing.ADVANTAGES]).mean()
+        entropy = policy.entropy().mean()
+        value_loss = ((values - batch[Postprocessing.VALUE_TARGETS]) ** 2).mean()
+        coefficient = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        loss = -gain + config.vf_loss_coeff * value_loss - coefficient * entropy
+        return loss, {
+            "policy_loss": -gain.detach(),
+            "vf_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+        }
+
+    def compute_loss_for_module(self, **kwargs: Any) -> torch.Tensor:
+        """Refuse RLlib's episodes."""
+        raise ConfigError("env_runner_cls: A2C learns from the rollouts of BatchedEnvRunner only")
+
+    @classmethod
+    def rl_module_required_apis(cls) -> list[type]:
+        """Return what a module must be able to do."""
+        return [ValueFunctionAPI]
+
+
+register_trainable("A2C", A2C)

@@ -1,0 +1,80 @@
+"""A run that is interrupted and resumed equals one that is not, bit for bit, without remote runners."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from qio_rllib.algorithms import A2CConfig, PPOConfig
+from qio_rllib.artifacts.run_directory import progress_row
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
+
+LAW = {"law": "quantum", "alpha_0": 0.1, "alpha_min": 0.01, "decay": 0.5}
+TIMES = ("time", "per_s", "throughput", "timestamp")
+
+
+def ppo(env: str) -> PPOConfig:
+    masked = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 30, "mask_blocked_moves": True}
+    config = (
+        PPOConfig()
+        .environment(env, env_config=masked if env == "forest_uav_v0" else {})
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+        .evaluation(evaluation_interval=2, evaluation_duration=2)
+        .training(train_batch_size_per_learner=80, minibatch_size=30, num_epochs=2, grad_clip=0.5)
+        .rl_module(model_config={"fcnet_hiddens": [16]})
+        .debugging(seed=3)
+    )
+    return config.training(amplification={}, entropy_annealing=LAW) if env != "Pendulum-v1" else config
+
+
+def a2c() -> A2CConfig:
+    return (
+        A2CConfig()
+        .environment("CartPole-v1")
+        .reporting(min_sample_timesteps_per_iteration=512)
+        .rl_module(model_config={"fcnet_hiddens": [16]})
+        .debugging(seed=3)
+    )
+
+
+CONFIGS = {
+    "forest": lambda: ppo("forest_uav_v0"),
+    "spread": lambda: ppo("mpe2.simple_spread_v3"),
+    "pendulum": lambda: ppo("Pendulum-v1"),
+    "a2c": a2c,
+}
+
+
+def numbers(result: dict[str, Any]) -> dict[str, float]:
+    row = progress_row(result)
+    return {key: value for key, value in row.items() if not any(word in key for word in TIMES)}
+
+
+def weights(algorithm: Algorithm) -> list[np.ndarray]:
+    state = algorithm.learner_group.get_weights()
+    return [array for module in state.values() for array in module.values()]
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
+    whole = CONFIGS[name]().build_algo()
+    expected = [numbers(whole.train()) for _ in range(4)]
+    final = weights(whole)
+    whole.stop()
+
+    first = CONFIGS[name]().build_algo()
+    before = [numbers(first.train()) for _ in range(2)]
+    checkpoint = first.save_to_path(str(tmp_path / "checkpoint"))
+    first.train()  # what comes after the checkpoint is lost
+    first.stop()
+    second = Algorithm.from_checkpoint(checkpoint)
+    after = [numbers(second.train()) for _ in range(2)]
+    resumed = weights(second)
+    second.stop()
+
+    assert before == expected[:2]
+    assert after == expected[2:]
+    for ours, theirs in zip(resumed, final, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
