@@ -2,7 +2,8 @@
 
     python benchmarks/learning_curves.py tune_configs/forest_uav_ppo.yaml --seeds 5
 
-Scores are team returns (environment steps on the x axis). Training: mean of the last 100 episodes at each iteration.
+Scores are team returns, or returns where there is no team (environment steps on the x axis). Training: mean of the
+last episodes (``metrics_num_episodes_for_smoothing``) at each iteration.
 Evaluation: per seed the mean over the fixed evaluation episodes of the last checkpoint; across seeds the
 interquartile mean with a 95% stratified-bootstrap interval.
 """
@@ -25,7 +26,7 @@ from qio_rllib.evaluation import FIRST_EVALUATION_SEED
 from qio_rllib.experiment import load_experiment
 
 KEPT = ("progress.csv", "evaluation.csv", "run.json", "config.yaml")
-STEPS, SCORE = "num_env_steps_sampled_lifetime", "env_runners/team_return"
+STEPS, SECONDS = "num_env_steps_sampled_lifetime", "time_total_s"
 
 
 def train(config: Path, seeds: range, out: Path) -> None:
@@ -53,16 +54,20 @@ def read(path: Path) -> list[dict[str, str]]:
 def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
     """Return one row per kind of evaluation, and the scripted policies on the same seeds."""
     experiment = load_experiment(config)
-    settings = experiment.config.get("env_config") or {}
-    env = qio_envs.environment(experiment.env).batched_env(
-        experiment.config["evaluation_duration"], **settings
-    )
-    references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+    references: dict[str, float] = {}
+    if experiment.env in qio_envs.environments():
+        settings = experiment.config.get("env_config") or {}
+        env = qio_envs.environment(experiment.env).batched_env(
+            experiment.config["evaluation_duration"], **settings
+        )
+        references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+    score = "team_return" if references else "episode_return"
+    seconds = [float(read(path)[-1][SECONDS]) for path in sorted(out.glob("seed_*/progress.csv"))]
     rows: list[dict[str, float | str]] = []
     for mode in ("sampled", "greedy"):
         scores = np.array(
             [
-                np.mean([float(row["team_return"]) for row in read(path) if row["mode"] == mode])
+                np.mean([float(row[score]) for row in read(path) if row["mode"] == mode])
                 for path in sorted(out.glob("seed_*/evaluation.csv"))
             ]
         )
@@ -72,26 +77,33 @@ def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
                 "policy": f"{experiment.name} ({mode})",
                 "seeds": len(scores),
                 "iqm": interquartile_mean(scores),
+                "mean": scores.mean(),
                 "low": low,
                 "high": high,
                 "min": scores.min(),
                 "max": scores.max(),
+                "training_s": round(float(np.mean(seconds)), 1),
             }
         )
-    for name, score in references.items():
+    for name, value in references.items():
         rows.append(
             {
                 "policy": f"scripted: {name}",
                 "seeds": "",
-                "iqm": score,
+                "iqm": value,
+                "mean": value,
                 "low": "",
                 "high": "",
                 "min": "",
                 "max": "",
+                "training_s": "",
             }
         )
+    low, *_, high = (
+        references.values() if references else (0.0, float("nan"))
+    )  # random play first, the oracle last
     for row in rows:
-        row["normalized"] = normalized_score(float(row["iqm"]), references["random"], references["lawnmower"])
+        row["normalized"] = normalized_score(float(row["iqm"]), low, high)
     return rows
 
 
@@ -104,7 +116,9 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str) -> None:
     curves = [read(path) for path in sorted(out.glob("seed_*/progress.csv"))]
     length = min(len(curve) for curve in curves)
     steps = np.array([float(row[STEPS]) for row in curves[0][:length]])
-    scores = np.array([[float(row[SCORE]) for row in curve[:length]] for curve in curves])
+    team = "env_runners/team_return" in curves[0][0]
+    score = "env_runners/team_return" if team else "env_runners/episode_return_mean"
+    scores = np.array([[float(row[score] or "nan") for row in curve[:length]] for curve in curves])
     middle = [interquartile_mean(scores[:, i]) for i in range(length)]
     band = np.array([bootstrap_interval(scores[:, i], resamples=1000) for i in range(length)])
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -127,7 +141,7 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str) -> None:
                 textcoords="offset points",
                 ha="right",
             )
-    axes.set(xlabel="environment steps", ylabel="team return", title=title)
+    axes.set(xlabel="environment steps", ylabel="team return" if team else "return", title=title)
     axes.legend(loc="lower right", frameon=False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
     axes.spines[["top", "right"]].set_visible(False)
@@ -150,11 +164,14 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     draw(out, rows, load_experiment(arguments.config).name)
-    print(f"\n{'policy':<28}{'seeds':>6}{'IQM':>9}{'95% interval':>20}{'normalised':>12}")
+    print(
+        f"\n{'policy':<28}{'seeds':>6}{'mean':>9}{'IQM':>9}{'95% interval':>20}{'normalised':>12}{'training':>11}"
+    )
     for row in rows:
         interval = f"{row['low']:.1f} to {row['high']:.1f}" if row["seeds"] else ""
+        seconds = f"{row['training_s']:.0f} s" if row["seeds"] else ""
         print(
-            f"{row['policy']:<28}{row['seeds']:>6}{row['iqm']:>9.1f}{interval:>20}{row['normalized']:>12.3f}"
+            f"{row['policy']:<28}{row['seeds']:>6}{row['mean']:>9.1f}{row['iqm']:>9.1f}{interval:>20}{row['normalized']:>12.3f}{seconds:>11}"
         )
 
 

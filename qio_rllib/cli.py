@@ -1,4 +1,4 @@
-"""The ``rllib`` command: train, evaluate, list and video.
+"""The ``rllib`` command: train, evaluate, list, video and bench.
 
 Ray and torch are imported by the commands that need them, so that ``rllib --help`` answers at once.
 """
@@ -25,6 +25,7 @@ except ModuleNotFoundError as missing:  # a bare install has the environments on
 from qio_envs.api import ConfigError
 
 if TYPE_CHECKING:
+    from qio_rllib.benchmark import Benchmark
     from qio_rllib.experiment import Experiment
     from qio_rllib.models.policy import Policy
     from qio_rllib.training import RunResult
@@ -214,6 +215,36 @@ def video(
     episode_seed = own_seeds[0] if seed is None else seed
     total = save_video(policy, out, seed=episode_seed, explore=explore)
     _say(f"{out}: {'sampled' if explore else 'greedy'} episode of seed {episode_seed}, return {total:g}")
+
+
+@app.command()
+def bench(
+    config: Annotated[str, typer.Option(help="Experiment file (YAML).")],
+    seconds: Annotated[
+        float | None, typer.Option(help="Measure for so long (default: 60, without --rounds).")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Measure so many iterations of each at most.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: num_env_runners=0. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file for one row per path.")] = None,
+) -> None:
+    """Time an experiment's training beside RLlib's own runner and Learner, in turns; keeps nothing that is trained."""
+    if out is not None and (out.exists() or not out.parent.is_dir()):
+        raise ConfigError(
+            f"--out: {out} {'exists already' if out.exists() else 'is in no directory that exists'}"
+        )
+    experiment = _experiment(config, None, None, None, settings or [], None)
+
+    from qio_rllib.artifacts.run_directory import write_csv
+    from qio_rllib.benchmark import benchmark
+
+    measured = benchmark(experiment, rounds, seconds)
+    _print_benchmark(measured)
+    if out is not None:
+        write_csv(out, measured.rows)
+        _say(f"written to {_relative(out)}")
 
 
 def _experiment(
@@ -416,6 +447,53 @@ def _print_scores(rows: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -
             cells.append(f"{means[mode][name]:.6g}{spread}" if name in means[mode] else "")
         table.add_row(name, *cells)
     _console().print(table)
+
+
+def _print_benchmark(measured: Benchmark) -> None:
+    """Print one column per path, then what the numbers must be read with."""
+    from rich import box
+    from rich.table import Table
+
+    experiment, rows = measured.experiment, measured.rows
+    _say(f"{experiment.name}: {experiment.algorithm} in {experiment.env}, seed {experiment.seed}")
+    _say(measured.settings)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("median of an iteration")
+    for row in rows:
+        table.add_column(row["path"], justify="right")
+
+    def line(label: str, text: Callable[[Mapping[str, Any]], str]) -> None:
+        cells = [text(row) for row in rows]
+        if any(cells):
+            table.add_row(label, *cells)
+
+    def phase(key: str) -> Callable[[Mapping[str, Any]], str]:
+        whole = ("sample_s", "learn_s", "other_s")
+        return lambda row: f"{row[key]:.3f} s {row[key] / sum(row[name] for name in whole):4.0%}"
+
+    line("environment steps/s", lambda row: f"{row['env_steps_per_s']:,.0f}")
+    line("slowest to fastest", lambda row: f"{row['slowest_round']:,.0f} to {row['fastest_round']:,.0f}")
+    line("agent steps/s", lambda row: f"{row['agent_steps_per_s']:,.0f}")
+    line("ratio", lambda row: f"{row['ratio']:.2f}" if row["ratio"] != "" else "")
+    line("sampling", phase("sample_s"))
+    line("learning", phase("learn_s"))
+    line("weights and metrics", phase("other_s"))
+    line("gradient steps", lambda row: f"{row['gradient_steps']:,}")
+    line("torch threads here", lambda row: row["torch_threads"])
+    line(
+        "memory of a runner", lambda row: f"{row['runner_rss_mib']:,.0f} MiB" if row["runner_rss_mib"] else ""
+    )
+    _console().print(table)
+    first = rows[0]
+    turns = f"{first['rounds']} round{'s' * (first['rounds'] != 1)}"
+    _say(f"measured      {turns}{', the paths took turns' if len(rows) > 1 else ''}")
+    if first["process_rss_mib"] != "":
+        held = ", with both paths in it" if len(rows) > 1 else ""
+        _say(f"memory        {first['process_rss_mib']:,.0f} MiB in this process{held}")
+    _say(f"machine       {first['cpu']}, {first['cpus']} CPUs")
+    _say(f"versions      {', '.join(f'{key} {first[key]}' for key in ('ray', 'torch', 'numpy', 'python'))}")
+    for note in measured.notes:
+        _say(f"note          {note}")
 
 
 def _print_yaml(values: Mapping[str, Any]) -> None:

@@ -196,8 +196,6 @@ class Experiment:
         parameters = parameters_of(config_class)
         calls: dict[str, dict[str, Any]] = {
             "environment": {"env": self.env, "env_config": {}},
-            # An environment that raises shall end the run, not be started again and again.
-            "fault_tolerance": {"restart_failed_env_runners": False},
         }
         for key, value in self.config.items():
             parameter = parameters.find(key)

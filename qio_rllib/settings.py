@@ -109,7 +109,7 @@ _ANNOTATIONS: dict[str, Any] = {
     "num_cpus_per_env_runner": float | None,
     "num_cpus_for_main_process": float | None,
     "framework": Literal["torch"],
-    "batch_mode": Literal["truncate_episodes", "complete_episodes"],
+    "batch_mode": Literal["truncate_episodes"],
     "count_steps_by": Literal["env_steps", "agent_steps"],
     "env_config": dict | None,
     "evaluation_duration": int | None,

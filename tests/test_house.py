@@ -64,7 +64,7 @@ def test_the_mathematics_of_exploration_is_free_of_ray():
     [
         ("exploration", ["models", "sampling", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
         ("models", ["sampling", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
-        ("sampling", ["models", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
+        ("sampling", ["algorithms", "artifacts", "experiment", "evaluation", "cli"]),
         ("algorithms", ["artifacts", "settings", "experiment", "training", "cli"]),
         ("artifacts", ["settings", "experiment", "training", "algorithms", "cli"]),
         ("settings.py", ["experiment", "training", "cli"]),

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
+import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import EVALUATION_RESULTS
 
 from qio_envs.api import ConfigError, did_you_mean
@@ -15,7 +17,7 @@ from qio_rllib.evaluation import evaluate_algorithm
 from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.sampling.copies import numbers_of
 from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
-from qio_rllib.sampling.runner import METRICS_WINDOW, EpisodeRecord
+from qio_rllib.sampling.runner import EpisodeRecord
 
 SHARED_MODULE = "shared"
 
@@ -41,21 +43,40 @@ class EpisodeMetrics(RLlibCallback):
     A value of -1 for a key that begins with ``steps_to_`` means «not reached» and is left out of the mean.
     """
 
-    def on_episode_end(self, *, episode: Any, metrics_logger: Any = None, **kwargs: Any) -> None:
-        """Log the numbers of the last info, averaged over the last `METRICS_WINDOW` episodes."""
+    def on_episode_end(
+        self, *, episode: Any, env_runner: Any, metrics_logger: Any = None, **kwargs: Any
+    ) -> None:
+        """Log the numbers of the last info, averaged as RLlib averages returns."""
         if isinstance(episode, EpisodeRecord):
             return  # `BatchedEnvRunner` does so itself
         infos = episode.get_infos(-1)
         info = next(iter(infos.values()), {}) if hasattr(episode, "agent_episodes") else infos
+        window = env_runner.config.metrics_num_episodes_for_smoothing
         for key, value in numbers_of(info).items():
             if not (key.startswith("steps_to_") and value < 0):
-                metrics_logger.log_value(key, value, window=METRICS_WINDOW)
+                metrics_logger.log_value(key, value, window=window)
 
     def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
         """Drop what RLlib repeats of an earlier evaluation in an iteration that had none."""
         interval = algorithm.config.evaluation_interval
         if not interval or algorithm.iteration % interval:
             result.pop(EVALUATION_RESULTS, None)
+
+
+class RestoredWeights(RLlibCallback):
+    """Waits until remote runners have the weights of a checkpoint; RLlib lets some sample with their first ones."""
+
+    def on_checkpoint_loaded(self, *, algorithm: Any, **kwargs: Any) -> None:
+        """Hand the Learner's weights to every remote runner."""
+        group = algorithm.env_runner_group
+        if group is not None and group.num_remote_env_runners():
+            state = algorithm.learner_group.get_state(
+                components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+            )[COMPONENT_LEARNER]
+            reference = ray.put({COMPONENT_RL_MODULE: state[COMPONENT_RL_MODULE]})
+            group.foreach_env_runner(
+                "set_state", kwargs={"state": reference}, local_env_runner=False, timeout_seconds=60
+            )
 
 
 class ExploringConfig(AlgorithmConfig):
@@ -77,7 +98,7 @@ class ExploringConfig(AlgorithmConfig):
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
-        self.callbacks(EpisodeMetrics)
+        self.callbacks([EpisodeMetrics, RestoredWeights])
         self.evaluation(custom_evaluation_function=evaluate_algorithm)
 
     @property

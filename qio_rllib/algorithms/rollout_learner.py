@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +27,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.models.amplified import ACTION_MASK, OBSERVATION
 from qio_rllib.models.distributions import Distributions
 from qio_rllib.sampling.advantages import generalized_advantages
-from qio_rllib.sampling.rollout import ModuleRollout, Rollout, join
+from qio_rllib.sampling.rollout import ModuleRollout, Rollout, SamplingFailure, join
 
 _GENERATOR_STATE = "minibatch_generator"
 
@@ -91,13 +90,16 @@ class RolloutLearner:
             data.validate()
             data.solve_refs()
         episodes = data.episodes if data is not None else kwargs.get("episodes")
+        for episode in episodes or ():
+            if isinstance(episode, SamplingFailure):
+                episode.throw()
         if not episodes or not isinstance(episodes[0], Rollout):
             return super().update(*args, **kwargs)  # type: ignore[misc]
         timesteps = kwargs.get("timesteps") or {}
         self._check_is_built()  # type: ignore[attr-defined]
         self.before_gradient_based_update(timesteps=timesteps)  # type: ignore[attr-defined]
         self._weights_seq_no += 1
-        with learner_threads(self.config.num_learners):  # type: ignore[attr-defined]
+        with learner_threads(self.config.num_cpus_per_learner):  # type: ignore[attr-defined]
             self._learn(episodes, kwargs.get("num_epochs", 1), kwargs.get("minibatch_size"))
         self.after_gradient_based_update(timesteps=timesteps)  # type: ignore[attr-defined]
         return self.metrics.reduce()  # type: ignore[attr-defined]
@@ -276,11 +278,14 @@ class RolloutLearner:
 
 
 @contextlib.contextmanager
-def learner_threads(num_learners: int) -> Iterator[None]:
-    """Give torch the CPUs that this Learner may use."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def learner_threads(num_cpus: float | str) -> Iterator[None]:
+    """Let torch compute on as many threads as ``num_cpus_per_learner`` says; one where that says nothing.
+
+    More threads gain little on networks of this size, wait for each other ten times as long as they work when
+    something else uses the CPUs, and add in another order, so that a seed would repeat on equal machines only.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, available // max(1, num_learners)))
+    torch.set_num_threads(1 if isinstance(num_cpus, str) else max(1, int(num_cpus)))
     try:
         yield
     finally:

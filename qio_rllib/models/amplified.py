@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import torch
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification, amplify
@@ -80,6 +83,39 @@ class AmplifiedPolicy:
         """Return the policy head's output before mask and operator, ``[B, A]``."""
         return super()._forward({Columns.OBS: observation})[Columns.ACTION_DIST_INPUTS]  # type: ignore[misc]
 
+    def acting(self) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None:
+        """Return a function that does what acting needs of `_forward`, without RLlib's dictionaries.
+
+        It maps observations ``[B, ...]`` and legal actions (bool ``[B, A]`` or None) to distribution inputs
+        ``[B, K]``. The network is traced once and shares its parameters with the module.
+
+        Returns:
+            None where a subclass has a forward pass of its own, or a trace does not give the same numbers.
+        """
+        own = type(self)
+        stock = (
+            own._forward is AmplifiedPolicy._forward
+            and own._forward_exploration is TorchRLModule._forward_exploration  # type: ignore[attr-defined]
+            and own._forward_inference is TorchRLModule._forward_inference  # type: ignore[attr-defined]
+        )
+        network = self._traced() if stock else None
+        if network is None:
+            return None
+        key = Columns.ACTION_DIST_INPUTS
+        return lambda seen, legal: self._amplified({key: network(seen)}, legal)[key]
+
+    def _traced(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        shape = self.observation_space.shape  # type: ignore[attr-defined]
+        few, many = torch.rand(2, *shape), torch.rand(7, *shape)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                network = torch.jit.trace(_Network(self), few, check_trace=False)
+            except Exception:  # whatever a network does that cannot be traced
+                return None
+            same = torch.equal(network(many), self.policy_logits(many))
+        return network if same else None
+
     def split_mask(self, batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor | None]:
         """Return the batch as the network takes it, and the legal actions as bool ``[..., A]`` or None."""
         if not self.has_action_mask or not isinstance(batch[Columns.OBS], dict):
@@ -101,6 +137,15 @@ class AmplifiedPolicy:
 
 class AmplifiedActorCritic(AmplifiedPolicy, DefaultPPOTorchRLModule):
     """RLlib's PPO actor-critic (network by ``model_config``) with the Q operator in its policy."""
+
+
+class _Network(torch.nn.Module):
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return self.module.policy_logits(observation)
 
 
 def is_masked_space(space: gymnasium.Space | None) -> bool:

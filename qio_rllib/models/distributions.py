@@ -16,17 +16,21 @@ _LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
 def check_distribution(module: Any, space: gymnasium.Space) -> None:
-    """Refuse modules whose distribution is neither categorical nor a diagonal Gaussian.
+    """Refuse modules whose distribution is neither RLlib's categorical nor its diagonal Gaussian.
+
+    Args:
+        module: An RLModule.
+        space: Its action space; Discrete ones need the former, others the latter.
 
     Raises:
-        ConfigError: Another distribution.
+        ConfigError: Another distribution; a subclass of those two is one, for it was made to differ.
     """
     expected = TorchCategorical if isinstance(space, gymnasium.spaces.Discrete) else TorchDiagGaussian
     for found in (module.get_exploration_action_dist_cls(), module.get_train_action_dist_cls()):
-        base = getattr(found, "func", found)  # a partial, where the space has parameters
-        if not (isinstance(base, type) and issubclass(base, expected)):
+        if found is not expected:
             raise ConfigError(
-                f"rl_module: actions in {space} need {expected.__name__}, the module has {found.__name__}"
+                f"rl_module: actions in {space} need {expected.__name__}, the module has "
+                f"{getattr(found, '__name__', found)}"
             )
 
 
@@ -71,7 +75,15 @@ class Sampler:
         return actions, shifted[np.arange(len(inputs)), actions] - np.log(total[:, 0])
 
     def uniform_inputs(self, inputs: Array, mask: Array | None) -> Array:
-        """Return the parameters of uniform play over the legal actions, or of standard normal actions."""
+        """Return the parameters of uniform play over the legal actions, or of standard normal actions.
+
+        Args:
+            inputs: Parameters of as many rows, ``[B, K]``.
+            mask: Legal actions, bool, ``[..., A]`` of ``B`` rows; None for all.
+
+        Returns:
+            float32 ``[B, K]``.
+        """
         uniform = np.zeros_like(inputs)
         if mask is not None:
             uniform[~mask.reshape(inputs.shape)] = np.finfo(np.float32).min
@@ -88,6 +100,7 @@ class Distributions:
 
     def __init__(self, inputs: torch.Tensor, discrete: bool) -> None:
         self.discrete = discrete
+        self._entropy: torch.Tensor | None = None
         if discrete:
             # An illegal action holds the least finite number: its probability is 0, and 0 times it is 0.
             self.log_probs = torch.log_softmax(inputs, -1).clamp_min(torch.finfo(inputs.dtype).min)
@@ -96,7 +109,7 @@ class Distributions:
             self.mean, self.log_deviation = inputs.chunk(2, dim=-1)
 
     def logp(self, actions: torch.Tensor) -> torch.Tensor:
-        """Return the log-probability of actions, ``[B]``."""
+        """Return the log-probability of actions (int64 ``[B]`` or float ``[B, D]``), ``[B]``."""
         if self.discrete:
             return self.log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         scaled = (actions - self.mean) * torch.exp(-self.log_deviation)
@@ -104,9 +117,12 @@ class Distributions:
 
     def entropy(self) -> torch.Tensor:
         """Return the entropy in nats, ``[B]``."""
-        if self.discrete:
-            return -(self.probs * self.log_probs).sum(-1)
-        return (self.log_deviation + 0.5 * (1.0 + _LOG_TWO_PI)).sum(-1)
+        if self._entropy is None:
+            if self.discrete:
+                self._entropy = -(self.probs * self.log_probs).sum(-1)
+            else:
+                self._entropy = (self.log_deviation + 0.5 * (1.0 + _LOG_TWO_PI)).sum(-1)
+        return self._entropy
 
     def divergence(self, other: Distributions) -> torch.Tensor:
         """Return the Kullback-Leibler divergence of the other from this one, KL(this || other), ``[B]``."""

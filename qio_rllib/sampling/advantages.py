@@ -25,7 +25,16 @@ def generalized_advantages(
 
     Returns:
         float32 ``[T, E, M]``; 0 where an agent did not act.
+
+    Raises:
+        ValueError: Values of another shape.
     """
+    steps, *rows = rollout.rewards.shape
+    if values.shape != (steps + 1, *rows) or final_values.shape != (len(rollout.final_index),):
+        raise ValueError(
+            f"values: expected shapes {(steps + 1, *rows)} and {(len(rollout.final_index),)}, "
+            f"got {values.shape} and {final_values.shape}"
+        )
     following = values[1:].copy()
     following[tuple(rollout.final_index.T)] = final_values
     advantages = np.empty_like(rollout.rewards)

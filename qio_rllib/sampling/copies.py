@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
+import io
 import pickle
+import reprlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from pettingzoo import ParallelEnv
+from ray import cloudpickle
 
 from qio_envs.api import BatchedEnv, ConfigError
 from qio_envs.api.faces import agent_observation_space
@@ -20,7 +23,17 @@ Agent = Hashable
 
 
 class InvalidSampleError(ValueError):
-    """An environment gave something that cannot be learned from; the message names copy, agent, step and value."""
+    """An environment gave something that cannot be learned from; the message names copy, step, agent and value.
+
+    Steps are counted from the start of the copy's episode: step 0 is the reset.
+    """
+
+    def __init__(self, copy: int, step: int, what: str) -> None:
+        super().__init__(f"copy {copy}, step {step} of its episode: {what}")
+        self._parts = (copy, step, what)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._parts
 
 
 class Copies(abc.ABC):
@@ -40,7 +53,12 @@ class Copies(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, seeds: Array | None = None, mask: Array | None = None) -> None:
-        """Start episodes in the copies of ``mask`` (all when absent), from ``seeds`` (uint64 ``[E]``) or going on."""
+        """Start episodes in the copies of ``mask`` (bool ``[E]``; all when absent).
+
+        Args:
+            seeds: uint64 ``[E]``; without them the copies' own random numbers go on.
+            mask: Which copies.
+        """
 
     @abc.abstractmethod
     def step(self, actions: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
@@ -48,7 +66,8 @@ class Copies(abc.ABC):
 
         Args:
             actions: For each group of slots (int64 ``[M]``) its actions ``[E, M, ...]``, as the environment takes
-                them; those of agents that are not alive are ignored.
+                them; those of agents that are not alive are ignored. Together the groups hold every slot once; a
+                single group holds them in order.
 
         Returns:
             Rewards (float32), terminated and truncated (bool), each ``[E, N]``.
@@ -56,19 +75,30 @@ class Copies(abc.ABC):
 
     @abc.abstractmethod
     def alive(self) -> Array:
-        """Return which agents act next, bool ``[E, N]``."""
+        """Return which agents act next, bool ``[E, N]``; a copy without any has ended."""
 
     @abc.abstractmethod
     def observe(self, slots: Array, out: Array) -> None:
-        """Write what the agents in some slots see now to ``out``, float32 ``[E, M, ...]``."""
+        """Write what the agents in some slots see now.
+
+        Args:
+            slots: int64 ``[M]``.
+            out: C-contiguous float32 ``[E, M, ...]``. The row of an agent that has just ended gets what it saw last.
+
+        Raises:
+            InvalidSampleError: An observation is missing or of the wrong shape.
+        """
 
     @abc.abstractmethod
     def action_mask(self, slots: Array) -> Array | None:
-        """Return which actions of the agents in some slots are legal, bool ``[E, M, A]``; None without masks."""
+        """Return which actions of the agents in some slots are legal, bool ``[E, M, A]``; None without masks.
+
+        All actions of agents that are not alive count as legal.
+        """
 
     @abc.abstractmethod
     def info(self, copy: int) -> dict[str, float]:
-        """Return the numbers of a copy's last info."""
+        """Return the numbers of a copy's last info (of its first agent, where agents have their own)."""
 
     @abc.abstractmethod
     def get_state(self) -> Any:
@@ -76,14 +106,19 @@ class Copies(abc.ABC):
 
     @abc.abstractmethod
     def set_state(self, state: Any) -> None:
-        """Go on from `get_state`."""
+        """Go on from a state of `get_state`, of as many copies of the same environment."""
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Release what the environments hold."""
 
 
 class BatchedCopies(Copies):
-    """The copies of a `BatchedEnv`; arrays go straight from its kernels into the rollout."""
+    """The copies of a `BatchedEnv`; arrays go straight from its kernels into the rollout.
+
+    Args:
+        env: The batch; it must honour ``observe(out)``.
+    """
 
     def __init__(self, env: BatchedEnv) -> None:
         self.env = env
@@ -96,9 +131,11 @@ class BatchedCopies(Copies):
         self._actions = np.zeros(shape, env.action_space.dtype)
 
     def reset(self, seeds: Array | None = None, mask: Array | None = None) -> None:
+        """Start episodes, as `BatchedEnv.reset` does: without seeds, the next episode of each copy's own seed."""
         self.env.reset(seeds, mask)
 
     def step(self, actions: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
+        """Advance all copies; see `Copies.step`. Errors are those of `BatchedEnv.step`."""
         if len(actions) == 1:
             return self.env.step(actions[0][1])
         for slots, chosen in actions:
@@ -106,36 +143,46 @@ class BatchedCopies(Copies):
         return self.env.step(self._actions)
 
     def alive(self) -> Array:
+        """Return which agents act next, bool ``[E, N]``."""
         return self.env.agents_alive()
 
     def observe(self, slots: Array, out: Array) -> None:
+        """Write what the agents in some slots see now to ``out``, float32 ``[E, M, ...]``."""
         if len(slots) == len(self.agents):
             self.env.observe(out)
         else:
             out[...] = self.env.observe()[:, slots]
 
     def action_mask(self, slots: Array) -> Array | None:
-        return self.env.action_mask()[:, slots] != 0 if self.env.has_action_mask else None
+        """Return which actions are legal, bool ``[E, M, A]``; None without masks."""
+        if not self.env.has_action_mask:
+            return None
+        legal = self.env.action_mask()[:, slots] != 0
+        legal[~self.env.agents_alive()[:, slots]] = True
+        return legal
 
     def info(self, copy: int) -> dict[str, float]:
-        numbers = {}
-        for key, values in self.env.info().items():
-            value = values[copy] if values.ndim == 1 else values[copy, 0]
-            if np.issubdtype(values.dtype, np.number):
-                numbers[key] = float(value)
-        return numbers
+        """Return the numbers of a copy's info now; the first agent's, where agents have their own."""
+        return numbers_of({key: array[copy].flat[0].item() for key, array in self.env.info().items()})
 
-    def get_state(self) -> Any:
+    def get_state(self) -> dict[str, Array]:
+        """Return the state of all copies, by name."""
         return self.env.get_state()
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Go on from a state; raises ValueError for one of another configuration."""
         self.env.set_state(state)
+
+    def close(self) -> None:
+        """Release nothing: a batch is arrays."""
 
 
 class EnvCopies(Copies):
     """Copies of anybody's environment: PettingZoo ``ParallelEnv`` or Gymnasium ``Env``.
 
-    Agents may die and appear; a copy's episode ends when it has no agents left.
+    Agents may die and appear; a copy's episode ends when it has no agents left. An agent has ended when its flags
+    say so, even if the environment still lists it, or when it is no longer listed: without a flag that is a
+    truncation. A truncated agent without a last observation keeps the one before.
 
     Args:
         make: Builds one environment.
@@ -154,20 +201,21 @@ class EnvCopies(Copies):
         self.action_spaces = {agent: first.action_space(agent) for agent in self.agents}
         for index, env in enumerate(self.envs[1:], start=1):
             self._check_alike(index, env)
-        for agent, space in self.observation_spaces.items():
-            bare = space[OBSERVATION] if is_masked_space(space) else space
-            if not isinstance(bare, gymnasium.spaces.Box):
-                raise ConfigError(
-                    f"env: observations of {agent} are {space}; a Box is needed, or a Dict of '{OBSERVATION}' (Box) "
-                    f"and '{ACTION_MASK}'; wrap the environment (supersuit or gymnasium.wrappers can flatten)"
-                )
+        for agent in self.agents:
+            self._check_spaces(agent)
         self._slot = {agent: slot for slot, agent in enumerate(self.agents)}
+        self._masked = [is_masked_space(self.observation_spaces[agent]) for agent in self.agents]
         self._alive = np.zeros((num_copies, len(self.agents)), bool)
-        self._seen: list[dict[Agent, Any]] = [{} for _ in self.envs]
-        self._infos: list[dict[Agent, Any]] = [{} for _ in self.envs]
+        self._seen: list[Mapping[Agent, Any]] = [{} for _ in self.envs]
+        self._infos: list[Mapping[Agent, Any]] = [{} for _ in self.envs]
         self._steps = [0] * num_copies
 
     def reset(self, seeds: Array | None = None, mask: Array | None = None) -> None:
+        """Start episodes in the copies of ``mask``; of a seed (uint64 ``[E]``) the low 31 bits are used.
+
+        Raises:
+            InvalidSampleError: A copy starts without agents, or with an unknown one.
+        """
         for e, env in enumerate(self.envs):
             if mask is not None and not mask[e]:
                 continue
@@ -176,9 +224,16 @@ class EnvCopies(Copies):
             self._seen[e], infos = env.reset(seed=seed)
             self._infos[e] = infos or {}
             self._steps[e] = 0
-            self._mark_alive(e)
+            self._mark_alive(e, set())
+            if not self._alive[e].any():
+                raise InvalidSampleError(e, 0, "there are no agents after reset")
 
     def step(self, actions: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
+        """Advance all copies; see `Copies.step`. A missing reward counts as 0.
+
+        Raises:
+            InvalidSampleError: An unknown agent has appeared.
+        """
         shape = (self.num_copies, len(self.agents))
         rewards = np.zeros(shape, np.float32)
         terminated, truncated = np.zeros(shape, bool), np.zeros(shape, bool)
@@ -191,80 +246,114 @@ class EnvCopies(Copies):
                     if self._alive[e, slot]:
                         chosen[e][agent] = listed[e][column]
         for e, env in enumerate(self.envs):
-            self._seen[e], gains, ended, cut, self._infos[e] = env.step(chosen[e])
+            seen, gains, ended, cut, infos = env.step(chosen[e])
             self._steps[e] += 1
-            before = self._alive[e].copy()
-            self._mark_alive(e)
+            self._mark_alive(e, {agent for flags in (ended, cut) for agent, flag in flags.items() if flag})
             for agent in chosen[e]:
                 slot = self._slot[agent]
                 rewards[e, slot] = gains.get(agent, 0.0)
-                terminated[e, slot] = bool(ended.get(agent, False))
-                # An agent that is gone without a flag was cut.
-                gone = before[slot] and not self._alive[e, slot]
-                truncated[e, slot] = bool(cut.get(agent, False)) or (gone and not terminated[e, slot])
-        return rewards, terminated, truncated & ~terminated
+                if not self._alive[e, slot]:
+                    terminated[e, slot] = ended.get(agent, False)
+                    truncated[e, slot] = not terminated[e, slot]
+                    if truncated[e, slot] and agent not in seen:
+                        seen = {**seen, agent: self._seen[e][agent]}
+            self._seen[e], self._infos[e] = seen, infos or {}
+        return rewards, terminated, truncated
 
     def alive(self) -> Array:
+        """Return which agents act next, bool ``[E, N]``; the array changes with the next step."""
         return self._alive
 
     def observe(self, slots: Array, out: Array) -> None:
+        """Write what the agents in some slots see now to ``out``, float32 ``[E, M, ...]``; 0 for absent agents.
+
+        Raises:
+            InvalidSampleError: An agent's observation is missing, of the wrong shape, or not of numbers.
+        """
         for e, seen in enumerate(self._seen):
             for column, slot in enumerate(slots):
-                agent = self.agents[slot]
-                value = seen.get(agent)
-                if value is None:
-                    if self._alive[e, slot]:
-                        raise InvalidSampleError(
-                            f"copy {e}, step {self._steps[e]}: there is no observation for {agent}, which is alive"
-                        )
-                    out[e, column] = 0
-                    continue
-                value = value[OBSERVATION] if isinstance(value, Mapping) else value
-                try:
-                    out[e, column] = value
-                except (ValueError, TypeError) as error:
-                    raise InvalidSampleError(
-                        f"copy {e}, step {self._steps[e]}: observation of {agent} has shape {np.shape(value)}, "
-                        f"its space {out.shape[2:]}"
-                    ) from error
+                present = self._alive[e, slot] or self.agents[slot] in seen
+                out[e, column] = self._part(e, slot, OBSERVATION, out.shape[2:]) if present else 0
 
     def action_mask(self, slots: Array) -> Array | None:
-        if not is_masked_space(self.observation_spaces[self.agents[slots[0]]]):
+        """Return which actions are legal, bool ``[E, M, A]``; None without masks.
+
+        Raises:
+            InvalidSampleError: A living agent's mask is missing or of the wrong shape.
+        """
+        if not self._masked[slots[0]]:
             return None
-        count = int(self.action_spaces[self.agents[slots[0]]].n)  # type: ignore[attr-defined]
+        count = int(self.action_spaces[self.agents[slots[0]]].n)  # type: ignore[attr-defined]  # masked: Discrete
         legal = np.ones((self.num_copies, len(slots), count), bool)
-        for e, seen in enumerate(self._seen):
+        for e in range(self.num_copies):
             for column, slot in enumerate(slots):
-                if self.agents[slot] in seen:
-                    legal[e, column] = np.asarray(seen[self.agents[slot]][ACTION_MASK]) != 0
+                if self._alive[e, slot]:
+                    legal[e, column] = self._part(e, slot, ACTION_MASK, (count,)) != 0
         return legal
 
     def info(self, copy: int) -> dict[str, float]:
+        """Return the numbers of the last info of a copy's first agent."""
         return numbers_of(next(iter(self._infos[copy].values()), {}))
 
-    def get_state(self) -> Any:
+    def get_state(self) -> bytes | None:
+        """Return the environments and what they gave last, pickled; None where they cannot be."""
         parts = (self.envs, self._alive, self._seen, self._infos, self._steps)
+        buffer = io.BytesIO()
         try:
-            return pickle.dumps(parts)
+            _WholePickler(buffer).dump(parts)
         except Exception:  # whatever an environment's own objects raise
             return None
+        return buffer.getvalue()
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: bytes) -> None:
+        """Replace the environments by those of a state."""
         self.close()
         self.envs, self._alive, self._seen, self._infos, self._steps = pickle.loads(state)
 
     def close(self) -> None:
+        """Close the environments."""
         for env in self.envs:
             env.close()
 
-    def _mark_alive(self, copy: int) -> None:
+    def _mark_alive(self, copy: int, ended: set[Agent]) -> None:
         self._alive[copy] = False
         for agent in self.envs[copy].agents:
             if agent not in self._slot:
                 raise InvalidSampleError(
-                    f"copy {copy}, step {self._steps[copy]}: agent {agent} is not among the possible agents"
+                    copy, self._steps[copy], f"agent {agent} is not among the possible agents"
                 )
-            self._alive[copy, self._slot[agent]] = True
+            self._alive[copy, self._slot[agent]] = agent not in ended
+
+    def _part(self, copy: int, slot: int, name: str, shape: tuple[int, ...]) -> Array:
+        """Return an agent's observation or action mask."""
+        agent = self.agents[slot]
+        value = self._seen[copy].get(agent)
+        if self._masked[slot]:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        try:
+            array = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            array = np.asarray(None)
+        if array.shape != shape or array.dtype.kind not in "buif":
+            given = " ".join(reprlib.repr(value).split())
+            what = f"{name} of {name_of(agent)} is {given} of shape {array.shape}, expected numbers of shape {shape}"
+            raise InvalidSampleError(copy, self._steps[copy], what)
+        return array
+
+    def _check_spaces(self, agent: Agent) -> None:
+        space, actions = self.observation_spaces[agent], self.action_spaces[agent]
+        if not isinstance(bare_space(space), gymnasium.spaces.Box):
+            raise ConfigError(
+                f"env: observations of {name_of(agent)} are {space}; a Box is needed, or a Dict of '{OBSERVATION}' "
+                f"(Box) and '{ACTION_MASK}'; wrap the environment (supersuit or gymnasium.wrappers can flatten)"
+            )
+        if isinstance(space, gymnasium.spaces.Dict) and not (
+            isinstance(actions, gymnasium.spaces.Discrete) and space[ACTION_MASK].shape == (actions.n,)
+        ):
+            raise ConfigError(
+                f"env: the '{ACTION_MASK}' of {name_of(agent)} is {space[ACTION_MASK]}, which does not fit its "
+                f"actions, {actions}"
+            )
 
     def _check_alike(self, index: int, env: Any) -> None:
         if tuple(env.possible_agents) != self.agents:
@@ -278,9 +367,38 @@ class EnvCopies(Copies):
             ):
                 if ours != theirs:
                     raise ConfigError(
-                        f"env: the {kind} space of {agent or 'the agent'} is {theirs} in copy {index} and {ours} "
+                        f"env: the {kind} space of {name_of(agent)} is {theirs} in copy {index} and {ours} "
                         "in copy 0; copies must have equal spaces"
                     )
+
+
+class _WholePickler(cloudpickle.Pickler):
+    """Pickles environments as they are, also those that would give their constructor's arguments only (EzPickle).
+
+    Classes of the user's own script go by value, so that another process can load them.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, gymnasium.utils.EzPickle):
+            return object.__new__, (type(obj),), obj.__dict__, None, None, _set_attributes
+        if type(obj).__module__.startswith("pygame"):  # a viewer's canvas and font: made again, not copied
+            if hasattr(obj, "get_size") and hasattr(obj, "blit"):
+                return type(obj), (obj.get_size(),)
+            if type(obj).__name__ == "Font":
+                return _font, ()
+        return super().reducer_override(obj)
+
+
+def _font() -> Any:
+    # The default one: pygame forgets what a font was made of when any environment is closed.
+    import pygame.freetype
+
+    pygame.freetype.init()
+    return pygame.freetype.Font(None, 24)
+
+
+def _set_attributes(obj: Any, attributes: dict[str, Any]) -> None:
+    obj.__dict__.update(attributes)
 
 
 class _OneAgent:
@@ -328,3 +446,15 @@ def _named_agents(env: ParallelEnv | gymnasium.Env) -> Any:
     if isinstance(env, gymnasium.Env):
         return _OneAgent(env)
     raise ConfigError(f"env: expected a PettingZoo ParallelEnv or a Gymnasium Env, got {type(env).__name__}")
+
+
+def name_of(agent: Agent) -> str:
+    """Return how messages call an agent."""
+    return "the agent" if agent is None else str(agent)
+
+
+def bare_space(space: gymnasium.Space) -> gymnasium.Space:
+    """Return the space of observations without the action mask beside them, if there is one."""
+    return (
+        space[OBSERVATION] if isinstance(space, gymnasium.spaces.Dict) and is_masked_space(space) else space
+    )

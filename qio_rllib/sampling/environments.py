@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping
@@ -144,12 +145,13 @@ def make_rllib_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> 
     return _for_rllib(make_env(env_id, env_config))
 
 
-def make_copies(env: Any, env_config: Mapping[str, Any], num_copies: int) -> Copies:
+def make_copies(env: Any, env_config: dict[str, Any], num_copies: int) -> Copies:
     """Build copies of an environment for `BatchedEnvRunner`.
 
     Args:
         env: A name as for `make_env`, one registered with Tune, or a class that takes ``env_config``.
-        env_config: Keyword arguments.
+        env_config: Keyword arguments; a creator of the user's own gets a copy of this very object, for RLlib's
+            ``EnvContext`` says more.
         num_copies: How many.
 
     Raises:
@@ -166,7 +168,7 @@ def make_copies(env: Any, env_config: Mapping[str, Any], num_copies: int) -> Cop
         create = _creator(env)
 
     def build() -> ParallelEnv | gymnasium.Env:
-        made = create(dict(env_config))
+        made = create(copy.copy(env_config))
         return made.env if isinstance(made, ParallelEnvAdapter) else made
 
     return EnvCopies(build, num_copies)

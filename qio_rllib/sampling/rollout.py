@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+import traceback
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -15,14 +17,14 @@ Array = np.ndarray
 class ModuleRollout:
     """What the agents of one module saw, did and got: ``T`` steps of ``E`` copies and ``M`` agents.
 
-    Rows in which an agent did not act (it had ended, or was not there yet) hold zeros and are marked in `acted`.
+    Rows in which an agent did not act (it had ended, or was not there yet) mean nothing; `acted` tells them.
     """
 
     agents: tuple[Hashable, ...]  # M agent ids
     observations: Array  # float32 [T + 1, E, M, ...]; the last row is what follows the last step
     action_mask: Array | None  # bool [T + 1, E, M, A], True = legal
     actions: (
-        Array  # int64 [T, E, M], or float32 [T, E, M, D] as the module gave them (before scaling to bounds)
+        Array  # int64 [T, E, M], or float32 [T, E, M, D] as the module gave them, before scaling to bounds
     )
     dist_inputs: Array  # float32 [T, E, M, K], parameters of the distribution that was sampled
     logp: Array  # float32 [T, E, M], log-probability of the action
@@ -39,17 +41,21 @@ class ModuleRollout:
         return self.rewards.shape[0]
 
     def select(self, copies: slice) -> ModuleRollout:
-        """Return a view of some of the copies."""
-        start, stop, _ = copies.indices(self.rewards.shape[1])
-        kept = (self.final_index[:, 1] >= start) & (self.final_index[:, 1] < stop)
-        parts: dict[str, Any] = {"agents": self.agents}
+        """Return some of the copies, as views where ``copies`` has step 1."""
+        chosen = np.arange(self.rewards.shape[1])[copies]
+        place = np.full(self.rewards.shape[1], -1)
+        place[chosen] = np.arange(len(chosen))
+        kept = place[self.final_index[:, 1]] >= 0
+        steps, old, agents = self.final_index[kept].T
+        parts: dict[str, Any] = {
+            "agents": self.agents,
+            "final_index": np.stack([steps, place[old], agents], axis=1),
+            "final_observations": self.final_observations[kept],
+        }
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("final_index", "final_observations"):
-                parts[field.name] = value[kept]
-            elif field.name != "agents":
+            if field.name not in parts:
+                value = getattr(self, field.name)
                 parts[field.name] = None if value is None else value[:, copies]
-        parts["final_index"] = parts["final_index"] - np.array([0, start, 0])
         return ModuleRollout(**parts)
 
 
@@ -71,7 +77,7 @@ class Rollout:
         return next(iter(self.modules.values())).rewards.shape[1]
 
     def __getitem__(self, copies: slice) -> Rollout:
-        """Return some of the copies, as views."""
+        """Return some of the copies, as views where the slice has step 1."""
         return Rollout({module_id: part.select(copies) for module_id, part in self.modules.items()})
 
     def slice(self, copies: slice, len_lookback_buffer: int | None = None) -> Rollout:
@@ -109,3 +115,41 @@ def _concatenated(parts: list[ModuleRollout]) -> ModuleRollout:
         [part.final_index + np.array([0, offset, 0]) for part, offset in zip(parts, offsets, strict=True)]
     )
     return ModuleRollout(**joined)
+
+
+class SamplingFailure:
+    """An error in a remote runner, on its way to the driver in the place of a `Rollout`.
+
+    Raised in the runner, RLlib would take it for a lost process, start it again and hide the reason.
+
+    Args:
+        error: What went wrong.
+        runner: Index of the runner.
+    """
+
+    def __init__(self, error: Exception, runner: int) -> None:
+        self.where = f"in env runner {runner}:\n{''.join(traceback.format_exception(error))}"
+        self.error = error
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # whatever an error of somebody's own makes pickle raise
+            self.error = RuntimeError(f"{type(error).__name__}: {error}")
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, copies: slice) -> SamplingFailure:
+        return self
+
+    def env_steps(self) -> int:
+        """Environment steps: none."""
+        return 0
+
+    def agent_steps(self) -> int:
+        """Steps that agents acted in: none."""
+        return 0
+
+    def throw(self) -> NoReturn:
+        """Raise the error, with the place where it happened as a note."""
+        self.error.add_note(self.where)
+        raise self.error

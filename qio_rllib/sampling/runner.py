@@ -6,21 +6,30 @@ import collections
 import contextlib
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
 import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
+    EPISODE_AGENT_RETURN_MEAN,
+    EPISODE_LEN_MAX,
+    EPISODE_LEN_MEAN,
+    EPISODE_LEN_MIN,
+    EPISODE_MODULE_RETURN_MEAN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
     NUM_AGENT_STEPS_SAMPLED,
     NUM_AGENT_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_SAMPLED,
@@ -33,17 +42,18 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
-from qio_rllib.models.amplified import ACTION_MASK, OBSERVATION, is_masked_space
+from qio_rllib.models.amplified import ACTION_MASK, OBSERVATION, AmplifiedPolicy, is_masked_space
 from qio_rllib.models.distributions import Sampler
 from qio_rllib.models.policy import ActionSpec
-from qio_rllib.sampling.copies import Copies, InvalidSampleError
+from qio_rllib.sampling.copies import Copies, InvalidSampleError, bare_space, name_of
 from qio_rllib.sampling.environments import make_copies
-from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout
-
-METRICS_WINDOW = 100
-"""Finished episodes over which training metrics are averaged, so that no iteration lacks them."""
+from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout, SamplingFailure
 
 _SAMPLING = "sampling"
+_Key = str | tuple[str, ...]
+_CALLBACKS = (
+    "on_environment_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -80,14 +90,15 @@ class _Group:
         space = copies.observation_spaces[self.agents[0]]
         self.action_space = copies.action_spaces[self.agents[0]]
         self.masked = is_masked_space(space)
-        bare = space[OBSERVATION] if self.masked else space  # type: ignore[index]
-        assert bare.shape is not None
+        shape = bare_space(space).shape
+        assert shape is not None
         self.row_shape = (copies.num_copies, len(slots))
-        self.shape = bare.shape
+        self.shape = shape
         self.action = ActionSpec.of(self.action_space, config.normalize_actions)
         self.last = np.zeros((*self.row_shape, *self.shape), np.float32)
         self.last_mask: Array | None = None
         self.sampler: Sampler | None = None
+        self.forward: Any = None  # what `_forward_pass` gives
 
     def begin(self, steps: int) -> None:
         """Make room for so many steps; they start from what was seen last."""
@@ -95,10 +106,10 @@ class _Group:
         self.observations = np.empty((steps + 1, *self.row_shape, *self.shape), np.float32)
         self.observations[0] = self.last
         self.masks: list[Array | None] = [self.last_mask]
-        discrete = self.action.count is not None
-        self.actions = (
-            np.empty(rows, np.int64) if discrete else np.empty((*rows, len(self.action.low)), np.float32)
-        )
+        if self.action.count is not None:
+            self.actions = np.empty(rows, np.int64)
+        else:
+            self.actions = np.empty((*rows, len(self.action.low)), np.float32)
         self.dist_inputs: Array | None = None
         self.logp = np.empty(rows, np.float32)
         self.rewards = np.empty(rows, np.float32)
@@ -135,17 +146,22 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     parallel or Gymnasium environment, so many objects. Each step has one forward pass per module over all copies and
     agents. `sample` gives one `Rollout`; the Learner must take those (`RolloutLearner`).
 
-    Metrics carry RLlib's names. Means over episodes run over the last `METRICS_WINDOW` finished ones, shared among
-    the runners, so that each iteration after the first finished episode has them. Callbacks: ``on_environment_created``,
-    ``on_episode_start``, ``on_episode_step``, ``on_episode_end`` (with an `EpisodeRecord` for an episode) and
-    ``on_sample_end`` (with ``[Rollout]``).
+    Metrics carry RLlib's names. Means over episodes, and over what the last infos hold, run over the last
+    ``metrics_num_episodes_for_smoothing`` finished episodes that had the number, shared among the runners, so that
+    each iteration after the first such episode has them; several runners' means are averaged.
+
+    Callbacks: ``on_environment_created``, ``on_episode_start``, ``on_episode_step``, ``on_episode_end`` (with an
+    `EpisodeRecord` for an episode and `Copies` for an environment) and ``on_sample_end`` (with a list of `Rollout`).
 
     State (`get_state`): environments, random numbers, what was seen last, running and finished episodes; a runner
-    that is restored goes on exactly, where the environments can be pickled.
+    that is restored goes on exactly, where the environments can be pickled, and with new episodes elsewhere.
+    Another runner than the one that the state is of, by ``worker_index``, takes the weights only.
+
+    An error in an environment reaches the caller, and the next `sample` starts anew.
 
     Raises:
-        ConfigError: A recurrent module, connectors of the user's own, agents that no module acts for or of different
-            spaces in one module, or an environment that cannot be held in arrays.
+        ConfigError: A recurrent module, connectors of the user's own, ``batch_mode="complete_episodes"``, agents that
+            no module acts for or of different spaces in one module, or an environment that cannot be held in arrays.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
@@ -157,14 +173,15 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     f"env_runners: {key.strip('_')} is not used by BatchedEnvRunner; take env_runner_cls=None for "
                     "RLlib's own runner, or wrap the environment"
                 )
-        self._callbacks = [
-            cls()
-            for cls in (
-                self.config.callbacks_class
-                if isinstance(self.config.callbacks_class, list | tuple)
-                else [self.config.callbacks_class]
+        # RLlib sets complete_episodes for evaluation, where it asks for so many episodes itself.
+        if self.config.batch_mode != "truncate_episodes" and not self.config.in_evaluation:
+            raise ConfigError(
+                f"env_runners: batch_mode={self.config.batch_mode!r} is not for BatchedEnvRunner, whose rollouts have "
+                "equal lengths; an episode that a rollout cuts goes on in the next one"
             )
-        ]
+        classes = self.config.callbacks_class
+        self._callbacks = [cls() for cls in (classes if isinstance(classes, list | tuple) else [classes])]
+        self._heard = {name for name in _CALLBACKS if self._somebody_hears(name)}
         self._remote = bool(self.worker_index)
         if self._remote:
             torch.set_num_threads(1)
@@ -172,8 +189,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.num_envs = 0
         self._groups: list[_Group] = []
         self._weights_seq_no = 0
-        window = math.ceil(METRICS_WINDOW / max(1, self.config.num_env_runners))
-        self._finished: collections.deque[dict[str, float]] = collections.deque(maxlen=window)
+        smoothing = self.config.metrics_num_episodes_for_smoothing
+        self._window = math.ceil(smoothing / max(1, self.config.num_env_runners))
+        self._finished: dict[_Key, collections.deque[float]] = {}
         if self._remote or self.config.num_env_runners == 0 or self.config.create_env_on_local_worker:
             self.make_env()
         self.module: MultiRLModule | None = None
@@ -186,22 +204,39 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self.copies is not None:
             self.copies.close()
         self.num_envs = self.config.num_envs_per_env_runner
-        self.copies = make_copies(self.config.env, self.config.env_config or {}, self.num_envs)
+        context = EnvContext(
+            self.config.env_config or {},
+            worker_index=self.worker_index or 0,
+            num_workers=self.config.num_env_runners,
+        )
+        self.copies = make_copies(self.config.env, context, self.num_envs)
         self.env = self.copies
         self._groups = [
             _Group(module_id, np.array(slots), self.copies, self.config)
             for module_id, slots in self._modules_by_slots().items()
         ]
-        entropy = np.random.SeedSequence(self._seed) if self._seed is not None else np.random.SeedSequence()
-        self._seeds = entropy.generate_state(self.num_envs, np.uint64)
-        self._rng = np.random.Generator(np.random.Philox(entropy.spawn(1)[0]))
+        self._rng = self._generator(0)
         self._started = False
         self._returns = np.zeros((self.num_envs, len(self.copies.agents)))
         self._lengths = np.zeros(self.num_envs, np.int64)
-        self._call("on_environment_created", env=self.copies, env_context=self.config.env_config)
+        self._call("on_environment_created", env=self.copies, env_context=context)
+
+    def _generator(self, steps: int) -> np.random.Generator:
+        """Return the random numbers of this runner after so many environment steps of all."""
+        seed = self.config.seed
+        # Not RLlib's seed + worker_index: runner 1 of seed 0 would play as runner 0 of seed 1 does.
+        runner = (self.worker_index or 0, int(self.config.in_evaluation))
+        entropy = None if seed is None else (seed, *runner, int(steps))
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
 
     def _modules_by_slots(self) -> dict[str, list[int]]:
         assert self.copies is not None
+        if not self.config.is_multi_agent and self.copies.agents != (None,):
+            names = ", ".join(map(str, self.copies.agents))
+            raise ConfigError(
+                f"multi_agent: {self.config.env} has the agents {names}; say who acts for them: "
+                "config.multi_agent(policies=..., policy_mapping_fn=...)"
+            )
         found: dict[str, list[int]] = {}
         for slot, agent in enumerate(self.copies.agents):
             module_id = DEFAULT_MODULE_ID
@@ -245,16 +280,19 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             module.eval()
         for group in self._groups:
             group.sampler = Sampler(self.module[group.module_id], group.action_space)
+            group.forward = _forward_pass(self.module[group.module_id])
 
     def get_spaces(self) -> dict[str, Any]:
         """Return (observation space, action space) by module id, and those of the environment."""
         if self.copies is None:
             return self.spaces
         seen, acts = self.copies.observation_spaces, self.copies.action_spaces
+        whole: tuple[gymnasium.Space, gymnasium.Space] = (
+            seen[self.copies.agents[0]],
+            acts[self.copies.agents[0]],
+        )
         if self.config.is_multi_agent:
             whole = (gymnasium.spaces.Dict(_by_name(seen)), gymnasium.spaces.Dict(_by_name(acts)))
-        else:
-            whole = (seen[None], acts[None])
         return {
             INPUT_ENV_SPACES: whole,
             INPUT_ENV_SINGLE_SPACES: whole,
@@ -276,24 +314,49 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         explore: bool | None = None,
         random_actions: bool = False,
         force_reset: bool = False,
-    ) -> list[Rollout]:
-        """Play on, and return one `Rollout`.
+    ) -> list[Rollout] | list[SamplingFailure]:
+        """Play on, and return what happened.
 
         Args:
             num_timesteps: Environment steps at least, over all copies; by default the rollout fragment length of
                 each copy.
-            num_episodes: Start anew and play until so many episodes have ended, instead.
+            num_episodes: Start anew and play until so many episodes have ended, instead; several `Rollout`s.
             explore: Sample actions (True) or take the most probable ones (False); by default as configured.
-            random_actions: Act uniformly at random instead.
+            random_actions: Act uniformly among the legal actions instead; in Box spaces, standard normal.
             force_reset: Start anew.
 
+        A remote runner that trains returns a `SamplingFailure` for an error, which the Learner raises in the driver.
+
         Raises:
-            InvalidSampleError: A reward or an observation is not finite or of the wrong shape.
+            InvalidSampleError: A reward or an observation is not finite or of the wrong shape, or an agent has no
+                legal action.
+            ValueError: Both numbers are given, or one below 1.
         """
+        try:
+            return self._sample(num_timesteps, num_episodes, explore, random_actions, force_reset)
+        except Exception as error:
+            if not self._remote or self.config.in_evaluation:
+                raise
+            # Sampling ends when there are enough steps.
+            self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, self.config.total_train_batch_size, reduce="sum")
+            return [SamplingFailure(error, self.worker_index or 0)]
+
+    def _sample(
+        self,
+        num_timesteps: int | None,
+        num_episodes: int | None,
+        explore: bool | None,
+        random_actions: bool,
+        force_reset: bool,
+    ) -> list[Rollout]:
         if self.copies is None:
             raise ValueError("this runner has no environment (create_local_env_runner)")
         if num_timesteps is not None and num_episodes is not None:
             raise ValueError("num_timesteps and num_episodes: give one of them")
+        if (num_timesteps is not None and num_timesteps < 1) or (
+            num_episodes is not None and num_episodes < 1
+        ):
+            raise ValueError("num_timesteps and num_episodes: expected at least 1")
         explore = self.config.explore if explore is None else explore
         if num_episodes is not None:
             steps = 64  # at a time
@@ -303,17 +366,21 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             steps = self.config.get_rollout_fragment_length(self.worker_index or 0)
         with one_thread(), torch.inference_mode():
             if not self._started:
-                self._restart(seeds=self._seeds)
-                self._started = True
+                seeds = self._rng.integers(2**64, size=self.num_envs, dtype=np.uint64)
+                self._restart(seeds=seeds)
             elif force_reset or num_episodes is not None:
                 self._restart()
-            rollouts, ended = [], 0
+            self._started = False  # after an error there is nothing to go on from
+            rollouts: list[Rollout] = []
+            ended = 0
             while True:
-                part, more = self._play(steps, explore, random_actions, num_episodes and num_episodes - ended)
+                left = None if num_episodes is None else num_episodes - ended
+                part, more = self._play(steps, explore, random_actions, left)
                 rollouts.append(part)
                 ended += more
                 if num_episodes is None or ended >= num_episodes:
                     break
+            self._started = True
         self._log_steps(rollouts, ended)
         self._call("on_sample_end", samples=rollouts)
         return rollouts
@@ -321,13 +388,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def _play(
         self, steps: int, explore: bool, random_actions: bool, episodes_left: int | None
     ) -> tuple[Rollout, int]:
-        """Play ``steps`` steps, or fewer if so many episodes have ended; return them and the number that ended."""
+        """Play ``steps`` steps, or fewer once so many episodes have ended; return them and the number that ended."""
         copies = self.copies
         assert copies is not None
         for group in self._groups:
             group.begin(steps)
-        each_step = self._overridden("on_episode_step")
-        ended_episodes, t = 0, 0
+        ended, t = 0, 0
         while t < steps:
             alive = copies.alive()
             moves = []
@@ -342,39 +408,34 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 group.truncated[t] = truncated[:, columns]
             self._returns += rewards
             self._lengths += 1
+            if not _all_finite(rewards):
+                e, slot = (int(index) for index in np.argwhere(~np.isfinite(rewards))[0])
+                self._refuse(e, f"reward of {name_of(copies.agents[slot])} is {rewards[e, slot]}")
             if truncated.any():
                 self._keep_final(t)
-            if each_step:
+            if "on_episode_step" in self._heard:
                 for e in range(self.num_envs):
-                    self._call("on_episode_step", episode=self._record(e), env_index=e)
-            over = ~copies.alive().any(axis=1)
+                    self._call_episode("on_episode_step", self._record(e))
+            over = ~np.logical_or.reduce(copies.alive(), axis=1)
             if over.any():
-                for e in np.flatnonzero(over):
-                    self._end_episode(int(e))
-                ended_episodes += int(over.sum())
+                for e in np.flatnonzero(over).tolist():
+                    self._end_episode(e)
+                ended += int(over.sum())
                 self._restart(mask=over)
             t += 1
             for group in self._groups:
                 self._observe(group, t)
-            if episodes_left and ended_episodes >= episodes_left:
+            if episodes_left is not None and ended >= episodes_left:
                 break
-        rollout = Rollout({group.module_id: group.finish(t) for group in self._groups})
-        self._check_rewards(rollout)
-        return rollout, ended_episodes
+        return Rollout({group.module_id: group.finish(t) for group in self._groups}), ended
 
     def _act(self, group: _Group, t: int, explore: bool, random_actions: bool) -> Array:
         """Choose and write the actions of a group; return them as the environment takes them."""
         assert self.module is not None
-        module = self.module[group.module_id]
-        rows = (-1, *group.shape)
-        seen: Any = torch.from_numpy(group.observations[t].reshape(rows))
+        seen = torch.from_numpy(group.observations[t].reshape(-1, *group.shape))
         mask = group.masks[t]
-        if group.masked:
-            assert mask is not None
-            seen = {OBSERVATION: seen, ACTION_MASK: torch.from_numpy(mask.reshape(-1, mask.shape[-1]))}
-        batch = {Columns.OBS: seen}
-        output = module._forward_exploration(batch) if explore else module._forward_inference(batch)
-        inputs = output[Columns.ACTION_DIST_INPUTS].numpy()
+        legal = None if mask is None else torch.from_numpy(mask.reshape(-1, mask.shape[-1]))
+        inputs = group.forward(seen, legal, explore).numpy()
         sampler = group.sampler
         assert sampler is not None
         if random_actions:
@@ -391,15 +452,25 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         assert self.copies is not None
         out = group.observations[t]
         self.copies.observe(group.slots, out)
-        if (
-            not math.isfinite(out.sum()) and not np.isfinite(out).all()
-        ):  # a finite sum of infinities there is not
-            e, m, *_ = (int(index) for index in np.argwhere(~np.isfinite(out))[0])
-            value = out[e, m][~np.isfinite(out[e, m])][0]
-            raise InvalidSampleError(
-                f"copy {e}, step {self._lengths[e]}: observation of {group.agents[m]} holds {value}"
-            )
-        group.masks.append(self.copies.action_mask(group.slots) if group.masked else None)
+        self._check_seen(group, out)
+        if group.masked:
+            legal = self.copies.action_mask(group.slots)
+            assert legal is not None
+            if not legal.any(axis=-1).all():
+                e, m = (int(index) for index in np.argwhere(~legal.any(axis=-1))[0])
+                self._refuse(e, f"action mask of {name_of(group.agents[m])} is {legal[e, m].astype(int)}")
+            group.masks.append(legal)
+        else:
+            group.masks.append(None)
+
+    def _check_seen(self, group: _Group, seen: Array) -> None:
+        if not _all_finite(seen):
+            e, m, *place = (int(index) for index in np.argwhere(~np.isfinite(seen))[0])
+            value = seen[(e, m, *place)]
+            self._refuse(e, f"observation of {name_of(group.agents[m])} is {value} at {place}")
+
+    def _refuse(self, copy: int, what: str) -> NoReturn:
+        raise InvalidSampleError(copy, int(self._lengths[copy]), what)
 
     def _keep_final(self, t: int) -> None:
         """Keep what truncated agents see: their value continues the return."""
@@ -409,6 +480,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if len(rows):
                 seen = np.empty((*group.row_shape, *group.shape), np.float32)
                 self.copies.observe(group.slots, seen)
+                self._check_seen(group, seen)
                 group.final_index.append(np.insert(rows, 0, t, axis=1))
                 group.final_observations.append(seen[rows[:, 0], rows[:, 1]])
 
@@ -418,23 +490,15 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         rows = slice(None) if mask is None else mask
         self._returns[rows] = 0
         self._lengths[rows] = 0
-        if self._overridden("on_episode_start"):
-            for e in range(self.num_envs) if mask is None else np.flatnonzero(mask):
-                self._call("on_episode_start", episode=self._record(int(e)), env_index=int(e))
+        if "on_episode_start" in self._heard:
+            for e in np.flatnonzero(np.ones(self.num_envs, bool) if mask is None else mask).tolist():
+                self._call_episode("on_episode_start", self._record(e))
         if mask is None:
             for group in self._groups:
                 group.begin(0)
                 group.masks = []
                 self._observe(group, 0)
                 group.last, group.last_mask = group.observations[0].copy(), group.masks[0]
-
-    def _check_rewards(self, rollout: Rollout) -> None:
-        for part in rollout.modules.values():
-            if not np.isfinite(part.rewards).all():
-                t, e, m = (int(index) for index in np.argwhere(~np.isfinite(part.rewards))[0])
-                raise InvalidSampleError(
-                    f"copy {e}, step {t} of this rollout: reward of {part.agents[m]} is {part.rewards[t, e, m]}"
-                )
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
@@ -447,19 +511,23 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         assert self.copies is not None
         record = self._record(copy)
         record.info = self.copies.info(copy)
-        scores = {"episode_return": record.get_return(), "episode_len": float(record.length)}
+        scores: dict[_Key, float] = {
+            key: float(value)
+            for key, value in record.info.items()
+            if not (key.startswith("steps_to_") and value < 0)  # -1 means «not reached»
+        }
+        scores[EPISODE_RETURN_MEAN] = record.get_return()
+        scores[EPISODE_LEN_MEAN] = float(record.length)
         if self.config.is_multi_agent:
             for agent, value in record.agent_returns.items():
-                scores[f"agent_episode_returns_mean/{agent}"] = value
+                scores[EPISODE_AGENT_RETURN_MEAN, str(agent)] = value
             for group in self._groups:
-                scores[f"module_episode_returns_mean/{group.module_id}"] = math.fsum(
+                scores[EPISODE_MODULE_RETURN_MEAN, group.module_id] = math.fsum(
                     record.agent_returns[agent] for agent in group.agents
                 )
-        for key, value in record.info.items():
-            if not (key.startswith("steps_to_") and value < 0):  # -1 means «not reached»
-                scores[f"info/{key}"] = float(value)
-        self._finished.append(scores)
-        self._call("on_episode_end", episode=record, env_index=copy)
+        for name, value in scores.items():
+            self._finished.setdefault(name, collections.deque(maxlen=self._window)).append(value)
+        self._call_episode("on_episode_end", record)
 
     def _log_steps(self, rollouts: list[Rollout], ended: int) -> None:
         env_steps = sum(rollout.env_steps() for rollout in rollouts)
@@ -467,62 +535,52 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         log = self.metrics.log_value
         log(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
         log(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
-        if ended:
-            log(NUM_EPISODES, ended, reduce="sum")
-            log(NUM_EPISODES_LIFETIME, ended, reduce="lifetime_sum")
+        log(NUM_EPISODES, ended, reduce="sum")
+        log(NUM_EPISODES_LIFETIME, ended, reduce="lifetime_sum")
         for group in self._groups:
             parts = [rollout.modules[group.module_id] for rollout in rollouts]
-            counts = sum(part.acted.sum(axis=(0, 1)) for part in parts).tolist()  # type: ignore[union-attr]
+            counts = np.sum([part.acted.sum(axis=(0, 1)) for part in parts], axis=0).tolist()
             log((NUM_MODULE_STEPS_SAMPLED, group.module_id), sum(counts), reduce="sum")
             log((NUM_MODULE_STEPS_SAMPLED_LIFETIME, group.module_id), sum(counts), reduce="lifetime_sum")
             for agent, count in zip(group.agents, counts, strict=True):
-                log((NUM_AGENT_STEPS_SAMPLED, str(agent)), count, reduce="sum")
-                log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, str(agent)), count, reduce="lifetime_sum")
+                name = DEFAULT_AGENT_ID if agent is None else str(agent)
+                log((NUM_AGENT_STEPS_SAMPLED, name), count, reduce="sum")
+                log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, name), count, reduce="lifetime_sum")
 
     def get_metrics(self) -> dict[str, Any]:
         """Return the metrics since the last call, and the means over the window of finished episodes."""
-        window = max(1, self.config.num_env_runners)  # one value per runner: the mean is over runners
-        names = dict.fromkeys(key for scores in self._finished for key in scores)
-        for name in names:
-            values = [scores[name] for scores in self._finished if name in scores]
-            mean = math.fsum(values) / len(values)
-            if name in ("episode_return", "episode_len"):
-                self.metrics.log_value(f"{name}_mean", mean, window=window)
-                self.metrics.log_value(f"{name}_min", min(values), reduce="min", window=window)
-                self.metrics.log_value(f"{name}_max", max(values), reduce="max", window=window)
-            elif name.startswith("info/"):
-                self.metrics.log_value(name.removeprefix("info/"), mean, window=window)
-            else:
-                self.metrics.log_value(tuple(name.split("/", 1)), mean, window=window)
+        log = self.metrics.log_value
+        for key, values in self._finished.items():
+            log(key, math.fsum(values) / len(values), window=1)
+        for mean, low, high in (
+            (EPISODE_RETURN_MEAN, EPISODE_RETURN_MIN, EPISODE_RETURN_MAX),
+            (EPISODE_LEN_MEAN, EPISODE_LEN_MIN, EPISODE_LEN_MAX),
+        ):
+            if mean in self._finished:
+                log(low, min(self._finished[mean]), reduce="min", window=1)
+                log(high, max(self._finished[mean]), reduce="max", window=1)
         return self.metrics.reduce()
 
-    def _overridden(self, name: str) -> bool:
-        """Whether anybody listens to a callback."""
+    def _somebody_hears(self, callback: str) -> bool:
         own = any(
-            getattr(type(callback), name) is not getattr(RLlibCallback, name) for callback in self._callbacks
+            getattr(type(listener), callback) is not getattr(RLlibCallback, callback)
+            for listener in self._callbacks
         )
-        return own or bool(getattr(self.config, f"callbacks_{name}", None))
+        return own or bool(getattr(self.config, f"callbacks_{callback}", None))
 
-    def _call(self, name: str, **kwargs: Any) -> None:
-        if self._overridden(name):
+    def _call(self, callback: str, **arguments: Any) -> None:
+        if callback in self._heard:
             make_callback(
-                name,
+                callback,
                 callbacks_objects=self._callbacks,
-                callbacks_functions=getattr(self.config, f"callbacks_{name}", None),
-                kwargs={
-                    "env_runner": self,
-                    "metrics_logger": self.metrics,
-                    **(
-                        {}
-                        if name in ("on_sample_end", "on_environment_created")
-                        else self._episode_arguments()
-                    ),
-                    **kwargs,
-                },
+                callbacks_functions=getattr(self.config, f"callbacks_{callback}", None),
+                kwargs={"env_runner": self, "metrics_logger": self.metrics, **arguments},
             )
 
-    def _episode_arguments(self) -> dict[str, Any]:
-        return {"env": self.copies, "rl_module": self.module}
+    def _call_episode(self, callback: str, episode: EpisodeRecord) -> None:
+        self._call(
+            callback, episode=episode, env=self.copies, rl_module=self.module, env_index=episode.env_index
+        )
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -545,12 +603,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             state[WEIGHTS_SEQ_NO] = self._weights_seq_no
         if self._check_component(_SAMPLING, components, not_components) and self.copies is not None:
             state[_SAMPLING] = {
+                "worker_index": self.worker_index or 0,
                 "started": self._started,
                 "copies": self.copies.get_state(),
                 "rng": self._rng.bit_generator.state,
                 "returns": self._returns.copy(),
                 "lengths": self._lengths.copy(),
-                "finished": list(self._finished),
+                "finished": {key: list(values) for key, values in self._finished.items()},
                 "last": {group.module_id: (group.last, group.last_mask) for group in self._groups},
             }
         return state
@@ -569,13 +628,23 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 self._weights_seq_no = number
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+            if self.copies is not None and not self._started:
+                # A remote runner of a restored run shall not play its first episodes again.
+                self._rng = self._generator(self.num_env_steps_sampled_lifetime)
         sampling = state.get(_SAMPLING)
-        if sampling is not None and self.copies is not None:
-            self._finished.clear()
-            self._finished.extend(sampling["finished"])
+        # RLlib hands the local runner's state to those that it has restarted: each keeps its own random numbers.
+        if (
+            sampling is not None
+            and self.copies is not None
+            and sampling["worker_index"] == (self.worker_index or 0)
+        ):
+            self._finished = {
+                key: collections.deque(values, maxlen=self._window)
+                for key, values in sampling["finished"].items()
+            }
             self._rng.bit_generator.state = sampling["rng"]
-            # An environment that cannot be pickled begins new episodes.
-            self._started = sampling["started"] and sampling["copies"] is not None
+            same = len(sampling["lengths"]) == self.num_envs
+            self._started = sampling["started"] and same and sampling["copies"] is not None
             if self._started:
                 self.copies.set_state(sampling["copies"])
                 self._returns[:], self._lengths[:] = sampling["returns"], sampling["lengths"]
@@ -596,6 +665,21 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self.copies.close()
 
 
+def _forward_pass(module: Any) -> Callable[[torch.Tensor, torch.Tensor | None, bool], torch.Tensor]:
+    """Return what maps observations, legal actions and whether to explore to distribution inputs."""
+    if isinstance(module, AmplifiedPolicy):
+        act = module.acting()
+        if act is not None:
+            return lambda seen, legal, explore: act(seen, legal)
+
+    def forward(seen: Any, legal: torch.Tensor | None, explore: bool) -> torch.Tensor:
+        batch = {Columns.OBS: seen if legal is None else {OBSERVATION: seen, ACTION_MASK: legal}}
+        output = module._forward_exploration(batch) if explore else module._forward_inference(batch)
+        return output[Columns.ACTION_DIST_INPUTS]
+
+    return forward
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch compute on this thread: a forward pass over a few rows is slower on several."""
@@ -605,6 +689,11 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _all_finite(values: Array) -> bool:
+    """Whether all are finite; their sum, which is cheaper, is only finite if they are."""
+    return math.isfinite(values.sum()) or bool(np.isfinite(values).all())
 
 
 def _by_name(spaces: Mapping[Any, gymnasium.Space]) -> dict[str, gymnasium.Space]:

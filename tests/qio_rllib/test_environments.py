@@ -167,4 +167,10 @@ def test_without_our_settings_it_is_stock_ppo():
     config, stock = PPOConfig(), StockPPOConfig()
     ours = config.to_dict()
     differing = {key for key, value in stock.to_dict().items() if repr(ours.get(key)) != repr(value)}
-    assert differing == {"callbacks", "custom_eval_function", "_rl_module_spec", "_learner_class"}
+    assert differing == {
+        "callbacks",
+        "custom_eval_function",
+        "env_runner_cls",
+        "_rl_module_spec",
+        "_learner_class",
+    }

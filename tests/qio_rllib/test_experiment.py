@@ -101,10 +101,6 @@ def test_the_projects_own_settings_reach_the_config():
     assert config.model_config["fcnet_hiddens"] == [8]
 
 
-def test_a_broken_environment_is_not_started_again_unless_asked():
-    assert not cartpole().algorithm_config().restart_failed_env_runners
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -1,0 +1,390 @@
+"""How fast an experiment trains: this package's path beside RLlib's own, iteration by iteration in one process.
+
+```python
+from qio_rllib.benchmark import benchmark
+from qio_rllib.experiment import load_experiment
+
+benchmark(load_experiment("tune_configs/forest_uav_ppo.yaml"), seconds=60).rows      # what `rllib bench` does
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import logging
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+)
+
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms.annealed import AnnealedEntropy
+from qio_rllib.algorithms.rollout_learner import learner_threads
+from qio_rllib.artifacts.run_directory import cpu_model
+from qio_rllib.experiment import Experiment, quiet_ray, resources
+from qio_rllib.sampling.environments import describe_env
+from qio_rllib.sampling.runner import one_thread
+
+DEFAULT_SECONDS = 60.0
+"""How long is measured where nobody says."""
+
+OURS, STOCK = "this package", "RLlib"
+
+
+class StockPPOLearner(AnnealedEntropy, PPOTorchLearner):
+    """RLlib's PPO Learner, optimiser and pipeline, with the same entropy coefficient as this package's."""
+
+
+STOCK_LEARNERS: dict[str, type] = {"PPO": StockPPOLearner}
+"""RLlib's own Learner, by the name of each algorithm that RLlib has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One iteration of one contestant.
+
+    Attributes:
+        seconds: Wall time.
+        sample_s: Seconds of it that went into sampling.
+        learn_s: Seconds of it that went into the update; what remains are weights on their way and metrics.
+        env_steps: Environment steps.
+        agent_steps: Actions of agents in them.
+        gradient_steps: Steps of the optimisers.
+        team_return: Mean return of the last episodes, as the algorithm reports it; nan before the first.
+    """
+
+    seconds: float
+    sample_s: float
+    learn_s: float
+    env_steps: int
+    agent_steps: int
+    gradient_steps: int
+    team_return: float = math.nan
+
+
+class Contestant(Protocol):
+    """Somebody who takes turns."""
+
+    def turn(self) -> Turn:
+        """Train for one iteration."""
+
+
+class TimedAlgorithm:
+    """An RLlib algorithm that takes turns.
+
+    Args:
+        config: Of the algorithm; Ray is running. Evaluation is left out.
+    """
+
+    def __init__(self, config: AlgorithmConfig) -> None:
+        config = config.copy(copy_frozen=False)
+        config.evaluation(evaluation_interval=None)
+        self.algorithm = config.build_algo()
+        self._spent = dict.fromkeys((ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TIMER), 0.0)
+        self._counts = (0, 0, 0)
+        self._time_blocks()
+
+    def turn(self) -> Turn:
+        """Train for one iteration."""
+        for name in self._spent:
+            self._spent[name] = 0.0
+        start = time.perf_counter()
+        result = self.algorithm.train()
+        seconds = time.perf_counter() - start
+        sampled = result[ENV_RUNNER_RESULTS]
+        counts = (
+            int(sampled[NUM_ENV_STEPS_SAMPLED_LIFETIME]),
+            int(sum(sampled[NUM_MODULE_STEPS_SAMPLED_LIFETIME].values())),
+            self._gradient_steps(),
+        )
+        env_steps, agent_steps, gradient_steps = (
+            now - before for now, before in zip(counts, self._counts, strict=True)
+        )
+        self._counts = counts
+        return Turn(
+            seconds=seconds,
+            sample_s=self._spent[ENV_RUNNER_SAMPLING_TIMER],
+            learn_s=self._spent[LEARNER_UPDATE_TIMER],
+            env_steps=env_steps,
+            agent_steps=agent_steps,
+            gradient_steps=gradient_steps,
+            team_return=float(sampled.get("team_return", sampled.get("episode_return_mean", math.nan))),
+        )
+
+    def runner_memory(self) -> list[float]:
+        """Return the resident memory of each remote runner, MiB."""
+        return self.algorithm.env_runner_group.foreach_env_runner(
+            lambda _: resident_memory(), local_env_runner=False
+        )
+
+    def stop(self) -> None:
+        """Stop the algorithm and its runners."""
+        self.algorithm.stop()
+
+    def _time_blocks(self) -> None:
+        """Measure the blocks that RLlib times itself, because it tells moving averages only."""
+        log_time = self.algorithm.metrics.log_time
+
+        @contextlib.contextmanager
+        def measured(key: Any, *args: Any, **kwargs: Any) -> Iterator[None]:
+            start = time.perf_counter()
+            with log_time(key, *args, **kwargs):
+                yield
+            name = key[-1]
+            if name in self._spent:
+                self._spent[name] += time.perf_counter() - start
+
+        self.algorithm.metrics.log_time = measured
+
+    def _gradient_steps(self) -> int:
+        """Return how many steps the optimisers have taken (each Learner takes as many)."""
+        return next(iter(self.algorithm.learner_group.foreach_learner(_optimizer_steps))).get()
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What was measured.
+
+    Attributes:
+        experiment: What was trained.
+        settings: What the paths have in common, in words.
+        notes: What a reader has to know beside the numbers.
+        rows: One for each path, as they go into a CSV file; RLlib's comes first where there is one.
+    """
+
+    experiment: Experiment
+    settings: str
+    notes: tuple[str, ...]
+    rows: list[dict[str, Any]]
+
+
+def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float | None = None) -> Benchmark:
+    """Train an experiment on RLlib's own runner and Learner and on this package's, and compare the speed.
+
+    Both take turns in this process, iteration by iteration, after one iteration each that does not count. Module,
+    settings, batch, epochs and minibatch size are the same; so is the entropy coefficient. RLlib's path gets one torch
+    thread here, for sampling and for learning: with torch's default it is several times slower.
+
+    Args:
+        experiment: What to train.
+        rounds: Turns of each, at most.
+        seconds: Measuring ends with the round in which so many seconds are over. By default `DEFAULT_SECONDS`, or, with
+            ``rounds``, never.
+
+    Raises:
+        ConfigError: ``rounds`` or ``seconds`` are not above 0, the experiment cannot be used, or the Ray that is
+            running is too small for both at once.
+    """
+    _check_limits(rounds, seconds)
+    experiment = experiment.with_seed()
+    config = experiment.validate()
+    configs = {OURS: config}
+    learner = STOCK_LEARNERS.get(experiment.algorithm)
+    if learner is not None:
+        configs = {STOCK: stock_config(config, learner), **configs}
+    with quiet_ray(), ray_for(*configs.values()), one_thread(), contextlib.ExitStack() as running:
+        contestants = {name: TimedAlgorithm(each) for name, each in configs.items()}
+        for contestant in contestants.values():
+            running.callback(contestant.stop)
+        turns = take_turns(contestants, rounds, seconds)
+        memory = resident_memory()
+        runner_memory = {name: contestant.runner_memory() for name, contestant in contestants.items()}
+        with learner_threads(config.num_cpus_per_learner):
+            threads = {STOCK: "1", OURS: f"1 sampling, {torch.get_num_threads()} learning"}
+    agents = len(describe_env(config.env, config.env_config).agents)
+    base = turns.get(STOCK)
+    rows = [
+        {
+            "experiment": experiment.name,
+            "algorithm": experiment.algorithm,
+            "env": experiment.env,
+            "path": name,
+            "env_runners": config.num_env_runners,
+            "copies": config.num_envs_per_env_runner,
+            "agents": agents,
+            **summary(turns[name], base),
+            "torch_threads": threads[name],
+            "process_rss_mib": _rounded(memory),
+            "runner_rss_mib": _rounded(statistics.fmean(runner_memory[name] or [math.nan])),
+            "seed": experiment.seed,
+            **machine(),
+        }
+        for name in configs
+    ]
+    return Benchmark(experiment, _settings(config, agents, rows[-1]), _notes(experiment, config), rows)
+
+
+def stock_config(config: AlgorithmConfig, learner_class: type) -> AlgorithmConfig:
+    """Return a copy of a configuration of this package that runs on RLlib's own runner and Learner."""
+    stock = config.copy(copy_frozen=False)
+    stock.env_runners(env_runner_cls=None)
+    stock.learners(learner_class=learner_class)
+    return stock
+
+
+def take_turns(
+    contestants: Mapping[str, Contestant], rounds: int | None = None, seconds: float | None = None
+) -> dict[str, list[Turn]]:
+    """Let contestants train one iteration each, in rounds, so that a busy machine slows all alike.
+
+    Args:
+        contestants: By name; each has one turn more, at the start, that does not count.
+        rounds: Rounds at most.
+        seconds: No round begins after so many seconds; by default `DEFAULT_SECONDS`, with ``rounds``, no limit.
+
+    Returns:
+        The turns of each, at least one.
+    """
+    if seconds is None:
+        seconds = DEFAULT_SECONDS if rounds is None else math.inf
+    for contestant in contestants.values():
+        contestant.turn()
+    turns: dict[str, list[Turn]] = {name: [] for name in contestants}
+    start, number = time.perf_counter(), 0
+    while number == 0 or ((rounds is None or number < rounds) and time.perf_counter() - start < seconds):
+        for name, contestant in contestants.items():
+            turns[name].append(contestant.turn())
+        number += 1
+    return turns
+
+
+def summary(turns: list[Turn], base: list[Turn] | None = None) -> dict[str, float | int | str]:
+    """Return medians over turns, with the slowest and the fastest turn.
+
+    Args:
+        turns: Of one contestant.
+        base: Of the one to compare with; ``ratio`` is empty without.
+
+    Returns:
+        ``env_steps_per_s`` and ``agent_steps_per_s``; ``ratio`` of the former to the base's; ``slowest_round`` and
+        ``fastest_round`` (environment steps/s) of ``rounds``; ``sample_s``, ``learn_s`` and ``other_s`` (seconds an
+        iteration); ``env_steps`` and ``gradient_steps`` of an iteration.
+    """
+    rates = [turn.env_steps / turn.seconds for turn in turns]
+
+    def median(value: Callable[[Turn], float]) -> float:
+        return statistics.median(map(value, turns))
+
+    speed = statistics.median(rates)
+    to = statistics.median(turn.env_steps / turn.seconds for turn in base) if base else math.nan
+    return {
+        "env_steps_per_s": _rounded(speed),
+        "agent_steps_per_s": _rounded(median(lambda turn: turn.agent_steps / turn.seconds)),
+        "ratio": _rounded(speed / to),
+        "slowest_round": _rounded(min(rates)),
+        "fastest_round": _rounded(max(rates)),
+        "rounds": len(turns),
+        "sample_s": _rounded(median(lambda turn: turn.sample_s)),
+        "learn_s": _rounded(median(lambda turn: turn.learn_s)),
+        "other_s": _rounded(median(lambda turn: turn.seconds - turn.sample_s - turn.learn_s)),
+        "env_steps": round(median(lambda turn: turn.env_steps)),
+        "gradient_steps": round(median(lambda turn: turn.gradient_steps)),
+    }
+
+
+@contextlib.contextmanager
+def ray_for(*configs: AlgorithmConfig) -> Iterator[None]:
+    """Start a Ray that is large enough for some algorithms at once, and shut it down; one that runs is used.
+
+    Raises:
+        ConfigError: The Ray that is running has too few CPUs.
+    """
+    wanted = sum(resources(config).get("CPU", 1.0) for config in configs)
+    if ray.is_initialized():
+        present = ray.cluster_resources().get("CPU", 0.0)
+        if wanted > present:
+            raise ConfigError(
+                f"config.num_env_runners: {wanted:g} CPUs are needed for {len(configs)} algorithms at once, "
+                f"the running Ray has {present:g}"
+            )
+        yield
+        return
+    # A count larger than the machine's is fine: those who wait for their turn do not compute.
+    size: dict[str, Any] = (
+        {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": math.ceil(wanted), "include_dashboard": False}
+    )
+    ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **size)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def resident_memory() -> float:
+    """Return the resident memory of this process in MiB; nan where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return math.nan
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def machine() -> dict[str, str | int]:
+    """Return what a speed must be read with: processor and versions."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    versions = {name: importlib.metadata.version(name) for name in ("ray", "torch", "numpy")}
+    return {"cpu": cpu_model(), "cpus": cpus, "python": platform.python_version(), **versions}
+
+
+def _optimizer_steps(learner: Any) -> int:
+    steps = 0
+    for module_id in learner.module.keys():  # noqa: SIM118 (a MultiRLModule does not iterate over its keys)
+        for _, optimizer in learner.get_optimizers_for_module(module_id):
+            steps += int(max((state["step"] for state in optimizer.state.values()), default=0))
+    return steps
+
+
+def _settings(config: AlgorithmConfig, agents: int, row: Mapping[str, Any]) -> str:
+    runners = config.num_env_runners
+    parts = [
+        f"{agents} agent{'s' * (agents != 1)}",
+        f"{config.num_envs_per_env_runner} copies in "
+        + ("this process" if not runners else f"each of {runners} runners" if runners > 1 else "one runner"),
+        f"{row['env_steps']:,} environment steps an iteration",
+    ]
+    if config.num_epochs is not None:
+        parts.append(f"{config.num_epochs} epoch{'s' * (config.num_epochs != 1)}")
+    if config.minibatch_size is not None:
+        parts.append(f"minibatches of {config.minibatch_size:,}")
+    return ", ".join(parts)
+
+
+def _notes(experiment: Experiment, config: AlgorithmConfig) -> tuple[str, ...]:
+    if experiment.algorithm not in STOCK_LEARNERS:
+        return (f"RLlib has no {experiment.algorithm}: there is nothing to compare with.",)
+    return (
+        "RLlib has one torch thread in this process: its default is several times slower.",
+        "RLlib adds a row to learn from at the end of each episode, hence a few gradient steps more.",
+    )
+
+
+def _check_limits(rounds: int | None, seconds: float | None) -> None:
+    if rounds is not None and rounds < 1:
+        raise ConfigError(f"--rounds: expected an integer of at least 1, got {rounds}")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ConfigError(f"--seconds: expected a number above 0, got {seconds:g}")
+
+
+def _rounded(value: float) -> float | int | str:
+    """Return four significant digits, and an integer from 1000 on; empty for nan."""
+    if math.isnan(value):
+        return ""
+    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")

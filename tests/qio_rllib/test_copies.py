@@ -1,0 +1,358 @@
+"""Copies of environments: a batch and single environments alike, agents that come and go, faults with names."""
+
+import pickle
+
+import gymnasium
+import numpy as np
+import pytest
+from mpe2 import simple_speaker_listener_v4, simple_spread_v3
+from toy_lives import EzLives, Lives, Locked, Masked, StillListed, Vanishing
+
+from qio_envs import environment
+from qio_envs.api import ConfigError
+from qio_rllib.sampling.copies import BatchedCopies, EnvCopies, InvalidSampleError
+
+FOREST = environment("forest_uav_v0")
+SEEDS = np.array([5, 2**31 - 1, 77], np.uint64)
+
+
+def shape_of(copies, slots):
+    space = copies.observation_spaces[copies.agents[slots[0]]]
+    return (space["observation"] if isinstance(space, gymnasium.spaces.Dict) else space).shape
+
+
+def seen_by(copies, slots):
+    out = np.full((copies.num_copies, len(slots), *shape_of(copies, slots)), np.nan, np.float32)
+    copies.observe(np.array(slots), out)
+    return out
+
+
+def whole(copies):
+    return [np.arange(len(copies.agents))]
+
+
+def act(copies, groups, rng):
+    """Return legal random actions for groups of slots."""
+    moves = []
+    for slots in groups:
+        space, mask = copies.action_spaces[copies.agents[slots[0]]], copies.action_mask(slots)
+        shape = (copies.num_copies, len(slots))
+        if isinstance(space, gymnasium.spaces.Box):
+            moves.append(
+                (slots, rng.uniform(space.low, space.high, (*shape, *space.shape)).astype(np.float32))
+            )
+        elif mask is None:
+            moves.append((slots, rng.integers(space.n, size=shape)))
+        else:
+            moves.append((slots, (rng.random(mask.shape) * mask).argmax(-1)))
+    return moves
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_steps": 25},
+        {"scenario": "wooded", "mask_blocked_moves": True, "max_steps": 25, "height": 12, "width": 12},
+    ],
+)
+def test_a_batch_is_exactly_its_single_environments(settings, split):
+    pair = (
+        BatchedCopies(FOREST.batched_env(3, **settings)),
+        EnvCopies(lambda: FOREST.parallel_env(**settings), 3),
+    )
+    agents = len(pair[0].agents)
+    groups = [np.arange(0, agents, 2), np.arange(1, agents, 2)] if split else whole(pair[0])
+    assert pair[0].agents == pair[1].agents
+    assert pair[0].observation_spaces == pair[1].observation_spaces
+    assert pair[0].action_spaces == pair[1].action_spaces
+    rng = np.random.default_rng(0)
+    episodes, masks_differ = np.zeros(3, int), False
+    for copies in pair:
+        copies.reset(SEEDS)
+    while episodes.min() < 2:
+        for slots in groups:
+            one, other = (seen_by(copies, slots) for copies in pair)
+            np.testing.assert_array_equal(one, other)
+            one, other = (copies.action_mask(slots) for copies in pair)
+            np.testing.assert_array_equal(one, other)
+            masks_differ |= one is not None and not one.all()
+        moves = act(pair[0], groups, rng)
+        for one, other in zip(*(copies.step(moves) for copies in pair), strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype
+        np.testing.assert_array_equal(pair[0].alive(), pair[1].alive())
+        over = ~pair[0].alive().any(axis=1)
+        for e in range(3):
+            assert pair[0].info(e) == pair[1].info(e)
+        assert "team_return" in pair[0].info(0)
+        if over.any():
+            episodes += over
+            for copies in pair:
+                copies.reset(mask=over)
+    assert masks_differ == ("mask_blocked_moves" in settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "groups", "length"),
+    [
+        (lambda: simple_spread_v3.parallel_env(max_cycles=7), [[0, 1, 2]], 7),
+        (lambda: simple_speaker_listener_v4.parallel_env(max_cycles=7), [[0], [1]], 7),
+        (lambda: gymnasium.make("CartPole-v1"), [[0]], None),
+        (lambda: gymnasium.make("Pendulum-v1", max_episode_steps=7), [[0]], 7),
+    ],
+)
+def test_environments_of_others_give_what_they_give_alone(make, groups, length):
+    copies, groups = EnvCopies(make, 2), [np.array(group) for group in groups]
+    alone = make()
+    parallel = hasattr(alone, "possible_agents")
+    copies.reset(np.array([9, 4], np.uint64))
+    seen = alone.reset(seed=4)[0]
+    rng = np.random.default_rng(1)
+    for step in range(1, 300):
+        for slots in groups:
+            found = seen_by(copies, slots)[1]
+            for column, slot in enumerate(slots):
+                expected = seen[copies.agents[slot]] if parallel else seen
+                np.testing.assert_array_equal(found[column], np.asarray(expected, np.float32))
+        moves = act(copies, groups, rng)
+        chosen = {
+            copies.agents[slot]: a[1, column] for slots, a in moves for column, slot in enumerate(slots)
+        }
+        seen, *outcome, _ = alone.step(chosen if parallel else chosen[None])
+        rewards, terminated, truncated = copies.step(moves)
+        for found, expected in zip((rewards, terminated, truncated), outcome, strict=True):
+            expected = [expected[agent] for agent in copies.agents] if parallel else [expected]
+            np.testing.assert_array_equal(found[1], np.asarray(expected, found.dtype))
+        if not copies.alive()[1].any():
+            assert (terminated | truncated)[1].all()
+            assert step == length or (length is None and terminated[1, 0])
+            break
+        if not copies.alive()[0].any():
+            copies.reset(mask=np.array([True, False]))
+    else:
+        pytest.fail("no episode ended")
+    copies.close()
+
+
+def play(copies, steps, action=1):
+    """Return (acted, rewards, terminated, truncated), each [T, E, N], with ended copies begun anew."""
+    log = []
+    for _ in range(steps):
+        acted = copies.alive().copy()
+        log.append(
+            (
+                acted,
+                *copies.step(
+                    [(slots, np.full((copies.num_copies, len(slots)), action)) for slots in whole(copies)]
+                ),
+            )
+        )
+        over = ~copies.alive().any(axis=1)
+        if over.any():
+            copies.reset(mask=over)
+    return [np.stack(arrays) for arrays in zip(*log, strict=True)]
+
+
+def test_agents_die_appear_and_end_together_in_different_ways():
+    copies = EnvCopies(Lives, 2)
+    copies.reset(np.array([1, 2], np.uint64))
+    acted, rewards, terminated, truncated = play(copies, 6)
+    for e in range(2):
+        # columns: a, b, c; the sixth step is the first of the next episode
+        assert acted[:, e].astype(int).tolist() == [
+            [1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1], [1, 0, 1],
+        ]  # fmt: skip
+        assert rewards[:, e].tolist() == [[1, 0, 1], [2, 0, 2], [0, 3, 3], [0, 4, 4], [0, 5, 5], [1, 0, 1]]
+        assert np.argwhere(terminated[:, e]).tolist() == [[1, 0], [4, 1]]
+        assert np.argwhere(truncated[:, e]).tolist() == [[4, 2]]
+
+
+def test_observations_of_agents_that_are_away_are_0_and_last_ones_are_kept():
+    copies = EnvCopies(Lives, 1)
+    copies.reset(np.array([1], np.uint64))
+    number = np.float32(np.random.default_rng(1).random())
+    assert seen_by(copies, [0, 1, 2])[0].tolist() == [[number, 0, 0], [0, 0, 0], [number, 0, 0]]
+    for _ in range(2):
+        copies.step([(np.arange(3), np.array([[1, 0, 2]]))])
+    assert seen_by(copies, [0, 1, 2])[0].tolist() == [[number, 2, 1], [number, 2, 0], [number, 2, 2]]
+    copies.step([(np.arange(3), np.array([[1, 0, 2]]))])
+    assert seen_by(copies, [2, 0])[0].tolist() == [[number, 3, 2], [0, 0, 0]]
+    assert copies.info(0) == {"time": 3}
+
+
+def test_an_agent_that_is_listed_though_it_has_ended_has_ended():
+    for expected, found in zip(play_from_start(Lives, 7), play_from_start(StillListed, 7), strict=True):
+        np.testing.assert_array_equal(expected, found)
+
+
+def play_and_see(copies, action):
+    play(copies, 1, action)
+    seen_by(copies, [0, 1, 2])
+    copies.action_mask(np.arange(3))
+
+
+def play_from_start(cls, steps):
+    copies = EnvCopies(cls, 1)
+    copies.reset(np.array([1], np.uint64))
+    return play(copies, steps)
+
+
+def test_an_agent_that_is_gone_without_a_flag_was_cut_and_keeps_what_it_saw():
+    copies = EnvCopies(Vanishing, 1)
+    copies.reset(np.array([1], np.uint64))
+    play(copies, 2)
+    before = seen_by(copies, [2])
+    assert before[0, 0, 1] == 2
+    _, rewards, terminated, truncated = play(copies, 1)
+    assert not copies.alive()[0, 2]
+    assert (rewards[0, 0, 2], terminated[0, 0, 2], truncated[0, 0, 2]) == (0, False, True)
+    np.testing.assert_array_equal(seen_by(copies, [2]), before)
+    _, _, terminated, truncated = play(copies, 2)
+    assert terminated[1, 0, 1]
+    assert not truncated.any()
+
+
+def test_masks_are_those_of_the_living():
+    copies = EnvCopies(Masked, 2)
+    copies.reset(np.array([1, 2], np.uint64))
+    assert copies.action_mask(np.arange(3))[1].astype(int).tolist() == [[0, 1, 1], [1, 1, 1], [0, 1, 1]]
+    play(copies, 1)
+    assert copies.action_mask(np.array([2]))[0].astype(int).tolist() == [[1, 0, 1]]
+    assert EnvCopies(Lives, 1).action_mask(np.array([0])) is None
+
+
+@pytest.mark.parametrize(
+    ("cls", "fault", "message"),
+    [
+        (
+            Lives,
+            "missing",
+            r"copy 1, step 3 of its episode: observation of c is None .* expected numbers of shape \(3,\)",
+        ),
+        (
+            Lives,
+            "shape",
+            r"copy 1, step 3 .* observation of c is array\(\[1.\]\S* .*shape \(1,\), expected .* \(3,\)",
+        ),
+        (Lives, "words", r"copy 1, step 3 .* observation of c is \['x', 'y', 'z'\]"),
+        (Lives, "ragged", r"copy 1, step 3 .* observation of c is \[\[1.0\], \[1.0, 2.0\], \[\]\]"),
+        (Lives, "stranger", r"copy 1, step 3 .* agent d is not among the possible agents"),
+        (Masked, "bare", r"copy 1, step 3 .* action_mask of c is None"),
+        (
+            Masked,
+            "narrow",
+            r"copy 1, step 3 .* action_mask of c is .* of shape \(1,\), expected numbers of shape \(3,\)",
+        ),
+    ],
+)
+def test_faults_are_told_with_copy_step_agent_and_value(cls, fault, message):
+    makers = iter([cls(), cls(**{fault: 3})])
+    copies = EnvCopies(lambda: next(makers), 2)
+    copies.reset(np.array([1, 2], np.uint64))
+    for time in range(2):
+        play_and_see(copies, action=(time + 1) % 3)
+    with pytest.raises(InvalidSampleError, match=message) as caught:
+        play_and_see(copies, action=0)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (InvalidSampleError, str(caught.value))
+
+
+def test_the_agent_of_a_gymnasium_environment_has_a_name_in_messages():
+    class Wrong(gymnasium.ObservationWrapper):
+        def observation(self, observation):
+            return observation[:2]
+
+    copies = EnvCopies(lambda: Wrong(gymnasium.make("CartPole-v1")), 1)
+    copies.reset()
+    with pytest.raises(
+        InvalidSampleError, match=r"copy 0, step 0 .* observation of the agent .* \(2,\), expected .* \(4,\)"
+    ):
+        seen_by(copies, [0])
+
+
+def test_an_episode_without_agents_is_refused():
+    class Empty(Lives):
+        def reset(self, seed=None, options=None):
+            result = super().reset(seed)
+            self.agents = []
+            return result
+
+    with pytest.raises(InvalidSampleError, match="copy 0, step 0 .* no agents after reset"):
+        EnvCopies(Empty, 1).reset()
+
+
+class Odd(Lives):
+    """Its observation space is what it is told."""
+
+    def __init__(self, space, agents=Lives.possible_agents):
+        super().__init__()
+        self.space, self.possible_agents = space, agents
+
+    def observation_space(self, agent):
+        return self.space if agent == "b" else super().observation_space(agent)
+
+
+BOX = gymnasium.spaces.Box(-100, 100, (3,), np.float32)
+MASK = gymnasium.spaces.Box(0, 1, (4,), np.int8)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (gymnasium.spaces.Discrete(4), r"observations of b are Discrete\(4\); a Box is needed"),
+        (gymnasium.spaces.Dict({"observation": BOX, "rest": BOX}), "observations of b are Dict"),
+        (
+            gymnasium.spaces.Dict({"observation": gymnasium.spaces.Discrete(3), "action_mask": MASK}),
+            "observations of b are Dict",
+        ),
+        (
+            gymnasium.spaces.Dict({"observation": BOX, "action_mask": MASK}),
+            r"'action_mask' of b .* Discrete\(3\)",
+        ),
+    ],
+)
+def test_spaces_that_do_not_fit_arrays_are_refused(space, message):
+    with pytest.raises(ConfigError, match=message):
+        EnvCopies(lambda: Odd(space), 1)
+
+
+def test_copies_that_differ_are_refused():
+    other = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    makers = iter([Odd(BOX), Odd(BOX), Odd(other)])
+    with pytest.raises(ConfigError, match=r"observation space of b is Box\(-1.0.* in copy 2 and Box\(-100"):
+        EnvCopies(lambda: next(makers), 3)
+    makers = iter([Odd(BOX), Odd(BOX, ("a", "b"))])
+    with pytest.raises(
+        ConfigError, match=r"copy 1 has the agents \['a', 'b'\], copy 0 has \['a', 'b', 'c'\]"
+    ):
+        EnvCopies(lambda: next(makers), 2)
+    with pytest.raises(ConfigError, match="expected a PettingZoo ParallelEnv or a Gymnasium Env, got dict"):
+        EnvCopies(dict, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EnvCopies(Lives, 2),
+        lambda: EnvCopies(EzLives, 2),
+        lambda: EnvCopies(lambda: gymnasium.make("CartPole-v1"), 2),
+        lambda: BatchedCopies(FOREST.batched_env(2, scenario="sprint", max_steps=5)),
+    ],
+)
+def test_copies_go_on_exactly_from_a_state(make):
+    copies, later = make(), make()
+    copies.reset(np.array([1, 2], np.uint64))
+    play(copies, 3)
+    state = pickle.loads(pickle.dumps(copies.get_state()))
+    expected = [seen_by(copies, whole(copies)[0]), *play(copies, 12), seen_by(copies, whole(copies)[0])]
+    later.set_state(state)
+    found = [seen_by(later, whole(later)[0]), *play(later, 12), seen_by(later, whole(later)[0])]
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_state_where_an_environment_cannot_be_pickled():
+    copies = EnvCopies(Locked, 2)
+    copies.reset()
+    assert copies.get_state() is None
