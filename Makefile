@@ -4,13 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= tune_configs/forest_uav_ppo.yaml
 
-.PHONY: train test lint bench setup clean
+.PHONY: train test test-long lint bench bench-training setup clean
 
 train: setup  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
 
 test: setup  ## all tests, under ten minutes on two cores
 	$(BIN)/python -m pytest -q
+
+test-long: setup  ## the tests that take minutes: runs that are killed and resumed
+	$(BIN)/python -m pytest -q -m long
 
 lint: setup  ## style, types
 	$(BIN)/ruff check .
@@ -20,6 +23,9 @@ lint: setup  ## style, types
 bench: setup  ## environment throughput beside other environments, and the operator's contraction
 	$(BIN)/python benchmarks/env_throughput.py
 	$(BIN)/python benchmarks/contraction.py
+
+bench-training: setup  ## training beside RLlib's own path and plain torch, about a quarter of an hour
+	$(BIN)/python benchmarks/training_throughput.py
 
 setup: $(VENV)/.ready
 

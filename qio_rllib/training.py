@@ -390,7 +390,10 @@ def _failure(
         report = "\n".join(text for text in texts if "Traceback" in text) + report
     # RLlib raises anew without a message; the first exception in the text is what everything began with.
     found = re.search(r"^([A-Za-z_][\w.]*(?:Error|Exception): .+)$", report, re.MULTILINE)
-    reason = found[1] if found is not None else f"{type(cause).__name__}: {one_line(cause)}"
+    reason = f"{type(cause).__name__}: {one_line(cause)}"
+    if found is not None:
+        name, _, text = found[1].partition(": ")
+        reason = f"{name.rpartition('.')[2]}: {text}"
     directory.error_file.write_text(report, encoding="utf-8")
     iteration = int(recorder.progress.rows[-1][ITERATION]) + 1 if recorder.progress.rows else 1
     return TrainingFailed(

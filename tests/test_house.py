@@ -68,6 +68,7 @@ def test_the_mathematics_of_exploration_is_free_of_ray():
         ("algorithms", ["artifacts", "settings", "experiment", "training", "cli"]),
         ("artifacts", ["settings", "experiment", "training", "algorithms", "cli"]),
         ("settings.py", ["experiment", "training", "cli"]),
+        ("benchmark.py", ["training", "cli"]),
         ("experiment.py", ["training", "cli"]),
         ("training.py", ["cli"]),
     ],

@@ -117,6 +117,17 @@ class RolloutLearner:
         if _GENERATOR_STATE in state:
             self._generator.bit_generator.state = state[_GENERATOR_STATE]
 
+    def row_order(self, epoch: int, rows: int) -> np.ndarray:
+        """Return the order in which an epoch goes through the rows, int64 ``[rows]``."""
+        return self._generator.permutation(rows)
+
+    def credit(
+        self, module_id: str, rollout: ModuleRollout, values: np.ndarray, final: np.ndarray
+    ) -> np.ndarray:
+        """Return the advantages of a rollout's actions; arguments and result as in `generalized_advantages`."""
+        config = self.config.get_config_for_module(module_id)  # type: ignore[attr-defined]
+        return generalized_advantages(rollout, values, final, config.gamma, config.lambda_)
+
     # -- one update -----------------------------------------------------------------------------------------------
 
     def _learn(self, rollouts: list[Rollout], num_epochs: int, minibatch_size: int | None) -> None:
@@ -151,7 +162,7 @@ class RolloutLearner:
             values = self._values(module_id, part.observations.reshape(-1, *part.observations.shape[3:]))
             values = values.reshape(shape)
             final = self._values(module_id, part.final_observations)
-            advantages = generalized_advantages(part, values, final, config.gamma, config.lambda_)
+            advantages = self.credit(module_id, part, values, final)
             steps = part.num_steps
             rows = {
                 Columns.OBS: part.observations[:steps],
@@ -213,10 +224,10 @@ class RolloutLearner:
         self.module[module_id].unwrapped().train()  # type: ignore[attr-defined]
         totals: dict[str, torch.Tensor] = {}
         bounds = [rows * piece // pieces for piece in range(pieces + 1)]
-        for _ in range(num_epochs):
+        for epoch in range(num_epochs):
             shuffled = batch
             if pieces > 1:
-                order = torch.from_numpy(self._generator.permutation(rows)).to(self._device)  # type: ignore[attr-defined]
+                order = torch.from_numpy(self.row_order(epoch, rows)).to(self._device)  # type: ignore[attr-defined]
                 shuffled = {name: tensor.index_select(0, order) for name, tensor in batch.items()}
             for start, stop in itertools.pairwise(bounds):
                 stats = self._step(

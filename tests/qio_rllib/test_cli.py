@@ -301,3 +301,31 @@ def test_a_process_reports_bad_input_without_a_traceback(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "rllib: config: unknown key 'lrr' (did you mean 'lr'?)\n"
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (
+            "observation",
+            "InvalidSampleError: copy 0, step 15 of its episode: observation of a_1 is nan at [2]",
+        ),
+        ("reward", "InvalidSampleError: copy 0, step 15 of its episode: reward of a_0 is inf"),
+        ("error", "RuntimeError: the arm is stuck"),
+    ],
+)
+def test_what_an_environment_breaks_is_said_and_the_last_checkpoint_stays(
+    here, ray_runtime, capsys, fault, reason
+):
+    settings = {**SETTINGS, "env_config": {"fault": fault}, "evaluation_interval": None}
+    settings |= {"train_batch_size_per_learner": 20, "minibatch_size": 20, "entropy_annealing": None}
+    experiment = {"run": "PPO", "env": "toy_broken:Broken", "stop": {"training_iteration": 5}}
+    experiment |= {"checkpoint_config": {"checkpoint_frequency": 1}, "config": settings}
+    (here / "broken.yaml").write_text(yaml_text({"broken": experiment}))
+    assert main(["train", "--config", "broken.yaml"]) == 1
+    assert f"training failed in iteration 3: {reason} (log: " in capsys.readouterr().err
+    (run,) = (here / "runs").glob("*/*")
+    assert [int(row["training_iteration"]) for row in read_csv(run / "progress.csv")] == [1, 2]
+    last = sorted((run / "checkpoints" / "trial").glob("checkpoint_*"))[-1]
+    assert main(["evaluate", str(last), "--episodes", "1", "--env-config", '{"fault": "none"}']) == 0

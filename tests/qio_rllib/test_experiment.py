@@ -124,7 +124,7 @@ def test_the_projects_own_settings_reach_the_config():
         ({"num_env_runners": -1}, "config.num_env_runners: expected a value of at least 0"),
         ({"explore": 1}, "config.explore: expected true or false or null, got 1"),
         ({"seed": 2**32}, "config.seed: expected a value from 0 to 4294967295"),
-        ({"batch_mode": "x"}, "config.batch_mode: expected truncate_episodes or complete_episodes, got 'x'"),
+        ({"batch_mode": "x"}, "config.batch_mode: expected truncate_episodes, got 'x'"),
         ({"framework": "tf2"}, "config.framework: expected torch"),
         ({"callbacks": "x"}, "takes a Python object"),
         ({"learner_class": "x"}, "config.learner_class: takes a Python object"),

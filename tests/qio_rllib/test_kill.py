@@ -1,0 +1,126 @@
+"""Killed for real: remote runners and the whole command, at random moments; the run goes on from its checkpoint."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.long
+
+SETTINGS = {
+    "env_config": {"height": 8, "width": 8, "num_uavs": 4, "max_steps": 40, "reward": "local"},
+    "num_envs_per_env_runner": 4,
+    "num_cpus_per_env_runner": 0.5,
+    "train_batch_size_per_learner": 640,
+    "minibatch_size": 640,
+    "num_epochs": 2,
+    "amplification": {},
+    "entropy_annealing": {"law": "quantum", "alpha_0": 0.02},
+    "model_config": {"fcnet_hiddens": [16]},
+    "seed": 4,
+}
+NOT_TIMES = ("team_return", "total_loss", "alpha", "entropy", "gradient_norm", "lifetime")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "qio_rllib.cli", *arguments]
+
+
+def start(out: Path, runners: int, iterations: int) -> subprocess.Popen:
+    settings = json.dumps({**SETTINGS, "num_env_runners": runners})
+    return subprocess.Popen(
+        [
+            *command("train", "--run", "PPO", "--env", "forest_uav_v0", "--config", settings),
+            *("--stop", json.dumps({"training_iteration": iterations}), "--out", str(out)),
+        ],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    found = list(out.glob("*/*/progress.csv"))
+    if not found:
+        return []
+    with found[0].open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def wait_for(condition, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def runners_of(session: int) -> list[int]:
+    """Return the processes of remote runners that a session started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (entry / "cmdline").read_bytes().decode(errors="replace")
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if "BatchedEnvRunner" in title and f"QIO_TEST_SESSION={session}" in environment:
+            found.append(int(entry.name))
+    return found
+
+
+def kill(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_runner_comes_back_and_a_killed_run_is_resumed(tmp_path, monkeypatch):
+    generator, session = random.Random(7), os.getpid()
+    monkeypatch.setenv("QIO_TEST_SESSION", str(session))
+    process = start(tmp_path, runners=1, iterations=60)
+    wait_for(lambda: len(rows(tmp_path)) >= 12)
+    time.sleep(generator.random())
+    (runner,) = runners_of(session)
+    os.kill(runner, signal.SIGKILL)
+    before = len(rows(tmp_path))
+    wait_for(lambda: len(rows(tmp_path)) >= before + 3)
+    time.sleep(generator.random())
+    assert process.poll() is None
+    kill(process)
+    reached = len(rows(tmp_path))
+    (run,) = tmp_path.glob("*/*/")
+    done = subprocess.run(
+        command("train", "--resume", str(run), "--set", f"stop.training_iteration={reached + 6}"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    table = rows(tmp_path)
+    assert [int(row["training_iteration"]) for row in table] == list(range(1, reached + 7))
+    steps = [int(row["num_env_steps_sampled_lifetime"]) for row in table]
+    assert steps == sorted(steps)
+
+
+def test_without_remote_runners_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
+    whole = start(tmp_path / "whole", runners=0, iterations=36)
+    assert whole.wait() == 0
+    process = start(tmp_path / "cut", runners=0, iterations=36)
+    wait_for(lambda: len(rows(tmp_path / "cut")) >= 13)
+    time.sleep(random.Random(3).random() * 0.3)
+    kill(process)
+    (run,) = (tmp_path / "cut").glob("*/*/")
+    assert 13 <= len(rows(tmp_path / "cut")) < 36
+    done = subprocess.run(command("train", "--resume", str(run)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected, found = rows(tmp_path / "whole"), rows(tmp_path / "cut")
+    assert len(expected) == len(found) == 36
+    for ours, theirs in zip(found, expected, strict=True):
+        for key, value in theirs.items():
+            if any(word in key for word in NOT_TIMES) and "throughput" not in key:
+                assert ours[key] == value, (ours["training_iteration"], key)
