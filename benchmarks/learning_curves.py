@@ -99,11 +99,11 @@ def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
                 "training_s": "",
             }
         )
-    low, *_, high = (
-        references.values() if references else (0.0, float("nan"))
-    )  # random play first, the oracle last
     for row in rows:
-        row["normalized"] = normalized_score(float(row["iqm"]), low, high)
+        row["normalized"] = ""
+        if references:  # random play first, the oracle last
+            worst, *_, best = references.values()
+            row["normalized"] = normalized_score(float(row["iqm"]), worst, best)
     return rows
 
 
@@ -169,9 +169,10 @@ def main() -> None:
     )
     for row in rows:
         interval = f"{row['low']:.1f} to {row['high']:.1f}" if row["seeds"] else ""
+        normalized = f"{row['normalized']:.3f}" if row["normalized"] != "" else ""
         seconds = f"{row['training_s']:.0f} s" if row["seeds"] else ""
         print(
-            f"{row['policy']:<28}{row['seeds']:>6}{row['mean']:>9.1f}{row['iqm']:>9.1f}{interval:>20}{row['normalized']:>12.3f}{seconds:>11}"
+            f"{row['policy']:<28}{row['seeds']:>6}{row['mean']:>9.1f}{row['iqm']:>9.1f}{interval:>20}{normalized:>12}{seconds:>11}"
         )
 
 

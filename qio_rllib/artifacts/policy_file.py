@@ -53,6 +53,8 @@ def save_policy(policy: Policy, path: str | Path, examples: dict[str, torch.Tens
             program = torch.export.export(
                 network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
             )
+            for node in program.graph.nodes:
+                node.meta.pop("stack_trace", None)  # where this package lies on this machine
             buffer = io.BytesIO()
             torch.export.save(program, buffer)
             archive.writestr(f"{module_id}.pt2", buffer.getvalue())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import qio_rllib
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
@@ -81,6 +82,9 @@ def test_policy_file_acts_as_the_checkpoint_does(trained, tmp_path, explore):
 
 def test_policy_file_needs_no_ray(trained, tmp_path):
     path = save_policy(load_policy_from_checkpoint(trained[1]), tmp_path / "policy.pt")
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():  # and tells nobody where this project lies
+            assert str(Path(qio_rllib.__file__).parent).encode() not in archive.read(name)
     code = f"""
 import sys
 import numpy as np
