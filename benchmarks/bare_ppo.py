@@ -20,7 +20,7 @@ from torch import nn
 from qio_envs import forest_uav_v0
 
 Array = np.ndarray
-WINDOW = 100  # episodes over which the team return is averaged, as in RLlib
+WINDOW = 8  # episodes over which the team return is averaged: those of an iteration, as RLlib reports them
 
 
 class Batch(NamedTuple):

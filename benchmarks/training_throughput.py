@@ -62,6 +62,7 @@ def config_of(path: str, task: Task, copies: int, runners: int = 0) -> Algorithm
     return (
         config.environment(env, env_config=env_config)
         .env_runners(num_env_runners=runners, num_envs_per_env_runner=copies)
+        .reporting(metrics_num_episodes_for_smoothing=8)  # RLlib's own path reports an iteration's episodes
         .rl_module(model_config={"fcnet_hiddens": [64, 64], "fcnet_activation": "tanh", "vf_share_layers": False})
         .debugging(seed=0)
         .fault_tolerance(restart_failed_env_runners=False)

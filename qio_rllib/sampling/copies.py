@@ -12,6 +12,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 from pettingzoo import ParallelEnv
+from pettingzoo.utils.conversions import aec_to_parallel_wrapper
+from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 from ray import cloudpickle
 
 from qio_envs.api import BatchedEnv, ConfigError
@@ -442,6 +444,11 @@ def numbers_of(info: Mapping[str, Any] | None) -> dict[str, float]:
 
 def _named_agents(env: ParallelEnv | gymnasium.Env) -> Any:
     if isinstance(env, ParallelEnv):
+        if type(env) is aec_to_parallel_wrapper:
+            # Its outer wrappers only check the order of calls and the range of discrete actions, both of which are
+            # right here, and a third of mpe2's time passes in them.
+            while type(env.aec_env) in (OrderEnforcingWrapper, AssertOutOfBoundsWrapper):
+                env.aec_env = env.aec_env.env
         return env
     if isinstance(env, gymnasium.Env):
         return _OneAgent(env)
