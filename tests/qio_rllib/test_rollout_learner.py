@@ -87,19 +87,24 @@ def test_only_modules_that_are_to_be_trained_change():
     algorithm.stop()
 
 
-def test_two_learners_share_the_copies_and_stay_equal():
-    algorithm = (
-        small_config(train_batch_size_per_learner=20, minibatch_size=20).learners(num_learners=2).build_algo()
-    )
+@pytest.mark.parametrize("learners", [1, 2])
+def test_remote_learners_share_the_copies_and_stay_equal(learners):
+    config = small_config(train_batch_size_per_learner=40 // learners, minibatch_size=20)
+    algorithm = config.learners(num_learners=learners).build_algo()
+    before = algorithm.learner_group.get_weights()["shared"]
     result = algorithm.train()
-    weights = algorithm.learner_group.foreach_learner(
+    found = algorithm.learner_group.foreach_learner(
         lambda learner: {
-            name: value.detach().numpy().copy() for name, value in learner.module["shared"].named_parameters()
+            name: value.detach().numpy().copy()
+            for name, value in learner.module["shared"].unwrapped().named_parameters()
         }
     )
-    first, second = (entry.get() for entry in weights)
+    first, *others = (entry.get() for entry in found)
+    assert len(others) == learners - 1
     for name, values in first.items():
-        np.testing.assert_array_equal(values, second[name])
+        assert (values != before[name]).any()
+        for other in others:
+            np.testing.assert_array_equal(values, other[name])
     assert result["learners"]["__all_modules__"]["num_env_steps_trained_lifetime"] == 40
     algorithm.stop()
 
