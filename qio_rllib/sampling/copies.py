@@ -46,12 +46,14 @@ class Copies(abc.ABC):
         observation_spaces: By agent; a Dict of ``observation`` and ``action_mask`` where there are masks.
         action_spaces: By agent.
         num_copies: ``E``.
+        state_size: Numbers in `state`; None where the environment has no global state.
     """
 
     agents: tuple[Agent, ...]
     observation_spaces: dict[Agent, gymnasium.Space]
     action_spaces: dict[Agent, gymnasium.Space]
     num_copies: int
+    state_size: int | None
 
     @abc.abstractmethod
     def reset(self, seeds: Array | None = None, mask: Array | None = None) -> None:
@@ -99,6 +101,14 @@ class Copies(abc.ABC):
         """
 
     @abc.abstractmethod
+    def state(self) -> Array:
+        """Return the global states, float32 ``[E, state_size]``.
+
+        Raises:
+            InvalidSampleError: A state is not of that size.
+        """
+
+    @abc.abstractmethod
     def info(self, copy: int) -> dict[str, float]:
         """Return the numbers of a copy's last info (of its first agent, where agents have their own)."""
 
@@ -131,6 +141,7 @@ class BatchedCopies(Copies):
         self.action_spaces = dict.fromkeys(self.agents, env.action_space)
         shape = (env.num_envs, env.num_agents, *(env.action_space.shape or ()))
         self._actions = np.zeros(shape, env.action_space.dtype)
+        self.state_size = int(np.prod(env.state_space.shape))
 
     def reset(self, seeds: Array | None = None, mask: Array | None = None) -> None:
         """Start episodes, as `BatchedEnv.reset` does: without seeds, the next episode of each copy's own seed."""
@@ -162,6 +173,10 @@ class BatchedCopies(Copies):
         legal = self.env.action_mask()[:, slots] != 0
         legal[~self.env.agents_alive()[:, slots]] = True
         return legal
+
+    def state(self) -> Array:
+        """Return the global states, float32 ``[E, state_size]``."""
+        return self.env.state().reshape(self.num_copies, -1)
 
     def info(self, copy: int) -> dict[str, float]:
         """Return the numbers of a copy's info now; the first agent's, where agents have their own."""
@@ -205,6 +220,7 @@ class EnvCopies(Copies):
             self._check_alike(index, env)
         for agent in self.agents:
             self._check_spaces(agent)
+        self.state_size = state_size_of(first)
         self._slot = {agent: slot for slot, agent in enumerate(self.agents)}
         self._masked = [is_masked_space(self.observation_spaces[agent]) for agent in self.agents]
         self._alive = np.zeros((num_copies, len(self.agents)), bool)
@@ -272,7 +288,15 @@ class EnvCopies(Copies):
         Raises:
             InvalidSampleError: An agent's observation is missing, of the wrong shape, or not of numbers.
         """
+        shape, agents = out.shape[2:], [self.agents[slot] for slot in slots]
+        plain = not self._masked[slots[0]]
         for e, seen in enumerate(self._seen):
+            rows = [seen.get(agent) for agent in agents] if plain else []
+            if plain and all(
+                type(row) is np.ndarray and row.shape == shape and row.dtype.kind == "f" for row in rows
+            ):
+                out[e] = rows  # what nearly every environment gives nearly always
+                continue
             for column, slot in enumerate(slots):
                 present = self._alive[e, slot] or self.agents[slot] in seen
                 out[e, column] = self._part(e, slot, OBSERVATION, out.shape[2:]) if present else 0
@@ -292,6 +316,21 @@ class EnvCopies(Copies):
                 if self._alive[e, slot]:
                     legal[e, column] = self._part(e, slot, ACTION_MASK, (count,)) != 0
         return legal
+
+    def state(self) -> Array:
+        """Return the global states, float32 ``[E, state_size]``.
+
+        Raises:
+            InvalidSampleError: A state is not of that size, or not of numbers.
+        """
+        states = np.empty((self.num_copies, self.state_size or 0), np.float32)
+        for e, env in enumerate(self.envs):
+            value = np.asarray(env.state())
+            if value.size != self.state_size or value.dtype.kind not in "buif":
+                what = f"state() is {value.dtype} of shape {value.shape}, expected {self.state_size} numbers"
+                raise InvalidSampleError(e, self._steps[e], what)
+            states[e] = value.ravel()
+        return states
 
     def info(self, copy: int) -> dict[str, float]:
         """Return the numbers of the last info of a copy's first agent."""
@@ -431,6 +470,15 @@ class _OneAgent:
 
     def close(self) -> None:
         self.env.close()
+
+
+def state_size_of(env: Any) -> int | None:
+    """Return the size of a PettingZoo environment's ``state()`` by its ``state_space``; None without one."""
+    try:
+        shape = env.state_space.shape
+    except (AttributeError, NotImplementedError):
+        return None
+    return None if shape is None else int(np.prod(shape))
 
 
 def numbers_of(info: Mapping[str, Any] | None) -> dict[str, float]:

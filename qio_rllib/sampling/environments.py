@@ -18,7 +18,7 @@ from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
-from qio_rllib.sampling.copies import BatchedCopies, Copies, EnvCopies
+from qio_rllib.sampling.copies import BatchedCopies, Copies, EnvCopies, state_size_of
 
 EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
 
@@ -86,11 +86,19 @@ class ParallelEnvAdapter(MultiAgentEnv):
 
 @dataclasses.dataclass(frozen=True)
 class EnvDescription:
-    """What has to be known of an environment before training; single-agent environments have the agent ``None``."""
+    """What has to be known of an environment before training; single-agent environments have the agent ``None``.
+
+    Attributes:
+        agents: All agents that there can be, each with a slot of its own.
+        observation_spaces: By agent.
+        action_spaces: By agent.
+        state_size: Numbers in the environment's ``state()``; None without one.
+    """
 
     agents: tuple[str | None, ...]
     observation_spaces: dict[str | None, gymnasium.Space]
     action_spaces: dict[str | None, gymnasium.Space]
+    state_size: int | None
 
     @property
     def multi_agent(self) -> bool:
@@ -183,13 +191,19 @@ def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
     env = make_env(env_id, env_config)
     try:
         if isinstance(env, ParallelEnv):
-            agents = tuple(env.possible_agents)
+            try:
+                agents = tuple(env.possible_agents)
+            except AttributeError as error:
+                raise ConfigError(
+                    f"env: {env_id} has no possible_agents; modules, runners and central critics need fixed agent slots"
+                ) from error
             return EnvDescription(
                 agents,
                 {agent: env.observation_space(agent) for agent in agents},
                 {agent: env.action_space(agent) for agent in agents},
+                state_size_of(env),
             )
-        return EnvDescription((None,), {None: env.observation_space}, {None: env.action_space})
+        return EnvDescription((None,), {None: env.observation_space}, {None: env.action_space}, None)
     finally:
         env.close()
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 Array = np.ndarray
+_OF_FINAL_ROWS = ("final_observations", "final_states")
 
 
 @dataclasses.dataclass
@@ -32,8 +33,14 @@ class ModuleRollout:
     terminated: Array  # bool [T, E, M], the task ended for the agent
     truncated: Array  # bool [T, E, M], a limit outside the task cut its episode, and it did not terminate
     acted: Array  # bool [T, E, M]
+    continues: Array  # bool [T, E, M], the agent acts in the next step of the same episode
+    slots: Array  # int64 [M], the agents' places among all agents of the environment
     final_index: Array  # int64 [K, 3], (step, copy, agent) of the truncated rows
     final_observations: Array  # float32 [K, ...], what those agents saw last, before the copy was reset
+    states: Array | None = None  # float32 [T + 1, E, S], what a central critic sees; the same for all modules
+    final_states: Array | None = None  # float32 [K, S], of the truncated rows
+    messages: Array | None = None  # float32 [T, E, M, B], what each agent sent
+    delivered: Array | None = None  # bool [T, E, M, N], whose message reached the agent, by sender's slot
 
     @property
     def num_steps(self) -> int:
@@ -50,12 +57,13 @@ class ModuleRollout:
         parts: dict[str, Any] = {
             "agents": self.agents,
             "final_index": np.stack([steps, place[old], agents], axis=1),
-            "final_observations": self.final_observations[kept],
+            "slots": self.slots,
         }
         for field in dataclasses.fields(self):
             if field.name not in parts:
                 value = getattr(self, field.name)
-                parts[field.name] = None if value is None else value[:, copies]
+                rows = kept if field.name in _OF_FINAL_ROWS else np.s_[:, copies]
+                parts[field.name] = None if value is None else value[rows]
         return ModuleRollout(**parts)
 
 
@@ -103,13 +111,12 @@ def join(parts: list[ModuleRollout]) -> list[ModuleRollout]:
 
 
 def _concatenated(parts: list[ModuleRollout]) -> ModuleRollout:
-    joined: dict[str, Any] = {"agents": parts[0].agents}
+    joined: dict[str, Any] = {"agents": parts[0].agents, "slots": parts[0].slots}
     for field in dataclasses.fields(ModuleRollout):
         values = [getattr(part, field.name) for part in parts]
-        if field.name == "final_observations":
-            joined[field.name] = np.concatenate(values)
-        elif field.name not in ("agents", "final_index"):
-            joined[field.name] = None if values[0] is None else np.concatenate(values, axis=1)
+        if field.name not in ("agents", "slots", "final_index"):
+            axis = 0 if field.name in _OF_FINAL_ROWS else 1
+            joined[field.name] = None if values[0] is None else np.concatenate(values, axis=axis)
     offsets = np.cumsum([0] + [part.rewards.shape[1] for part in parts[:-1]])
     joined["final_index"] = np.concatenate(
         [part.final_index + np.array([0, offset, 0]) for part, offset in zip(parts, offsets, strict=True)]

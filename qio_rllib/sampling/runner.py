@@ -43,11 +43,13 @@ from ray.rllib.utils.metrics import (
 
 from qio_envs.api import ConfigError
 from qio_rllib.models.amplified import ACTION_MASK, OBSERVATION, AmplifiedPolicy, is_masked_space
+from qio_rllib.models.communication import Communication, inbox
 from qio_rllib.models.distributions import Sampler
 from qio_rllib.models.policy import ActionSpec
 from qio_rllib.sampling.copies import Copies, InvalidSampleError, bare_space, name_of
 from qio_rllib.sampling.environments import make_copies
 from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout, SamplingFailure
+from qio_rllib.sampling.states import StateSource
 
 _SAMPLING = "sampling"
 _Key = str | tuple[str, ...]
@@ -99,6 +101,8 @@ class _Group:
         self.last_mask: Array | None = None
         self.sampler: Sampler | None = None
         self.forward: Any = None  # what `_forward_pass` gives
+        self.speak: Any = None  # maps observations to messages, where agents communicate
+        self.inbox: Array | None = None  # float32 [E, M, B], what reached the agents in this step
 
     def begin(self, steps: int) -> None:
         """Make room for so many steps; they start from what was seen last."""
@@ -114,12 +118,15 @@ class _Group:
         self.logp = np.empty(rows, np.float32)
         self.rewards = np.empty(rows, np.float32)
         self.terminated, self.truncated = np.empty(rows, bool), np.empty(rows, bool)
-        self.acted = np.empty(rows, bool)
+        self.acted, self.continues = np.empty(rows, bool), np.empty(rows, bool)
         self.final_index: list[Array] = []
         self.final_observations: list[Array] = []
+        self.final_states: list[Array] = []
+        self.messages: list[Array] = []
+        self.delivered: list[Array] = []
 
-    def finish(self, steps: int) -> ModuleRollout:
-        """Return what was written in the first so many steps."""
+    def finish(self, steps: int, states: Array | None) -> ModuleRollout:
+        """Return what was written in the first so many steps; ``states`` are those of the copies, if recorded."""
         assert self.dist_inputs is not None
         self.last, self.last_mask = self.observations[steps].copy(), self.masks[steps]
         empty = np.empty((0, *self.shape), np.float32)
@@ -134,8 +141,18 @@ class _Group:
             terminated=self.terminated[:steps],
             truncated=self.truncated[:steps],
             acted=self.acted[:steps],
+            continues=self.continues[:steps],
+            slots=self.slots,
             final_index=np.concatenate([np.empty((0, 3), np.int64), *self.final_index]),
             final_observations=np.concatenate([empty, *self.final_observations]),
+            states=None if states is None else states[: steps + 1],
+            final_states=(
+                None
+                if states is None
+                else np.concatenate([np.empty((0, states.shape[-1]), np.float32), *self.final_states])
+            ),
+            messages=np.stack(self.messages) if self.messages else None,
+            delivered=np.stack(self.delivered) if self.messages else None,
         )
 
 
@@ -215,6 +232,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             _Group(module_id, np.array(slots), self.copies, self.config)
             for module_id, slots in self._modules_by_slots().items()
         ]
+        self._state_source = StateSource.of(
+            self.config.model_config.get("state_source"),
+            self.config.env,
+            self.copies.observation_spaces,
+            self.copies.state_size,
+        )
+        self._last_state: Array | None = None
         self._rng = self._generator(0)
         self._started = False
         self._returns = np.zeros((self.num_envs, len(self.copies.agents)))
@@ -281,6 +305,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         for group in self._groups:
             group.sampler = Sampler(self.module[group.module_id], group.action_space)
             group.forward = _forward_pass(self.module[group.module_id])
+            group.speak = getattr(self.module[group.module_id], "speak", None)
+        self._communication = Communication.of(self.config.model_config.get("communication"))
 
     def get_spaces(self) -> dict[str, Any]:
         """Return (observation space, action space) by module id, and those of the environment."""
@@ -393,9 +419,15 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         assert copies is not None
         for group in self._groups:
             group.begin(steps)
+        states = None
+        if self._state_source is not None:
+            states = np.empty((steps + 1, self.num_envs, self._state_source.size), np.float32)
+            states[0] = self._last_state
         ended, t = 0, 0
         while t < steps:
             alive = copies.alive()
+            if self._communication is not None:
+                self._exchange(t, alive)
             moves = []
             for group in self._groups:
                 group.acted[t] = alive[:, group.slots]
@@ -411,12 +443,15 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if not _all_finite(rewards):
                 e, slot = (int(index) for index in np.argwhere(~np.isfinite(rewards))[0])
                 self._refuse(e, f"reward of {name_of(copies.agents[slot])} is {rewards[e, slot]}")
+            continuing = copies.alive()
+            for group in self._groups:
+                group.continues[t] = continuing[:, group.slots] & group.acted[t]
             if truncated.any():
                 self._keep_final(t)
             if "on_episode_step" in self._heard:
                 for e in range(self.num_envs):
                     self._call_episode("on_episode_step", self._record(e))
-            over = ~np.logical_or.reduce(copies.alive(), axis=1)
+            over = ~np.logical_or.reduce(continuing, axis=1)
             if over.any():
                 for e in np.flatnonzero(over).tolist():
                     self._end_episode(e)
@@ -425,14 +460,36 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             t += 1
             for group in self._groups:
                 self._observe(group, t)
+            if states is not None:
+                states[t] = self._state([group.observations[t] for group in self._groups], copies.alive())
             if episodes_left is not None and ended >= episodes_left:
                 break
-        return Rollout({group.module_id: group.finish(t) for group in self._groups}), ended
+        if states is not None:
+            self._last_state = states[t].copy()
+        return Rollout({group.module_id: group.finish(t, states) for group in self._groups}), ended
+
+    def _exchange(self, t: int, alive: Array) -> None:
+        """Let every living agent send its message, and lay what arrives into the groups' inboxes."""
+        assert self._communication is not None
+        sent = np.zeros((*alive.shape, self._communication.bandwidth), np.float32)
+        for group in self._groups:
+            seen = torch.from_numpy(group.observations[t].reshape(-1, *group.shape))
+            message = group.speak(seen).numpy().reshape(*group.row_shape, -1)
+            group.messages.append(message)
+            sent[:, group.slots] = message
+        delivered = self._communication.deliver(alive, self._rng)
+        received = inbox(sent, delivered)
+        for group in self._groups:
+            group.delivered.append(delivered[:, group.slots])
+            group.inbox = received[:, group.slots]
 
     def _act(self, group: _Group, t: int, explore: bool, random_actions: bool) -> Array:
         """Choose and write the actions of a group; return them as the environment takes them."""
         assert self.module is not None
-        seen = torch.from_numpy(group.observations[t].reshape(-1, *group.shape))
+        rows = group.observations[t].reshape(-1, *group.shape)
+        if group.inbox is not None:
+            rows = np.concatenate([rows, group.inbox.reshape(len(rows), -1)], axis=-1)
+        seen = torch.from_numpy(rows)
         mask = group.masks[t]
         legal = None if mask is None else torch.from_numpy(mask.reshape(-1, mask.shape[-1]))
         inputs = group.forward(seen, legal, explore).numpy()
@@ -475,14 +532,36 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def _keep_final(self, t: int) -> None:
         """Keep what truncated agents see: their value continues the return."""
         assert self.copies is not None
+        found = []
         for group in self._groups:
+            seen = np.empty((*group.row_shape, *group.shape), np.float32)
+            self.copies.observe(group.slots, seen)
+            self._check_seen(group, seen)
+            found.append(seen)
+        state = None
+        if self._state_source is not None:
+            going_on = np.zeros((self.num_envs, len(self.copies.agents)), bool)
+            for group in self._groups:
+                going_on[:, group.slots] = group.acted[t] & ~group.terminated[t]
+            state = self._state(found, going_on)
+        for group, seen in zip(self._groups, found, strict=True):
             rows = np.argwhere(group.truncated[t] & group.acted[t])
             if len(rows):
-                seen = np.empty((*group.row_shape, *group.shape), np.float32)
-                self.copies.observe(group.slots, seen)
-                self._check_seen(group, seen)
                 group.final_index.append(np.insert(rows, 0, t, axis=1))
                 group.final_observations.append(seen[rows[:, 0], rows[:, 1]])
+                if state is not None:
+                    group.final_states.append(state[rows[:, 0]])
+
+    def _state(self, seen: list[Array], alive: Array) -> Array:
+        """Return what central critics see now: float32 ``[E, S]``."""
+        assert self.copies is not None
+        assert self._state_source is not None
+        parts = [(group.slots, values) for group, values in zip(self._groups, seen, strict=True)]
+        state = self._state_source.read(self.copies, parts, alive)
+        if not _all_finite(state):
+            e, place = (int(index) for index in np.argwhere(~np.isfinite(state))[0])
+            self._refuse(e, f"state() is {state[e, place]} at [{place}]")
+        return state
 
     def _restart(self, seeds: Array | None = None, mask: Array | None = None) -> None:
         assert self.copies is not None
@@ -499,6 +578,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 group.masks = []
                 self._observe(group, 0)
                 group.last, group.last_mask = group.observations[0].copy(), group.masks[0]
+            if self._state_source is not None:
+                self._last_state = self._state([group.last for group in self._groups], self.copies.alive())
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
@@ -611,6 +692,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 "lengths": self._lengths.copy(),
                 "finished": {key: list(values) for key, values in self._finished.items()},
                 "last": {group.module_id: (group.last, group.last_mask) for group in self._groups},
+                "last_state": self._last_state,
             }
         return state
 
@@ -648,6 +730,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if self._started:
                 self.copies.set_state(sampling["copies"])
                 self._returns[:], self._lengths[:] = sampling["returns"], sampling["lengths"]
+                self._last_state = sampling["last_state"]
                 for group in self._groups:
                     group.last, group.last_mask = sampling["last"][group.module_id]
 

@@ -36,8 +36,14 @@ def made_up(steps, copies, agents, seed, ends=0.25, absent=0.3, masked=True):
         terminated=terminated,
         truncated=truncated,
         acted=acted,
+        continues=acted & ~over,
         final_index=final_index,
         final_observations=rng.random((len(final_index), 2), np.float32),
+        states=rng.random((steps + 1, copies, 3), np.float32),
+        final_states=rng.random((len(final_index), 3), np.float32),
+        messages=rng.random((*shape, 2), np.float32),
+        delivered=rng.random((*shape, agents)) < 0.5,
+        slots=np.arange(agents),
     )
     values = rng.normal(size=(steps + 1, copies, agents)).astype(np.float32)
     return part, values, rng.normal(size=len(final_index)).astype(np.float32)
@@ -143,10 +149,13 @@ def assert_same(one, other):
 
 
 def in_order(part):
-    """Return the rollout with its final observations in the order of their places; a set has none of its own."""
+    """Return the rollout with its final rows in the order of their places; a set has none of its own."""
     order = np.lexsort(part.final_index.T[::-1])
     return dataclasses.replace(
-        part, final_index=part.final_index[order], final_observations=part.final_observations[order]
+        part,
+        final_index=part.final_index[order],
+        final_observations=part.final_observations[order],
+        final_states=part.final_states[order],
     )
 
 

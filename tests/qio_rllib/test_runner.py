@@ -100,6 +100,8 @@ def test_shapes_and_types():
         "terminated": ((10, 4, 3), bool),
         "truncated": ((10, 4, 3), bool),
         "acted": ((10, 4, 3), bool),
+        "continues": ((10, 4, 3), bool),
+        "slots": ((3,), np.int64),
         "final_index": ((12, 3), np.int64),
         "final_observations": ((12, *space.shape), np.float32),
     }

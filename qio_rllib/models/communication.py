@@ -1,0 +1,98 @@
+"""Learned communication: what agents send each other, what of it arrives, and what a receiver makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from qio_envs.api import ConfigError, did_you_mean
+
+Array = np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Communication:
+    """A radio that every agent hears: one message an agent and step, to all the others.
+
+    Attributes:
+        bandwidth: Numbers in a message, each in [-1, 1]; at least 1.
+        drop: Probability that a message does not reach one of its receivers, in [0, 1], for each receiver by itself.
+
+    Raises:
+        ConfigError: A value outside its range.
+    """
+
+    bandwidth: int
+    drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bandwidth, bool) or not isinstance(self.bandwidth, int) or self.bandwidth < 1:
+            raise ConfigError(
+                f"communication.bandwidth: expected an integer of at least 1, got {self.bandwidth!r}"
+            )
+        if (
+            isinstance(self.drop, bool)
+            or not isinstance(self.drop, int | float)
+            or not 0.0 <= self.drop <= 1.0
+        ):
+            raise ConfigError(f"communication.drop: expected a number from 0 to 1, got {self.drop!r}")
+
+    @classmethod
+    def of(cls, settings: Any) -> Self | None:
+        """Read ``{"bandwidth": 4, "drop": 0.1}``; None, or a bandwidth of 0, is no communication.
+
+        Raises:
+            ConfigError: An unknown key, or a value outside its range.
+        """
+        if settings is None:
+            return None
+        known = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"communication: expected a mapping of {', '.join(known)}, got {settings!r}")
+        for key in settings:
+            if key not in known:
+                raise ConfigError(
+                    f"communication: unknown key '{key}'{did_you_mean(str(key), known)}; allowed: {', '.join(known)}"
+                )
+        if "bandwidth" not in settings:
+            raise ConfigError("communication.bandwidth: missing; how many numbers a message holds")
+        if settings["bandwidth"] == 0 and not isinstance(settings["bandwidth"], bool):
+            cls(1, settings.get("drop", 0.0))
+            return None
+        return cls(**settings)
+
+    def deliver(self, alive: Array, rng: np.random.Generator) -> Array:
+        """Draw whose message reaches whom.
+
+        Args:
+            alive: bool ``[E, N]``; only the living send and hear.
+            rng: Source of the draws; not used without losses.
+
+        Returns:
+            bool ``[E, N, N]``: receiver, sender. Nobody hears itself.
+        """
+        heard = alive[:, :, None] & alive[:, None, :] & ~np.eye(alive.shape[1], dtype=bool)
+        if self.drop > 0.0:
+            heard &= rng.random(heard.shape, np.float32) >= self.drop
+        return heard
+
+
+def inbox(messages: Any, delivered: Any) -> Any:
+    """Return what each receiver hears: the mean of the messages that reached it; 0 where none did.
+
+    Args:
+        messages: ``[..., N, B]``, NumPy or torch.
+        delivered: bool ``[..., M, N]``, of the same kind.
+
+    Returns:
+        ``[..., M, B]``; gradients pass to the messages.
+    """
+    if isinstance(messages, torch.Tensor):
+        weights = delivered.to(messages.dtype)
+        return (weights @ messages) / weights.sum(-1, keepdim=True).clamp_min(1.0)
+    weights = delivered.astype(np.float32)
+    return (weights @ messages) / np.maximum(weights.sum(-1, keepdims=True), np.float32(1.0))
