@@ -125,6 +125,17 @@ class _Group:
         self.messages: list[Array] = []
         self.delivered: list[Array] = []
 
+    def input_of(self, t: int, heard: bool = True) -> torch.Tensor:
+        """Return what the network takes in step ``t``: observations, and what was heard, ``[E * M, ...]``.
+
+        A copy: torch's arithmetic rounds by where its operands lie in memory, and an array's rows lie differently in
+        rollouts of different lengths.
+        """
+        rows = torch.from_numpy(self.observations[t].reshape(-1, *self.shape))
+        if heard and self.inbox is not None:
+            return torch.cat([rows, torch.from_numpy(self.inbox.reshape(len(rows), -1))], dim=-1)
+        return rows.clone()
+
     def finish(self, steps: int, states: Array | None) -> ModuleRollout:
         """Return what was written in the first so many steps; ``states`` are those of the copies, if recorded."""
         assert self.dist_inputs is not None
@@ -473,8 +484,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         assert self._communication is not None
         sent = np.zeros((*alive.shape, self._communication.bandwidth), np.float32)
         for group in self._groups:
-            seen = torch.from_numpy(group.observations[t].reshape(-1, *group.shape))
-            message = group.speak(seen).numpy().reshape(*group.row_shape, -1)
+            message = group.speak(group.input_of(t, heard=False)).numpy().reshape(*group.row_shape, -1)
             group.messages.append(message)
             sent[:, group.slots] = message
         delivered = self._communication.deliver(alive, self._rng)
@@ -486,10 +496,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def _act(self, group: _Group, t: int, explore: bool, random_actions: bool) -> Array:
         """Choose and write the actions of a group; return them as the environment takes them."""
         assert self.module is not None
-        rows = group.observations[t].reshape(-1, *group.shape)
-        if group.inbox is not None:
-            rows = np.concatenate([rows, group.inbox.reshape(len(rows), -1)], axis=-1)
-        seen = torch.from_numpy(rows)
+        seen = group.input_of(t)
         mask = group.masks[t]
         legal = None if mask is None else torch.from_numpy(mask.reshape(-1, mask.shape[-1]))
         inputs = group.forward(seen, legal, explore).numpy()
