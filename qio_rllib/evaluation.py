@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification
+from qio_rllib.models.communication import Communication
 from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
 from qio_rllib.sampling.copies import numbers_of
 from qio_rllib.sampling.environments import describe_env, make_env
@@ -53,16 +54,15 @@ def evaluate(
         One row per episode: ``seed``, ``episode_return`` (sum over agents and steps of the rewards),
         ``episode_length`` (environment steps), and the numbers of the last info.
     """
-    envs = [_Episode(make_env(env_id, env_config), seed, explore) for seed in seeds]
+    envs = [_Episode(make_env(env_id, env_config), seed) for seed in seeds]
     try:
         while True:
             running = [env for env in envs if env.observations]
             if not running:
                 return [env.row for env in envs]
-            slots = [(agent, obs, env.rng) for env in running for agent, obs in env.observations.items()]
-            actions = iter(policy.act_on(slots))
-            for env in running:
-                env.step({agent: next(actions) for agent in env.observations})
+            actions = policy.act_in([(env.observations, env.rng) for env in running], explore)
+            for env, chosen in zip(running, actions, strict=True):
+                env.step(chosen)
     finally:
         for env in envs:
             env.env.close()
@@ -116,6 +116,7 @@ def policy_from_modules(modules: Mapping[str, RLModule], config: Any) -> Policy:
         module_of = {agent: config.policy_mapping_fn(agent, None) for agent in description.agents}
     else:
         module_of = {None: "default_policy"}
+    radio = Communication.of(config.model_config.get("communication"))
     parts = {}
     for agent, module_id in module_of.items():
         module = modules[module_id].unwrapped()
@@ -127,8 +128,10 @@ def policy_from_modules(modules: Mapping[str, RLModule], config: Any) -> Policy:
         if getattr(module, "is_amplified", False):
             amplification = Amplification(float(module.eta), float(module.h_min), float(module.tau))
         action = ActionSpec.of(description.action_spaces[agent], config.normalize_actions)
-        parts[module_id] = PolicyModule(_Network(module), action, amplification)
-    return Policy(parts, module_of, config.env, dict(config.env_config))
+        parts[module_id] = PolicyModule(
+            _Network(module), action, amplification, None if radio is None else _Speaker(module)
+        )
+    return Policy(parts, module_of, config.env, dict(config.env_config), radio)
 
 
 def load_policy_from_checkpoint(path: str | Path) -> Policy:
@@ -166,8 +169,8 @@ class _Network(torch.nn.Module):
     def __init__(self, module: Any) -> None:
         super().__init__()
         self.module = module
-        space = module.observation_space
-        self.example_observations = torch.zeros((2, *space.shape))
+        shape = getattr(module, "input_shape", module.observation_space.shape)
+        self.example_observations = torch.zeros((2, *shape))
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         if hasattr(self.module, "policy_logits"):
@@ -175,13 +178,25 @@ class _Network(torch.nn.Module):
         return self.module._forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
 
 
+class _Speaker(torch.nn.Module):
+    """The part of an RLModule that maps observations to messages."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.speaker = module.speaker
+        self.example_observations = torch.zeros((2, *module.observation_space.shape))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.speaker(observations)
+
+
 class _Episode:
     """One environment on its way through an episode."""
 
-    def __init__(self, env: Any, seed: int, explore: bool) -> None:
+    def __init__(self, env: Any, seed: int) -> None:
         self.env = env
         self.multi_agent = isinstance(env, ParallelEnv)
-        self.rng = np.random.Generator(np.random.Philox(key=seed)) if explore else None
+        self.rng = np.random.Generator(np.random.Philox(key=seed))
         observations, _ = env.reset(seed=seed)
         self.observations: dict[Any, Any] = observations if self.multi_agent else {None: observations}
         self.row: dict[str, Any] = {"seed": seed, "episode_return": 0.0, "episode_length": 0}
@@ -217,6 +232,10 @@ def _checkpoint_config(path: Path) -> Any:
         config = args[0] if args else kwargs["config"]
         settings = config if isinstance(config, dict) else config.to_dict()
         needed = ("env", "env_config", "policy_mapping_fn", "normalize_actions", "evaluation_duration")
-        return SimpleNamespace(**{name: settings[name] for name in needed})
+        model_config = settings["_model_config"]
+        return SimpleNamespace(
+            **{name: settings[name] for name in needed},
+            model_config=model_config if isinstance(model_config, dict) else {},
+        )
     except Exception as error:  # whatever a damaged pickle raises
         raise ConfigError(f"checkpoint: {path} is damaged ({type(error).__name__}: {error})") from error

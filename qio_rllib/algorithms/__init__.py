@@ -4,9 +4,10 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
+from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.ppo import PPOConfig
 
-ALGORITHMS: dict[str, type[AlgorithmConfig]] = {"A2C": A2CConfig, "PPO": PPOConfig}
+ALGORITHMS: dict[str, type[AlgorithmConfig]] = {"A2C": A2CConfig, "MADDPG": MADDPGConfig, "PPO": PPOConfig}
 """Configuration class of each algorithm."""
 
 
@@ -23,4 +24,12 @@ def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
     return ALGORITHMS[name]
 
 
-__all__ = ["A2C", "ALGORITHMS", "A2CConfig", "PPOConfig", "algorithm_config_class"]
+__all__ = [
+    "A2C",
+    "ALGORITHMS",
+    "MADDPG",
+    "A2CConfig",
+    "MADDPGConfig",
+    "PPOConfig",
+    "algorithm_config_class",
+]

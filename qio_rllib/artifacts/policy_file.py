@@ -17,6 +17,7 @@ import torch
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification
+from qio_rllib.models.communication import Communication
 from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
 
 _FORMAT = 1
@@ -41,23 +42,16 @@ def save_policy(policy: Policy, path: str | Path, examples: dict[str, torch.Tens
         "env": policy.env,
         "env_config": dict(policy.env_config),
         "module_of": [[agent, module_id] for agent, module_id in policy.module_of.items()],
+        "communication": policy.communication and dataclasses.asdict(policy.communication),
         "modules": {},
     }
     partial = path.with_suffix(path.suffix + ".partial")
     with zipfile.ZipFile(partial, "w") as archive:
         for module_id, module in policy.modules.items():
-            network: Any = module.network
-            example = (examples or {}).get(module_id, getattr(network, "example_observations", None))
-            if example is None:
-                raise ValueError(f"examples: an observation batch is needed for module '{module_id}'")
-            program = torch.export.export(
-                network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
-            )
-            for node in program.graph.nodes:
-                node.meta.pop("stack_trace", None)  # where this package lies on this machine
-            buffer = io.BytesIO()
-            torch.export.save(program, buffer)
-            archive.writestr(f"{module_id}.pt2", buffer.getvalue())
+            example = (examples or {}).get(module_id)
+            archive.writestr(f"{module_id}.pt2", _program(module_id, module.network, example))
+            if module.speak is not None:
+                archive.writestr(f"{module_id}.speak.pt2", _program(module_id, module.speak, None))
             description["modules"][module_id] = {
                 "action": dataclasses.asdict(module.action),
                 "amplification": module.amplification and dataclasses.asdict(module.amplification),
@@ -79,10 +73,14 @@ def load_policy(path: str | Path) -> Policy:
     try:
         with zipfile.ZipFile(path) as archive:
             description = json.loads(archive.read(_DESCRIPTION))
-            programs = {
-                module_id: torch.export.load(io.BytesIO(archive.read(f"{module_id}.pt2"))).module()
-                for module_id in description["modules"]
-            }
+            talks = description.get("communication") is not None
+            programs, speakers = (
+                {
+                    module_id: torch.export.load(io.BytesIO(archive.read(f"{module_id}{end}"))).module()
+                    for module_id in (description["modules"] if wanted else ())
+                }
+                for end, wanted in ((".pt2", True), (".speak.pt2", talks))
+            )
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"policy file: {path} is damaged or no policy file ({type(error).__name__})"
@@ -96,5 +94,25 @@ def load_policy(path: str | Path) -> Policy:
             programs[module_id],
             ActionSpec(action["count"], tuple(action["low"]), tuple(action["high"]), action["rescaled"]),
             None if settings is None else Amplification(**settings),
+            speakers.get(module_id),
         )
-    return Policy(modules, dict(description["module_of"]), description["env"], description["env_config"])
+    radio = Communication.of(description.get("communication"))
+    return Policy(
+        modules, dict(description["module_of"]), description["env"], description["env_config"], radio
+    )
+
+
+def _program(module_id: str, network: Any, example: torch.Tensor | None) -> bytes:
+    """Return a network as an exported graph that takes batches of any size."""
+    if example is None:
+        example = getattr(network, "example_observations", None)
+    if example is None:
+        raise ValueError(f"examples: an observation batch is needed for module '{module_id}'")
+    program = torch.export.export(
+        network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # where this package lies on this machine
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()

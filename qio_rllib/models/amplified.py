@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification, amplify
+from qio_rllib.models.central import CentralValue
 
 OBSERVATION, ACTION_MASK = "observation", "action_mask"
 
@@ -79,6 +80,11 @@ class AmplifiedPolicy:
         """Return value estimates, ``[...]``; the action mask is not part of the value network's input."""
         return super().compute_values(self.split_mask(batch)[0], embeddings)  # type: ignore[misc]
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what the policy network takes: that of an observation, unless a subclass says otherwise."""
+        return self.observation_space.shape  # type: ignore[attr-defined]
+
     def policy_logits(self, observation: torch.Tensor) -> torch.Tensor:
         """Return the policy head's output before mask and operator, ``[B, A]``."""
         return super()._forward({Columns.OBS: observation})[Columns.ACTION_DIST_INPUTS]  # type: ignore[misc]
@@ -105,7 +111,7 @@ class AmplifiedPolicy:
         return lambda seen, legal: self._amplified({key: network(seen)}, legal)[key]
 
     def _traced(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        shape = self.observation_space.shape  # type: ignore[attr-defined]
+        shape = self.input_shape
         few, many = torch.rand(2, *shape), torch.rand(7, *shape)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -135,8 +141,11 @@ class AmplifiedPolicy:
         return output
 
 
-class AmplifiedActorCritic(AmplifiedPolicy, DefaultPPOTorchRLModule):
-    """RLlib's PPO actor-critic (network by ``model_config``) with the Q operator in its policy."""
+class AmplifiedActorCritic(AmplifiedPolicy, CentralValue, DefaultPPOTorchRLModule):
+    """RLlib's PPO actor-critic (network by ``model_config``) with the Q operator in its policy.
+
+    Where ``model_config`` names a ``state_source``, its value network is central: see `CentralValue`.
+    """
 
 
 class _Network(torch.nn.Module):

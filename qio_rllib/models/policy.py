@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import gymnasium
@@ -12,6 +12,7 @@ import torch
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification, amplify
+from qio_rllib.models.communication import Communication, inbox
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +65,29 @@ class PolicyModule:
     """One network with what surrounds it.
 
     Attributes:
-        network: Maps observations ``[B, ...]`` to logits ``[B, A]``, or to means and log deviations ``[B, 2 D]``.
+        network: Maps observations ``[B, ...]`` to logits ``[B, A]``, or to means and log deviations ``[B, 2 D]``; where
+            agents communicate, observations and inboxes in one row.
         action: How its output becomes an action.
         amplification: The Q operator behind the network, or None.
+        speak: Maps observations ``[B, D]`` to messages ``[B, K]``; None without communication.
     """
 
     network: Callable[[torch.Tensor], torch.Tensor]
     action: ActionSpec
     amplification: Amplification | None
+    speak: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def message(self, observations: np.ndarray) -> np.ndarray:
+        """Return what agents with these observations say, float32 ``[B, K]``."""
+        assert self.speak is not None
+        with torch.no_grad():
+            return self.speak(torch.as_tensor(np.asarray(observations, np.float32))).numpy()
 
     def act(self, observations: np.ndarray, mask: np.ndarray | None, noise: np.ndarray | None) -> np.ndarray:
         """Choose actions for a batch.
 
         Args:
-            observations: ``[B, ...]``, taken as float32.
+            observations: ``[B, ...]``, taken as float32; with what was heard, where agents communicate.
             mask: Legal actions ``[B, A]`` (nonzero = legal), or None.
             noise: Uniform on [0, 1) ``[B]`` (discrete) or standard normal ``[B, D]`` (continuous); None takes the most
                 probable action.
@@ -113,12 +123,14 @@ class Policy:
         module_of: Module id by agent id (``None`` is the only agent of a single-agent environment).
         env: Name of the environment that it was trained in.
         env_config: That environment's arguments.
+        communication: How the agents' messages travel; None where they do not talk.
     """
 
     modules: Mapping[str, PolicyModule]
     module_of: Mapping[str | None, str]
     env: str
     env_config: Mapping[str, Any]
+    communication: Communication | None = None
 
     def act(
         self,
@@ -126,48 +138,87 @@ class Policy:
         explore: bool = False,
         rng: np.random.Generator | None = None,
     ) -> dict[Any, Any]:
-        """Choose an action for every agent that has an observation.
+        """Choose an action for every agent that has an observation; those agents hear each other.
 
         Args:
             observations: By agent id, as a PettingZoo environment gives them.
             explore: Sample from the policy instead of taking the most probable action.
-            rng: Source of the samples; required with ``explore``.
+            rng: Source of the samples, required with ``explore``, and of lost messages.
 
         Raises:
             ConfigError: An agent that the policy does not know.
-            ValueError: ``explore`` without ``rng``.
+            ValueError: There is no ``rng`` and one is needed.
         """
-        if explore and rng is None:
-            raise ValueError("rng: sampling needs a numpy.random.Generator")
-        slots = [
-            (agent, observation, rng if explore else None) for agent, observation in observations.items()
-        ]
-        return dict(zip(observations, self.act_on(slots), strict=True))
+        if rng is None and (explore or (self.communication is not None and self.communication.drop > 0)):
+            raise ValueError("rng: sampling and lossy communication need a numpy.random.Generator")
+        return self.act_in([(observations, rng)], explore)[0]
 
-    def act_on(self, slots: Iterable[tuple[Any, Any, np.random.Generator | None]]) -> list[Any]:
-        """Choose actions for (agent, observation, generator or None) triples in one pass per module, in their order."""
-        rows = list(slots)
+    def act_in(
+        self, episodes: Sequence[tuple[Mapping[Any, Any], np.random.Generator | None]], explore: bool
+    ) -> list[dict[Any, Any]]:
+        """Choose actions in several environments with one pass per module.
+
+        Args:
+            episodes: Observations by agent id, and the generator of that environment's draws.
+            explore: As in `act`.
+
+        Returns:
+            Actions by agent id, one dictionary an environment.
+        """
+        rows = [(agent, seen) for observations, _ in episodes for agent, seen in observations.items()]
         groups: dict[str, list[int]] = {}
-        for index, (agent, _, _) in enumerate(rows):
+        for index, (agent, _) in enumerate(rows):
             if agent not in self.module_of:
                 raise ConfigError(
                     f"the policy knows no agent '{agent}'; allowed: {', '.join(map(str, self.module_of))}"
                 )
             groups.setdefault(self.module_of[agent], []).append(index)
-        noise = [None if rng is None else self._draw(agent, rng) for agent, _, rng in rows]
+        masked = [isinstance(seen, Mapping) for _, seen in rows]
+        inputs = [
+            np.asarray(seen["observation"] if mask else seen)
+            for (_, seen), mask in zip(rows, masked, strict=True)
+        ]
+        if self.communication is not None:
+            heard = self._hear(self.communication, episodes, groups, inputs)
+            inputs = [np.concatenate([seen, said]) for seen, said in zip(inputs, heard, strict=True)]
+        noise = [
+            self._draw(agent, rng) if explore and rng is not None else None
+            for observations, rng in episodes
+            for agent in observations
+        ]
         actions: list[Any] = [None] * len(rows)
         for module_id, members in groups.items():
-            values = [rows[index][1] for index in members]
-            masked = isinstance(values[0], Mapping)
             chosen = self.modules[module_id].act(
-                np.stack([value["observation"] if masked else value for value in values]),
-                np.stack([value["action_mask"] for value in values]) if masked else None,
-                None if noise[members[0]] is None else np.stack([noise[index] for index in members]),  # type: ignore[misc]
+                np.stack([inputs[index] for index in members]),
+                np.stack([rows[index][1]["action_mask"] for index in members])
+                if masked[members[0]]
+                else None,
+                np.stack([noise[index] for index in members]) if explore else None,  # type: ignore[misc]
             )
             discrete = self.modules[module_id].action.count is not None
             for index, action in zip(members, chosen, strict=True):
                 actions[index] = int(action) if discrete else action
-        return actions
+        given = iter(actions)
+        return [{agent: next(given) for agent in observations} for observations, _ in episodes]
+
+    def _hear(
+        self,
+        communication: Communication,
+        episodes: Sequence[tuple[Mapping[Any, Any], np.random.Generator | None]],
+        groups: Mapping[str, list[int]],
+        inputs: list[np.ndarray],
+    ) -> list[np.ndarray]:
+        """Return what each row's agent hears of the others in its environment."""
+        sent = np.empty((len(inputs), communication.bandwidth), np.float32)
+        for module_id, members in groups.items():
+            sent[members] = self.modules[module_id].message(np.stack([inputs[index] for index in members]))
+        heard: list[np.ndarray] = []
+        for observations, rng in episodes:
+            count = len(observations)
+            present = np.ones((1, count), bool)
+            delivered = communication.deliver(present, rng if rng is not None else np.random.default_rng())
+            heard += list(inbox(sent[len(heard) : len(heard) + count], delivered[0]))
+        return heard
 
     def _draw(self, agent: Any, rng: np.random.Generator) -> np.ndarray:
         action = self.modules[self.module_of[agent]].action

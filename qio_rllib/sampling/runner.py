@@ -456,7 +456,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 self._refuse(e, f"reward of {name_of(copies.agents[slot])} is {rewards[e, slot]}")
             continuing = copies.alive()
             for group in self._groups:
-                group.continues[t] = continuing[:, group.slots] & group.acted[t]
+                group.continues[t] = continuing[:, group.slots]
             if truncated.any():
                 self._keep_final(t)
             if "on_episode_step" in self._heard:

@@ -1,0 +1,248 @@
+"""Centralised critics: what each agent's action is worth, given what all agents see, do and say."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from qio_rllib.models.networks import ACTIVATIONS, hidden_layers, mlp
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupShape:
+    """The agents of one module, as a joint critic has to know them.
+
+    Attributes:
+        agents: Their number ``M``.
+        seen: Numbers in an observation ``D``.
+        acts: Numbers in an action ``A``: components, or one for each discrete action (one-hot).
+        heard: Numbers in an inbox ``K``; 0 without communication.
+    """
+
+    agents: int
+    seen: int
+    acts: int
+    heard: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class JointView:
+    """What critics are given of ``B`` joint steps; each list has one entry a module.
+
+    Attributes:
+        seen: Observations, ``[B, M, D]``.
+        alive: 1 for agents that act in this step, else 0, ``[B, M]``.
+        heard: Inboxes, ``[B, M, K]``; None without communication.
+        state: Global state, ``[B, S]``, or None.
+    """
+
+    seen: Sequence[torch.Tensor]
+    alive: Sequence[torch.Tensor]
+    heard: Sequence[torch.Tensor] | None
+    state: torch.Tensor | None
+
+    @functools.cached_property
+    def features(self) -> list[torch.Tensor]:
+        """Observation, inbox and whether it lives, of each agent: ``[B, M, D + K + 1]``, 0 for absent agents."""
+        found = []
+        for g, alive in enumerate(self.alive):
+            here = alive.unsqueeze(-1)
+            parts = [self.seen[g] * here, here]
+            if self.heard is not None:
+                parts.insert(1, self.heard[g] * here)
+            found.append(torch.cat(parts, dim=-1))
+        return found
+
+    @functools.cached_property
+    def flat(self) -> torch.Tensor:
+        """All agents' features and the state in one row, ``[B, F]``."""
+        parts = [rows.flatten(1) for rows in self.features]
+        return torch.cat(parts if self.state is None else [*parts, self.state], dim=-1)
+
+    def acted(self, actions: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return actions with those of absent agents set to 0."""
+        return [acts * alive.unsqueeze(-1) for acts, alive in zip(actions, self.alive, strict=True)]
+
+
+class Critic(nn.Module, abc.ABC):
+    """Values the actions of one module's ``M`` agents; centralised, so that it is for training only."""
+
+    @abc.abstractmethod
+    def forward(self, joint: JointView, actions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the value of what all agents did, one for each agent of the module, ``[B, M]``.
+
+        Args:
+            joint: What was seen and heard.
+            actions: Of all modules' agents, each ``[B, M, A]``.
+        """
+
+    @abc.abstractmethod
+    def of_own(self, joint: JointView, actions: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+        """Return the value to each agent of the module of doing another thing while all others do what they did.
+
+        Args:
+            joint: What was seen and heard.
+            actions: What was done.
+            own: The other things, ``[B, M, A]``; the value to agent ``m`` depends on ``own[:, m]`` and on no other.
+
+        Returns:
+            ``[B, M]``.
+        """
+
+
+class MLPCritic(Critic):
+    """One network over everything with one output for each agent (Lowe et al., 2017, "Multi-Agent Actor-Critic").
+
+    Args:
+        groups: All modules' agents.
+        own: Index of the module that it values.
+        state_size: Numbers in a state; 0 without one.
+        hiddens: Sizes of the hidden layers, at least one.
+        activation: A key of `networks.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[GroupShape],
+        own: int,
+        state_size: int,
+        hiddens: Sequence[int],
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.own = own
+        seen = sum(group.agents * (group.seen + group.heard + 1) for group in groups) + state_size
+        acts = [group.agents * group.acts for group in groups]
+        # The first layer in two: what is seen is the same for all the actions that an agent could have taken.
+        self.from_seen = nn.Linear(seen, hiddens[0])
+        self.from_actions = nn.Linear(sum(acts), hiddens[0], bias=False)
+        self.body = nn.Sequential(ACTIVATIONS[activation](), *hidden_layers(hiddens, activation))
+        self.head = nn.Linear(hiddens[-1], groups[own].agents)
+        self._start = sum(acts[:own])
+        self._acts = groups[own].acts
+
+    def forward(self, joint: JointView, actions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return ``[B, M]``; see `Critic.forward`."""
+        done = torch.cat([acts.flatten(1) for acts in joint.acted(actions)], dim=-1)
+        return self.head(self.body(self.from_seen(joint.flat) + self.from_actions(done)))
+
+    def of_own(self, joint: JointView, actions: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+        """Return ``[B, M]``; see `Critic.of_own`."""
+        acted = joint.acted(actions)
+        done = torch.cat([acts.flatten(1) for acts in acted], dim=-1)
+        base = self.from_seen(joint.flat) + self.from_actions(done)
+        agents = own.shape[1]
+        weights = self.from_actions.weight[:, self._start : self._start + agents * self._acts]
+        # What changes in the first layer when agent m acts otherwise: [B, M, H].
+        change = torch.einsum("bma,hma->bmh", own - acted[self.own], weights.unflatten(1, (agents, -1)))
+        hidden = self.body(base.unsqueeze(1) + change)
+        return (hidden * self.head.weight).sum(-1) + self.head.bias
+
+
+class AttentionCritic(Critic):
+    """Each agent asks about the others: multi-head attention over all agents' observations and actions.
+
+    The query comes from the agent's own observation and action, keys and values from those of all agents, itself
+    included (after Iqbal and Sha, 2019, "Actor-Attention-Critic"). Agents of one module share an encoder; agents
+    that are not alive are not attended to.
+
+    Args:
+        groups: All modules' agents.
+        own: Index of the module that it values.
+        state_size: Numbers in a state; 0 without one.
+        hiddens: Sizes of the hidden layers of the output network; the first is that of the embeddings too.
+        activation: A key of `networks.ACTIVATIONS`.
+        heads: Number of attention heads; the embedding's size is a multiple of it.
+
+    Raises:
+        ValueError: It is not.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[GroupShape],
+        own: int,
+        state_size: int,
+        hiddens: Sequence[int],
+        activation: str,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        size = hiddens[0]
+        if heads < 1 or size % heads:
+            raise ValueError(f"attention_heads: {heads} heads do not divide an embedding of {size} numbers")
+        self.own, self.heads = own, heads
+        self.activation = ACTIVATIONS[activation]()
+        self.encoders = nn.ModuleList(
+            # The last part tells the agents of a module apart.
+            nn.Linear(group.seen + group.heard + 1 + group.acts + group.agents, size)
+            for group in groups
+        )
+        self.query = nn.Linear(size, size, bias=False)
+        self.key = nn.Linear(size, size, bias=False)
+        self.value = nn.Linear(size, size)
+        self.output = mlp([2 * size + state_size, *hiddens, 1], activation)
+
+    def forward(self, joint: JointView, actions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return ``[B, M]``; see `Critic.forward`."""
+        acted = joint.acted(actions)
+        tokens = [self._embed(g, joint, acts) for g, acts in enumerate(acted)]
+        own = tokens[self.own]
+        keys, values = self._split(self.key, tokens), self._split(self.value, tokens)
+        scores = torch.einsum("bmhd,bnhd->bhmn", self._heads(self.query(own)), keys)
+        weights = self._weights(joint, scores)
+        return self._answer(joint, own, torch.einsum("bhmn,bnhd->bmhd", weights, values))
+
+    def of_own(self, joint: JointView, actions: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+        """Return ``[B, M]``; see `Critic.of_own`."""
+        acted = joint.acted(actions)
+        tokens = [self._embed(g, joint, acts) for g, acts in enumerate(acted)]
+        keys, values = self._split(self.key, tokens), self._split(self.value, tokens)
+        mine = self._embed(self.own, joint, own)
+        query = self._heads(self.query(mine))
+        my_key, my_value = self._heads(self.key(mine)), self._heads(self.activation(self.value(mine)))
+        scores = torch.einsum("bmhd,bnhd->bhmn", query, keys)
+        # In agent m's own view its own token is the other one: column start + m of row m.
+        start = sum(acts.shape[1] for acts in acted[: self.own])
+        count = own.shape[1]
+        itself = torch.zeros(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        itself[torch.arange(count), start + torch.arange(count)] = True
+        about_itself = (query * my_key).sum(-1).permute(0, 2, 1)  # [B, h, M]
+        scores = torch.where(itself, about_itself.unsqueeze(-1), scores)
+        weights = self._weights(joint, scores)
+        others = torch.einsum("bhmn,bnhd->bmhd", weights.masked_fill(itself, 0.0), values)
+        to_itself = weights[..., itself].permute(0, 2, 1)  # [B, M, h]
+        return self._answer(joint, mine, others + to_itself.unsqueeze(-1) * my_value)
+
+    def _embed(self, g: int, joint: JointView, acts: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of a module's agents, ``[B, M, size]``."""
+        features = joint.features[g]
+        names = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
+        names = names.expand(len(features), -1, -1)
+        return self.activation(self.encoders[g](torch.cat([features, acts, names], dim=-1)))
+
+    def _heads(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.unflatten(-1, (self.heads, -1))
+
+    def _split(self, layer: nn.Linear, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
+        rows = layer(torch.cat(list(tokens), dim=1))
+        return self._heads(self.activation(rows) if layer is self.value else rows)
+
+    def _weights(self, joint: JointView, scores: torch.Tensor) -> torch.Tensor:
+        absent = torch.cat(list(joint.alive), dim=1) == 0
+        size = self.query.out_features // self.heads
+        # Finite, so that a row of absent agents only has weights without a meaning instead of none.
+        hidden = scores.masked_fill(absent[:, None, None, :], torch.finfo(scores.dtype).min / 2)
+        return torch.softmax(hidden / math.sqrt(size), dim=-1)
+
+    def _answer(self, joint: JointView, own: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        parts = [own, attended.flatten(2)]
+        if joint.state is not None:
+            parts.append(joint.state.unsqueeze(1).expand(-1, own.shape[1], -1))
+        return self.output(torch.cat(parts, dim=-1)).squeeze(-1)
