@@ -65,11 +65,6 @@ class DeterministicActor(TorchRLModule, InferenceOnlyAPI):
             self.critic = self._make_critic()
             self.target_critic = copy.deepcopy(self.critic)
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the actor's input: observation and inbox."""
-        return (self.observation_space.shape[0] + self.bandwidth,)
-
     def _make_critic(self) -> Critic:
         joint, settings = self.model_config["joint"], self.model_config["critic"]
         groups = [GroupShape(**group) for group in joint["groups"]]
@@ -111,6 +106,11 @@ class MADDPGModule(AmplifiedPolicy, DeterministicActor):
 
     With discrete actions `exploration` is the share of uniformly random ones among the sampled.
     """
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the actor's input: observation and inbox."""
+        return (self.observation_space.shape[0] + self.bandwidth,)
 
     def act(
         self,

@@ -205,7 +205,7 @@ def _columns(part: ModuleRollout) -> dict[str, Array]:
         "rewards": part.rewards,
         "acted": part.acted,
         "terminated": part.terminated & part.acted,
-        "present_next": part.acted & (part.continues | part.truncated),
+        "present_next": part.continues | (part.acted & part.truncated),
     }
     if part.action_mask is not None:
         # After a cut episode the mask belongs to the next one: any action may follow there.

@@ -547,10 +547,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             found.append(seen)
         state = None
         if self._state_source is not None:
-            going_on = np.zeros((self.num_envs, len(self.copies.agents)), bool)
+            present = self.copies.alive().copy()  # those that have just come included
             for group in self._groups:
-                going_on[:, group.slots] = group.acted[t] & ~group.terminated[t]
-            state = self._state(found, going_on)
+                present[:, group.slots] |= group.acted[t] & group.truncated[t]
+            state = self._state(found, present)
         for group, seen in zip(self._groups, found, strict=True):
             rows = np.argwhere(group.truncated[t] & group.acted[t])
             if len(rows):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qio_envs.api import ConfigError
@@ -106,6 +106,7 @@ def test_values_that_are_not_finite_are_left_empty(tmp_path):
     assert rows_of(progress.path) == [{"training_iteration": "1", "c": "1.0"}]
 
 
+@settings(deadline=None)
 @given(
     restarts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6)), min_size=1, max_size=5),
     evaluated=st.sets(st.integers(1, 30)),
@@ -234,6 +235,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, PLAIN, min_size=1, max_size=4))
 def test_yaml_gives_back_what_was_written(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("yaml") / "x.yaml"
