@@ -36,6 +36,7 @@ from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.rollout_learner import _clip as clip_gradients
 from qio_rllib.algorithms.rollout_learner import learner_threads
+from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.models.communication import Communication, inbox
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.maddpg import MADDPGModule
@@ -136,6 +137,8 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
         Raises:
             ConfigError: An unknown key or a value outside its range.
         """
+        if kwargs.get("central_value", NotProvided) is not NotProvided:
+            raise ConfigError("central_value: MADDPG's critics are central as they are; see critic_state")
         super().training(**kwargs)
         for name, value in (
             ("actor_lr", actor_lr),
@@ -167,10 +170,10 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
         Raises:
             ConfigError: A value that is out of range or does not fit another.
         """
-        super().validate()
         runner = self.env_runner_cls
         if not (isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)):
             raise ConfigError(f"env_runner_cls: MADDPG needs BatchedEnvRunner, got {runner}")
+        super().validate()
         if self.entropy_annealing is not None:
             raise ConfigError("entropy_annealing: MADDPG's loss has no entropy; set exploration instead")
         if self.num_learners > 1:
@@ -202,7 +205,8 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
                 f"replay_capacity: {self.replay_capacity} joint steps never hold a batch of "
                 f"{self.train_batch_size_per_learner} (train_batch_size_per_learner)"
             )
-        if self.round_steps % self.env_steps_per_update:
+        # RLlib gives evaluation a fragment length of its own.
+        if not self.in_evaluation and self.round_steps % self.env_steps_per_update:
             raise ConfigError(
                 f"env_steps_per_update: {self.env_steps_per_update} does not divide the {self.round_steps} environment "
                 "steps of a round (rollout_fragment_length x num_envs_per_env_runner x runners)"
@@ -258,31 +262,28 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
             seen = math.prod(bare_space(description.observation_spaces[agent]).shape or ())
             acts = _action_size(agent, description.action_spaces[agent])
             groups.append({"agents": len(members), "seen": seen, "acts": acts, "heard": heard})
-        source = StateSource.of(
-            self._model_config.get("state_source"),
-            self.env,
-            description.observation_spaces,
-            description.state_size,
-        )
         return {
             "modules": list(slots),
             "slots": list(slots.values()),
             "groups": groups,
-            "state_size": 0 if source is None else source.size,
+            "state_size": self._model_config.get(STATE_SIZE, 0),
         }
 
     def _set_state_source(self) -> None:
         """Let runners record states where critics shall see them."""
-        source = None
-        if isinstance(self.env, str) and self.critic_state is not False:
-            description = describe_env(self.env, self.env_config)
-            if description.state_size:
-                source = STATE
-            elif self.critic_state:
-                raise ConfigError(
-                    f"critic_state: {self.env} has no state(); critics see all observations anyway, leave it null"
-                )
-        self._model_config = {**self._model_config, "state_source": source}
+        if not isinstance(self.env, str):
+            return
+        description = describe_env(self.env, self.env_config)
+        if self.critic_state and not description.state_size:
+            raise ConfigError(
+                f"critic_state: {self.env} has no state(); critics see all observations anyway, leave it null"
+            )
+        wanted = self.critic_state is not False and description.state_size
+        self._set_states(
+            {STATE_SOURCE: STATE, STATE_SIZE: description.state_size, NUM_AGENTS: len(description.agents)}
+            if wanted
+            else None
+        )
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
