@@ -33,7 +33,7 @@ $(VENV)/.ready: setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "QIO needs Python 3.11 or newer; say which with: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rllib,plots,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rllib,plots,test,examples,bench,dev]'
 	@touch $@
 
 clean:  ## remove what was set up (not runs/)

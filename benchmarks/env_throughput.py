@@ -1,27 +1,35 @@
 """How fast are the environments? Steps per second on one core, with all observations, side by side.
 
-Contestants: the UAV forest as a batch of 1, 8 and 64 copies, its PettingZoo face, the same task written with a Python
-loop over agents (`LoopForest` below, checked to give the same observations), and mpe2's simple_spread_v3 with as many
-agents. They take turns over several rounds, so that a busy machine slows all alike; the table shows medians.
+Two groups. The forest with 10 UAVs: as a batch of 1, 8 and 64 copies, its PettingZoo face, the same task written with
+a Python loop over agents (`LoopForest` below, checked to give the same observations), and mpe2's simple_spread_v3
+with as many agents. The swarm (cooperative) with 3 agents: as a batch of 1, 8 and 64 copies, its PettingZoo face,
+mpe2's simple_spread_v3 with 3 agents, and, where it is installed (pip install 'qio[bench]'), VMAS's simple_spread
+(vectorised in torch, one thread) with as many copies and with 4096. The others' tasks are of the same kind, not the
+same. All contestants of a group take turns over several rounds, so that a busy machine slows all alike; the table
+shows medians.
 
-    python benchmarks/env_throughput.py            # about half a minute
+    python benchmarks/env_throughput.py            # about a minute and a half
 """
 
 import argparse
+import contextlib
 import csv
+import dataclasses
 import importlib.metadata
+import io
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 
-from qio_envs import forest_uav_v0
+from qio_envs import Environment, forest_uav_v0, swarm_cooperative_v0
 
-AGENTS = 10
+FOREST_AGENTS, SWARM_AGENTS = 10, 3
 BLOCKS = 5
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
@@ -127,33 +135,46 @@ def check_same_task(steps: int = 60) -> None:
     env.reset(0)
     loop, generator = LoopForest(env), np.random.default_rng(0)
     for _ in range(steps):
-        actions = generator.integers(0, 5, (1, AGENTS))
+        actions = generator.integers(0, 5, (1, FOREST_AGENTS))
         rewards = env.step(actions).rewards[0]
         seen, given, *_ = loop.step(dict(zip(loop.agents, actions[0].tolist(), strict=True)))
         np.testing.assert_allclose(np.stack(list(seen.values())), env.observe()[0], atol=1e-6)
         np.testing.assert_allclose(list(given.values()), rewards)
 
 
-def batched(copies: int) -> Callable[[int], None]:
-    env = forest_uav_v0.batched_env(copies)
-    out = np.empty((copies, AGENTS, *env.observation_space.shape), np.float32)
-    actions = np.random.default_rng(0).integers(0, 5, (64, copies, AGENTS))
+Play = Callable[[int], None]  # plays so many steps, with resets where episodes end
+
+
+def random_actions(space: gymnasium.Space, *shape: int) -> np.ndarray:
+    """Return 64 sets of random actions, ``[64, *shape]`` of the space's actions."""
+    generator = np.random.default_rng(0)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return generator.integers(0, space.n, (64, *shape))
+    return generator.uniform(space.low, space.high, (64, *shape, *space.shape)).astype(space.dtype)
+
+
+def batched(environment: Environment, copies: int) -> Play:
+    env = environment.batched_env(copies)
+    out = np.empty((copies, env.num_agents, *env.observation_space.shape), np.float32)
+    actions = random_actions(env.action_space, copies, env.num_agents)
     env.reset(0)
 
     def play(steps: int) -> None:
         for t in range(steps):
             env.step(actions[t % 64])
             env.observe(out)
-            if not env.arrays.running[0]:
-                env.reset()
+            ended = ~env.running
+            if ended.any():
+                env.reset(mask=ended)
 
     return play
 
 
-def parallel(env) -> Callable[[int], None]:
+def parallel(env) -> Play:
     env.reset(seed=0)
-    rows = np.random.default_rng(0).integers(0, 5, (64, AGENTS)).tolist()
-    actions = [dict(zip(env.possible_agents, row, strict=True)) for row in rows]
+    agents = env.possible_agents
+    rows = random_actions(env.action_space(agents[0]), len(agents))
+    actions = [dict(zip(agents, row.tolist() if row.ndim == 1 else row, strict=True)) for row in rows]
 
     def play(steps: int) -> None:
         for t in range(steps):
@@ -164,11 +185,11 @@ def parallel(env) -> Callable[[int], None]:
     return play
 
 
-def python_loop() -> Callable[[int], None]:
+def python_loop() -> Play:
     start = forest_uav_v0.batched_env(1)
     start.reset(0)
     env = LoopForest(start)
-    rows = np.random.default_rng(0).integers(0, 5, (64, AGENTS)).tolist()
+    rows = random_actions(start.action_space, FOREST_AGENTS).tolist()
     actions = [dict(zip(env.agents, row, strict=True)) for row in rows]
 
     def play(steps: int) -> None:
@@ -180,20 +201,101 @@ def python_loop() -> Callable[[int], None]:
     return play
 
 
-def simple_spread() -> Callable[[int], None]:
+def simple_spread(agents: int) -> Play:
     from mpe2 import simple_spread_v3
 
-    return parallel(simple_spread_v3.parallel_env(N=AGENTS, max_cycles=200))
+    return parallel(simple_spread_v3.parallel_env(N=agents, max_cycles=200))
 
 
-CONTESTANTS: dict[str, tuple[int, Callable[[], Callable[[int], None]]]] = {  # name -> copies, maker
-    "forest_uav_v0, batch of 64": (64, lambda: batched(64)),
-    "forest_uav_v0, batch of 8": (8, lambda: batched(8)),
-    "forest_uav_v0, batch of 1": (1, lambda: batched(1)),
-    "forest_uav_v0, PettingZoo": (1, lambda: parallel(forest_uav_v0.parallel_env())),
-    "forest, Python loop": (1, python_loop),
-    "mpe2 simple_spread_v3": (1, simple_spread),
+def vmas_spread(copies: int) -> Play:
+    with contextlib.redirect_stderr(io.StringIO()):  # gym, which it needs, says at length that it is old
+        import torch
+        from vmas import make_env
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    env = make_env(
+        "simple_spread",
+        num_envs=copies,
+        device="cpu",
+        continuous_actions=True,
+        n_agents=SWARM_AGENTS,
+        max_steps=200,
+        seed=0,
+    )
+    env.reset()
+    actions = [[torch.rand(copies, 2) * 2 - 1 for _ in range(SWARM_AGENTS)] for _ in range(8)]
+
+    def play(steps: int) -> None:
+        for t in range(steps):
+            *_, done, _ = env.step(actions[t % 8])
+            if done.all():  # all end at the time limit
+                env.reset()
+
+    return play
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """What takes part: its name, its copies, what makes it, and the package that it needs."""
+
+    name: str
+    copies: int
+    make: Callable[[], Play]
+    package: str = "numpy"
+
+
+def own(environment: Environment) -> list[Contestant]:
+    """Return an environment of this package as a batch of three sizes and as a PettingZoo environment."""
+    batches = [
+        Contestant(
+            f"{environment.id}, batch of {copies}", copies, lambda copies=copies: batched(environment, copies)
+        )
+        for copies in (64, 8, 1)
+    ]
+    face = Contestant(f"{environment.id}, PettingZoo", 1, lambda: parallel(environment.parallel_env()))
+    return [*batches, face]
+
+
+MPE2 = "mpe2 simple_spread_v3"
+GROUPS: dict[int, list[Contestant]] = {  # agents -> contestants, each compared with mpe2's environment
+    FOREST_AGENTS: [
+        *own(forest_uav_v0),
+        Contestant("forest, Python loop", 1, python_loop),
+        Contestant(MPE2, 1, lambda: simple_spread(FOREST_AGENTS), "mpe2"),
+    ],
+    SWARM_AGENTS: [
+        *own(swarm_cooperative_v0),
+        Contestant(MPE2, 1, lambda: simple_spread(SWARM_AGENTS), "mpe2"),
+        Contestant("VMAS simple_spread, batch of 64", 64, lambda: vmas_spread(64), "vmas"),
+        Contestant("VMAS simple_spread, batch of 4096", 4096, lambda: vmas_spread(4096), "vmas"),
+    ],
 }
+
+
+def measure(agents: int, contestants: list[Contestant], rounds: int, seconds: float) -> list[dict]:
+    """Return a row for each contestant of a group."""
+    players = {contestant: contestant.make() for contestant in contestants}
+    rates: dict[Contestant, list[float]] = {contestant: [] for contestant in contestants}
+    turn = {key: max(1, int(seconds / _time(play, 10) * 10)) for key, play in players.items()}
+    for _ in range(rounds):
+        for key, play in players.items():
+            rates[key].append(turn[key] * key.copies / _time(play, turn[key]))
+    medians = {key: statistics.median(values) for key, values in rates.items()}
+    base = next(median for key, median in medians.items() if key.name == MPE2)
+    return [
+        {
+            "contestant": key.name,
+            "copies": key.copies,
+            "agents": agents,
+            "env_steps_per_s": round(medians[key]),
+            "agent_steps_per_s": round(medians[key] * agents),
+            "ratio_to_mpe2": round(medians[key] / base, 2),
+            "slowest_round": round(min(values)),
+            "fastest_round": round(max(values)),
+            "rounds": rounds,
+        }
+        for key, values in rates.items()
+    ]
 
 
 def main() -> None:
@@ -206,50 +308,43 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
 
     check_same_task()
-    players = {name: make() for name, (_, make) in CONTESTANTS.items()}
-    rates: dict[str, list[float]] = {name: [] for name in players}
-    turn = {name: max(1, int(args.seconds / _time(play, 20) * 20)) for name, play in players.items()}
-    for _ in range(args.rounds):
-        for name, play in players.items():
-            rates[name].append(turn[name] * CONTESTANTS[name][0] / _time(play, turn[name]))
-
     machine = {"cpu": cpu_model(), "python": platform.python_version()} | {
-        package: importlib.metadata.version(package) for package in ("numpy", "numba", "pettingzoo", "mpe2")
+        package: version_of(package) for package in ("numpy", "numba", "pettingzoo", "mpe2", "vmas", "torch")
     }
-    base = statistics.median(rates["mpe2 simple_spread_v3"])
+    print(", ".join(f"{key} {value}" for key, value in machine.items() if value))
     rows = []
-    for name, values in rates.items():
-        median = statistics.median(values)
-        rows.append(
-            {
-                "contestant": name,
-                "copies": CONTESTANTS[name][0],
-                "agents": AGENTS,
-                "env_steps_per_s": round(median),
-                "agent_steps_per_s": round(median * AGENTS),
-                "ratio_to_mpe2": round(median / base, 2),
-                "slowest_round": round(min(values)),
-                "fastest_round": round(max(values)),
-                "rounds": args.rounds,
-            }
-        )
+    for agents, contestants in GROUPS.items():
+        here = [contestant for contestant in contestants if version_of(contestant.package)]
+        group = measure(agents, here, args.rounds, args.seconds)
+        _print(agents, group, args.rounds)
+        for absent in contestants:
+            if absent not in here:
+                print(f"{absent.name}: left out, {absent.package} is not installed")
+        rows += group
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *machine], lineterminator="\n")
         writer.writeheader()
         writer.writerows(row | machine for row in rows)
+    print(f"\nwritten to {args.out}")
 
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print(
-        f"one core, {AGENTS} agents, all observations, median of {args.rounds} rounds (slowest to fastest)\n"
-    )
-    print(f"{'contestant':<28}{'env steps/s':>13}{'agent steps/s':>15}{'ratio':>9}   rounds, env steps/s")
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package, an empty text if there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _print(agents: int, rows: Sequence[dict], rounds: int) -> None:
+    print(f"\none core, {agents} agents, all observations, median of {rounds} rounds (slowest to fastest)\n")
+    print(f"{'contestant':<36}{'env steps/s':>13}{'agent steps/s':>15}{'ratio':>9}   rounds, env steps/s")
     for row in rows:
         print(
-            f"{row['contestant']:<28}{row['env_steps_per_s']:>13,}{row['agent_steps_per_s']:>15,}"
+            f"{row['contestant']:<36}{row['env_steps_per_s']:>13,}{row['agent_steps_per_s']:>15,}"
             f"{row['ratio_to_mpe2']:>9,.1f}   {row['slowest_round']:,} to {row['fastest_round']:,}"
         )
-    print(f"\nwritten to {args.out}")
 
 
 def _time(play: Callable[[int], None], steps: int) -> float:

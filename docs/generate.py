@@ -9,8 +9,10 @@ import dataclasses
 import inspect
 from pathlib import Path
 
+import gymnasium
+
 import qio_envs
-from qio_envs.api import reference_scores
+from qio_envs.api import BatchedEnv, reference_scores
 
 EPISODES, SEED = 20, 1000
 
@@ -30,9 +32,9 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
     batched = environment.batched_class
     env = environment.batched_env()
     spaces = [
-        ["observation", f"`{env.observation_space}`"],
-        ["action", f"`{env.action_space}`"],
-        ["state", f"`{env.state_space}`"],
+        ["observation", _space(env.observation_space)],
+        ["action", _space(env.action_space)],
+        ["state", _space(env.state_space)],
         ["agents", f"`{env.possible_agents[0]}` to `{env.possible_agents[-1]}`"],
     ]
     if environment.gym_id:
@@ -50,7 +52,8 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
         scenarios.append([f"`{name}`", changed, f"`{environment.content_hash(name)}`", *cells])
     return [
         f"## {environment.id}",
-        inspect.cleandoc(batched.__doc__ or "").replace("``", "`"),
+        _docstring(batched),
+        *_rules_of_the_family(environment),
         "### Spaces of the default scenario",
         _table(["space", "is"], spaces),
         "### Settings",
@@ -59,6 +62,33 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
         f"Scores are mean team returns of the scripted policies over {EPISODES} episodes (seeds from {SEED}).",
         _table(["scenario", "settings", "hash", *names], scenarios),
     ]
+
+
+def _rules_of_the_family(environment: qio_envs.Environment) -> list[str]:
+    """Return what environments that share a base class have in common: in full for the first of them only."""
+    (family,) = environment.batched_class.__bases__
+    if family is BatchedEnv:
+        return []
+    members = [
+        other.id for other in qio_envs.environments().values() if family in other.batched_class.__bases__
+    ]
+    if environment.id != members[0]:
+        return [f"All else is as in [{members[0]}](#{members[0]}): dynamics, spaces, endings and info."]
+    return [f"### Common to {', '.join(members)}", _docstring(family)]
+
+
+def _docstring(of: type) -> str:
+    return inspect.cleandoc(of.__doc__ or "").replace("``", "`")
+
+
+def _space(space: gymnasium.Space) -> str:
+    if not isinstance(space, gymnasium.spaces.Box):
+        return f"`{space}`"
+    low, high = float(space.low.min()), float(space.high.max())
+    text = f"`Box({low:.6g}, {high:.6g}, {space.shape}, {space.dtype})`"
+    if (space.low != low).any() or (space.high != high).any():
+        text += "; these are the widest bounds, each number has its own"
+    return text
 
 
 def _allowed(field: dataclasses.Field) -> str:

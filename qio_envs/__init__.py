@@ -14,5 +14,30 @@ forest_uav_v0 = Environment(
     gym_id="qio_envs/ForestUAV-v0",
     gym_scenario="solo",
 )
+swarm_cooperative_v0 = Environment(
+    "swarm_cooperative_v0",
+    "qio_envs.swarm:CooperativeSwarm",
+    "agents in the plane gather at one point (cooperative, continuous or discrete actions)",
+    gym_id="qio_envs/Swarm-v0",
+    gym_scenario="solo",
+)
+swarm_competitive_v0 = Environment(
+    "swarm_competitive_v0",
+    "qio_envs.swarm:CompetitiveSwarm",
+    "agents in the plane contend for the place nearest the origin (competitive, continuous or discrete actions)",
+)
+swarm_mixed_v0 = Environment(
+    "swarm_mixed_v0",
+    "qio_envs.swarm:MixedSwarm",
+    "two teams in the plane keep together and seek contact (mixed, continuous or discrete actions)",
+)
 
-__all__ = ["Environment", "environment", "environments", "forest_uav_v0"]
+__all__ = [
+    "Environment",
+    "environment",
+    "environments",
+    "forest_uav_v0",
+    "swarm_competitive_v0",
+    "swarm_cooperative_v0",
+    "swarm_mixed_v0",
+]

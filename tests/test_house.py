@@ -97,6 +97,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         "pillow": "PIL",
         "pygame-ce": "pygame",
         "ruamel.yaml": "ruamel.yaml",
+        "stable-baselines3": "stable_baselines3",
         "supersuit": "supersuit",
     }
     names = []
@@ -116,6 +117,7 @@ def test_every_dependency_has_a_constraint_and_imports():
     [
         ("qio_envs", ["ray", "torch", "numba", "matplotlib"]),
         ("qio_envs.forest_uav", ["ray", "torch", "matplotlib"]),
+        ("qio_envs.swarm", ["ray", "torch", "matplotlib"]),
         ("qio_rllib", ["ray", "torch"]),
         ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
         ("qio_rllib.artifacts.policy_file", ["ray", "matplotlib"]),

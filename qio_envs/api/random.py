@@ -19,6 +19,17 @@ _SHIFT = np.uint64(32)
 _ROUNDS = 10
 _UNIT_24 = np.float32(2.0**-24)
 
+MAX_NORMAL = 5.7685
+"""No draw of `normals` is larger in magnitude: sqrt(2 log 2**24), rounded up."""
+
+# Taylor coefficients; on the ranges below their remainders are smaller than a rounding error of float32.
+_LOG_2 = np.float32(0.6931471805599453)
+_LOG_COEFFICIENTS = tuple(np.float32(2 / k) for k in (1, 3, 5, 7))
+_SIN_COEFFICIENTS = tuple(np.float32(c) for c in (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880))
+_COS_COEFFICIENTS = tuple(np.float32(c) for c in (1.0, -1 / 2, 1 / 24, -1 / 720, 1 / 40320))
+_SQRT_HALF_BITS = np.int32(0x3F3504F3)
+_HALF_PI = np.float32(np.pi / 2)
+
 
 @njit(cache=True)
 def philox4x32(
@@ -62,6 +73,53 @@ def word(lane: int, step: int, episode: int, stream: int, seed: int) -> np.uint6
 def uniform(lane: int, step: int, episode: int, stream: int, seed: int) -> np.float32:
     """Return a float32 uniform on [0, 1) with 24 random bits."""
     return np.float32(word(lane, step, episode, stream, seed) >> np.uint64(8)) * _UNIT_24
+
+
+@njit(cache=True, error_model="numpy")
+def _normal_pair(first: np.uint64, second: np.uint64) -> tuple[np.float32, np.float32]:
+    """Return two independent normals of two 32-bit words (Box and Muller, 1958).
+
+    The logarithm, sine and cosine are polynomials: with nothing but the four operations and a square root, every
+    machine draws the same numbers.
+    """
+    # log u for u = whole / 2**24: u = m 2**e with m in [sqrt(1/2), sqrt(2)), log m = 2 artanh((m - 1) / (m + 1))
+    whole = np.float32(np.int32(first >> np.uint64(8)) + np.int32(1))
+    bits = whole.view(np.int32)
+    exponent = (bits - _SQRT_HALF_BITS) >> np.int32(23)
+    m = np.int32(bits - (exponent << np.int32(23))).view(np.float32)
+    s = (m - np.float32(1)) / (m + np.float32(1))
+    z = s * s
+    c0, c1, c2, c3 = _LOG_COEFFICIENTS
+    log_u = np.float32(exponent - np.int32(24)) * _LOG_2 + s * (c0 + z * (c1 + z * (c2 + z * c3)))
+    radius = np.sqrt(np.float32(-2) * log_u)
+    # the angle: a quarter of the circle from the top two bits, and within it -pi/4 to pi/4 from the next 24
+    part = np.float32(np.int32((second >> np.uint64(6)) & np.uint64(0xFFFFFF))) * _UNIT_24 - np.float32(0.5)
+    angle = part * _HALF_PI
+    z = angle * angle
+    s0, s1, s2, s3, s4 = _SIN_COEFFICIENTS
+    sine = radius * angle * (s0 + z * (s1 + z * (s2 + z * (s3 + z * s4))))
+    c0, c1, c2, c3, c4 = _COS_COEFFICIENTS
+    cosine = radius * (c0 + z * (c1 + z * (c2 + z * (c3 + z * c4))))
+    quarter = second >> np.uint64(30)
+    if quarter & np.uint64(1):
+        cosine, sine = -sine, cosine
+    if quarter & np.uint64(2):
+        cosine, sine = -cosine, -sine
+    return cosine, sine
+
+
+@njit(cache=True)
+def normals(
+    block: int, step: int, episode: int, stream: int, seed: int
+) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Return four independent standard normals (float32): the lanes ``4 block`` to ``4 block + 3``.
+
+    They lie within `MAX_NORMAL` of 0 and are the same on every machine, bit for bit.
+    """
+    w0, w1, w2, w3 = philox4x32(block, step, episode, stream, seed)
+    n0, n1 = _normal_pair(w0, w1)
+    n2, n3 = _normal_pair(w2, w3)
+    return n0, n1, n2, n3
 
 
 @njit(cache=True)

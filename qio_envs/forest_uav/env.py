@@ -9,9 +9,10 @@ import gymnasium
 import numpy as np
 
 from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.api.policies import RandomPolicy
 from qio_envs.forest_uav import kernels, viewer
 from qio_envs.forest_uav.config import COARSE, ForestConfig
-from qio_envs.forest_uav.policies import GreedyPolicy, LawnmowerPolicy, RandomPolicy
+from qio_envs.forest_uav.policies import GreedyPolicy, LawnmowerPolicy
 
 _REWARDS = ("team", "local", "difference")
 

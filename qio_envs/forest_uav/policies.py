@@ -8,33 +8,10 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array
-from qio_envs.api.random import integers
 from qio_envs.forest_uav.kernels import MOVES
 
 if TYPE_CHECKING:
     from qio_envs.forest_uav.env import ForestUAV
-
-_POLICY_STREAM = 1000  # apart from the environment's own streams
-
-
-class RandomPolicy:
-    """Uniform over the actions that the mask allows; a pure function of (seed, copy seed, episode, step).
-
-    Args:
-        env: The environment to act in.
-        seed: Key of the policy's own random numbers, 0 to 2**64 - 1.
-    """
-
-    def __init__(self, env: ForestUAV, seed: int = 0) -> None:
-        self.env = env
-        self.seed = np.uint64(seed)
-
-    def act(self) -> Array:
-        """Return int64 actions ``[E, N]``."""
-        arrays, mask = self.env.arrays, self.env.action_mask()
-        keys = arrays.seed ^ (arrays.episode.astype(np.uint64) << np.uint64(32)) ^ self.seed
-        draws = integers(1 << 30, self.env.num_agents, arrays.step, _POLICY_STREAM, keys)
-        return _nth_legal(mask, draws % mask.sum(axis=2))
 
 
 class GreedyPolicy:
@@ -106,21 +83,6 @@ class LawnmowerPolicy:
             self._part,
             self._next,
         )
-
-
-@njit(cache=True)
-def _nth_legal(mask: Array, rank: Array) -> Array:
-    actions = np.zeros(rank.shape, np.int64)
-    for e in range(rank.shape[0]):
-        for n in range(rank.shape[1]):
-            left = rank[e, n]
-            for action in range(mask.shape[2]):
-                if mask[e, n, action]:
-                    if left == 0:
-                        actions[e, n] = action
-                        break
-                    left -= 1
-    return actions
 
 
 @njit(cache=True)

@@ -8,12 +8,10 @@ import functools
 import numpy as np
 
 from qio_envs.api import Array
+from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar
 
 _CANVAS = 560  # pixels of the longer side of the map, about
-_BAR = 10  # height of a progress bar, pixels
-_GAP = 6
 
-_BACKGROUND = np.array([24, 28, 30], np.float32)
 _WILD = np.array([[58, 92, 66], [16, 42, 30]], np.float32)  # not monitored: sparse to dense vegetation
 _KNOWN = np.array([[236, 232, 190], [146, 190, 106]], np.float32)  # monitored: sparse to dense
 _BLOCKED = np.array([116, 82, 62], np.float32)
@@ -21,7 +19,6 @@ _UAV = np.array([232, 84, 48], np.float32)
 _CROWD = np.array([190, 30, 120], np.float32)  # a cell with several UAVs
 _OUTLINE = np.array([255, 255, 255], np.float32)
 _COVERAGE_BAR = np.array([146, 190, 106], np.float32)
-_TIME_BAR = np.array([120, 150, 190], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +68,10 @@ def draw(scene: Scene) -> Array:
         for part, colour in zip(_disc(cell), (_OUTLINE, _UAV if count == 1 else _CROWD), strict=True):
             patch += part[..., None] * (colour - patch)
     bars = [
-        _bar(canvas.shape[1], scene.coverage, _COVERAGE_BAR),
-        _bar(canvas.shape[1], scene.step / scene.max_steps, _TIME_BAR),
+        bar(canvas.shape[1], scene.coverage, _COVERAGE_BAR),
+        bar(canvas.shape[1], scene.step / scene.max_steps, TIME_BAR),
     ]
-    picture = np.concatenate([canvas, *bars, np.broadcast_to(_BACKGROUND, (_GAP, canvas.shape[1], 3))])
+    picture = np.concatenate([canvas, *bars, np.broadcast_to(BACKGROUND, (GAP, canvas.shape[1], 3))])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -101,11 +98,3 @@ def _disc(cell: int) -> tuple[Array, Array]:
         return inside.mean(axis=(1, 3)).astype(np.float32)
 
     return opacity(0.48 * cell), opacity(0.38 * cell)
-
-
-def _bar(width: int, share: float, colour: Array) -> Array:
-    bar = np.broadcast_to(_BACKGROUND, (_BAR + _GAP, width, 3)).copy()
-    track = bar[_GAP:, _GAP : width - _GAP]
-    track[:] = _BACKGROUND * 1.8
-    track[:, : round(share * track.shape[1])] = colour
-    return bar

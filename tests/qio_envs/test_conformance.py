@@ -190,7 +190,7 @@ def test_the_command_line_on_a_module_and_on_aec_environments(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["forest_uav_v9"], "ENV: 'forest_uav_v9' is neither one of forest_uav_v0 (did you mean"),
+        (["forest_uav_v9"], "ENV: 'forest_uav_v9' is neither one of forest_uav_v0, swarm_cooperative_v0, "),
         (["os.path"], "ENV: module 'os.path' has no callable 'env'"),
         (["toy_parallel:Missing"], "ENV: module 'toy_parallel' has no callable 'Missing'"),
         (["toy_parallel:make_nothing"], "ENV: 'toy_parallel:make_nothing' gives object, no PettingZoo"),

@@ -1,10 +1,12 @@
+from math import cos, erf, log, pi, sin, sqrt
+
 import numpy as np
 import pytest
 from forest_oracle import philox
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qio_envs.api.random import below, integers, philox4x32, uniform, word
+from qio_envs.api.random import MAX_NORMAL, _normal_pair, below, integers, normals, philox4x32, uniform, word
 
 words = st.integers(0, 2**32 - 1)
 
@@ -14,6 +16,9 @@ KNOWN = [
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
+
+
+KNOWN_NORMALS = ["3d408846", "bfad6600", "bf471018", "3dc44891"]
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
@@ -59,3 +64,66 @@ def test_rows_of_integers_depend_on_their_own_step_and_seed_alone():
     for row in range(2):
         np.testing.assert_array_equal(both[row], integers(1000, 6, steps[[row]], 3, seeds[[row]])[0])
     assert (both[0] != both[1]).any()
+
+
+def normals_of(count, seed=1):
+    return np.array([normals(block, 2, 3, 4, np.uint64(seed)) for block in range(count)])
+
+
+def box_muller(first, second):
+    radius = sqrt(-2 * log(((first >> 8) + 1) / 2**24))
+    angle = 2 * pi * (second >> 6) / 2**26 - pi / 4
+    return radius * cos(angle), radius * sin(angle)
+
+
+@given(words, words)
+def test_normals_are_those_of_the_textbook(first, second):
+    pair = _normal_pair(np.uint64(first), np.uint64(second))
+    assert all(np.float32(value) == value for value in pair)
+    np.testing.assert_allclose(pair, box_muller(first, second), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "first", [0, 2**32 - 1, 2**31, 2**31 - 1, 0xB504F300, 0xB504F400, 2**8, 2**32 - 2**8 - 1]
+)
+@pytest.mark.parametrize("second", [0, 2**32 - 1, 2**30, 2**30 - 1, 2**31, 3 * 2**30, 2**29])
+def test_normals_at_the_ends_of_their_ranges(first, second):
+    pair = _normal_pair(np.uint64(first), np.uint64(second))
+    assert np.isfinite(pair).all()
+    assert np.abs(pair).max() <= MAX_NORMAL
+    np.testing.assert_allclose(pair, box_muller(first, second), atol=2e-6)
+
+
+def test_the_largest_normal():
+    assert _normal_pair(np.uint64(0), np.uint64(2**29))[0] == pytest.approx(MAX_NORMAL, abs=1e-3)
+    assert sqrt(2 * log(2**24)) < MAX_NORMAL < sqrt(2 * log(2**24)) + 1e-3
+
+
+def test_normals_come_from_the_four_words_of_their_block():
+    for block in range(20):
+        w = [int(part) for part in philox4x32(block, 2, 3, 4, np.uint64(1))]
+        np.testing.assert_allclose(
+            normals_of(block + 1)[block], [*box_muller(w[0], w[1]), *box_muller(w[2], w[3])], atol=2e-6
+        )
+
+
+def test_normals_are_known_bit_for_bit():
+    """The same on every machine: nothing but additions, multiplications, divisions and square roots."""
+    given = np.array(normals(0, 0, 0, 0, np.uint64(0)), np.float32).view(np.uint32)
+    assert [f"{bits:08x}" for bits in given] == KNOWN_NORMALS
+
+
+def test_normals_are_standard_and_independent():
+    draws = normals_of(20_000).astype(float)
+    count = draws.size
+    assert abs(draws.mean()) < 4 / sqrt(count)
+    assert abs(draws.var() - 1) < 4 * sqrt(2 / count)
+    assert abs((draws**3).mean()) < 4 * sqrt(15 / count)
+    assert abs((draws**4).mean() - 3) < 4 * sqrt(96 / count)
+    assert np.abs(np.corrcoef(draws.T) - np.eye(4)).max() < 4 / sqrt(20_000)
+    assert np.abs(np.corrcoef((draws**2).T) - np.eye(4)).max() < 4 / sqrt(20_000)
+    ordered = np.sort(draws.ravel())
+    expected = np.array([(1 + erf(x / sqrt(2))) / 2 for x in ordered])
+    distance = np.abs(expected - (np.arange(count) + 0.5) / count).max()
+    assert distance < 1.95 / sqrt(count)  # Kolmogorov and Smirnov, p = 0.001
+    assert (normals_of(50, seed=2) != normals_of(50)).all()

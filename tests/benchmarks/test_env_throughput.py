@@ -1,0 +1,77 @@
+"""The script that measures environments beside those of others."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import env_throughput
+
+from qio_envs import forest_uav_v0, swarm_cooperative_v0
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_python_loop_plays_the_same_task():
+    env_throughput.check_same_task(25)
+
+
+@pytest.mark.parametrize("environment", [forest_uav_v0, swarm_cooperative_v0], ids=lambda e: e.id)
+def test_random_actions_fit_their_space(environment):
+    env = environment.batched_env(2)
+    actions = env_throughput.random_actions(env.action_space, 2, env.num_agents)
+    assert len(actions) == 64
+    assert all(env.action_space.contains(action) for row in actions[0] for action in row)
+    assert len(np.unique(actions)) > 4
+
+
+def test_every_contestant_plays_over_the_ends_of_episodes():
+    for contestants in env_throughput.GROUPS.values():
+        for contestant in contestants:
+            if env_throughput.version_of(contestant.package) and contestant.copies <= 8:
+                contestant.make()(210)
+
+
+def test_each_group_has_its_agents_and_the_base_of_its_ratios():
+    groups = env_throughput.GROUPS
+    assert set(groups) == {10, 3}
+    assert forest_uav_v0.batched_env().num_agents == 10
+    assert swarm_cooperative_v0.batched_env().num_agents == 3
+    for contestants in groups.values():
+        names = [contestant.name for contestant in contestants]
+        assert len(set(names)) == len(names)
+        assert env_throughput.MPE2 in names
+
+
+def test_a_package_that_is_absent_has_no_version():
+    assert env_throughput.version_of("no-such-package") == ""
+    assert env_throughput.version_of("numpy") == np.__version__
+
+
+def test_the_script_writes_a_row_for_each_contestant_that_is_there(tmp_path):
+    out = tmp_path / "rates.csv"
+    command = [sys.executable, "benchmarks/env_throughput.py", "--rounds", "1", "--seconds", "0.002"]
+    done = subprocess.run(
+        [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    there = {
+        (str(agents), contestant.name)
+        for agents, contestants in env_throughput.GROUPS.items()
+        for contestant in contestants
+        if env_throughput.version_of(contestant.package)
+    }
+    assert {(row["agents"], row["contestant"]) for row in rows} == there
+    for row in rows:
+        assert 0 < int(row["slowest_round"]) <= int(row["env_steps_per_s"]) <= int(row["fastest_round"])
+        assert row["contestant"] in done.stdout
+        assert row["numpy"] == np.__version__
+    if not env_throughput.version_of("vmas"):
+        assert "VMAS simple_spread, batch of 64: left out, vmas is not installed" in done.stdout
