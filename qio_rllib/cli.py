@@ -394,7 +394,13 @@ def progress_line(row: Mapping[str, float], stop: Mapping[str, float] | None = N
         parts.append(f"return {row[score]:.1f}")
     if "env_runners/coverage" in row:
         parts.append(f"coverage {row['env_runners/coverage']:.2f}")
-    for label, name, digits in (("entropy", "normalized_entropy", 3), ("alpha", "alpha", 4)):
+    if row.get("replay/warming_up"):
+        parts.append("warming up")
+    for label, name, digits in (
+        ("entropy", "normalized_entropy", 3),
+        ("alpha", "alpha", 4),
+        ("exploration", "exploration", 3),
+    ):
         values = [
             value for key, value in row.items() if key.startswith("learners/") and key.endswith(f"/{name}")
         ]

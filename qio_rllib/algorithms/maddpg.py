@@ -282,7 +282,7 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
         self._set_states(
             {STATE_SOURCE: STATE, STATE_SIZE: description.state_size, NUM_AGENTS: len(description.agents)}
             if wanted
-            else None
+            else {}
         )
 
     @property

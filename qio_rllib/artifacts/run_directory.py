@@ -29,11 +29,12 @@ MODES = ("greedy", "sampled")
 STATUSES = ("running", "finished", "interrupted", "failed")
 
 _LEADING_COLUMNS = (ITERATION, STEPS, TIME, ITERATION_TIME, SPEED)
-_GROUPS = ("env_runners", "evaluation", "learners")
+_GROUPS = ("env_runners", "evaluation", "learners", "replay")
+_MODULE_RETURNS = "env_runners/module_episode_returns_mean/"
 # Bookkeeping of RLlib that is of no use in a table of results.
 _NOISE = re.compile(
     r"timer|connector|weights_seq_no|throughput|time_between_sampling|_duration_sec_|sample$|"
-    r"agent_steps|agent_episode_returns|module_episode_returns|module_steps|num_trainable|"
+    r"agent_steps|agent_episode_returns|module_steps|num_trainable|"
     r"num_non_trainable|module_to_env|env_to_module|env_runners/num_env_steps|__all_modules__/num_env|"
     r"diff_num_grad_updates|module_train_batch_size|actor_manager|worker|dropped_lifetime"
 )
@@ -336,6 +337,9 @@ def progress_row(result: Mapping[str, Any], previous_steps: float | None = None)
         and (key in _LEADING_COLUMNS or (key.split("/")[0] in _GROUPS and not _NOISE.search(key)))
     }
     row = {key: int(value) if _is_count(key, value) else value for key, value in row.items()}
+    by_module = [key for key in row if key.startswith(_MODULE_RETURNS)]
+    if len(by_module) == 1:  # the episode's return once more
+        del row[by_module[0]]
     steps, seconds = row.get(STEPS), row.get(ITERATION_TIME)
     if previous_steps is not None and steps is not None and seconds:
         row[SPEED] = (steps - previous_steps) / seconds

@@ -277,6 +277,9 @@ def test_the_progress_line_names_what_there_is():
         "iteration 3/10  steps 12,345  return 301.3  coverage 0.76  entropy 0.600  alpha 0.0100  1,234 steps/s"
     )
     assert progress_line({"training_iteration": 1}) == "iteration 1"
+    replay = {"training_iteration": 1, "replay/warming_up": 1, "learners/a/exploration": 0.25}
+    assert progress_line(replay) == "iteration 1  warming up  exploration 0.250"
+    assert progress_line(replay | {"replay/warming_up": 0}) == "iteration 1  exploration 0.250"
 
 
 def run_module(*arguments):

@@ -78,9 +78,7 @@ def modules_of(learner):
 
 def test_the_critic_regresses_on_what_the_targets_say():
     """Lowe et al. (2017), equation 6, with present_next in the place of 1 - done, for continuous actions."""
-    learner, steps, rows = learner_with_rows(
-        config_of("swarm", critic_state=False)
-    )
+    learner, steps, rows = learner_with_rows(config_of("swarm", critic_state=False))
     (module,) = modules_of(learner)
     with torch.no_grad():  # targets that differ from the present networks
         for parameter in [*module.target_actor.parameters(), *module.target_critic.parameters()]:

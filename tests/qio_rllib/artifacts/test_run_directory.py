@@ -174,6 +174,15 @@ def test_flatten_keeps_numbers_only():
     assert all(type(value) in (int, float) for value in flat.values())
 
 
+@pytest.mark.parametrize("returns", [{"shared": 3.0}, {"chasers": 3.0, "prey": -2.0}])
+def test_returns_by_module_are_told_where_there_are_several(returns):
+    row = progress_row(result(1, env_runners={"module_episode_returns_mean": returns}))
+    expected = returns if len(returns) > 1 else {}
+    assert {
+        key.rpartition("/")[2]: value for key, value in row.items() if "module_episode" in key
+    } == expected
+
+
 def test_a_row_holds_results_and_no_bookkeeping():
     row = progress_row(
         result(

@@ -1,0 +1,130 @@
+"""What a message is worth: return against its bandwidth, and against how much of it is lost.
+
+Only one of three agents sees where to go and nobody sees anybody (`tune_configs/swarm_communication_maddpg.yaml`). The
+return is the team's, undiscounted, on fixed evaluation episodes without noise; across seeds the interquartile
+mean with a 95% stratified-bootstrap interval.
+
+    python benchmarks/communication.py --seeds 3     # about half a minute to a minute and a half a run
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from aggregate import bootstrap_interval, interquartile_mean
+from learning_curves import read, train
+
+import qio_envs
+from qio_envs.api import reference_scores
+from qio_rllib.evaluation import FIRST_EVALUATION_SEED
+from qio_rllib.experiment import load_experiment
+
+CONFIG = Path("tune_configs/swarm_communication_maddpg.yaml")
+SILENT = (0, 0.0)
+BANDWIDTHS = [SILENT, (1, 0.0), (2, 0.0), (4, 0.0), (8, 0.0)]
+LOSSES = [(4, 0.5), (4, 0.9)]
+
+
+def summarise(out: Path, cells: list[tuple[int, float]]) -> list[dict[str, float]]:
+    rows = []
+    for bandwidth, drop in cells:
+        paths = sorted(folder_of(out, bandwidth, drop).glob("seed_*/evaluation.csv"))
+        scores = np.array(
+            [
+                np.mean([float(row["team_return"]) for row in read(path) if row["mode"] == "greedy"])
+                for path in paths
+            ]
+        )
+        low, high = bootstrap_interval(scores)
+        rows.append(
+            {
+                "bandwidth": bandwidth,
+                "drop": drop,
+                "seeds": len(scores),
+                "iqm": interquartile_mean(scores),
+                "low": low,
+                "high": high,
+                "min": scores.min(),
+                "max": scores.max(),
+            }
+        )
+    return rows
+
+
+def folder_of(out: Path, bandwidth: int, drop: float) -> Path:
+    return out / f"bandwidth_{bandwidth}_drop_{drop:g}"
+
+
+def draw(out: Path, rows: list[dict[str, float]], references: dict[str, float]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(
+        1, 2, figsize=(9, 3.8), sharey=True, layout="constrained", gridspec_kw={"width_ratios": [3, 2]}
+    )
+    lossless = [row for row in rows if row["drop"] == 0]
+    lossy = [row for row in rows if row["bandwidth"] == 4]
+    for axes, chosen, key, label in (
+        (panels[0], lossless, "bandwidth", "bandwidth, numbers in a message"),
+        (panels[1], lossy, "drop", "share of messages lost, bandwidth 4"),
+    ):
+        places = np.arange(len(chosen))
+        middle = np.array([row["iqm"] for row in chosen])
+        low, high = (np.array([row[end] for row in chosen]) for end in ("low", "high"))
+        axes.errorbar(
+            places, middle, yerr=[middle - low, high - middle],
+            color="#2e7d5b", marker="o", linewidth=2, capsize=4, label="MADDPG, IQM with 95% interval",
+        )  # fmt: skip
+        axes.set_xticks(places, [f"{row[key]:g}" for row in chosen])
+        axes.set_xlabel(label)
+        for name, value in references.items():
+            axes.axhline(value, color="#888888", linewidth=1, linestyle=":")
+            if axes is panels[0]:
+                axes.annotate(
+                    f"scripted: {name}", (places[-1], value), (0, 3), textcoords="offset points", ha="right"
+                )
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("team return")
+    panels[0].legend(loc="center right", frameon=False)
+    figure.suptitle("One of three agents sees the target, nobody sees anybody")
+    figure.savefig(out / "communication.png", dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 (5)")
+    parser.add_argument("--out", type=Path, default=Path("results/communication"), help="where to write")
+    arguments = parser.parse_args()
+    cells = [*BANDWIDTHS, *LOSSES]
+    for bandwidth, drop in cells:
+        folder = folder_of(arguments.out, bandwidth, drop)
+        print(f"bandwidth {bandwidth}, drop {drop:g}", flush=True)
+        settings = [f"communication.bandwidth={bandwidth}", f"communication.drop={drop}"]
+        train(CONFIG, range(arguments.seeds), folder, settings)
+    rows = summarise(arguments.out, cells)
+    with open(arguments.out / "summary.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    experiment = load_experiment(CONFIG)
+    env = qio_envs.environment(experiment.env).batched_env(
+        experiment.config["evaluation_duration"], **experiment.config["env_config"]
+    )
+    references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+    draw(arguments.out, rows, references)
+    print(f"\n{'bandwidth':>9}{'drop':>6}{'seeds':>6}{'team return (greedy), IQM':>27}{'95% interval':>22}")
+    for row in rows:
+        interval = f"{row['low']:.1f} to {row['high']:.1f}"
+        print(f"{row['bandwidth']:>9}{row['drop']:>6g}{row['seeds']:>6}{row['iqm']:>27.1f}{interval:>22}")
+    print(", ".join(f"scripted {name}: {value:.1f}" for name, value in references.items()))
+
+
+if __name__ == "__main__":
+    main()
