@@ -19,8 +19,8 @@ _MODE_COLORS = {"greedy": "#1f6f8b", "sampled": "#e08e2b"}
 _MODULE_COLORS = ("#1f6f8b", "#e08e2b", "#4c956c", "#8e5572", "#6c757d", "#2f4b7c", "#a05195", "#bc5090")
 _LABELS = {
     "team_return": "team return",
-    "episode_return_mean": "episode return",
-    "episode_return": "episode return",
+    "episode_return_mean": "episode return, sum over agents and steps",
+    "episode_return": "episode return, sum over agents and steps",
 }
 
 

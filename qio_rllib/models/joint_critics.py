@@ -139,8 +139,8 @@ class MLPCritic(Critic):
         base = self.from_seen(joint.flat) + self.from_actions(done)
         agents = own.shape[1]
         weights = self.from_actions.weight[:, self._start : self._start + agents * self._acts]
-        # What changes in the first layer when agent m acts otherwise and nobody else does: [B, M, H]. One product over
-        # rows that are zero but for agent m: the batch of M small products that an einsum makes is several times slower.
+        # What changes in the first layer when agent m alone acts otherwise: [B, M, H]. One product over rows that
+        # are zero but for agent m; the batch of small products that an einsum makes is several times slower.
         alone = torch.eye(agents, dtype=own.dtype, device=own.device).unsqueeze(-1)
         other = ((own - acted[self.own]).unsqueeze(2) * alone).flatten(2)
         change = nn.functional.linear(other, weights)
