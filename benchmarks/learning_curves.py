@@ -29,20 +29,21 @@ KEPT = ("progress.csv", "evaluation.csv", "run.json", "config.yaml")
 STEPS, SECONDS = "num_env_steps_sampled_lifetime", "time_total_s"
 
 
-def train(config: Path, seeds: range, out: Path) -> None:
+def train(config: Path, seeds: range, out: Path, overrides: list[str]) -> None:
     for seed in seeds:
         target = out / f"seed_{seed}"
         if (target / "evaluation.csv").exists():
             print(f"seed {seed}: kept {target}")
             continue
         with tempfile.TemporaryDirectory() as runs:
-            result = training.train(load_experiment(config, seed=seed), runs)
+            result = training.train(load_experiment(config, overrides, seed=seed), runs)
             target.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(result.run_dir / name, target / name)
             if seed == seeds[0]:
                 for name in ("best.gif", "learning_curve.png", "entropy.png", "policy.pt"):
-                    shutil.copy(result.run_dir / name, target / name)
+                    if (result.run_dir / name).exists():  # not every algorithm has an entropy
+                        shutil.copy(result.run_dir / name, target / name)
         print(f"seed {seed}: {result.evaluation}", flush=True)
 
 
@@ -141,7 +142,8 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str) -> None:
                 textcoords="offset points",
                 ha="right",
             )
-    axes.set(xlabel="environment steps", ylabel="team return" if team else "return", title=title)
+    whose = "team" if team else "episode"
+    axes.set(xlabel="environment steps", ylabel=f"{whose} return, sum over agents and steps", title=title)
     axes.legend(loc="lower right", frameon=False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
     axes.spines[["top", "right"]].set_visible(False)
@@ -154,10 +156,18 @@ def main() -> None:
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="as rllib train has it",
+    )
     parser.add_argument("--out", type=Path, help="default: results/<name of the file>")
     arguments = parser.parse_args()
     out = arguments.out or Path("results") / arguments.config.stem
-    train(arguments.config, range(arguments.seeds), out)
+    train(arguments.config, range(arguments.seeds), out, arguments.overrides)
     rows = summarise(arguments.config, out)
     with open(out / "summary.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())
@@ -174,6 +184,10 @@ def main() -> None:
         print(
             f"{row['policy']:<28}{row['seeds']:>6}{row['mean']:>9.1f}{row['iqm']:>9.1f}{interval:>20}{normalized:>12}{seconds:>11}"
         )
+    print(
+        "\nA return is the undiscounted sum of an episode's rewards over agents and steps (of the scored team, where "
+        "there are\nopponents); steps are environment steps, in which all agents act."
+    )
 
 
 if __name__ == "__main__":

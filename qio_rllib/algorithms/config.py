@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -15,11 +15,14 @@ from ray.rllib.utils.metrics import EVALUATION_RESULTS
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.evaluation import evaluate_algorithm
 from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.copies import numbers_of
 from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
-from qio_rllib.sampling.runner import EpisodeRecord
+from qio_rllib.sampling.runner import BatchedEnvRunner, EpisodeRecord
+from qio_rllib.sampling.states import OBSERVATIONS, STATE, StateSource
 
 SHARED_MODULE = "shared"
+_OWN_MODEL_SETTINGS = ("amplification", "communication", STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
 
 
 class PolicyMapping:
@@ -88,6 +91,7 @@ class ExploringConfig(AlgorithmConfig):
     - ``multi_agent(policies=...)`` also takes ``"shared"``, ``"independent"`` and ``{module_id: [agent ids]}``.
     - ``training(amplification=..., entropy_annealing=...)``: the Q operator in the policy and the law of the
       entropy coefficient.
+    - ``training(central_value=...)``: a value network that sees the whole environment (MAPPO, for PPO).
 
     Tune hands a config to its workers as a plain dictionary, of which RLlib's own algorithm class makes a plain
     config again; so all of this is kept in settings that RLlib knows, and nothing in overridden getters.
@@ -111,6 +115,16 @@ class ExploringConfig(AlgorithmConfig):
         """The annealing law; it lives in ``learner_config_dict``, where a stock config has room for it too."""
         return self.learner_config_dict.get("entropy_annealing")
 
+    @property
+    def central_value(self) -> str | None:
+        """What the value network sees besides the agent's own observation; it lives in ``model_config``."""
+        return self.model_config.get(STATE_SOURCE)
+
+    @property
+    def normalize_values(self) -> bool:
+        """Whether value targets are standardised; it lives in ``learner_config_dict``."""
+        return bool(self.learner_config_dict.get("normalize_values"))
+
     def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the environment; arguments as in `AlgorithmConfig.environment`.
 
@@ -127,6 +141,8 @@ class ExploringConfig(AlgorithmConfig):
             description = describe_env(self.env, self.env_config)
             if description.multi_agent and not self.is_multi_agent:
                 self.multi_agent(policies=SHARED_MODULE if description.homogeneous else "independent")
+            if self.central_value is not None:
+                self._measure_states(self.central_value, description)
         return self
 
     def multi_agent(self, *, policies: Any = NotProvided, **kwargs: Any) -> Self:
@@ -157,6 +173,8 @@ class ExploringConfig(AlgorithmConfig):
         *,
         amplification: Mapping[str, float] | None = NotProvided,
         entropy_annealing: Mapping[str, Any] | None = NotProvided,
+        central_value: Literal["state", "observations"] | None = NotProvided,
+        normalize_values: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -166,15 +184,36 @@ class ExploringConfig(AlgorithmConfig):
                 the policy as it is.
             entropy_annealing: ``{"law": "quantum" | "exponential", "alpha_0": ..., "alpha_min": ..., "decay": ...}``;
                 takes the place of ``entropy_coeff``. None leaves ``entropy_coeff`` in charge.
+            central_value: What each agent's value is estimated from besides its own observation and its place among
+                the agents (Yu et al., 2022): ``"state"``, the environment's ``state()``, or ``"observations"``, those
+                of all agents. Policies stay decentralised. None: from its own observation alone.
+            normalize_values: Whether the value network learns targets that are standardised by their running mean and
+                deviation (PopArt: van Hasselt et al., 2016), so that it need not first find their scale.
+                ``vf_clip_param`` and the reported value losses are then in standard deviations.
             **kwargs: The other arguments.
 
         Raises:
-            ConfigError: An unknown key or a value outside its range.
+            ConfigError: An unknown key, a value outside its range, or ``"state"`` of an environment without one.
         """
         super().training(**kwargs)
+        if central_value is not NotProvided:
+            if central_value not in (None, STATE, OBSERVATIONS):
+                raise ConfigError(
+                    f"central_value: expected {STATE}, {OBSERVATIONS} or None, got {central_value!r}"
+                    f"{did_you_mean(str(central_value), [STATE, OBSERVATIONS])}"
+                )
+            if central_value is not None and isinstance(self.env, str):
+                self._measure_states(central_value, describe_env(self.env, self.env_config))
+            else:
+                self._set_states(None if central_value is None else {STATE_SOURCE: central_value})
         if amplification is not NotProvided:
             parameters = None if amplification is None else _amplification(amplification)
             self._model_config = {**_as_dict(self._model_config), "amplification": parameters}
+        if normalize_values is not NotProvided:
+            self.learner_config_dict = {
+                **self.learner_config_dict,
+                "normalize_values": bool(normalize_values),
+            }
         if entropy_annealing is not NotProvided:
             try:
                 make_annealing(entropy_annealing)
@@ -187,14 +226,65 @@ class ExploringConfig(AlgorithmConfig):
         return self
 
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
-        """Set the network; arguments as in `AlgorithmConfig.rl_module`. ``amplification`` stays as it was set."""
+        """Set the network; arguments as in `AlgorithmConfig.rl_module`.
+
+        ``amplification`` and ``central_value`` stay as they were set.
+        """
         if model_config is not NotProvided:
             kept = {
-                key: value for key, value in _as_dict(self._model_config).items() if key == "amplification"
+                key: value
+                for key, value in _as_dict(self._model_config).items()
+                if key in _OWN_MODEL_SETTINGS
             }
             kwargs["model_config"] = kept | _as_dict(model_config)
         super().rl_module(**kwargs)
         return self
+
+    def validate(self) -> None:
+        """Check the settings against each other.
+
+        Raises:
+            ConfigError: ``central_value`` or ``normalize_values`` with RLlib's own runner; a central value with layers
+                shared with the policy, without a critic, or for an environment that is not set by name.
+        """
+        super().validate()
+        runner = self.env_runner_cls
+        batched = isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)
+        if self.normalize_values and not batched:
+            raise ConfigError(f"env_runner_cls: normalize_values needs BatchedEnvRunner, got {runner}")
+        if self.central_value is None:
+            return
+        if not batched:
+            raise ConfigError(
+                f"env_runner_cls: central_value needs BatchedEnvRunner, which records states, got {runner}"
+            )
+        if self.model_config.get("vf_share_layers"):
+            raise ConfigError(
+                "vf_share_layers: a central value has a network of its own; set it to false, or central_value to null"
+            )
+        if not getattr(self, "use_critic", True):
+            raise ConfigError("use_critic: false leaves nothing to learn a central value with")
+        if not self.model_config.get(STATE_SIZE):
+            raise ConfigError(
+                "central_value: set the environment by name, so that its states can be measured"
+            )
+
+    def _measure_states(self, kind: str, description: EnvDescription) -> None:
+        """Note what a central value sees, and how large it is in the environment."""
+        try:
+            source = StateSource.of(kind, self.env, description.observation_spaces, description.state_size)
+        except ConfigError as error:
+            raise ConfigError(f"central_value: {error}") from error
+        assert source is not None
+        self._set_states({STATE_SOURCE: kind, STATE_SIZE: source.size, NUM_AGENTS: len(description.agents)})
+
+    def _set_states(self, settings: dict[str, Any] | None) -> None:
+        others = {
+            key: value
+            for key, value in _as_dict(self._model_config).items()
+            if key not in (STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
+        }
+        self._model_config = others | (settings or {})
 
     def _policy_mapping(self, policies: str | Mapping[str, list]) -> PolicyMapping:
         if not isinstance(self.env, str):

@@ -34,19 +34,18 @@ from ray.tune.registry import register_trainable
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.config import ExploringConfig
-from qio_rllib.algorithms.rollout_learner import _clip as clip_gradients
-from qio_rllib.algorithms.rollout_learner import learner_threads
+from qio_rllib.algorithms.rollout_learner import as_tensor, clip_gradients, learner_threads
 from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.models.communication import Communication, inbox
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.maddpg import MADDPGModule
 from qio_rllib.models.networks import ACTIVATIONS
 from qio_rllib.sampling.copies import bare_space
-from qio_rllib.sampling.environments import describe_env
+from qio_rllib.sampling.environments import EnvDescription, describe_env
 from qio_rllib.sampling.replay import JointBatch, JointReplay
 from qio_rllib.sampling.rollout import SamplingFailure
 from qio_rllib.sampling.runner import BatchedEnvRunner
-from qio_rllib.sampling.states import STATE, StateSource
+from qio_rllib.sampling.states import STATE
 
 _CRITIC = {"type": "mlp", "hiddens": [128, 128], "activation": "relu", "heads": 4}
 _CRITIC_TYPES = ("mlp", "attention")
@@ -176,6 +175,10 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
         super().validate()
         if self.entropy_annealing is not None:
             raise ConfigError("entropy_annealing: MADDPG's loss has no entropy; set exploration instead")
+        if self.normalize_values:
+            raise ConfigError(
+                "normalize_values: MADDPG's critics learn values as they are; scale the rewards instead"
+            )
         if self.num_learners > 1:
             raise ConfigError(
                 f"num_learners: MADDPG learns in one Learner, got {self.num_learners}; num_env_runners can be more"
@@ -268,6 +271,9 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
             "groups": groups,
             "state_size": self._model_config.get(STATE_SIZE, 0),
         }
+
+    def _measure_states(self, kind: str, description: EnvDescription) -> None:
+        """Leave the states of an environment before; `_set_state_source` looks at the present one."""
 
     def _set_state_source(self) -> None:
         """Let runners record states where critics shall see them."""
@@ -611,7 +617,7 @@ class MADDPGLearner(TorchLearner):
         parts = [batch.modules[module_id] for module_id in self._joint["modules"]]
 
         def tensors(name: str, numbers: bool = False) -> list[torch.Tensor]:
-            found = [torch.as_tensor(part[name]).to(self._device) for part in parts]
+            found = [as_tensor(part[name]).to(self._device) for part in parts]
             return [array.float() for array in found] if numbers else found
 
         actions = []
@@ -624,10 +630,10 @@ class MADDPGLearner(TorchLearner):
             heard = self._heard(tensors("messages"), delivered)
 
         def optional(part: Mapping[str, Any], name: str) -> torch.Tensor | None:
-            return torch.as_tensor(part[name]).to(self._device) if name in part else None
+            return as_tensor(part[name]).to(self._device) if name in part else None
 
         def state(array: Any) -> torch.Tensor | None:
-            return None if array is None else torch.as_tensor(array).to(self._device)
+            return None if array is None else as_tensor(array).to(self._device)
 
         return _Rows(
             seen=tensors("observations"),

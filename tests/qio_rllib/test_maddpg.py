@@ -353,6 +353,7 @@ class Crowd(Lives):
         ),
         ({"critic": "attention"}, "critic: expected a mapping of type, hiddens, activation, heads"),
         ({"central_value": "state"}, "central_value: MADDPG's critics are central as they are"),
+        ({"normalize_values": True}, "normalize_values: MADDPG's critics learn values as they are"),
         ({"entropy_annealing": {"law": "quantum"}}, "entropy_annealing: MADDPG's loss has no entropy"),
     ],
 )
@@ -370,6 +371,13 @@ def test_what_it_cannot_do_is_said():
         config_of("swarm").environment(normalize_actions=False).validate()
     with pytest.raises(ConfigError, match=r"critic_state: Pendulum-v1 has no state\(\)"):
         config_of("alone", critic_state=True)
+
+
+def test_another_environment_takes_the_states_of_the_one_before_away():
+    config = MADDPGConfig().environment("swarm_cooperative_v0")
+    assert config.model_config["state_source"] == "state"
+    config.environment("Pendulum-v1")
+    assert config.model_config.get("state_source") is None
 
 
 @pytest.mark.parametrize(
