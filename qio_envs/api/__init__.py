@@ -13,7 +13,7 @@ from qio_envs.api.batched import (
     ScriptedPolicy,
     Transition,
 )
-from qio_envs.api.config import ConfigError, EnvConfig, did_you_mean, setting
+from qio_envs.api.config import ConfigError, EnvConfig, check_keys, did_you_mean, setting
 from qio_envs.api.scores import episode_scores, normalized_score, reference_scores
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ResetNeededError",
     "ScriptedPolicy",
     "Transition",
+    "check_keys",
     "did_you_mean",
     "episode_scores",
     "normalized_score",

@@ -226,6 +226,21 @@ class BatchedEnv(abc.ABC):
         """Return an independent copy that continues as this one would."""
         return copy.deepcopy(self)
 
+    def _observation_array(self, out: Array | None) -> Array:
+        """Return what `observe` writes to: ``out`` if it fits, a new array without it.
+
+        Raises:
+            ValueError: It does not fit.
+        """
+        shape = (self.num_envs, self.num_agents, *self.observation_space.shape)
+        if out is None:
+            return np.empty(shape, np.float32)
+        if out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out: expected C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
+            )
+        return out
+
     def _seeds(self, seeds: int | Sequence[int] | Array) -> Array:
         if _is_integer(seeds):
             seeds = [int(seeds) + index for index in range(self.num_envs)]  # type: ignore[arg-type]

@@ -26,6 +26,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+def check_keys(where: str, settings: Any, known: Iterable[str]) -> None:
+    """Refuse what is no mapping, or holds an unknown key.
+
+    Raises:
+        ConfigError: The message names ``where``, the key with a suggestion, and what is allowed.
+    """
+    known = list(known)
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of {', '.join(known)}, got {settings!r}")
+    for key in settings:
+        if key not in known:
+            hint = did_you_mean(str(key), known)
+            raise ConfigError(f"{where}: unknown key '{key}'{hint}; allowed: {', '.join(known)}")
+
+
 def setting(
     default: Any,
     doc: str,

@@ -214,13 +214,7 @@ class ForestUAV(BatchedEnv):
 
     def observe(self, out: Array | None = None) -> Array:
         """Return every UAV's observation, float32 ``[E, N, D]``; see the class for its parts."""
-        shape = (self.num_envs, self.num_agents, *self.observation_space.shape)
-        if out is None:
-            out = np.empty(shape, np.float32)
-        elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
-            raise ValueError(
-                f"out: expected C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
-            )
+        out = self._observation_array(out)
         s = self.arrays
         kernels.observe(
             s.step,

@@ -208,13 +208,7 @@ class Swarm(BatchedEnv):
             ValueError: ``out`` is not a C-contiguous float32 array of that shape.
         """
         s = self.arrays
-        shape = (*s.alive.shape, *self.observation_space.shape)
-        if out is None:
-            out = np.empty(shape, np.float32)
-        elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
-            raise ValueError(
-                f"out: expected C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
-            )
+        out = self._observation_array(out)
         kernels.observe(s.seed, s.episode, s.step, *self._sight, s.body, s.target, out)
         return out
 

@@ -12,7 +12,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import EVALUATION_RESULTS
 
-from qio_envs.api import ConfigError, did_you_mean
+from qio_envs.api import ConfigError, check_keys, did_you_mean
 from qio_rllib.evaluation import evaluate_algorithm
 from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
@@ -332,14 +332,7 @@ def _check_same_spaces(module_id: str, agents: list, description: EnvDescription
 
 
 def _amplification(settings: Mapping[str, float]) -> dict[str, float]:
-    known = [field.name for field in dataclasses.fields(Amplification)]
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"amplification: expected a mapping of {', '.join(known)}, got {settings!r}")
-    for key in settings:
-        if key not in known:
-            raise ConfigError(
-                f"amplification: unknown key '{key}'{did_you_mean(key, known)}; allowed: {', '.join(known)}"
-            )
+    check_keys("amplification", settings, [field.name for field in dataclasses.fields(Amplification)])
     try:
         return dataclasses.asdict(Amplification(**settings))
     except (ValueError, TypeError) as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from qio_envs.api import ConfigError, did_you_mean
+from qio_envs.api import ConfigError, check_keys
 
 Array = np.ndarray
 
@@ -50,14 +49,7 @@ class Communication:
         """
         if settings is None:
             return None
-        known = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"communication: expected a mapping of {', '.join(known)}, got {settings!r}")
-        for key in settings:
-            if key not in known:
-                raise ConfigError(
-                    f"communication: unknown key '{key}'{did_you_mean(str(key), known)}; allowed: {', '.join(known)}"
-                )
+        check_keys("communication", settings, [field.name for field in dataclasses.fields(cls)])
         if "bandwidth" not in settings:
             raise ConfigError("communication.bandwidth: missing; how many numbers a message holds")
         if settings["bandwidth"] == 0 and not isinstance(settings["bandwidth"], bool):

@@ -7,12 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.algorithms.joint_learner import MADDPGLearner
 from ray.rllib.algorithms.algorithm import Algorithm
 from toy_lives import Lives
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import MADDPGConfig
-from qio_rllib.algorithms.maddpg import MADDPGLearner
 from qio_rllib.artifacts.run_directory import progress_row
 from qio_rllib.exploration import normalized_entropy
 from qio_rllib.models.joint_critics import JointView
@@ -122,7 +122,7 @@ def test_an_actor_climbs_its_own_value_with_the_others_actions_from_replay():
         joint = JointView(rows.seen, rows.acted, None, rows.state)
         worth = before.critic(joint, actions)[rows.acted[g] > 0].mean()
         name = learner._joint["modules"][g]
-        assert float(stats[name, "actor_loss"]) == pytest.approx(-float(worth), abs=1e-5)
+        assert float(stats[name, "actor_loss"]) == pytest.approx(-worth.item(), abs=1e-5)
         gradients = torch.autograd.grad(-worth, [*before.actor.parameters()])
         norm = math.sqrt(sum(float((x**2).sum()) for x in gradients))
         assert float(stats[name, "actor_gradient_norm"]) == pytest.approx(norm, rel=1e-4)
