@@ -18,7 +18,8 @@ from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.copies import numbers_of
 from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
-from qio_rllib.sampling.runner import BatchedEnvRunner, EpisodeRecord
+from qio_rllib.sampling.episodes import EpisodeRecord
+from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.states import OBSERVATIONS, STATE, StateSource
 
 SHARED_MODULE = "shared"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_AGENT_ID, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
@@ -22,22 +20,8 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
-    EPISODE_AGENT_RETURN_MEAN,
-    EPISODE_LEN_MAX,
-    EPISODE_LEN_MEAN,
-    EPISODE_LEN_MIN,
-    EPISODE_MODULE_RETURN_MEAN,
-    EPISODE_RETURN_MAX,
-    EPISODE_RETURN_MEAN,
-    EPISODE_RETURN_MIN,
-    NUM_AGENT_STEPS_SAMPLED,
-    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    NUM_EPISODES,
-    NUM_EPISODES_LIFETIME,
-    NUM_MODULE_STEPS_SAMPLED,
-    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
     WEIGHTS_SEQ_NO,
 )
 
@@ -48,38 +32,14 @@ from qio_rllib.models.distributions import Sampler
 from qio_rllib.models.policy import ActionSpec
 from qio_rllib.sampling.copies import Copies, InvalidSampleError, bare_space, name_of
 from qio_rllib.sampling.environments import make_copies
+from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout, SamplingFailure
 from qio_rllib.sampling.states import StateSource
 
 _SAMPLING = "sampling"
-_Key = str | tuple[str, ...]
 _CALLBACKS = (
     "on_environment_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end",
 )  # fmt: skip
-
-
-@dataclasses.dataclass
-class EpisodeRecord:
-    """What callbacks are told of an episode.
-
-    Attributes:
-        agent_returns: Sum of rewards so far, by agent id.
-        length: Environment steps so far.
-        info: The numbers of the last info; empty before the end.
-        env_index: The copy that plays it.
-    """
-
-    agent_returns: dict[Any, float]
-    length: int
-    info: dict[str, float]
-    env_index: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    def get_return(self) -> float:
-        """Return the sum of rewards over agents and steps."""
-        return math.fsum(self.agent_returns.values())
 
 
 class _Group:
@@ -218,8 +178,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._groups: list[_Group] = []
         self._weights_seq_no = 0
         smoothing = self.config.metrics_num_episodes_for_smoothing
-        self._window = math.ceil(smoothing / max(1, self.config.num_env_runners))
-        self._finished: dict[_Key, collections.deque[float]] = {}
+        window = math.ceil(smoothing / max(1, self.config.num_env_runners))
+        self.episodes = EpisodeLog(window, self.config.is_multi_agent)
         if self._remote or self.config.num_env_runners == 0 or self.config.create_env_on_local_worker:
             self.make_env()
         self.module: MultiRLModule | None = None
@@ -252,8 +212,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._last_state: Array | None = None
         self._rng = self._generator(0)
         self._started = False
-        self._returns = np.zeros((self.num_envs, len(self.copies.agents)))
-        self._lengths = np.zeros(self.num_envs, np.int64)
+        self.episodes.watch(self.copies, {group.module_id: group.agents for group in self._groups})
         self._call("on_environment_created", env=self.copies, env_context=context)
 
     def _generator(self, steps: int) -> np.random.Generator:
@@ -418,7 +377,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 if num_episodes is None or ended >= num_episodes:
                     break
             self._started = True
-        self._log_steps(rollouts, ended)
+        self.num_env_steps_sampled_lifetime += self.episodes.log_steps(self.metrics, rollouts, ended)
         self._call("on_sample_end", samples=rollouts)
         return rollouts
 
@@ -449,8 +408,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 group.rewards[t] = rewards[:, columns]
                 group.terminated[t] = terminated[:, columns]
                 group.truncated[t] = truncated[:, columns]
-            self._returns += rewards
-            self._lengths += 1
+            self.episodes.step(rewards)
             if not _all_finite(rewards):
                 e, slot = (int(index) for index in np.argwhere(~np.isfinite(rewards))[0])
                 self._refuse(e, f"reward of {name_of(copies.agents[slot])} is {rewards[e, slot]}")
@@ -461,11 +419,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 self._keep_final(t)
             if "on_episode_step" in self._heard:
                 for e in range(self.num_envs):
-                    self._call_episode("on_episode_step", self._record(e))
+                    self._call_episode("on_episode_step", self.episodes.record(e))
             over = ~np.logical_or.reduce(continuing, axis=1)
             if over.any():
                 for e in np.flatnonzero(over).tolist():
-                    self._end_episode(e)
+                    self._call_episode("on_episode_end", self.episodes.end(e))
                 ended += int(over.sum())
                 self._restart(mask=over)
             t += 1
@@ -534,7 +492,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self._refuse(e, f"observation of {name_of(group.agents[m])} is {value} at {place}")
 
     def _refuse(self, copy: int, what: str) -> NoReturn:
-        raise InvalidSampleError(copy, int(self._lengths[copy]), what)
+        raise InvalidSampleError(copy, int(self.episodes.lengths[copy]), what)
 
     def _keep_final(self, t: int) -> None:
         """Keep what truncated agents see: their value continues the return."""
@@ -573,12 +531,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def _restart(self, seeds: Array | None = None, mask: Array | None = None) -> None:
         assert self.copies is not None
         self.copies.reset(seeds, mask)
-        rows = slice(None) if mask is None else mask
-        self._returns[rows] = 0
-        self._lengths[rows] = 0
-        if "on_episode_start" in self._heard:
-            for e in np.flatnonzero(np.ones(self.num_envs, bool) if mask is None else mask).tolist():
-                self._call_episode("on_episode_start", self._record(e))
+        for e in self.episodes.begin(mask):
+            self._call_episode("on_episode_start", self.episodes.record(e))
         if mask is None:
             for group in self._groups:
                 group.begin(0)
@@ -590,63 +544,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
-    def _record(self, copy: int) -> EpisodeRecord:
-        assert self.copies is not None
-        returns = dict(zip(self.copies.agents, self._returns[copy].tolist(), strict=True))
-        return EpisodeRecord(returns, int(self._lengths[copy]), {}, copy)
-
-    def _end_episode(self, copy: int) -> None:
-        assert self.copies is not None
-        record = self._record(copy)
-        record.info = self.copies.info(copy)
-        scores: dict[_Key, float] = {
-            key: float(value)
-            for key, value in record.info.items()
-            if not (key.startswith("steps_to_") and value < 0)  # -1 means «not reached»
-        }
-        scores[EPISODE_RETURN_MEAN] = record.get_return()
-        scores[EPISODE_LEN_MEAN] = float(record.length)
-        if self.config.is_multi_agent:
-            for agent, value in record.agent_returns.items():
-                scores[EPISODE_AGENT_RETURN_MEAN, str(agent)] = value
-            for group in self._groups:
-                scores[EPISODE_MODULE_RETURN_MEAN, group.module_id] = math.fsum(
-                    record.agent_returns[agent] for agent in group.agents
-                )
-        for name, value in scores.items():
-            self._finished.setdefault(name, collections.deque(maxlen=self._window)).append(value)
-        self._call_episode("on_episode_end", record)
-
-    def _log_steps(self, rollouts: list[Rollout], ended: int) -> None:
-        env_steps = sum(rollout.env_steps() for rollout in rollouts)
-        self.num_env_steps_sampled_lifetime += env_steps
-        log = self.metrics.log_value
-        log(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
-        log(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
-        log(NUM_EPISODES, ended, reduce="sum")
-        log(NUM_EPISODES_LIFETIME, ended, reduce="lifetime_sum")
-        for group in self._groups:
-            parts = [rollout.modules[group.module_id] for rollout in rollouts]
-            counts = np.sum([part.acted.sum(axis=(0, 1)) for part in parts], axis=0).tolist()
-            log((NUM_MODULE_STEPS_SAMPLED, group.module_id), sum(counts), reduce="sum")
-            log((NUM_MODULE_STEPS_SAMPLED_LIFETIME, group.module_id), sum(counts), reduce="lifetime_sum")
-            for agent, count in zip(group.agents, counts, strict=True):
-                name = DEFAULT_AGENT_ID if agent is None else str(agent)
-                log((NUM_AGENT_STEPS_SAMPLED, name), count, reduce="sum")
-                log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, name), count, reduce="lifetime_sum")
-
     def get_metrics(self) -> dict[str, Any]:
         """Return the metrics since the last call, and the means over the window of finished episodes."""
-        log = self.metrics.log_value
-        for key, values in self._finished.items():
-            log(key, math.fsum(values) / len(values), window=1)
-        for mean, low, high in (
-            (EPISODE_RETURN_MEAN, EPISODE_RETURN_MIN, EPISODE_RETURN_MAX),
-            (EPISODE_LEN_MEAN, EPISODE_LEN_MIN, EPISODE_LEN_MAX),
-        ):
-            if mean in self._finished:
-                log(low, min(self._finished[mean]), reduce="min", window=1)
-                log(high, max(self._finished[mean]), reduce="max", window=1)
+        self.episodes.log_means(self.metrics)
         return self.metrics.reduce()
 
     def _somebody_hears(self, callback: str) -> bool:
@@ -695,9 +595,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 "started": self._started,
                 "copies": self.copies.get_state(),
                 "rng": self._rng.bit_generator.state,
-                "returns": self._returns.copy(),
-                "lengths": self._lengths.copy(),
-                "finished": {key: list(values) for key, values in self._finished.items()},
+                **self.episodes.get_state(),
                 "last": {group.module_id: (group.last, group.last_mask) for group in self._groups},
                 "last_state": self._last_state,
             }
@@ -727,16 +625,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             and self.copies is not None
             and sampling["worker_index"] == (self.worker_index or 0)
         ):
-            self._finished = {
-                key: collections.deque(values, maxlen=self._window)
-                for key, values in sampling["finished"].items()
-            }
             self._rng.bit_generator.state = sampling["rng"]
             same = len(sampling["lengths"]) == self.num_envs
             self._started = sampling["started"] and same and sampling["copies"] is not None
+            self.episodes.set_state(sampling, running=self._started)
             if self._started:
                 self.copies.set_state(sampling["copies"])
-                self._returns[:], self._lengths[:] = sampling["returns"], sampling["lengths"]
                 self._last_state = sampling["last_state"]
                 for group in self._groups:
                     group.last, group.last_mask = sampling["last"][group.module_id]

@@ -7,12 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from qio_rllib.algorithms.joint_learner import MADDPGLearner
 from ray.rllib.algorithms.algorithm import Algorithm
 from toy_lives import Lives
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import MADDPGConfig
+from qio_rllib.algorithms.joint_learner import MADDPGLearner
 from qio_rllib.artifacts.run_directory import progress_row
 from qio_rllib.exploration import normalized_entropy
 from qio_rllib.models.joint_critics import JointView

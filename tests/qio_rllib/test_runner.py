@@ -22,8 +22,9 @@ from qio_rllib.algorithms import PPOConfig
 from qio_rllib.models.distributions import Distributions
 from qio_rllib.sampling.copies import Copies, InvalidSampleError
 from qio_rllib.sampling.environments import register_env
+from qio_rllib.sampling.episodes import EpisodeRecord
 from qio_rllib.sampling.rollout import Rollout
-from qio_rllib.sampling.runner import BatchedEnvRunner, EpisodeRecord
+from qio_rllib.sampling.runner import BatchedEnvRunner
 
 FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 7}
 MASKED = {"mask_blocked_moves": True, "obstacle_density": 0.2}
@@ -631,7 +632,7 @@ def test_where_pickling_fails_a_restored_runner_starts_new_episodes():
         other = runner_of(env())
         other.set_state(state)
         seen.append(other.sample()[0].modules["shared"].observations)
-        assert (other._lengths == 3).all()
+        assert (other.episodes.lengths == 3).all()
     np.testing.assert_array_equal(seen[0], seen[1])
     assert (seen[0][0] != first[0]).any()  # new ones, not those of the beginning
 
@@ -681,7 +682,7 @@ def remote(algorithm, function):
 
 
 def episode_returns(runner):
-    return list(runner._finished["episode_return_mean"])
+    return list(runner.episodes.finished["episode_return_mean"])
 
 
 def check_training(algorithm, runners, iteration):
