@@ -9,8 +9,8 @@ CONFIG ?= tune_configs/forest_uav_ppo.yaml
 train: setup  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
 
-test: setup  ## all tests, under ten minutes on two cores
-	$(BIN)/python -m pytest -q
+test: setup  ## all tests, a file at a time on each of two cores, under ten minutes
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-long: setup  ## the tests that take minutes: runs that are killed and resumed
 	$(BIN)/python -m pytest -q -m long

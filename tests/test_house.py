@@ -96,6 +96,7 @@ def test_every_dependency_has_a_constraint_and_imports():
     modules_of = {
         "pillow": "PIL",
         "pygame-ce": "pygame",
+        "pytest-xdist": "xdist",
         "ruamel.yaml": "ruamel.yaml",
         "stable-baselines3": "stable_baselines3",
         "supersuit": "supersuit",
