@@ -23,7 +23,7 @@ from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.states import OBSERVATIONS, STATE, StateSource
 
 SHARED_MODULE = "shared"
-_OWN_MODEL_SETTINGS = ("amplification", "communication", STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
+OWN_MODEL_SETTINGS = ("amplification", "communication", STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
 
 
 class PolicyMapping:
@@ -233,9 +233,7 @@ class ExploringConfig(AlgorithmConfig):
         """
         if model_config is not NotProvided:
             kept = {
-                key: value
-                for key, value in _as_dict(self._model_config).items()
-                if key in _OWN_MODEL_SETTINGS
+                key: value for key, value in _as_dict(self._model_config).items() if key in OWN_MODEL_SETTINGS
             }
             kwargs["model_config"] = kept | _as_dict(model_config)
         super().rl_module(**kwargs)

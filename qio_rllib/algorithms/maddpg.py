@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from ray.rllib.utils.metrics import (
 from ray.tune.registry import register_trainable
 
 from qio_envs.api import ConfigError, check_keys
-from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.config import OWN_MODEL_SETTINGS, ExploringConfig
 from qio_rllib.algorithms.joint_learner import MADDPGLearner
 from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.models.communication import Communication
@@ -43,6 +44,7 @@ from qio_rllib.sampling.states import STATE
 _CRITIC = {"type": "mlp", "hiddens": [128, 128], "activation": "relu", "heads": 4}
 _CRITIC_TYPES = ("mlp", "attention")
 _REPLAY = "replay"
+_MODEL_SETTINGS = ("fcnet_hiddens", "fcnet_activation", *OWN_MODEL_SETTINGS)
 
 logger = logging.getLogger(__name__)
 
@@ -185,13 +187,13 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
             raise ConfigError(
                 f"action_regularization: expected a number of at least 0, got {self.action_regularization}"
             )
-        values = (
-            [value for _, value in self.exploration]
-            if isinstance(self.exploration, Sequence)
-            else [self.exploration]
-        )
-        if any(not value >= 0.0 for value in values):
-            raise ConfigError(f"exploration: expected numbers of at least 0, got {self.exploration}")
+        for name in ("exploration", "actor_lr", "critic_lr"):
+            _check_schedule(name, getattr(self, name))
+        for key in self._model_config:
+            if key not in _MODEL_SETTINGS:
+                raise ConfigError(
+                    f"model_config.{key}: MADDPG's actors have fcnet_hiddens and fcnet_activation, and nothing else"
+                )
         for name in ("replay_capacity", "env_steps_per_update"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
@@ -388,6 +390,26 @@ def _action_size(agent: Any, space: gymnasium.Space) -> int:
     if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
         return math.prod(space.shape)
     raise ConfigError(f"env: MADDPG needs Discrete or bounded Box actions, {agent} has {space}")
+
+
+def _check_schedule(name: str, value: Any) -> None:
+    """Refuse what is neither a number of at least 0 nor a schedule of such over environment steps from 0 on."""
+
+    def fits(number: Any, kinds: Any = int | float) -> bool:
+        return isinstance(number, kinds) and not isinstance(number, bool) and number >= 0
+
+    points = value if isinstance(value, Sequence) and not isinstance(value, str) else [[0, value]]
+    pairs = [tuple(point) if isinstance(point, Sequence) else () for point in points]
+    if (
+        not pairs
+        or not all(len(pair) == 2 and fits(pair[0], int) and fits(pair[1]) for pair in pairs)
+        or pairs[0][0] != 0
+        or any(before[0] >= after[0] for before, after in itertools.pairwise(pairs))
+    ):
+        raise ConfigError(
+            f"{name}: expected a number of at least 0, or [[0, first], [steps, value], ...] with rising steps, "
+            f"got {value!r}"
+        )
 
 
 def _checked_critic(settings: Any) -> dict[str, Any]:

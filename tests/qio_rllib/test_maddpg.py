@@ -337,7 +337,16 @@ class Crowd(Lives):
         ({"tau": 0.0}, "tau: expected a number above 0, up to 1, got 0.0"),
         ({"gumbel_temperature": 0.0}, "gumbel_temperature: expected a number above 0"),
         ({"action_regularization": -1.0}, "action_regularization: expected a number of at least 0"),
-        ({"exploration": [[0, 0.5], [10, -0.1]]}, "exploration: expected numbers of at least 0"),
+        ({"exploration": [[0, 0.5], [10, -0.1]]}, "exploration: expected a number of at least 0, or"),
+        (
+            {"exploration": None},
+            r"exploration: expected a number of at least 0, or \[\[0, first\], .* got None",
+        ),
+        ({"exploration": [[0, 0.5], [10]]}, "exploration: expected a number"),
+        ({"exploration": [[5, 0.5], [10, 0.1]]}, "exploration: expected a number"),
+        ({"exploration": [[0, 0.5], [10, 0.1], [10, 0.2]]}, "with rising steps"),
+        ({"actor_lr": -1e-3}, "actor_lr: expected a number of at least 0"),
+        ({"critic_lr": True}, "critic_lr: expected a number of at least 0"),
         ({"replay_capacity": 0}, "replay_capacity: expected an integer of at least 1, got 0"),
         ({"replay_capacity": 10}, "replay_capacity: 10 joint steps never hold a batch of 32"),
         (
@@ -369,6 +378,8 @@ def test_what_it_cannot_do_is_said():
         config_of("swarm").env_runners(env_runner_cls=None).validate()
     with pytest.raises(ConfigError, match=r"normalize_actions: MADDPG's actors act in \[-1, 1\]"):
         config_of("swarm").environment(normalize_actions=False).validate()
+    with pytest.raises(ConfigError, match=r"model_config.use_lstm: MADDPG's actors have fcnet_hiddens and"):
+        config_of("swarm").rl_module(model_config={"use_lstm": True}).validate()
     with pytest.raises(ConfigError, match=r"critic_state: Pendulum-v1 has no state\(\)"):
         config_of("alone", critic_state=True)
 
