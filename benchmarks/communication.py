@@ -24,7 +24,7 @@ from qio_rllib.experiment import load_experiment
 
 CONFIG = Path("tune_configs/swarm_communication_maddpg.yaml")
 SILENT = (0, 0.0)
-BANDWIDTHS = [SILENT, (1, 0.0), (2, 0.0), (4, 0.0), (8, 0.0)]
+BANDWIDTHS = [SILENT, (1, 0.0), (2, 0.0), (4, 0.0)]
 LOSSES = [(4, 0.5), (4, 0.9)]
 
 
