@@ -7,8 +7,8 @@ BenchMARL needs older packages than this project's, so it runs with the Python o
     python benchmarks/beside_benchmarl.py --benchmarl /somewhere/benchmarl/bin/python --seeds 1
 
 Both play the same task of PettingZoo's MPE with 25 steps an episode and continuous actions (BenchMARL's MADDPG has no
-others), on one torch thread: here with the settings of `tune_configs/`, tuned on the task, there with BenchMARL's defaults,
-meant for millions of frames, so that returns after few frames are no fair comparison. A frame is an environment step. A
+others), on one torch thread: here with `tune_configs/`, tuned on the task, there with its defaults, which are
+meant for millions of frames, so that returns after few are no fair comparison. A frame is an environment step. A
 return is the undiscounted sum of an agent's rewards in an episode, averaged over agents and over 100 episodes without
 noise. Seconds are those of training, without evaluation and start.
 """
