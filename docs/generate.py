@@ -13,6 +13,7 @@ import gymnasium
 
 import qio_envs
 from qio_envs.api import BatchedEnv, reference_scores
+from qio_envs.api.team import TeamEnv
 
 EPISODES, SEED = 20, 1000
 
@@ -25,6 +26,8 @@ def page() -> str:
     ]
     for environment in qio_envs.environments().values():
         parts += _environment(environment)
+    rules = _docstring(TeamEnv).partition("\n\nArgs:")[0]
+    parts += ["## One player for all agents", "Every builder of an environment takes `as_team=True`.", rules]
     return "\n\n".join(parts) + "\n"
 
 
@@ -35,7 +38,7 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
         ["observation", _space(env.observation_space)],
         ["action", _space(env.action_space)],
         ["state", _space(env.state_space)],
-        ["agents", f"`{env.possible_agents[0]}` to `{env.possible_agents[-1]}`"],
+        ["agents", _agents(env)],
     ]
     if environment.gym_id:
         spaces.append(["Gymnasium id", f"`{environment.gym_id}`"])
@@ -48,7 +51,7 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
     for name, values in batched.config_class.scenarios().items():
         scores = reference_scores(environment.batched_env(EPISODES, name), seed=SEED)
         changed = ", ".join(f"{key} {value}" for key, value in values.items()) or "defaults"
-        cells = [f"{scores[policy]:.1f}" for policy in names]
+        cells = [_score(scores[policy]) for policy in names]
         scenarios.append([f"`{name}`", changed, f"`{environment.content_hash(name)}`", *cells])
     return [
         f"## {environment.id}",
@@ -75,6 +78,15 @@ def _rules_of_the_family(environment: qio_envs.Environment) -> list[str]:
     if environment.id != members[0]:
         return [f"All else is as in [{members[0]}](#{members[0]}): dynamics, spaces, endings and info."]
     return [f"### Common to {', '.join(members)}", _docstring(family)]
+
+
+def _agents(env: BatchedEnv) -> str:
+    names = [f"`{agent}`" for agent in env.possible_agents]
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} to {names[-1]}"
+
+
+def _score(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _docstring(of: type) -> str:

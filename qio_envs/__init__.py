@@ -31,12 +31,25 @@ swarm_mixed_v0 = Environment(
     "qio_envs.swarm:MixedSwarm",
     "two teams in the plane keep together and seek contact (mixed, continuous or discrete actions)",
 )
+qubit_control_v0 = Environment(
+    "qubit_control_v0",
+    "qio_envs.qubit_control:QubitControl",
+    "gates steer qubits to a target state (one agent, discrete actions)",
+    gym_id="qio_envs/QubitControl-v0",
+)
+chsh_v0 = Environment(
+    "chsh_v0",
+    "qio_envs.chsh:CHSH",
+    "two agents who cannot talk answer a question each (cooperative, discrete actions)",
+)
 
 __all__ = [
     "Environment",
+    "chsh_v0",
     "environment",
     "environments",
     "forest_uav_v0",
+    "qubit_control_v0",
     "swarm_competitive_v0",
     "swarm_cooperative_v0",
     "swarm_mixed_v0",

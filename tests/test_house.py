@@ -55,14 +55,16 @@ def test_an_environment_imports_the_api_and_itself_only():
             assert wrong == []
 
 
-def test_the_mathematics_of_exploration_is_free_of_ray():
-    assert offenders("qio_rllib/exploration", "ray") == []
+@pytest.mark.parametrize("room", ["exploration", "quantum"])
+def test_the_mathematics_is_free_of_ray(room):
+    assert offenders(f"qio_rllib/{room}", "ray") == []
 
 
 @pytest.mark.parametrize(
     ("lower", "above"),
     [
         ("exploration", ["models", "sampling", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
+        ("quantum", ["models", "sampling", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
         ("models", ["sampling", "algorithms", "artifacts", "experiment", "evaluation", "cli"]),
         ("sampling", ["algorithms", "artifacts", "experiment", "evaluation", "cli"]),
         ("algorithms", ["artifacts", "settings", "experiment", "training", "cli"]),
@@ -119,6 +121,8 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_envs", ["ray", "torch", "numba", "matplotlib"]),
         ("qio_envs.forest_uav", ["ray", "torch", "matplotlib"]),
         ("qio_envs.swarm", ["ray", "torch", "matplotlib"]),
+        ("qio_envs.qubit_control", ["ray", "torch", "matplotlib"]),
+        ("qio_envs.chsh", ["ray", "torch", "matplotlib"]),
         ("qio_rllib", ["ray", "torch"]),
         ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
         ("qio_rllib.artifacts.policy_file", ["ray", "matplotlib"]),

@@ -21,7 +21,8 @@ class Environment:
     """A versioned environment; `parallel_env` and its sisters build it.
 
     Every builder takes ``scenario`` (a name in `scenarios`) and settings of the environment's configuration
-    as keywords, which go on top of the scenario's.
+    as keywords, which go on top of the scenario's. With ``as_team=True`` one player chooses for all agents, see
+    `qio_envs.api.team.TeamEnv`; so any environment with discrete actions has a Gymnasium form.
 
     Args:
         id: Versioned id, such as ``forest_uav_v0``.
@@ -65,20 +66,43 @@ class Environment:
         return tuple(self.batched_class.config_class.scenarios())
 
     def config(self, scenario: str = "default", **settings: Any) -> EnvConfig:
-        """Return the resolved settings.
+        """Return the resolved settings; a builder's ``as_team`` is none of them.
 
         Raises:
             ConfigError: An unknown scenario or setting, or a value that does not fit.
         """
         return self.batched_class.config_class.from_scenario(scenario, **settings)
 
-    def content_hash(self, scenario: str = "default", **settings: Any) -> str:
-        """Return 12 hex digits that identify this version with its resolved settings; results carry them."""
-        return self.config(scenario, **settings).content_hash(self.id)
+    def content_hash(self, scenario: str = "default", *, as_team: bool = False, **settings: Any) -> str:
+        """Return 12 hex digits that identify this version with its resolved settings; results carry them.
 
-    def batched_env(self, num_envs: int = 1, scenario: str = "default", **settings: Any) -> BatchedEnv:
-        """Return ``num_envs`` copies as one `BatchedEnv`."""
-        return self.batched_class(self.config(scenario, **settings), num_envs)
+        Raises:
+            ConfigError: As `config`.
+        """
+        _check_as_team(as_team)
+        return self.config(scenario, **settings).content_hash(f"{self.id}:team" if as_team else self.id)
+
+    def batched_env(
+        self, num_envs: int = 1, scenario: str = "default", *, as_team: bool = False, **settings: Any
+    ) -> BatchedEnv:
+        """Return ``num_envs`` copies as one `BatchedEnv`.
+
+        Args:
+            num_envs: Number of copies.
+            scenario: Name of the scenario.
+            as_team: Whether one player chooses for all agents.
+            settings: Settings that go on top of the scenario's.
+
+        Raises:
+            ConfigError: As `config`; or ``as_team`` with continuous actions or more than 1,000,000 joint ones.
+        """
+        _check_as_team(as_team)
+        env = self.batched_class(self.config(scenario, **settings), num_envs)
+        if not as_team:
+            return env
+        from qio_envs.api.team import TeamEnv
+
+        return TeamEnv(env)
 
     def parallel_env(
         self, scenario: str = "default", render_mode: str | None = None, **settings: Any
@@ -97,7 +121,7 @@ class Environment:
     def gym_env(
         self, scenario: str = "default", render_mode: str | None = None, **settings: Any
     ) -> gymnasium.Env:
-        """Return a Gymnasium ``Env``; the settings must leave one agent."""
+        """Return a Gymnasium ``Env``; the settings must leave one agent, unless ``as_team``."""
         from qio_envs.api.gymnasium import BatchedGymEnv
 
         return BatchedGymEnv(self.batched_env(1, scenario, **settings), render_mode)
@@ -105,13 +129,18 @@ class Environment:
     def vector_env(
         self, num_envs: int = 1, scenario: str = "default", render_mode: str | None = None, **settings: Any
     ) -> VectorEnv:
-        """Return a Gymnasium ``VectorEnv`` over ``num_envs`` copies; the settings must leave one agent."""
+        """Return a Gymnasium ``VectorEnv`` over ``num_envs`` copies; as for `gym_env`."""
         from qio_envs.api.gymnasium import BatchedVectorEnv
 
         return BatchedVectorEnv(self.batched_env(num_envs, scenario, **settings), render_mode)
 
     def __repr__(self) -> str:
         return f"<Environment {self.id}>"
+
+
+def _check_as_team(as_team: object) -> None:
+    if not isinstance(as_team, bool):
+        raise ConfigError(f"as_team: expected true or false, got {as_team!r}")
 
 
 def environments() -> dict[str, Environment]:

@@ -1,0 +1,155 @@
+"""The CHSH game: two agents answer one bit each to one bit each, without a word between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+
+from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.api.policies import RandomPolicy
+from qio_envs.chsh import kernels, viewer
+from qio_envs.chsh.config import CHSHConfig
+from qio_envs.chsh.policies import ClassicalPolicy, EntangledPolicy
+
+
+@dataclasses.dataclass
+class CHSHState(BatchState):
+    """Arrays of the game; Alice comes first on the agents' axis."""
+
+    question: Array  # int8 [E, 2], 0 or 1, of the round to come
+    asked: Array  # int8 [E, 2], questions of the last round; -1 before the first
+    answer: Array  # int8 [E, 2], answers of the last round; -1 before the first
+    wins: Array  # int32 [E], rounds won so far
+
+
+class CHSH(BatchedEnv):
+    """Two agents who cannot talk play the CHSH game (cooperative, partially observed, discrete actions).
+
+    The game of Clauser, Horne, Shimony and Holt (Physical Review Letters 23, 1969). In each round either agent is
+    asked a bit, drawn uniformly and independently: Alice x, Bob y. Each sees its own question only and answers with
+    a bit, a and b. The round is won if ``a XOR b == x AND y``: the answers are to be equal, but for x = y = 1.
+
+    No classical strategy, deterministic or with shared random numbers, wins more than 0.75 of the rounds; agents who
+    measure shared entangled qubits can win cos^2(pi/8) = 0.853553, and no more.
+
+    **Actions**: ``Discrete(2)``, the answer.
+
+    **Observations**: float32 ``Box(0, 1, (2,))``: the own question of the round to come, one-hot. After the last
+    round a question is shown that nobody will answer.
+
+    **Rewards**: each agent earns 0.5 in a round that is won, 0 otherwise; so the team's return counts the rounds won.
+
+    **Ends**: truncation after ``rounds`` steps; never termination.
+
+    **State** for a critic: float32 ``Box(0, 1, (5,))``: Alice's question and Bob's, one-hot; the share of rounds left.
+
+    **Info** (``[E]``): ``team_return``, the score: rounds won so far; ``rounds``, played so far; ``win_rate``, the
+    ratio of the two (0 before the first round).
+
+    **Scripted policies** (``scripted_policies``): ``random``; ``classical``, the best without entanglement (0.75);
+    ``entangled``, an oracle that measures a shared Bell pair (0.853553).
+
+    With ``as_team`` one player sees both questions and wins every round: the bound is on agents who are apart.
+
+    Version history: v0, first version.
+    """
+
+    id = "chsh_v0"
+    render_fps = 2
+    config_class = CHSHConfig
+    scripted_policies: ClassVar = {
+        "random": RandomPolicy,
+        "classical": ClassicalPolicy,
+        "entangled": EntangledPolicy,
+    }
+    config: CHSHConfig
+    arrays: CHSHState
+
+    def __init__(self, config: CHSHConfig, num_envs: int = 1) -> None:
+        super().__init__(config, num_envs)
+        envs = self.num_envs
+        self.possible_agents = ("alice", "bob")
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.state_space = gymnasium.spaces.Box(0.0, 1.0, (5,), np.float32)
+        self.arrays = CHSHState(
+            seed=np.zeros(envs, np.uint64),
+            episode=np.zeros(envs, np.uint32),
+            step=np.full(envs, -1, np.int32),
+            running=np.zeros(envs, bool),
+            question=np.zeros((envs, 2), np.int8),
+            asked=np.full((envs, 2), -1, np.int8),
+            answer=np.full((envs, 2), -1, np.int8),
+            wins=np.zeros(envs, np.int32),
+        )
+
+    def _reset(self, mask: Array) -> None:
+        s = self.arrays
+        kernels.reset(mask, s.seed, s.episode, s.question, s.asked, s.answer, s.wins)
+
+    def _step(self, actions: Array) -> Transition:
+        s, shape = self.arrays, (self.num_envs, 2)
+        rewards, truncated = np.empty(shape, np.float32), np.empty(shape, bool)
+        kernels.step(
+            actions,
+            s.seed,
+            s.episode,
+            s.step,
+            s.running,
+            self.config.rounds,
+            s.question,
+            s.asked,
+            s.answer,
+            s.wins,
+            rewards,
+            truncated,
+        )
+        return Transition(rewards, np.zeros(shape, bool), truncated)
+
+    def observe(self, out: Array | None = None) -> Array:
+        """Return either agent's own question one-hot, float32 ``[E, 2, 2]``.
+
+        Raises:
+            ValueError: ``out`` is not a C-contiguous float32 array of that shape.
+        """
+        out = self._observation_array(out)
+        out[..., 1] = self.arrays.question
+        np.subtract(1, out[..., 1], out=out[..., 0])
+        return out
+
+    def state(self) -> Array:
+        """Return both questions one-hot and the share of rounds left, float32 ``[E, 5]``."""
+        left = 1 - self.arrays.step.astype(np.float32) / np.float32(self.config.rounds)
+        return np.concatenate([self.observe().reshape(self.num_envs, 4), left[:, None]], axis=1)
+
+    def info(self) -> dict[str, Array]:
+        """Return the metrics of the episode so far, ``[E]``; see the class."""
+        s = self.arrays
+        played = np.maximum(s.step, 0)
+        return {
+            "team_return": s.wins.astype(np.float64),
+            "win_rate": s.wins / np.maximum(played, 1),
+            "rounds": played,
+        }
+
+    def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
+        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
+
+        Raises:
+            ValueError: Another mode than ``rgb_array`` or ``ansi``.
+        """
+        if mode not in ("rgb_array", "ansi"):
+            raise ValueError(f"mode: expected rgb_array or ansi, got {mode!r}")
+        s = self.arrays
+        scene = viewer.Scene(
+            question=s.question[index],
+            asked=s.asked[index],
+            answer=s.answer[index],
+            wins=int(s.wins[index]),
+            played=int(max(s.step[index], 0)),
+            rounds=self.config.rounds,
+        )
+        return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)

@@ -1,0 +1,256 @@
+"""Qubit control: gates are actions, fidelity with a target state is what they earn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+
+from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.api.policies import RandomPolicy
+from qio_envs.qubit_control import kernels, viewer
+from qio_envs.qubit_control.config import QubitControlConfig
+from qio_envs.qubit_control.gates import GateSet, fixed_target, pauli_tables
+from qio_envs.qubit_control.policies import SearchPolicy
+from qio_envs.qubit_control.search import fewest_gates
+
+
+@dataclasses.dataclass
+class QubitControlState(BatchState):
+    """Arrays of qubit control; ``D`` is ``2**num_qubits``."""
+
+    amplitude: Array  # complex128 [E, D], the state
+    target: Array  # complex128 [E, D]
+    fidelity: Array  # float64 [E], of state and target
+    best: Array  # float64 [E], highest fidelity of the episode, the start included
+    reached: Array  # int32 [E], gates after which the target was reached; -1 until then
+    noise_events: Array  # int32 [E], Pauli errors of the episode
+    last_gate: Array  # int32 [E], last action; -1 at reset
+    returns: Array  # float64 [E], of the episode so far
+
+
+class QubitControl(BatchedEnv):
+    """One agent steers qubits from |0...0> to a target state by its choice of gates (discrete actions).
+
+    **Convention**: qubit 0 is the most significant bit of a basis state's index, as in PennyLane: |q0 q1 ...>.
+
+    **Actions**: ``Discrete(len(config.gate_names))``, one gate each; the names say which: ``H(0)``, ``CNOT(0,1)``
+    (control, target), ``RX(+pi/8,0)``. First the gates on qubit 0, then those on qubit 1, ..., then a CNOT for every
+    ordered pair. There is no idle action.
+
+    | `gates` | on each qubit | actions for 1, 2, 3 qubits |
+    | --- | --- | --- |
+    | `clifford` | H, S, X, Z | 4, 10, 18 |
+    | `clifford_t` | H, S, T | 3, 8, 15 |
+    | `rotations` | exp(-i t P / 2) for P = X, Y, Z and t = +pi/8, -pi/8 | 6, 14, 24 |
+
+    **Targets** (``target``): ``uniform``, all amplitudes equal; ``bell``, (|00> + |11>) / sqrt(2); ``ghz``,
+    (|0...0> + |1...1>) / sqrt(2); ``circuit``, drawn at each reset: ``target_depth`` gates, each uniform over the
+    actions, are applied to |0...0> (of up to 16 such circuits the first whose state is not within
+    ``success_fidelity`` of |0...0>); ``haar``, drawn at each reset uniformly over all states.
+
+    **Observations**: float32 in [-1, 1], the slices are in ``config.observation_layout``:
+
+    | part | numbers | meaning |
+    | --- | --- | --- |
+    | `state_real`, `state_imag` | 2**n each | amplitudes of the state |
+    | `target_real`, `target_imag` | 2**n each | those of the target, for `circuit` and `haar` only |
+    | `time_left` | 1 | 1 at reset, 0 at the time limit |
+
+    With ``observation: tomography`` there are instead, as ``state_paulis`` and ``target_paulis``, the expectations of
+    the 4**n - 1 Pauli strings other than the identity (``config.pauli_names``). They do not depend on the global
+    phase, which amplitudes show though it means nothing.
+
+    **Rewards** (``reward``): with ``gain`` the change of fidelity that a gate brings, less ``gate_cost``; with
+    ``fidelity`` the fidelity after the gate, less ``gate_cost``. ``gain`` is the default since its sum over an episode
+    is the fidelity won less the cost of the gates, so that fewer gates are better. With ``fidelity`` paid in every
+    step an agent earns more by lingering below the threshold until time runs out than by finishing.
+
+    **Noise**: with ``gate_noise`` p, each qubit that a gate touches is hit after it with probability p by X, Y or Z,
+    all equally likely: a trajectory of the depolarising channel (1 - p) rho + p/3 (X rho X + Y rho Y + Z rho Z).
+
+    **Ends**: termination when the fidelity |<target|state>|^2 is ``success_fidelity`` or more (less 1e-9, for
+    rounding) after a gate; truncation after ``max_steps``. A start that fulfils it does not end by itself.
+
+    **State** for a critic: float32, slices in ``config.state_layout``: real and imaginary parts of the state's and
+    the target's amplitudes, and the time left.
+
+    **Info** (``[E]``): ``team_return``, the score; ``fidelity`` and the episode's ``best_fidelity``; ``gates`` and
+    ``noise_events`` so far; ``success``, 0 or 1; ``steps_to_success``, gates after which the target was reached (-1
+    until then); ``steps_to_success_optimal``, the fewest that do it without noise, for targets that are the same in
+    every episode, by `optimal_gates` (-1 for the others, or where the search does not find it).
+
+    **Scripted policies** (``scripted_policies``): ``random``; ``search``, an oracle that takes the fewest gates and
+    plans again where noise leads it astray. It minimises gates, not ``reward: fidelity``.
+
+    Version history: v0, first version.
+    """
+
+    id = "qubit_control_v0"
+    render_fps = 3
+    config_class = QubitControlConfig
+    scripted_policies: ClassVar = {"random": RandomPolicy, "search": SearchPolicy}
+    config: QubitControlConfig
+    arrays: QubitControlState
+
+    def __init__(self, config: QubitControlConfig, num_envs: int = 1) -> None:
+        super().__init__(config, num_envs)
+        envs, size = self.num_envs, 2**config.num_qubits
+        self.possible_agents = ("agent_0",)
+        self.action_space = gymnasium.spaces.Discrete(len(config.gate_names))
+        self.observation_space = _box(config.observation_layout)
+        self.state_space = _box(config.state_layout)
+        gate_set, target = GateSet.of(config), fixed_target(config)
+        self._target = target
+        self._fewest: int | None = None  # known once asked for
+        self._kind = {"circuit": kernels.CIRCUIT_TARGET, "haar": kernels.HAAR_TARGET}.get(
+            config.target, kernels.FIXED_TARGET
+        )
+        self._success = config.success_fidelity - kernels.TOLERANCE
+        self._gates = (gate_set.matrix, gate_set.qubit, gate_set.control)
+        self._paulis = pauli_tables(config.num_qubits) if config.observation == "tomography" else None
+        self.arrays = QubitControlState(
+            seed=np.zeros(envs, np.uint64),
+            episode=np.zeros(envs, np.uint32),
+            step=np.full(envs, -1, np.int32),
+            running=np.zeros(envs, bool),
+            amplitude=np.zeros((envs, size), np.complex128),
+            target=np.zeros((envs, size), np.complex128),
+            fidelity=np.zeros(envs),
+            best=np.zeros(envs),
+            reached=np.full(envs, -1, np.int32),
+            noise_events=np.zeros(envs, np.int32),
+            last_gate=np.full(envs, -1, np.int32),
+            returns=np.zeros(envs),
+        )
+
+    def _reset(self, mask: Array) -> None:
+        s = self.arrays
+        if self._target is not None:
+            s.target[mask] = self._target
+        kernels.reset(
+            mask,
+            s.seed,
+            s.episode,
+            self._kind,
+            self.config.target_depth,
+            self._success,
+            *self._gates,
+            s.amplitude,
+            s.target,
+            s.fidelity,
+            s.best,
+            s.reached,
+            s.noise_events,
+            s.last_gate,
+            s.returns,
+        )
+
+    def _step(self, actions: Array) -> Transition:
+        s, config, shape = self.arrays, self.config, (self.num_envs, 1)
+        rewards = np.empty(shape, np.float32)
+        terminated, truncated = np.empty(shape, bool), np.empty(shape, bool)
+        kernels.step(
+            actions,
+            s.seed,
+            s.episode,
+            s.step,
+            s.running,
+            config.max_steps,
+            self._success,
+            config.gate_noise,
+            config.gate_cost,
+            config.reward == "gain",
+            *self._gates,
+            s.amplitude,
+            s.target,
+            s.fidelity,
+            s.best,
+            s.reached,
+            s.noise_events,
+            s.last_gate,
+            s.returns,
+            rewards,
+            terminated,
+            truncated,
+        )
+        return Transition(rewards, terminated, truncated)
+
+    def observe(self, out: Array | None = None) -> Array:
+        """Return the agent's observation, float32 ``[E, 1, D]``; see the class for its parts.
+
+        Raises:
+            ValueError: ``out`` is not a C-contiguous float32 array of that shape.
+        """
+        s, out = self.arrays, self._observation_array(out)
+        rows = out[:, 0]
+        states = (s.amplitude, s.target) if self.config.draws_target else (s.amplitude,)
+        size = (rows.shape[1] - 1) // len(states)
+        for index, state in enumerate(states):
+            part = rows[:, index * size : (index + 1) * size]
+            if self._paulis is None:
+                kernels.write_amplitudes(state, part)
+            else:
+                kernels.write_paulis(state, *self._paulis, part)
+        rows[:, -1] = self._time_left()
+        return out
+
+    def state(self) -> Array:
+        """Return amplitudes of state and target and the time left, float32 ``[E, 4 * 2**num_qubits + 1]``."""
+        s = self.arrays
+        out = np.empty((self.num_envs, *self.state_space.shape), np.float32)
+        half = 2 * s.target.shape[1]
+        kernels.write_amplitudes(s.amplitude, out[:, :half])
+        kernels.write_amplitudes(s.target, out[:, half:-1])
+        out[:, -1] = self._time_left()
+        return out
+
+    def _time_left(self) -> Array:
+        return 1 - self.arrays.step.astype(np.float32) / np.float32(self.config.max_steps)
+
+    def info(self) -> dict[str, Array]:
+        """Return the metrics of the episode so far, ``[E]``; see the class."""
+        s = self.arrays
+        if self._fewest is None:
+            self._fewest = -1 if self._target is None else fewest_gates(self.config, self._target.tobytes())
+        return {
+            "team_return": s.returns.copy(),
+            "fidelity": s.fidelity.copy(),
+            "best_fidelity": s.best.copy(),
+            "gates": np.maximum(s.step, 0),
+            "noise_events": s.noise_events.copy(),
+            "success": (s.reached > 0).astype(np.float32),
+            "steps_to_success": s.reached.copy(),
+            "steps_to_success_optimal": np.full(self.num_envs, self._fewest, np.int32),
+        }
+
+    def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
+        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
+
+        Raises:
+            ValueError: Another mode than ``rgb_array`` or ``ansi``.
+        """
+        if mode not in ("rgb_array", "ansi"):
+            raise ValueError(f"mode: expected rgb_array or ansi, got {mode!r}")
+        s, gate = self.arrays, int(self.arrays.last_gate[index])
+        scene = viewer.Scene(
+            state=s.amplitude[index],
+            target=s.target[index],
+            fidelity=float(s.fidelity[index]),
+            best_fidelity=float(s.best[index]),
+            success_fidelity=self.config.success_fidelity,
+            last_gate=self.config.gate_names[gate] if gate >= 0 else "",
+            noise_events=int(s.noise_events[index]) if self.config.gate_noise > 0 else None,
+            step=int(max(s.step[index], 0)),
+            max_steps=self.config.max_steps,
+        )
+        return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)
+
+
+def _box(layout: dict[str, slice]) -> gymnasium.spaces.Box:
+    """Return the space of numbers of -1 to 1, with the time left of 0 to 1 at the end."""
+    low = np.full(layout["time_left"].stop, -1.0, np.float32)
+    low[layout["time_left"]] = 0
+    return gymnasium.spaces.Box(low, np.ones_like(low), dtype=np.float32)
