@@ -6,6 +6,7 @@ that the same seeds in the same order give the logged numbers again, bit for bit
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from ray.rllib.utils.metrics import EVALUATION_RESULTS
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from qio_envs.api import ConfigError
-from qio_rllib.exploration import Amplification
 from qio_rllib.models.communication import Communication
 from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
 from qio_rllib.sampling.copies import numbers_of
@@ -126,10 +126,19 @@ def policy_from_modules(modules: Mapping[str, RLModule], config: Any) -> Policy:
             )
         amplification = None
         if getattr(module, "is_amplified", False):
-            amplification = Amplification(float(module.eta), float(module.h_min), float(module.tau))
+            amplification = dataclasses.replace(
+                module.amplification,
+                eta=float(module.eta),
+                h_min=float(module.h_min),
+                tau=float(module.tau),
+            )
         action = ActionSpec.of(description.action_spaces[agent], config.normalize_actions)
         parts[module_id] = PolicyModule(
-            _Network(module), action, amplification, None if radio is None else _Speaker(module)
+            _Network(module),
+            action,
+            amplification,
+            None if radio is None else _Speaker(module),
+            getattr(module, "samples_only", False),
         )
     return Policy(parts, module_of, config.env, dict(config.env_config), radio)
 

@@ -4,10 +4,16 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
+from qio_rllib.algorithms.dqn import DQNConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.ppo import PPOConfig
 
-ALGORITHMS: dict[str, type[AlgorithmConfig]] = {"A2C": A2CConfig, "MADDPG": MADDPGConfig, "PPO": PPOConfig}
+ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
+    "A2C": A2CConfig,
+    "DQN": DQNConfig,
+    "MADDPG": MADDPGConfig,
+    "PPO": PPOConfig,
+}
 """Configuration class of each algorithm."""
 
 
@@ -29,6 +35,7 @@ __all__ = [
     "ALGORITHMS",
     "MADDPG",
     "A2CConfig",
+    "DQNConfig",
     "MADDPGConfig",
     "PPOConfig",
     "algorithm_config_class",

@@ -16,6 +16,8 @@ from qio_envs.api import ConfigError, check_keys, did_you_mean
 from qio_rllib.evaluation import evaluate_algorithm
 from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
+from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
+from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.sampling.copies import numbers_of
 from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
 from qio_rllib.sampling.episodes import EpisodeRecord
@@ -23,7 +25,15 @@ from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.states import OBSERVATIONS, STATE, StateSource
 
 SHARED_MODULE = "shared"
-OWN_MODEL_SETTINGS = ("amplification", "communication", STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
+OWN_MODEL_SETTINGS = (
+    "amplification",
+    "communication",
+    CIRCUIT,
+    COORDINATION,
+    STATE_SOURCE,
+    STATE_SIZE,
+    NUM_AGENTS,
+)
 
 
 class PolicyMapping:
@@ -107,7 +117,7 @@ class ExploringConfig(AlgorithmConfig):
         self.evaluation(custom_evaluation_function=evaluate_algorithm)
 
     @property
-    def amplification(self) -> dict[str, float] | None:
+    def amplification(self) -> dict[str, Any] | None:
         """The Q operator's parameters; they live in ``model_config``."""
         return self.model_config.get("amplification")
 
@@ -172,10 +182,12 @@ class ExploringConfig(AlgorithmConfig):
     def training(
         self,
         *,
-        amplification: Mapping[str, float] | None = NotProvided,
+        amplification: Mapping[str, Any] | None = NotProvided,
         entropy_annealing: Mapping[str, Any] | None = NotProvided,
         central_value: Literal["state", "observations"] | None = NotProvided,
         normalize_values: bool = NotProvided,
+        circuit: Mapping[str, Any] | None = NotProvided,
+        coordination: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -191,6 +203,11 @@ class ExploringConfig(AlgorithmConfig):
             normalize_values: Whether the value network learns targets that are standardised by their running mean and
                 deviation (PopArt: van Hasselt et al., 2016), so that it need not first find their scale.
                 ``vf_clip_param`` and the reported value losses are then in standard deviations.
+            circuit: ``{"num_qubits": 4, "num_layers": 3, ...}``, see `CircuitSettings`: policy and value network (of
+                DQN the Q-network) are quantum circuits, or with ``kind: classical`` MLPs of as many parameters. None:
+                as ``model_config`` says.
+            coordination: ``{"num_agents": 2, "resource": "entangled", ...}``, see `CoordinationSettings`: the policy
+                of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
             **kwargs: The other arguments.
 
         Raises:
@@ -215,6 +232,16 @@ class ExploringConfig(AlgorithmConfig):
                 **self.learner_config_dict,
                 "normalize_values": bool(normalize_values),
             }
+        for key, given, settings in (
+            (CIRCUIT, circuit, CircuitSettings),
+            (COORDINATION, coordination, CoordinationSettings),
+        ):
+            if given is not NotProvided:
+                settings.of(given)
+                self._model_config = {
+                    **_as_dict(self._model_config),
+                    key: None if given is None else dict(given),
+                }
         if entropy_annealing is not NotProvided:
             try:
                 make_annealing(entropy_annealing)
@@ -229,7 +256,7 @@ class ExploringConfig(AlgorithmConfig):
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the network; arguments as in `AlgorithmConfig.rl_module`.
 
-        ``amplification`` and ``central_value`` stay as they were set.
+        ``amplification``, ``central_value``, ``circuit`` and ``coordination`` stay as they were set.
         """
         if model_config is not NotProvided:
             kept = {
@@ -330,7 +357,7 @@ def _check_same_spaces(module_id: str, agents: list, description: EnvDescription
                 )
 
 
-def _amplification(settings: Mapping[str, float]) -> dict[str, float]:
+def _amplification(settings: Mapping[str, Any]) -> dict[str, Any]:
     check_keys("amplification", settings, [field.name for field in dataclasses.fields(Amplification)])
     try:
         return dataclasses.asdict(Amplification(**settings))

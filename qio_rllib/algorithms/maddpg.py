@@ -31,7 +31,9 @@ from qio_envs.api import ConfigError, check_keys
 from qio_rllib.algorithms.config import OWN_MODEL_SETTINGS, ExploringConfig
 from qio_rllib.algorithms.joint_learner import MADDPGLearner
 from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
+from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.communication import Communication
+from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.maddpg import MADDPGModule
 from qio_rllib.models.networks import ACTIVATIONS
 from qio_rllib.sampling.copies import bare_space
@@ -169,6 +171,9 @@ class MADDPGConfig(ExploringConfig, AlgorithmConfig):
         super().validate()
         if self.entropy_annealing is not None:
             raise ConfigError("entropy_annealing: MADDPG's loss has no entropy; set exploration instead")
+        for key in (CIRCUIT, COORDINATION):
+            if self.model_config.get(key) is not None:
+                raise ConfigError(f"{key}: MADDPG's actors are MLPs; PPO and A2C take it")
         if self.normalize_values:
             raise ConfigError(
                 "normalize_values: MADDPG's critics learn values as they are; scale the rewards instead"

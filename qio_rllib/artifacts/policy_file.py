@@ -55,6 +55,7 @@ def save_policy(policy: Policy, path: str | Path, examples: dict[str, torch.Tens
             description["modules"][module_id] = {
                 "action": dataclasses.asdict(module.action),
                 "amplification": module.amplification and dataclasses.asdict(module.amplification),
+                "samples_only": module.samples_only,
             }
         archive.writestr(_DESCRIPTION, json.dumps(description, indent=1))
     partial.replace(path)
@@ -95,6 +96,7 @@ def load_policy(path: str | Path) -> Policy:
             ActionSpec(action["count"], tuple(action["low"]), tuple(action["high"]), action["rescaled"]),
             None if settings is None else Amplification(**settings),
             speakers.get(module_id),
+            entry.get("samples_only", False),
         )
     radio = Communication.of(description.get("communication"))
     return Policy(

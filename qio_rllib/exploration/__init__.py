@@ -2,6 +2,7 @@
 
 from qio_rllib.exploration.amplification import (
     LOG_FLOOR,
+    OPERATORS,
     Amplification,
     amplify,
     normalized_entropy,
@@ -21,10 +22,12 @@ from qio_rllib.exploration.contraction import (
     plot,
     sweep,
 )
+from qio_rllib.exploration.controls import operate, random_control, temperature_control
 
 __all__ = [
     "LOG_FLOOR",
     "METRICS",
+    "OPERATORS",
     "Amplification",
     "Annealing",
     "ContractionEstimate",
@@ -35,7 +38,10 @@ __all__ = [
     "estimate_contraction",
     "make_annealing",
     "normalized_entropy",
+    "operate",
     "plot",
+    "random_control",
     "sweep",
+    "temperature_control",
     "validate_parameters",
 ]

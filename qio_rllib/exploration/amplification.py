@@ -20,6 +20,7 @@ which is what is computed here. Inversion about the mean is the diffusion step o
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass
 
@@ -33,6 +34,9 @@ _CLIPPED_AMPLITUDE = 1e-19
 LOG_FLOOR: float = 2.0 * math.log(_CLIPPED_AMPLITUDE)
 """Log-probability of a legal action that the amplification has clipped (probability 1e-38)."""
 
+OPERATORS: tuple[str, ...] = ("amplify", "temperature", "random")
+"""What may stand behind a policy's head: the Q operator or one of its controls."""
+
 _MAX_ITERATIONS = 20
 _SMALLEST_WEIGHT = 1e-38
 
@@ -45,6 +49,9 @@ class Amplification:
         eta: amplification about the mean, finite and >= 0; 0 leaves the amplitudes alone.
         h_min: floor of the normalised entropy, in [0, 1); 0 switches the floor off.
         tau: softmax temperature, finite and > 0.
+        operator: "amplify", or for fair comparisons one of its controls (`qio_rllib.exploration.controls`):
+            "temperature", of equal entropy, or "random", of equal strength.
+        operator_seed: of the random control's matrix, >= 0.
 
     Raises:
         ValueError: if a parameter is outside its range.
@@ -53,9 +60,21 @@ class Amplification:
     eta: float = 0.1
     h_min: float = 0.05
     tau: float = 1.0
+    operator: str = "amplify"
+    operator_seed: int = 0
 
     def __post_init__(self) -> None:
         validate_parameters(self.eta, self.h_min, self.tau)
+        if self.operator not in OPERATORS:
+            near = difflib.get_close_matches(str(self.operator), OPERATORS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"operator must be one of {', '.join(OPERATORS)}, got {self.operator!r}{hint}")
+        if (
+            isinstance(self.operator_seed, bool)
+            or not isinstance(self.operator_seed, int)
+            or self.operator_seed < 0
+        ):
+            raise ValueError(f"operator_seed must be an integer >= 0, got {self.operator_seed!r}")
 
 
 def validate_parameters(

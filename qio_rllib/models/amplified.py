@@ -13,8 +13,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from qio_envs.api import ConfigError
-from qio_rllib.exploration import Amplification, amplify
+from qio_rllib.exploration import Amplification, operate
 from qio_rllib.models.central import CentralValue
+from qio_rllib.models.policy_network import PolicyNetwork
 
 OBSERVATION, ACTION_MASK = "observation", "action_mask"
 
@@ -60,6 +61,7 @@ class AmplifiedPolicy:
             )
         self.is_amplified = settings is not None
         values = Amplification(**settings) if settings is not None else Amplification(0.0, 0.0, 1.0)
+        self.amplification = values
         for name in ("eta", "h_min", "tau"):
             self.register_buffer(name, torch.tensor(getattr(values, name)))  # type: ignore[attr-defined]
 
@@ -131,7 +133,8 @@ class AmplifiedPolicy:
 
     def _amplified(self, output: dict[str, Any], mask: torch.Tensor | None) -> dict[str, Any]:
         if self.is_amplified or mask is not None:
-            output[Columns.ACTION_DIST_INPUTS] = amplify(
+            output[Columns.ACTION_DIST_INPUTS] = operate(
+                self.amplification,
                 output[Columns.ACTION_DIST_INPUTS],
                 self.eta,  # type: ignore[attr-defined]
                 self.h_min,  # type: ignore[attr-defined]
@@ -141,10 +144,11 @@ class AmplifiedPolicy:
         return output
 
 
-class AmplifiedActorCritic(AmplifiedPolicy, CentralValue, DefaultPPOTorchRLModule):
+class AmplifiedActorCritic(AmplifiedPolicy, PolicyNetwork, CentralValue, DefaultPPOTorchRLModule):
     """RLlib's PPO actor-critic (network by ``model_config``) with the Q operator in its policy.
 
-    Where ``model_config`` names a ``state_source``, its value network is central: see `CentralValue`.
+    Where ``model_config`` names a ``state_source``, its value network is central: see `CentralValue`. With a
+    ``circuit`` or ``coordination`` in it, its networks are those: see `PolicyNetwork`.
     """
 
 

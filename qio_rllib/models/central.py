@@ -82,6 +82,8 @@ class CentralValue:
         ConfigError: A recurrent network, or ``state_size`` and ``num_agents`` are missing.
     """
 
+    vf: Any
+
     def setup(self) -> None:
         """Build the actor, and the central critic where acting alone is not all that is asked for."""
         config = self.model_config  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from qio_envs.api import ConfigError
-from qio_rllib.exploration import Amplification, amplify
+from qio_rllib.exploration import Amplification, operate
 from qio_rllib.models.communication import Communication, inbox
 
 
@@ -70,12 +70,15 @@ class PolicyModule:
         action: How its output becomes an action.
         amplification: The Q operator behind the network, or None.
         speak: Maps observations ``[B, D]`` to messages ``[B, K]``; None without communication.
+        samples_only: Whether it is always sampled, greedy play included: the policies of agents that share a quantum
+            state, whose most probable joint action no separate agents could find.
     """
 
     network: Callable[[torch.Tensor], torch.Tensor]
     action: ActionSpec
     amplification: Amplification | None
     speak: Callable[[torch.Tensor], torch.Tensor] | None = None
+    samples_only: bool = False
 
     def message(self, observations: np.ndarray) -> np.ndarray:
         """Return what agents with these observations say, float32 ``[B, K]``."""
@@ -101,7 +104,7 @@ class PolicyModule:
                 return self._continuous(output.numpy(), noise)
             legal = None if mask is None else torch.as_tensor(mask != 0)
             settings = self.amplification or Amplification(0.0, 0.0, 1.0)
-            log_probs = amplify(output, settings.eta, settings.h_min, settings.tau, legal).double()
+            log_probs = operate(settings, output, settings.eta, settings.h_min, settings.tau, legal).double()
             if noise is None:
                 return log_probs.argmax(dim=-1).numpy()
             cumulative = log_probs.exp().cumsum(dim=-1).numpy()
@@ -149,7 +152,8 @@ class Policy:
             ConfigError: An agent that the policy does not know.
             ValueError: There is no ``rng`` and one is needed.
         """
-        if rng is None and (explore or (self.communication is not None and self.communication.drop > 0)):
+        sampled = explore or any(module.samples_only for module in self.modules.values())
+        if rng is None and (sampled or (self.communication is not None and self.communication.drop > 0)):
             raise ValueError("rng: sampling and lossy communication need a numpy.random.Generator")
         return self.act_in([(observations, rng)], explore)[0]
 
@@ -182,7 +186,7 @@ class Policy:
             heard = self._hear(self.communication, episodes, groups, inputs)
             inputs = [np.concatenate([seen, said]) for seen, said in zip(inputs, heard, strict=True)]
         noise = [
-            self._draw(agent, rng) if explore and rng is not None else None
+            self._draw(agent, rng) if rng is not None and (explore or self._is_sampled(agent)) else None
             for observations, rng in episodes
             for agent in observations
         ]
@@ -193,7 +197,9 @@ class Policy:
                 np.stack([rows[index][1]["action_mask"] for index in members])
                 if masked[members[0]]
                 else None,
-                np.stack([noise[index] for index in members]) if explore else None,  # type: ignore[misc]
+                np.stack([noise[index] for index in members])  # type: ignore[misc]
+                if explore or self.modules[module_id].samples_only
+                else None,
             )
             discrete = self.modules[module_id].action.count is not None
             for index, action in zip(members, chosen, strict=True):
@@ -219,6 +225,9 @@ class Policy:
             delivered = communication.deliver(present, rng if rng is not None else np.random.default_rng())
             heard += list(inbox(sent[len(heard) : len(heard) + count], delivered[0]))
         return heard
+
+    def _is_sampled(self, agent: Any) -> bool:
+        return self.modules[self.module_of[agent]].samples_only
 
     def _draw(self, agent: Any, rng: np.random.Generator) -> np.ndarray:
         action = self.modules[self.module_of[agent]].action

@@ -1,0 +1,217 @@
+"""Networks that are quantum circuits, and their classical twins."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import gymnasium
+import torch
+from torch import nn
+
+from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.quantum import Measurement, reuploading_circuit
+from qio_rllib.quantum.observables import probabilities
+
+CIRCUIT = "circuit"
+_KINDS, _POLICIES = ("circuit", "classical"), ("observables", "born")
+_ENTANGLERS, _INPUTS = ("CNOT", "CZ"), ("linear", "arctan")
+_MAX_QUBITS = 12
+_LEAST_PROBABILITY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class CircuitSettings:
+    """What a circuit network looks like; ``training(circuit={...})``.
+
+    Attributes:
+        kind: "circuit", or "classical": the twin, an MLP with exactly as many trainable numbers.
+        num_qubits: 1 to 12.
+        num_layers: Re-uploading layers, 1 to 50.
+        policy: "observables" (softmax over weighted Pauli strings) or "born" (the probability of an action is that of
+            its share of the basis states); value and Q-networks always measure observables.
+        entangler: Gate of the rings, "CNOT" or "CZ".
+        inputs: How observations become angles: "linear" (times a trainable scale) or "arctan" of that, for observations
+            without bounds.
+    """
+
+    kind: str = "circuit"
+    num_qubits: int = 4
+    num_layers: int = 3
+    policy: str = "observables"
+    entangler: str = "CNOT"
+    inputs: str = "linear"
+
+    @classmethod
+    def of(cls, given: Any) -> Self | None:
+        """Return the settings of a mapping; None for None.
+
+        Raises:
+            ConfigError: An unknown key, or a value that is not allowed.
+        """
+        if given is None:
+            return None
+        check_keys(CIRCUIT, given, [field.name for field in dataclasses.fields(cls)])
+        assert isinstance(given, Mapping)
+        settings = cls(**given)
+        for name, allowed in (
+            ("kind", _KINDS),
+            ("policy", _POLICIES),
+            ("entangler", _ENTANGLERS),
+            ("inputs", _INPUTS),
+        ):
+            value = getattr(settings, name)
+            if value not in allowed:
+                raise ConfigError(
+                    f"circuit.{name}: expected one of {', '.join(allowed)}, got {value!r}"
+                    f"{did_you_mean(str(value), allowed)}"
+                )
+        for name, high in (("num_qubits", _MAX_QUBITS), ("num_layers", 50)):
+            value = getattr(settings, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
+                raise ConfigError(f"circuit.{name}: expected an integer from 1 to {high}, got {value!r}")
+        return settings
+
+    def network(self, inputs: int, outputs: int, readout: str = "observables") -> nn.Module:
+        """Return a network from ``[B, inputs]`` to ``[B, outputs]``: the circuit, or its twin.
+
+        Args:
+            inputs: Numbers in an observation.
+            outputs: Actions, or 1 for a value.
+            readout: "observables" or "born".
+
+        Raises:
+            ConfigError: More actions than the Born rule over so many qubits can tell apart, or a circuit with too few
+                parameters for a twin.
+        """
+        circuit = CircuitNetwork(self, inputs, outputs, readout)
+        if self.kind == "circuit":
+            return circuit
+        return EqualCountMLP(inputs, outputs, count_parameters(circuit))
+
+
+class CircuitNetwork(nn.Module):
+    """A data re-uploading circuit with trainable input scales, and a readout.
+
+    ``x -> scale_l * x -> circuit(weights) -> expectations e of Z and ZZ strings -> output_weight e + bias``, with a
+    scale for each layer and input (S. Jerbi et al., "Parametrized quantum policies for reinforcement learning",
+    NeurIPS 2021: SOFTMAX-PQC with weighted observables; A. Skolik et al., "Quantum agents in the Gym", Quantum 6,
+    720, 2022: input and output scaling). With the Born readout (RAW-PQC there) the outputs are log-probabilities:
+    those of action ``a`` are of the ``a``-th of ``A`` nearly equal runs of basis states, and there is nothing to
+    train behind the circuit.
+
+    Args:
+        settings: Size and form.
+        inputs: Numbers in an observation, ``D``.
+        outputs: ``A``.
+        readout: "observables" or "born".
+
+    Raises:
+        ConfigError: ``A`` is more than ``2**num_qubits`` with the Born readout.
+    """
+
+    groups: torch.Tensor
+
+    def __init__(
+        self, settings: CircuitSettings, inputs: int, outputs: int, readout: str = "observables"
+    ) -> None:
+        super().__init__()
+        qubits, layers = settings.num_qubits, settings.num_layers
+        self.circuit = reuploading_circuit(qubits, layers, inputs, settings.entangler)  # type: ignore[arg-type]
+        self.is_bounded = settings.inputs == "arctan"
+        self.scales = nn.Parameter(torch.ones(layers, inputs))
+        self.weights = nn.Parameter(torch.empty(self.circuit.num_weights).uniform_(-math.pi, math.pi))
+        self.measurement: Measurement | None = None
+        if readout == "born":
+            if outputs > 2**qubits:
+                raise ConfigError(
+                    f"circuit.num_qubits: the Born rule over {qubits} qubits tells {2**qubits} actions apart, "
+                    f"there are {outputs}"
+                )
+            group = torch.arange(2**qubits) * outputs // 2**qubits
+            self.register_buffer("groups", nn.functional.one_hot(group, outputs).to(torch.float32))
+        else:
+            pairs = itertools.combinations(range(qubits), 2)
+            strings = [f"Z{q}" for q in range(qubits)] + [f"Z{a} Z{b}" for a, b in pairs]
+            self.measurement = Measurement(qubits, strings)
+            self.readout = nn.Linear(len(strings), outputs)
+            nn.init.zeros_(self.readout.bias)
+        with torch.no_grad():  # makes the circuit's constants, which a trace would not keep
+            self(torch.zeros(2, inputs))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return logits, log-probabilities or values, float32 ``[B, A]``, of observations ``[B, ...]``."""
+        rows = observations.flatten(1)
+        angles = rows.unsqueeze(1) * self.scales
+        if self.is_bounded:
+            angles = torch.arctan(angles)
+        state = self.circuit.state(self.weights, angles.flatten(1))
+        if self.measurement is None:
+            return (probabilities(state) @ self.groups).clamp_min(_LEAST_PROBABILITY).log()
+        return self.readout(self.measurement.expectation(state))
+
+
+class EqualCountMLP(nn.Module):
+    """An MLP with one hidden layer of tanh and exactly so many trainable numbers.
+
+    The hidden layer has the least width that could hold them; connections of the first layer that would be too many are
+    left out, evenly spaced.
+
+    Args:
+        inputs: ``D``.
+        outputs: ``A``.
+        parameters: Number of trainable numbers, at least ``2 A + 1``.
+
+    Raises:
+        ConfigError: Fewer than that.
+    """
+
+    places: torch.Tensor
+
+    def __init__(self, inputs: int, outputs: int, parameters: int) -> None:
+        super().__init__()
+        hidden = math.ceil((parameters - outputs) / (inputs + 1 + outputs))
+        connections = parameters - outputs - hidden * (1 + outputs)
+        if hidden < 1 or connections < 0:
+            raise ConfigError(
+                f"circuit: no network of {inputs} inputs and {outputs} outputs has just {parameters} parameters; "
+                "take more qubits or layers"
+            )
+        self.shape = (hidden, inputs)
+        self.first = nn.Parameter(torch.randn(connections) / math.sqrt(max(inputs, 1)))
+        total = hidden * inputs
+        kept = torch.ones(total, dtype=torch.bool)
+        kept[torch.linspace(0, total - 1, total - connections).round().long()] = False
+        self.register_buffer("places", kept.nonzero().squeeze(-1))
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.last = nn.Linear(hidden, outputs)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return logits or values, float32 ``[B, A]``, of observations ``[B, ...]``."""
+        hidden, inputs = self.shape
+        matrix = self.first.new_zeros(hidden * inputs).index_copy(0, self.places, self.first)
+        first = nn.functional.linear(observations.flatten(1), matrix.reshape(hidden, inputs), self.bias)
+        return self.last(torch.tanh(first))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return how many trainable numbers a network has."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def check_circuit_spaces(
+    observation_space: gymnasium.Space, action_space: gymnasium.Space
+) -> tuple[int, int]:
+    """Return the number of actions and of an observation's numbers.
+
+    Raises:
+        ConfigError: The actions are not discrete, or observations are no box.
+    """
+    if not isinstance(action_space, gymnasium.spaces.Discrete):
+        raise ConfigError(f"circuit: needs a Discrete action space, got {action_space}")
+    if not isinstance(observation_space, gymnasium.spaces.Box):
+        raise ConfigError(f"circuit: needs observations in a Box, got {observation_space}")
+    return int(action_space.n), math.prod(observation_space.shape)

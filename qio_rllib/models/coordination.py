@@ -1,0 +1,195 @@
+"""Entangled coordination: agents that cannot talk measure parts of one shared quantum state.
+
+Before a round the agents share ``n`` qubits in a state that is learned; then each agent, by itself, turns its own
+qubits by angles that depend on its own observation only and measures them: the outcome is its action. What they do
+can be correlated in ways that no shared random numbers allow (J. Bell, 1964; J. Clauser et al., 1969), yet no agent
+learns anything of the others' observations: the probability of its own action does not depend on them (no
+signalling).
+
+A policy of this kind is a joint distribution over the actions of all agents. It acts through the team face of an
+environment (``as_team: true``), as one player whose action holds everybody's, and is simulated centrally; separate
+agents would need the qubits. Only its samples can be played by separate agents: the most probable joint action, or
+the Q operator on the joint distribution, would need to know all observations at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import gymnasium
+import torch
+from torch import nn
+
+from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.quantum import Circuit, feature, layered_circuit, probabilities
+
+COORDINATION = "coordination"
+_RESOURCES = ("entangled", "separable", "shared_randomness")
+_MAX_QUBITS = 12
+_LEAST_PROBABILITY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class CoordinationSettings:
+    """What agents share; ``training(coordination={...})``.
+
+    Attributes:
+        num_agents: Agents in the team, at least 1.
+        resource: "entangled" (a state prepared by any circuit), "separable" (the same circuit without gates between
+            agents: nothing but local states), or "shared_randomness" (a classical random value that all see, and a
+            response of each agent to it and to its observation: every local-hidden-variable strategy).
+        num_layers: Layers of the circuit that prepares the state, 1 to 20.
+        num_values: Values of the shared random number, 1 to 1000.
+    """
+
+    num_agents: int = 2
+    resource: str = "entangled"
+    num_layers: int = 2
+    num_values: int = 8
+
+    @classmethod
+    def of(cls, given: Any) -> Self | None:
+        """Return the settings of a mapping; None for None.
+
+        Raises:
+            ConfigError: An unknown key, or a value that is not allowed.
+        """
+        if given is None:
+            return None
+        check_keys(COORDINATION, given, [field.name for field in dataclasses.fields(cls)])
+        assert isinstance(given, Mapping)
+        settings = cls(**given)
+        if settings.resource not in _RESOURCES:
+            raise ConfigError(
+                f"coordination.resource: expected one of {', '.join(_RESOURCES)}, got {settings.resource!r}"
+                f"{did_you_mean(str(settings.resource), _RESOURCES)}"
+            )
+        for name, high in (("num_agents", _MAX_QUBITS), ("num_layers", 20), ("num_values", 1000)):
+            value = getattr(settings, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
+                raise ConfigError(f"coordination.{name}: expected an integer from 1 to {high}, got {value!r}")
+        return settings
+
+    def network(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> nn.Module:
+        """Return the policy network of a team.
+
+        Args:
+            observation_space: Box of ``num_agents`` observations in one row.
+            action_space: Discrete of ``A ** num_agents`` joint actions, the first agent's the most significant digit.
+
+        Raises:
+            ConfigError: The spaces are not those of so many agents, or too many qubits would be needed.
+        """
+        agents = self.num_agents
+        discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+        joint = int(action_space.n) if discrete else 0  # type: ignore[attr-defined]
+        actions = round(joint ** (1 / agents))
+        if not discrete or actions**agents != joint or actions < 2:
+            raise ConfigError(
+                f"coordination.num_agents: {action_space} are not the joint actions of {agents} agents; "
+                "set env_config.as_team to true"
+            )
+        size = math.prod(observation_space.shape or ())
+        if size % agents:
+            raise ConfigError(
+                f"coordination.num_agents: {size} observed numbers are not those of {agents} agents"
+            )
+        if self.resource == "shared_randomness":
+            return SharedRandomness(agents, size // agents, actions, self.num_values)
+        return SharedState(agents, size // agents, actions, self.num_layers, self.resource == "entangled")
+
+
+class SharedState(nn.Module):
+    """The joint policy of agents that measure a shared pure state.
+
+    Each agent has as many qubits as its actions need, turns each of them by RZ and RY with angles that are linear in
+    its observation, and measures; outcomes beyond its actions count modulo their number.
+
+    Args:
+        agents: ``N``.
+        size: Numbers in an agent's observation, ``D``.
+        actions: Of each agent, ``A``.
+        layers: Of the circuit that prepares the state: RX, RY, RZ on each qubit, and a ring of CNOTs.
+        entangled: Whether the rings go over all qubits or stay within each agent's own.
+
+    Raises:
+        ConfigError: More than 12 qubits.
+    """
+
+    groups: torch.Tensor
+
+    def __init__(self, agents: int, size: int, actions: int, layers: int, entangled: bool) -> None:
+        super().__init__()
+        own = max(1, math.ceil(math.log2(actions)))
+        qubits = agents * own
+        if qubits > _MAX_QUBITS:
+            raise ConfigError(
+                f"coordination: {agents} agents with {actions} actions need {qubits} qubits; "
+                f"at most {_MAX_QUBITS} are allowed"
+            )
+        self.shape = (agents, size, own)
+        self.circuit = Circuit(qubits)
+        if entangled:
+            self.circuit.extend(layered_circuit(qubits, layers).operations)
+        else:
+            for operation in layered_circuit(qubits, layers).operations:
+                if len({qubit // own for qubit in operation.qubits}) == 1:
+                    self.circuit.extend([operation])
+        for qubit in range(qubits):
+            for place, axis in enumerate("ZY"):
+                self.circuit.add(f"R{axis}", qubit, angle=feature(2 * qubit + place))
+        # All weights, though those of a last layer without rings could be folded into the measurement.
+        self.weights = nn.Parameter(torch.empty(3 * qubits * layers).uniform_(-math.pi, math.pi))
+        self.basis = nn.Parameter(torch.randn(agents, size, 2 * own))
+        self.offset = nn.Parameter(torch.empty(agents, 2 * own).uniform_(-math.pi, math.pi))
+        outcome = torch.arange(2**qubits)
+        joint = torch.zeros_like(outcome)
+        for agent in range(agents):
+            mine = (outcome >> (own * (agents - 1 - agent))) & (2**own - 1)
+            joint = joint * actions + mine % actions
+        self.register_buffer("groups", nn.functional.one_hot(joint, actions**agents).to(torch.float32))
+        with torch.no_grad():  # makes the circuit's constants, which a trace would not keep
+            self(torch.zeros(2, agents * size))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities of joint actions, float32 ``[B, A**N]``, of observations ``[B, N * D]``."""
+        agents, size, _ = self.shape
+        seen = observations.reshape(-1, agents, size)
+        angles = torch.einsum("bnd,ndk->bnk", seen, self.basis) + self.offset
+        state = self.circuit.state(self.weights, angles.flatten(1))
+        return (probabilities(state) @ self.groups).clamp_min(_LEAST_PROBABILITY).log()
+
+
+class SharedRandomness(nn.Module):
+    """The joint policy of agents that share a random number and nothing else.
+
+    ``p(a | o) = sum_k q_k prod_i p_i(a_i | o_i, k)``: with enough values every local-hidden-variable strategy.
+
+    Args:
+        agents: ``N``.
+        size: Numbers in an agent's observation, ``D``.
+        actions: Of each agent, ``A``.
+        values: Of the shared number, ``K``.
+    """
+
+    def __init__(self, agents: int, size: int, actions: int, values: int) -> None:
+        super().__init__()
+        self.shape = (agents, size, actions)
+        self.values = nn.Parameter(torch.zeros(values))
+        self.response = nn.Parameter(torch.randn(agents, size, values * actions))
+        self.offset = nn.Parameter(torch.randn(agents, values * actions))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities of joint actions, float32 ``[B, A**N]``, of observations ``[B, N * D]``."""
+        agents, size, actions = self.shape
+        seen = observations.reshape(-1, agents, size)
+        logits = torch.einsum("bnd,ndk->bnk", seen, self.response) + self.offset
+        responses = torch.log_softmax(logits.reshape(len(seen), agents, -1, actions), dim=-1)  # [B, N, K, A]
+        joint = torch.log_softmax(self.values, dim=0)[:, None]
+        for agent in range(agents):
+            mine = responses[:, agent]
+            joint = (joint.unsqueeze(-1) + mine.unsqueeze(-2)).flatten(-2)
+        return torch.logsumexp(joint, dim=-2)
