@@ -130,8 +130,9 @@ def random_control(
 
 @functools.lru_cache(maxsize=32)
 def _matrix(size: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(size, size, generator=generator, dtype=torch.float64)
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be learned through later
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(size, size, generator=generator, dtype=torch.float64)
 
 
 def _softmax(logits: Tensor, inverse: Tensor, legal: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ values = expectation(state, ["Z0", "X0 X1"])                # float [..., 2]
 """
 
 from qio_rllib.quantum.circuit import Angle, Circuit, Operation, feature, weight
+from qio_rllib.quantum.drawing import draw, draw_text
 from qio_rllib.quantum.encodings import (
     amplitude_encoding,
     angle_encoding,
@@ -20,6 +21,21 @@ from qio_rllib.quantum.encodings import (
 )
 from qio_rllib.quantum.gates import GATES
 from qio_rllib.quantum.gradients import parameter_shift
+from qio_rllib.quantum.grover import grover_amplify, grover_circuit, optimal_iterations
+from qio_rllib.quantum.noise import (
+    AmplitudeDamping,
+    Channel,
+    Dephasing,
+    Depolarizing,
+    NoiseModel,
+    ReadoutError,
+    density_matrix,
+    expectation_of_density,
+    fold,
+    probabilities_of_density,
+    trajectories,
+    zero_noise_extrapolation,
+)
 from qio_rllib.quantum.observables import (
     Measurement,
     Observable,
@@ -31,28 +47,70 @@ from qio_rllib.quantum.observables import (
     probabilities,
     sample,
 )
+from qio_rllib.quantum.pennylane_backend import pennylane_expectation, pennylane_state
+from qio_rllib.quantum.solvers import (
+    Problem,
+    Solution,
+    brute_force,
+    ising_problem,
+    joint_action_problem,
+    maxcut_problem,
+    qaoa,
+    qaoa_circuit,
+    qubo_problem,
+    vqe,
+)
 
 __all__ = [
     "GATES",
+    "AmplitudeDamping",
     "Angle",
+    "Channel",
     "Circuit",
+    "Dephasing",
+    "Depolarizing",
     "Measurement",
+    "NoiseModel",
     "Observable",
     "Operation",
     "PauliSum",
+    "Problem",
     "Projector",
+    "ReadoutError",
+    "Solution",
     "amplitude_encoding",
     "angle_encoding",
+    "brute_force",
+    "density_matrix",
+    "draw",
+    "draw_text",
     "entangling_layer",
     "estimate",
     "expectation",
+    "expectation_of_density",
     "feature",
     "fidelity",
+    "fold",
+    "grover_amplify",
+    "grover_circuit",
+    "ising_problem",
+    "joint_action_problem",
     "layered_circuit",
+    "maxcut_problem",
+    "optimal_iterations",
     "parameter_shift",
+    "pennylane_expectation",
+    "pennylane_state",
     "probabilities",
+    "probabilities_of_density",
+    "qaoa",
+    "qaoa_circuit",
+    "qubo_problem",
     "reuploading_circuit",
     "sample",
+    "trajectories",
     "variational_layer",
+    "vqe",
     "weight",
+    "zero_noise_extrapolation",
 ]

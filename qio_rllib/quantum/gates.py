@@ -1,8 +1,8 @@
 """Gates: their matrices, and for those with an angle the generator.
 
 Conventions: ``RX(t) = exp(-i t X / 2)`` and so on; ``PHASE(t) = diag(1, exp(i t))``; in gates on several qubits the
-first qubit is the control and the most significant one. They are those of M. Nielsen and I. Chuang, "Quantum Computation
-and Quantum Information" (2000), chapter 4, and of PennyLane.
+first qubit is the control and the most significant one. They are those of M. Nielsen and I. Chuang, "Quantum
+Computation and Quantum Information" (2000), chapter 4, and of PennyLane.
 """
 
 from __future__ import annotations

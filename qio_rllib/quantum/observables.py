@@ -223,17 +223,25 @@ class Measurement:
     def _on(self, dtype: torch.dtype, device: torch.device) -> Any:
         key = (dtype, device)
         if key not in self._constants:
-            kind = torch.float64 if dtype == torch.complex128 else torch.float32
-            held = []
-            for mask, vectors in self._masks.items():
-                index = torch.from_numpy(np.arange(2**self.num_qubits) ^ mask).to(device) if mask else None
-                real = torch.from_numpy(vectors.real.copy()).to(device, kind)
-                imaginary = None
-                if mask and vectors.imag.any():
-                    imaginary = torch.from_numpy(vectors.imag.copy()).to(device, kind)
-                held.append((index, real, imaginary))
-            self._constants[key] = held
+            with torch.inference_mode(
+                False
+            ):  # what is made in inference mode could not be learned through later
+                self._constants[key] = self._made(dtype, device)
         return self._constants[key]
+
+    def _made(
+        self, dtype: torch.dtype, device: torch.device
+    ) -> list[tuple[Tensor | None, Tensor, Tensor | None]]:
+        kind = torch.float64 if dtype == torch.complex128 else torch.float32
+        held = []
+        for mask, vectors in self._masks.items():
+            index = torch.from_numpy(np.arange(2**self.num_qubits) ^ mask).to(device) if mask else None
+            real = torch.from_numpy(vectors.real.copy()).to(device, kind)
+            imaginary = None
+            if mask and vectors.imag.any():
+                imaginary = torch.from_numpy(vectors.imag.copy()).to(device, kind)
+            held.append((index, real, imaginary))
+        return held
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_constants": {}}

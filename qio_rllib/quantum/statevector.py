@@ -265,41 +265,48 @@ class Plan:
         """Return the constants as tensors, made once."""
         key = (dtype, device)
         if key not in self._constants:
-            real = torch.float64 if dtype == torch.complex128 else torch.float32
-            ground = np.zeros((1, 2**self.num_qubits))
-            ground[0, 0] = 1
-
-            def tensor(values: Array, kind: torch.dtype = dtype) -> Tensor:
-                return torch.from_numpy(np.ascontiguousarray(values)).to(device=device, dtype=kind)
-
-            steps: list[Any] = []
-            for step in self.steps:
-                held: Any = None
-                if isinstance(step, _Moves):
-                    plain = np.array_equal(step.phase, np.ones_like(step.phase))
-                    inverse = np.argsort(step.source)
-                    held = (
-                        tensor(step.source, torch.int64),
-                        tensor(inverse, torch.int64),
-                        None if plain else tensor(step.phase),
-                    )
-                elif isinstance(step, _Phases):
-                    held = []
-                    for source in ("weight", "feature"):
-                        keys = sorted(key for key in step.rows if key[0] == source)
-                        if keys:
-                            rows = tensor(np.stack([-step.rows[key] for key in keys]), real)
-                            indices = torch.tensor([index for _, index in keys], device=device)
-                            held.append((source, indices, rows))
-                elif isinstance(step, _Dense):
-                    held = tensor(step.matrix)
-                steps.append(held)
-            self._constants[key] = {
-                "ground": tensor(ground),
-                "steps": steps,
-                "factors": self._factor_constants(tensor, real) if self._locals else None,
-            }
+            with torch.inference_mode(
+                False
+            ):  # what is made in inference mode could not be learned through later
+                self._constants[key] = self._made(dtype, device)
         return self._constants[key]
+
+    def _made(self, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+        real = torch.float64 if dtype == torch.complex128 else torch.float32
+        ground = np.zeros((1, 2**self.num_qubits))
+        ground[0, 0] = 1
+
+        def tensor(values: Array, kind: torch.dtype = dtype) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device=device, dtype=kind)
+
+        steps: list[Any] = []
+        for step in self.steps:
+            held: Any = None
+            if isinstance(step, _Moves):
+                plain = np.array_equal(step.phase, np.ones_like(step.phase))
+                inverse = np.argsort(step.source)
+                held = (
+                    tensor(step.source, torch.int64),
+                    tensor(inverse, torch.int64),
+                    None if plain else tensor(step.phase),
+                )
+            elif isinstance(step, _Phases):
+                held = []
+                for source in ("weight", "feature"):
+                    keys = sorted(key for key in step.rows if key[0] == source)
+                    if keys:
+                        rows = tensor(np.stack([-step.rows[key] for key in keys]), real)
+                        indices = torch.tensor([index for _, index in keys], device=device)
+                        held.append((source, indices, rows))
+            elif isinstance(step, _Dense):
+                held = tensor(step.matrix)
+            steps.append(held)
+        constants = {"ground": tensor(ground), "steps": steps}
+        if self._locals:
+            constants["factors"] = self._factor_constants(tensor, real)
+            if constants["factors"]["even"] is None:
+                constants["matrices"] = self._multiplied(constants["factors"]["constant"])
+        return constants
 
     def _factor_constants(self, tensor: Any, real: torch.dtype) -> dict[str, Any]:
         """Return the factors of all single-qubit gates, padded to as many per qubit and step: ``[K, S, n, 2, 2]``."""
@@ -313,7 +320,7 @@ class Plan:
             return np.array([[[getattr(f, name) for f in line] for line in step] for step in padded])
 
         rate = gathered("rate")
-        moving = rate.any()
+        moving = rate.any() or gathered("even").any()  # a scale of 0 leaves an angle of 0
         return {
             "constant": tensor(gathered("constant")),
             "even": tensor(gathered("even")) if moving else None,
@@ -324,15 +331,15 @@ class Plan:
 
     def _local_matrices(self, weights: Tensor | None, constants: dict[str, Any]) -> list[list[Tensor]]:
         """Return for each step of single-qubit gates the matrices of its groups of qubits, transposed."""
+        if "matrices" in constants:  # there are no weights in them
+            return constants["matrices"]
         held = constants["factors"]
-        if "fixed" in held:
-            return held["fixed"]
-        factors = held["constant"]
-        if held["even"] is not None:
-            assert weights is not None
-            angles = weights[held["index"]] * held["rate"]
-            cosine, sine = torch.cos(angles)[..., None, None], torch.sin(angles)[..., None, None]
-            factors = factors + cosine * held["even"] + sine * held["odd"]
+        assert weights is not None
+        angles = weights[held["index"]] * held["rate"]
+        cosine, sine = torch.cos(angles)[..., None, None], torch.sin(angles)[..., None, None]
+        return self._multiplied(held["constant"] + cosine * held["even"] + sine * held["odd"])
+
+    def _multiplied(self, factors: Tensor) -> list[list[Tensor]]:
         matrices = factors[0]
         for later in factors[1:]:
             matrices = later @ matrices
@@ -346,10 +353,7 @@ class Plan:
                 product = product[:, :, None, :, None] * matrices[:, qubit][:, None, :, None, :]
                 product = product.reshape(steps, size, size)
             by_group.append(product.unbind(0))
-        result = [list(step) for step in zip(*by_group, strict=True)]
-        if held["even"] is None:
-            held["fixed"] = result
-        return result
+        return [list(step) for step in zip(*by_group, strict=True)]
 
 
 def _apply_local(state: Tensor, transposed: list[Tensor]) -> Tensor:
