@@ -148,7 +148,7 @@ class Circuit:
                     f"angle: {name} needs a finite number, weight(i) or feature(i), got {angle!r}"
                 )
             angle = float(angle)
-        return self._append(Operation(name, qubits, angle))
+        return self._append(Operation(name, tuple(map(int, qubits)), angle))
 
     def unitary(self, matrix: Any, *qubits: int) -> Self:
         """Append a gate of one's own and return the circuit.
@@ -162,7 +162,8 @@ class Circuit:
         """
         values = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix
         self._check_qubits(UNITARY, qubits, None)
-        return self._append(Operation(UNITARY, qubits, None, check_unitary(values, len(qubits))))
+        matrix = check_unitary(values, len(qubits))
+        return self._append(Operation(UNITARY, tuple(map(int, qubits)), None, matrix))
 
     def extend(self, operations: Sequence[Operation]) -> Self:
         """Append operations of another circuit and return this one.
@@ -225,20 +226,23 @@ class Circuit:
             ) from None
         if self.num_qubits > 16:  # smaller ones fit whatever the batch that fitted before them
             check_memory(self.num_qubits, math.prod(batch), dtype)
+        rows = math.prod(batch)
         flat = {
-            name: x if x is None or x.ndim == 1 else x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1])
+            name: None if x is None or x.shape[-1] == 0 else x if x.ndim == 1 else _rows(x, batch, rows)
             for name, x in angles.items()
         }
         start = None
         if initial is not None:
-            start = (
-                initial.to(dtype).reshape(-1, initial.shape[-1]) if initial.ndim > 1 else initial.to(dtype)
-            )
-            if initial.ndim > 1 and initial.shape[:-1] != batch:
-                start = initial.to(dtype).expand(*batch, -1).reshape(-1, initial.shape[-1])
+            start = initial.to(dtype)
+            if initial.ndim > 1:
+                start = _rows(start, batch, rows)
         w = flat["weights"]
         state = self.plan(batched=w is not None and w.ndim > 1).run(w, flat["features"], start, dtype, device)
-        return state.expand(math.prod(batch), -1).reshape(*batch, -1) if batch else state.reshape(-1)
+        return (
+            state.expand(math.prod(batch), -1).reshape(*batch, state.shape[-1])
+            if batch
+            else state.reshape(-1)
+        )
 
     def matrix(self, weights: Tensor | None = None, features: Tensor | None = None) -> Tensor:
         """Return the circuit's unitary, complex ``[2**n, 2**n]``, for one row of weights and features."""
@@ -291,7 +295,8 @@ class Circuit:
         if not qubits:
             raise ValueError(f"qubits: {name} needs at least one")
         for qubit in qubits:
-            if isinstance(qubit, bool) or not isinstance(qubit, int) or not 0 <= qubit < self.num_qubits:
+            whole = isinstance(qubit, int | np.integer) and not isinstance(qubit, bool)
+            if not whole or not 0 <= qubit < self.num_qubits:
                 raise ValueError(
                     f"qubits: {name} on {qubit!r} is out of range; allowed: 0 to {self.num_qubits - 1}"
                 )
@@ -327,6 +332,10 @@ def _memory() -> int:
         return min(total, int(limit.read_text()))
     except (OSError, ValueError):  # no control group, or no limit in it ("max")
         return total
+
+
+def _rows(x: Tensor, batch: torch.Size, rows: int) -> Tensor:
+    return x.expand(*batch, x.shape[-1]).reshape(rows, x.shape[-1])
 
 
 def _index(name: str, index: int) -> int:

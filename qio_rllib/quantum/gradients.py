@@ -45,10 +45,12 @@ def parameter_shift(
         float ``[..., K, W]``, without gradient.
 
     Raises:
-        ValueError: As in `Circuit.state`, or ``weights`` has batch axes.
+        ValueError: As in `Circuit.state`, or ``weights`` is not one row ``[W]``.
     """
-    if weights.ndim != 1:
-        raise ValueError(f"weights: expected one row [W], got shape {tuple(weights.shape)}")
+    if weights.shape != (circuit.num_weights,):
+        raise ValueError(
+            f"weights: expected one row [{circuit.num_weights}], got shape {tuple(weights.shape)}"
+        )
     measured = measure or Measurement(circuit.num_qubits, observables).expectation
     # A copy in which each place has a weight of its own; `owner` says whose it was.
     unshared, owners, scales, places = Circuit(circuit.num_qubits), [], [], []

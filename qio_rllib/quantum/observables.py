@@ -141,7 +141,8 @@ class Projector:
             raise ValueError(f"projector: bits must be a text of 0 and 1, got {self.bits!r}")
         if not self.qubits:
             object.__setattr__(self, "qubits", tuple(range(len(self.bits))))
-        if len(set(self.qubits)) != len(self.bits) or len(self.qubits) != len(self.bits):
+        distinct = len(set(self.qubits)) == len(self.qubits) == len(self.bits)
+        if not distinct or min(self.qubits) < 0:
             raise ValueError(
                 f"projector: {len(self.bits)} bits need as many distinct qubits, got {self.qubits}"
             )
@@ -372,7 +373,7 @@ def qubits_of(state: Tensor) -> int:
     Raises:
         ValueError: Not complex, or the length of the last axis is no power of two above 1.
     """
-    size = state.shape[-1] if state.ndim else 0
+    size = int(state.shape[-1]) if state.ndim else 0  # a tensor while torch.jit traces
     if size < 2 or size & (size - 1) or not state.dtype.is_complex:
         raise ValueError(
             f"state: expected complex amplitudes [..., 2**n], got {state.dtype} of shape {tuple(state.shape)}"

@@ -242,8 +242,9 @@ def brute_force(problem: Problem) -> Solution:
 def qaoa_circuit(problem: Problem, num_layers: int = 1) -> Circuit:
     """Return QAOA's circuit: H on all qubits, then cost and mixer in turn.
 
-    They are ``exp(-i gamma H / s)``, without H's constant, and ``exp(-i beta sum_q X_q)``. The cost is scaled by the largest coefficient ``s`` of the Hamiltonian, so that ``gamma`` is of the order of 1
-    whatever the energies' unit. Weight ``2 l`` is ``gamma`` of layer ``l``, weight ``2 l + 1`` its ``beta``.
+    They are ``exp(-i gamma H / s)``, without H's constant, and ``exp(-i beta sum_q X_q)``. The cost is scaled by the
+    largest coefficient ``s`` of the Hamiltonian, so that ``gamma`` is of the order of 1 whatever the energies' unit.
+    Weight ``2 l`` is ``gamma`` of layer ``l``, weight ``2 l + 1`` its ``beta``.
 
     Args:
         problem: With a diagonal Hamiltonian.

@@ -284,10 +284,8 @@ class Plan:
             held: Any = None
             if isinstance(step, _Moves):
                 plain = np.array_equal(step.phase, np.ones_like(step.phase))
-                inverse = np.argsort(step.source)
                 held = (
                     tensor(step.source, torch.int64),
-                    tensor(inverse, torch.int64),
                     None if plain else tensor(step.phase),
                 )
             elif isinstance(step, _Phases):
@@ -387,29 +385,9 @@ def _apply_dense(state: Tensor, matrix: Tensor, qubits: tuple[int, ...], num_qub
     return done.movedim(ends, axes).reshape(state.shape)
 
 
-def _gather(state: Tensor, source: Tensor, inverse: Tensor, phase: Tensor | None) -> Tensor:
-    moved = _Permute.apply(state, source, inverse) if state.requires_grad else state.index_select(-1, source)
+def _gather(state: Tensor, source: Tensor, phase: Tensor | None) -> Tensor:
+    moved = state.gather(-1, source.expand(len(state), -1))  # several times faster than index_select
     return moved if phase is None else moved * phase
-
-
-class _Permute(torch.autograd.Function):
-    """A gather whose gradient is the gather by the inverse permutation, not the scatter that autograd takes."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(state: Tensor, source: Tensor, inverse: Tensor) -> Tensor:
-        return state.index_select(-1, source)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        _, source, inverse = inputs
-        ctx.save_for_backward(source, inverse)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        source, inverse = ctx.saved_tensors
-        return _Permute.apply(gradients[0], inverse, source), None, None
 
 
 def _is_identity(matrix: Array) -> bool:
