@@ -7,8 +7,8 @@ operator   The Q operator in the policy, against no operator (identity), a softm
 circuits   Circuits as policy and value networks (observables, Born rule), against MLPs with as many parameters.
 
 Within a task all cells share environment, algorithm, settings and seeds; none was tuned for one of them. Scores are
-normalised between random play (0) and the scripted oracle (1) of the task; CartPole-v1 between 0 and 500.
-Per cell: interquartile mean over seeds with a 95% bootstrap interval of the final score (sampled actions, fixed evaluation
+normalised between random play (0) and the scripted oracle (1) of the task; CartPole-v1 between 0 and 500. Per cell:
+interquartile mean over seeds with a 95% bootstrap interval of the final score (sampled actions, fixed evaluation
 episodes: what a run is judged by) and of the mean training return over the whole run (how fast it got there).
 Per pair: in how many of the seeds the first of two cells scored higher (equal scores count half), the probability of
 improvement, with a 95% bootstrap interval over seeds. An interval that holds 0.5 is a null result.
@@ -115,7 +115,9 @@ def run(config: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     from qio_rllib.experiment import load_experiment
 
     torch.set_num_threads(1)
-    experiment = load_experiment(config, [f"{key}={json.dumps(value)}" for key, value in settings.items()], seed)
+    experiment = load_experiment(
+        config, [f"{key}={json.dumps(value)}" for key, value in settings.items()], seed
+    )
     algorithm_config = experiment.algorithm_config()
     algorithm_config.evaluation(evaluation_interval=None)
     algorithm, started = algorithm_config.build_algo(), time.perf_counter()
@@ -189,7 +191,9 @@ def references(study: Study, task: str) -> tuple[float, float]:
     experiment = load_experiment(study.tasks[task][0])
     if experiment.env not in qio_envs.environments():
         return 0.0, 500.0
-    env = qio_envs.environment(experiment.env).batched_env(EPISODES, **experiment.config.get("env_config") or {})
+    env = qio_envs.environment(experiment.env).batched_env(
+        EPISODES, **experiment.config.get("env_config") or {}
+    )
     scores = list(reference_scores(env, seed=FIRST_EVALUATION_SEED).values())
     return scores[0], scores[-1]
 
@@ -292,13 +296,18 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
 
 
 def show(cells: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
-    print(f"\n{'task':15}{'cell':26}{'seeds':>5}{'parameters':>11}{'final IQM':>11}{'95%':>16}{'training':>10}{'95%':>16}")
+    print(
+        f"\n{'task':15}{'cell':26}{'seeds':>5}{'parameters':>11}{'final IQM':>11}{'95%':>16}{'training':>10}{'95%':>16}"
+    )
     for row in cells:
         print(
             f"{row['task']:15}{row['cell']:26}{row['seeds']:>5}{row['actor_parameters']:>11,}"
-            f"{row['final_iqm']:>11.3f}{interval(row, 'final'):>16}{row['training_iqm']:>10.3f}{interval(row, 'training'):>16}"
+            f"{row['final_iqm']:>11.3f}{interval(row, 'final'):>16}{row['training_iqm']:>10.3f}{interval(row,
+            'training'):>16}"
         )
-    print(f"\n{'task':15}{'first':26}{'second':26}{'pairs':>5}{'P(final)':>10}{'95%':>16}{'':>9}{'P(train)':>9}{'95%':>16}")
+    print(
+        f"\n{'task':15}{'first':26}{'second':26}{'pairs':>5}{'P(final)':>10}{'95%':>16}{'':>9}{'P(train)':>9}{'95%':>16}"
+    )
     for row in pairs:
         print(
             f"{row['task']:15}{row['first']:26}{row['second']:26}{row['pairs']:>5}"

@@ -119,9 +119,9 @@ class AmplifiedPolicy:
             warnings.simplefilter("ignore")
             try:
                 network = torch.jit.trace(_Network(self), few, check_trace=False)
-            except Exception:  # whatever a network does that cannot be traced
+                same = torch.equal(network(many), self.policy_logits(many))
+            except Exception:  # whatever a network does that cannot be traced, or only for the traced size
                 return None
-            same = torch.equal(network(many), self.policy_logits(many))
         return network if same else None
 
     def split_mask(self, batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor | None]:

@@ -187,7 +187,8 @@ class SharedRandomness(nn.Module):
         agents, size, actions = self.shape
         seen = observations.reshape(-1, agents, size)
         logits = torch.einsum("bnd,ndk->bnk", seen, self.response) + self.offset
-        responses = torch.log_softmax(logits.reshape(len(seen), agents, -1, actions), dim=-1)  # [B, N, K, A]
+        by_value = logits.reshape(-1, agents, len(self.values), actions)
+        responses = torch.log_softmax(by_value, dim=-1)  # [B, N, K, A]
         joint = torch.log_softmax(self.values, dim=0)[:, None]
         for agent in range(agents):
             mine = responses[:, agent]

@@ -382,7 +382,8 @@ def _minimize(
         raise ValueError(f"learning_rate: expected a finite number above 0, got {learning_rate}")
     measurement = Measurement(problem.num_qubits, [problem.hamiltonian])
     weights = starts.clone().requires_grad_()
-    # Adam is elementwise, so that rows do not see each other; the energies' unit drops out of its steps.
+    # Adam is elementwise, so that rows do not see each other. Without the energies' unit its epsilon stays negligible.
+    unit = max(abs(coefficient) for coefficient, _ in problem.hamiltonian.terms) or 1.0
     optimizer = torch.optim.Adam([weights], lr=learning_rate)
     best, found, history = math.inf, starts[0], []
     with torch.enable_grad():
@@ -395,7 +396,7 @@ def _minimize(
                 best, found = least, weights[row].detach().clone()
             if step < num_steps:
                 optimizer.zero_grad()
-                energies.sum().backward()
+                (energies / unit).sum().backward()
                 optimizer.step()
     with torch.no_grad():
         state = circuit.state(found)

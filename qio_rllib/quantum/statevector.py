@@ -299,7 +299,7 @@ class Plan:
             elif isinstance(step, _Dense):
                 held = tensor(step.matrix)
             steps.append(held)
-        constants = {"ground": tensor(ground), "steps": steps}
+        constants: dict[str, Any] = {"ground": tensor(ground), "steps": steps}
         if self._locals:
             constants["factors"] = self._factor_constants(tensor, real)
             if constants["factors"]["even"] is None:
@@ -386,7 +386,7 @@ def _apply_dense(state: Tensor, matrix: Tensor, qubits: tuple[int, ...], num_qub
 
 
 def _gather(state: Tensor, source: Tensor, phase: Tensor | None) -> Tensor:
-    moved = state.gather(-1, source.expand(len(state), -1))  # several times faster than index_select
+    moved = state.gather(-1, source.expand(state.shape[0], -1))  # several times faster than index_select
     return moved if phase is None else moved * phase
 
 
