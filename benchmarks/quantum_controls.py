@@ -296,23 +296,26 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
 
 
 def show(cells: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
+    """Print both tables."""
     print(
-        f"\n{'task':15}{'cell':26}{'seeds':>5}{'parameters':>11}{'final IQM':>11}{'95%':>16}{'training':>10}{'95%':>16}"
+        f"\n{'task':15}{'cell':26}{'seeds':>5}{'parameters':>11}"
+        f"{'final IQM':>11}{'95%':>16}{'training':>10}{'95%':>16}"
     )
     for row in cells:
         print(
             f"{row['task']:15}{row['cell']:26}{row['seeds']:>5}{row['actor_parameters']:>11,}"
-            f"{row['final_iqm']:>11.3f}{interval(row, 'final'):>16}{row['training_iqm']:>10.3f}{interval(row,
-            'training'):>16}"
+            f"{row['final_iqm']:>11.3f}{interval(row, 'final'):>16}"
+            f"{row['training_iqm']:>10.3f}{interval(row, 'training'):>16}"
         )
     print(
-        f"\n{'task':15}{'first':26}{'second':26}{'pairs':>5}{'P(final)':>10}{'95%':>16}{'':>9}{'P(train)':>9}{'95%':>16}"
+        f"\n{'task':15}{'first':24}{'second':24}{'pairs':>5}"
+        f"{'P(final)':>10}{'95%':>16}{'':>8}{'P(train)':>10}{'95%':>16}"
     )
     for row in pairs:
         print(
-            f"{row['task']:15}{row['first']:26}{row['second']:26}{row['pairs']:>5}"
-            f"{row['final_improvement']:>10.2f}{interval(row, 'final'):>16}{row['final_verdict']:>9}"
-            f"{row['training_improvement']:>9.2f}{interval(row, 'training'):>16}{row['training_verdict']:>9}"
+            f"{row['task']:15}{row['first']:24}{row['second']:24}{row['pairs']:>5}"
+            f"{row['final_improvement']:>10.2f}{interval(row, 'final'):>16}{row['final_verdict']:>8}"
+            f"{row['training_improvement']:>10.2f}{interval(row, 'training'):>16}{row['training_verdict']:>8}"
         )
 
 

@@ -55,10 +55,7 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(
-        f"\n{'config':20}{'target':>9}{'seeds':>6}{'optimal episodes of 10, by seed:
-        greedy':>42}{'sampled':>18}{'s':>7}"
-    )
+    print(f"\n{'config':20}{'target':>9}{'seeds':>6}{'optimal of 10, greedy':>24}{'sampled':>20}{'s':>7}")
     for name in CONFIGS:
         for target in TARGETS:
             mine = [row for row in rows if (row["config"], row["target"]) == (name, target)]
@@ -66,7 +63,7 @@ def main() -> None:
                 " ".join(str(row[f"{mode}_optimal"]) for row in mine) for mode in ("greedy", "sampled")
             )
             seconds = sum(row["seconds"] for row in mine) / len(mine)
-            print(f"{name:20}{target:>9}{len(mine):>6}{greedy:>42}{sampled:>18}{seconds:>7.0f}")
+            print(f"{name:20}{target:>9}{len(mine):>6}{greedy:>24}{sampled:>20}{seconds:>7.0f}")
 
 
 if __name__ == "__main__":
