@@ -35,11 +35,23 @@ class Angle:
         source: "weight" (what is learned) or "feature" (what is encoded).
         index: Its place among them, at least 0.
         scale: Factor; ``2.0 * weight(0)`` sets it.
+
+    Raises:
+        ValueError: Another source, a negative index, or a scale that is not finite.
     """
 
     source: Literal["weight", "feature"]
     index: int
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.source not in ("weight", "feature"):
+            raise ValueError(f"angle: expected the source 'weight' or 'feature', got {self.source!r}")
+        _index(self.source, self.index)
+        if not math.isfinite(self.scale):
+            raise ValueError(
+                f"angle: the scale of {self.source}({self.index}) must be finite, got {self.scale}"
+            )
 
     def __mul__(self, factor: float) -> Angle:
         return replace(self, scale=self.scale * float(factor))
@@ -202,7 +214,7 @@ class Circuit:
         Raises:
             ValueError: Arguments of the wrong shape or dtype, missing ones, or states that do not fit into memory.
         """
-        dtype = _complex_dtype(dtype, weights, features, initial)
+        dtype = complex_dtype(dtype, weights, features, initial)
         real = torch.float64 if dtype == torch.complex128 else torch.float32
         device = next((x.device for x in (weights, features, initial) if x is not None), torch.device("cpu"))
         angles: dict[str, Tensor | None] = {}
@@ -210,7 +222,7 @@ class Circuit:
             ("weights", weights, self.num_weights),
             ("features", features, self.num_features),
         ):
-            angles[name] = _checked_angles(name, given, count, real)
+            angles[name] = checked_angles(name, given, count, real)
         if initial is not None and (initial.ndim == 0 or initial.shape[-1] != 2**self.num_qubits):
             raise ValueError(
                 f"initial: expected [..., {2**self.num_qubits}] amplitudes for {self.num_qubits} qubits, "
@@ -244,10 +256,21 @@ class Circuit:
             else state.reshape(-1)
         )
 
-    def matrix(self, weights: Tensor | None = None, features: Tensor | None = None) -> Tensor:
-        """Return the circuit's unitary, complex ``[2**n, 2**n]``, for one row of weights and features."""
-        dtype = _complex_dtype(None, weights, features, None)
-        basis = torch.eye(2**self.num_qubits, dtype=dtype)
+    def matrix(
+        self,
+        weights: Tensor | None = None,
+        features: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Return the circuit's unitary, complex ``[2**n, 2**n]``, for one row of weights and features.
+
+        Raises:
+            ValueError: As in `state`.
+        """
+        check_memory(self.num_qubits, 2**self.num_qubits)
+        dtype = complex_dtype(dtype, weights, features, None)
+        device = next((x.device for x in (weights, features) if x is not None), torch.device("cpu"))
+        basis = torch.eye(2**self.num_qubits, dtype=dtype, device=device)
         return self.state(weights, features, initial=basis, dtype=dtype).mT
 
     def plan(self, batched: bool) -> Plan:
@@ -313,11 +336,12 @@ def check_memory(num_qubits: int, copies: int = 1, dtype: torch.dtype = torch.co
     Raises:
         ValueError: The message says how many bytes they would take, and what is there.
     """
-    wanted = copies * 2**num_qubits * dtype.itemsize
-    present = _memory()
+    # A step reads one state and writes another; tables of a compiled circuit take up to 64 bytes an amplitude.
+    each = 2 * copies * dtype.itemsize + 64
+    wanted, present = each * 2**num_qubits, _memory()
     if wanted > present:
-        what = "one state vector" if copies == 1 else f"{copies:,} state vectors"
-        most = int(math.log2(max(present / (copies * dtype.itemsize), 1)))
+        what = "a state vector" if copies == 1 else f"{copies:,} state vectors"
+        most = int(math.log2(max(present / each, 1)))
         raise ValueError(
             f"num_qubits: {what} of {num_qubits} qubits in {str(dtype).removeprefix('torch.')} would take "
             f"{wanted:,} bytes, this machine has {present:,}; at most {most} qubits fit"
@@ -344,14 +368,24 @@ def _index(name: str, index: int) -> int:
     return int(index)
 
 
-def _complex_dtype(dtype: torch.dtype | None, *given: Tensor | None) -> torch.dtype:
+def complex_dtype(dtype: torch.dtype | None, *given: Tensor | None) -> torch.dtype:
+    """Return the dtype of a state: as wanted, or the one that fits what is given.
+
+    Raises:
+        ValueError: Another dtype than complex64 and complex128 is wanted.
+    """
     if dtype not in (None, torch.complex64, torch.complex128):
         raise ValueError(f"dtype: expected torch.complex64 or torch.complex128, got {dtype}")
     wide = any(x is not None and x.dtype in (torch.float64, torch.complex128) for x in given)
     return dtype or (torch.complex128 if wide else torch.complex64)
 
 
-def _checked_angles(name: str, given: Tensor | None, count: int, real: torch.dtype) -> Tensor | None:
+def checked_angles(name: str, given: Tensor | None, count: int, real: torch.dtype) -> Tensor | None:
+    """Return weights or features as floats of one dtype; None where the circuit has none.
+
+    Raises:
+        ValueError: They are missing, or not floats ``[..., count]``.
+    """
     if count == 0 and given is None:
         return None
     if given is None:

@@ -18,7 +18,8 @@ def amplitude_encoding(values: Tensor, zero: Literal["refuse", "ground"] = "refu
 
     Args:
         values: float or complex ``[..., D]``, ``D`` of at least 1.
-        zero: What becomes of a vector of zeros, which has no direction: an error, or |0...0>.
+        zero: What becomes of a vector of zeros, which has no direction: an error, or |0...0>. Numbers below the
+            smallest normal float (1e-38 in float32) count as zeros.
 
     Returns:
         complex ``[..., 2**n]`` with ``2**n >= max(D, 2)``; float64 and complex128 give complex128, all else complex64.
@@ -36,10 +37,10 @@ def amplitude_encoding(values: Tensor, zero: Literal["refuse", "ground"] = "refu
     size = 2 ** max((values.shape[-1] - 1).bit_length(), 1)
     amplitudes = torch.nn.functional.pad(amplitudes, (0, size - values.shape[-1]))
     # Scaled by the largest first: squares of very small or large numbers leave the range of a float.
-    largest = values.detach().abs().amax(-1, keepdim=True)
+    largest = amplitudes.detach().abs().amax(-1, keepdim=True)
     if not bool(torch.isfinite(largest).all()):
         raise ValueError("values: not normalisable, there are numbers that are not finite")
-    empty = largest == 0
+    empty = largest < torch.finfo(largest.dtype).tiny
     if bool(empty.any()):
         if zero == "refuse":
             raise ValueError(

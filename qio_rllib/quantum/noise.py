@@ -30,9 +30,9 @@ from qio_rllib.quantum.circuit import (
     Angle,
     Circuit,
     Operation,
-    _checked_angles,
-    _complex_dtype,
     check_memory,
+    checked_angles,
+    complex_dtype,
 )
 from qio_rllib.quantum.gates import GATES, PAULIS, ROTATIONS, Array, kron, suggestion
 from qio_rllib.quantum.observables import Observable, PauliSum, Projector, check_qubits, observable
@@ -517,11 +517,11 @@ def _prepare(
     dtype: torch.dtype | None,
 ) -> tuple[dict[str, Tensor | None], Tensor, torch.Size]:
     """Check the arguments of a run; return its angles, the first state ``[..., 2**n]`` and the batch axes."""
-    dtype = _complex_dtype(dtype, weights, features, initial)
+    dtype = complex_dtype(dtype, weights, features, initial)
     real, size = torch.float64 if dtype == torch.complex128 else torch.float32, 2**circuit.num_qubits
     angles = {
-        "weight": _checked_angles("weights", weights, circuit.num_weights, real),
-        "feature": _checked_angles("features", features, circuit.num_features, real),
+        "weight": checked_angles("weights", weights, circuit.num_weights, real),
+        "feature": checked_angles("features", features, circuit.num_features, real),
     }
     if initial is not None and (initial.ndim == 0 or initial.shape[-1] != size):
         raise ValueError(

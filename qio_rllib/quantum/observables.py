@@ -60,6 +60,11 @@ class PauliSum:
     def __add__(self, other: PauliSum) -> PauliSum:
         return PauliSum(self.terms + other.terms)
 
+    def __radd__(self, other: Any) -> PauliSum:
+        if other != 0:  # which `sum` begins with
+            return NotImplemented
+        return self
+
     def __sub__(self, other: PauliSum) -> PauliSum:
         return self + (-1.0) * other
 

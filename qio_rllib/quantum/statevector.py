@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _GROUP = 6
 """Qubits whose gates are multiplied out to one matrix: of 64 x 64 numbers at most."""
 
+_ROOT = math.sqrt(2)
+"""Moved from one change of basis to the other, so that both hold 1 and 1/2 only, which complex64 does not round."""
+
 
 @dataclass
 class _Factor:
@@ -142,7 +145,6 @@ class _Builder:
         self.num_qubits = num_qubits
         self.steps: list[_Step] = []
         self.last = [0] * num_qubits  # the step that touched a qubit last
-        self.bits = (np.arange(2**num_qubits)[:, None] >> np.arange(num_qubits - 1, -1, -1)) & 1
 
     def fixed(self, matrix: Array, qubits: tuple[int, ...]) -> None:
         if len(qubits) == 1:
@@ -164,14 +166,14 @@ class _Builder:
     def rotation(self, rotation: Rotation, angle: Angle, qubits: tuple[int, ...]) -> None:
         for qubit, basis in zip(qubits, rotation.basis, strict=True):
             if not _is_identity(basis):
-                self.local(qubit, basis.conj().T)
+                self.local(qubit, basis.conj().T / _ROOT)
         step = self._step(_Phases, qubits, _Phases)
         row = angle.scale * rotation.diagonal[self._values(qubits)]
         key = (angle.source, angle.index)
         step.rows[key] = step.rows.get(key, 0.0) + row
         for qubit, basis in zip(qubits, rotation.basis, strict=True):
             if not _is_identity(basis):
-                self.local(qubit, basis)
+                self.local(qubit, basis * _ROOT)
 
     def _step(self, kind: Any, qubits: tuple[int, ...], make: Any) -> Any:
         first = max(self.last[qubit] for qubit in qubits)
@@ -193,16 +195,21 @@ class _Builder:
 
     def _values(self, qubits: tuple[int, ...]) -> Array:
         """Return what some qubits read in each basis state, int64 ``[2**n]``."""
-        weights = 2 ** np.arange(len(qubits) - 1, -1, -1)
-        return self.bits[:, list(qubits)] @ weights
+        index = np.arange(2**self.num_qubits)
+        value = np.zeros_like(index)
+        for qubit in qubits:
+            value = 2 * value + ((index >> (self.num_qubits - 1 - qubit)) & 1)
+        return value
 
     def _moves(self, matrix: Array, nonzero: Array, qubits: tuple[int, ...]) -> tuple[Array, Array]:
         column_of = nonzero.argmax(axis=1)
         old, index = self._values(qubits), np.arange(2**self.num_qubits)
-        places = 2 ** (self.num_qubits - 1 - np.array(qubits))
         new = column_of[old]
-        flips = (old ^ new)[:, None] >> np.arange(len(qubits) - 1, -1, -1) & 1
-        return index ^ (flips @ places), matrix[old, new]
+        source = index
+        for place, qubit in enumerate(reversed(qubits)):
+            flipped = ((old ^ new) >> place) & 1
+            source = source ^ (flipped << (self.num_qubits - 1 - qubit))
+        return source, matrix[old, new]
 
 
 class Plan:
