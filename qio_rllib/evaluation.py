@@ -6,6 +6,7 @@ that the same seeds in the same order give the logged numbers again, bit for bit
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import pickle
@@ -177,7 +178,7 @@ class _Network(torch.nn.Module):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.module = module
+        self.module = _for_acting(module)
         shape = getattr(module, "input_shape", module.observation_space.shape)
         self.example_observations = torch.zeros((2, *shape))
 
@@ -185,6 +186,14 @@ class _Network(torch.nn.Module):
         if hasattr(self.module, "policy_logits"):
             return self.module.policy_logits(observations)
         return self.module._forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
+
+
+def _for_acting(module: Any) -> Any:
+    """Return the module without the parts that only training needs, so that policy files do not carry a critic."""
+    unused = getattr(module, "get_non_inference_attributes", list)()
+    bare = copy.copy(module)
+    bare._modules = {name: part for name, part in module._modules.items() if name not in unused}
+    return bare
 
 
 class _Speaker(torch.nn.Module):

@@ -9,13 +9,14 @@ Each is a policy in the full sense: what is sampled, stored and differentiated i
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
 
 from qio_rllib.exploration.amplification import Amplification, amplify
 
-_BISECTIONS, _NEWTON_STEPS = 22, 3
+_MOST_STEPS, _TOLERANCE = 60, 1e-12
 _TINY = 1e-12
 
 
@@ -66,19 +67,7 @@ def temperature_control(
     else:
         legal = torch.ones_like(wide, dtype=torch.bool)
     with torch.no_grad():
-        fixed = wide.detach()
-        spread = _spread(fixed, legal)
-        # in units of the logits' own spread; bisection over the logarithm of the inverse temperature
-        low = torch.full_like(target, -16.0) - spread.log()
-        high = torch.full_like(target, 16.0) - spread.log()
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            above = _entropy(_softmax(fixed, middle.exp(), legal)) > target
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        inverse = ((low + high) / 2).exp()
-        for _ in range(_NEWTON_STEPS):
-            step = _newton_step(fixed, inverse, legal, target)
-            inverse = torch.maximum(torch.minimum(inverse - step, high.exp()), low.exp())
+        inverse = _solve(wide.detach(), legal, target.detach(), 1.0 / float(tau))
     step = _newton_step(wide, inverse, legal, target)  # of value 0, differentiated
     result = _softmax(wide, inverse - (step - step.detach()), legal)
     lowest = torch.finfo(logits.dtype).min
@@ -140,17 +129,44 @@ def _softmax(logits: Tensor, inverse: Tensor, legal: Tensor) -> Tensor:
     return torch.log_softmax((logits * inverse.unsqueeze(-1)).masked_fill(~legal, -1e30), -1)
 
 
+def _solve(logits: Tensor, legal: Tensor, target: Tensor, start: float) -> Tensor:
+    """The inverse temperature ``[...]`` at which each row has the entropy ``target``.
+
+    Newton's iteration in the logarithm of the inverse temperature, from the operator's own, kept within a bracket that
+    shrinks at each step; a step out of it halves the bracket instead. Entropy falls as the inverse temperature grows.
+    """
+    scale = _spread(logits, legal).log()  # brackets are in units of the logits' own spread
+    low, high = -16.0 - scale, 16.0 - scale
+    place = torch.full_like(target, math.log(start)).clamp(low, high)
+    for _ in range(_MOST_STEPS):
+        log_probs = _softmax(logits, place.exp(), legal)
+        gap = _entropy(log_probs) - target
+        done = (gap.abs() < _TOLERANCE) | (high - low < _TOLERANCE)
+        if bool(done.all()):
+            break
+        low, high = torch.where(gap > 0, place, low), torch.where(gap > 0, high, place)
+        newton = place - gap / (_slope(log_probs, logits, place.exp()) * place.exp())
+        inside = (newton > low) & (newton < high)
+        place = torch.where(done, place, torch.where(inside, newton, (low + high) / 2))
+    return place.exp()
+
+
 def _newton_step(logits: Tensor, inverse: Tensor, legal: Tensor, target: Tensor) -> Tensor:
     """Entropy's distance from the target over its derivative in the inverse temperature; 0 where that is none."""
     log_probs = _softmax(logits, inverse, legal)
     with torch.no_grad():
-        probs = log_probs.exp()
-        mean = (probs * logits).sum(-1, keepdim=True)
-        slope = -inverse * (probs * (logits - mean).square()).sum(-1)
+        slope = _slope(log_probs, logits, inverse)
         reacts = slope.abs() > _TINY
         slope = torch.where(reacts, slope, -torch.ones_like(slope))
     gap = _entropy(log_probs) - target
     return torch.where(reacts, gap / slope, torch.zeros_like(gap))
+
+
+def _slope(log_probs: Tensor, logits: Tensor, inverse: Tensor) -> Tensor:
+    """Derivative of the entropy in the inverse temperature: minus that times the variance of the logits."""
+    probs = log_probs.exp()
+    mean = (probs * logits).sum(-1, keepdim=True)
+    return -inverse * (probs * (logits - mean).square()).sum(-1)
 
 
 def _entropy(log_probs: Tensor) -> Tensor:
