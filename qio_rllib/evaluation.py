@@ -190,7 +190,7 @@ class _Network(torch.nn.Module):
 
 def _for_acting(module: Any) -> Any:
     """Return the module without the parts that only training needs, so that policy files do not carry a critic."""
-    unused = getattr(module, "get_non_inference_attributes", list)()
+    unused: list[str] = getattr(module, "get_non_inference_attributes", list)()
     bare = copy.copy(module)
     bare._modules = {name: part for name, part in module._modules.items() if name not in unused}
     return bare

@@ -59,8 +59,8 @@ def temperature_control(
     Raises:
         ValueError: As `amplify`.
     """
-    target = _entropy(amplify(logits, eta, h_min, tau, mask).double())
-    wide = logits.double()
+    wide = logits.double()  # near the uniform policy entropies differ by less than float32 can tell
+    target = _entropy(amplify(wide, eta, h_min, tau, mask))
     if mask is not None:
         wide = wide.masked_fill(~mask, 0.0)
         legal = mask

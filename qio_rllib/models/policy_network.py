@@ -77,7 +77,7 @@ class PolicyNetwork:
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         if not self.has_own_network:
             return super()._forward_train(batch, **kwargs)  # type: ignore[misc]
-        return self._forward(batch, **kwargs)
+        return PolicyNetwork._forward(self, batch, **kwargs)  # not self._forward, which has the Q operator behind it
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
         """Return value estimates, ``[B]``."""
