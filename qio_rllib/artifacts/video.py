@@ -50,7 +50,9 @@ def record_episode(
         raise
     except Exception as error:  # whatever an environment of anybody's raises for a mode that it lacks
         raise ConfigError(f"env: {env_id} cannot be rendered as rgb_array ({error})") from error
-    rng = np.random.Generator(np.random.Philox(key=seed)) if explore else None
+    rng = np.random.Generator(
+        np.random.Philox(key=seed)
+    )  # greedy play too may draw: lost messages, shared states
     try:
         first, _ = env.reset(seed=seed)
         multi_agent = isinstance(env, ParallelEnv)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from torch import nn
 
 from qio_envs.api import ConfigError
@@ -60,8 +61,10 @@ class PolicyNetwork:
                 )
             assert coordination is not None
             self.pi = coordination.network(*spaces)
-            sizes = [math.prod(spaces[0].shape), *config["fcnet_hiddens"], 1]
-            value = mlp(sizes, config["fcnet_activation"])
+            stock = DefaultModelConfig()
+            hiddens = config.get("fcnet_hiddens", stock.fcnet_hiddens)
+            activation = config.get("fcnet_activation", stock.fcnet_activation)
+            value = mlp([math.prod(spaces[0].shape), *hiddens, 1], activation)
         if not self.has_central_value:  # type: ignore[attr-defined]
             self.vf = value
 
@@ -77,7 +80,9 @@ class PolicyNetwork:
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         if not self.has_own_network:
             return super()._forward_train(batch, **kwargs)  # type: ignore[misc]
-        return PolicyNetwork._forward(self, batch, **kwargs)  # not self._forward, which has the Q operator behind it
+        return PolicyNetwork._forward(
+            self, batch, **kwargs
+        )  # not self._forward, which has the Q operator behind it
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
         """Return value estimates, ``[B]``."""
