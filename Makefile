@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= tune_configs/forest_uav_ppo.yaml
 
-.PHONY: train test test-long lint bench bench-training setup clean
+.PHONY: train test test-long lint bench bench-quantum bench-training setup clean
 
 train: setup  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
@@ -20,9 +20,14 @@ lint: setup  ## style, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## environment throughput beside other environments, and the operator's contraction
+bench: setup  ## environment throughput beside other environments, circuits beside PennyLane, the operator's contraction
 	$(BIN)/python benchmarks/env_throughput.py
+	$(BIN)/python benchmarks/circuits.py
 	$(BIN)/python benchmarks/contraction.py
+
+bench-quantum: setup  ## the Q operator and circuits against matched controls, hours
+	$(BIN)/python benchmarks/quantum_controls.py operator
+	$(BIN)/python benchmarks/quantum_controls.py circuits
 
 bench-training: setup  ## training beside RLlib's own path and plain torch, about a quarter of an hour
 	$(BIN)/python benchmarks/training_throughput.py
