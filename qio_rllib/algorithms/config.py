@@ -12,6 +12,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import EVALUATION_RESULTS
 
+import qio_envs
 from qio_envs.api import ConfigError, check_keys, did_you_mean
 from qio_rllib.evaluation import evaluate_algorithm
 from qio_rllib.exploration import Amplification, make_annealing
@@ -274,6 +275,7 @@ class ExploringConfig(AlgorithmConfig):
                 shared with the policy, without a critic, or for an environment that is not set by name.
         """
         super().validate()
+        self._check_team()
         runner = self.env_runner_cls
         batched = isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)
         if self.normalize_values and not batched:
@@ -293,6 +295,22 @@ class ExploringConfig(AlgorithmConfig):
         if not self.model_config.get(STATE_SIZE):
             raise ConfigError(
                 "central_value: set the environment by name, so that its states can be measured"
+            )
+
+    def _check_team(self) -> None:
+        """Refuse a coordinated policy for other agents than those of the environment."""
+        settings = CoordinationSettings.of(self.model_config.get(COORDINATION))
+        if settings is None or self.env not in qio_envs.environments():
+            return
+        if not self.env_config.get("as_team"):
+            raise ConfigError(
+                f"coordination: acts for a whole team; set env_config.as_team of {self.env} to true"
+            )
+        apart = {key: value for key, value in self.env_config.items() if key != "as_team"}
+        agents = qio_envs.environment(self.env).batched_env(1, **apart).num_agents
+        if settings.num_agents != agents:
+            raise ConfigError(
+                f"coordination.num_agents: {self.env} has {agents} agents, got {settings.num_agents}"
             )
 
     def _measure_states(self, kind: str, description: EnvDescription) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.algorithms.dqn import DQNConfig as RLlibDQNConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -12,6 +13,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.q_network import QNetwork
+from qio_rllib.sampling.environments import EnvDescription, describe_env
 
 
 class DQNConfig(ExploringConfig, RLlibDQNConfig):
@@ -36,8 +38,11 @@ class DQNConfig(ExploringConfig, RLlibDQNConfig):
         """Check the settings against each other.
 
         Raises:
-            ConfigError: Something that belongs to policies: the Q operator, annealing, a central value.
+            ConfigError: Something that belongs to policies (the Q operator, annealing, a central value), continuous
+                actions, or several agents without a replay buffer for them.
         """
+        if isinstance(self.env, str):
+            self._check_environment(describe_env(self.env, self.env_config))
         for key, value in (
             ("amplification", self.amplification),
             ("entropy_annealing", self.entropy_annealing),
@@ -48,3 +53,15 @@ class DQNConfig(ExploringConfig, RLlibDQNConfig):
             if value is not None:
                 raise ConfigError(f"{key}: DQN learns values and has no policy of its own; set it to null")
         super().validate()
+
+    def _check_environment(self, description: EnvDescription) -> None:
+        for agent, space in description.action_spaces.items():
+            if not isinstance(space, gymnasium.spaces.Discrete):
+                owner = self.env if agent is None else f"{agent} of {self.env}"
+                raise ConfigError(f"env: DQN needs Discrete actions, those of {owner} are {space}")
+        kind = str(self.replay_buffer_config.get("type"))
+        if description.multi_agent and "MultiAgent" not in kind:
+            raise ConfigError(
+                f"replay_buffer_config.type: {self.env} has agents with names, which {kind} cannot keep; "
+                "set it to MultiAgentEpisodeReplayBuffer"
+            )

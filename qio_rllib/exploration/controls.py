@@ -46,7 +46,7 @@ def temperature_control(
     """Return the softmax policy at the temperature that gives it, row by row, the entropy of the amplified one.
 
     Args:
-        logits: As for `amplify`, but all of them finite.
+        logits: As for `amplify`.
         eta: Of the operator whose entropy is matched, like the next two.
         h_min: Its floor.
         tau: Its temperature.
@@ -59,13 +59,10 @@ def temperature_control(
     Raises:
         ValueError: As `amplify`.
     """
-    wide = logits.double()  # near the uniform policy entropies differ by less than float32 can tell
-    target = _entropy(amplify(wide, eta, h_min, tau, mask))
-    if mask is not None:
-        wide = wide.masked_fill(~mask, 0.0)
-        legal = mask
-    else:
-        legal = torch.ones_like(wide, dtype=torch.bool)
+    # In float64: near the uniform policy entropies differ by less than float32 can tell.
+    target = _entropy(amplify(logits.double(), eta, h_min, tau, mask))
+    legal = logits > -math.inf if mask is None else mask & (logits > -math.inf)
+    wide = logits.double().masked_fill(~legal, 0.0)
     with torch.no_grad():
         inverse = _solve(wide.detach(), legal, target.detach(), 1.0 / float(tau))
     step = _newton_step(wide, inverse, legal, target)  # of value 0, differentiated
@@ -86,6 +83,8 @@ def random_control(
 
     The amplitudes ``a = sqrt(p)`` are a unit vector; amplification turns it by an angle. Here they are turned by that
     angle towards ``R a``, where ``R`` is a fixed matrix of standard normal numbers, and squared by the Born rule.
+    Where an amplitude becomes negative, squaring mirrors it, and the policy moves less far than the operator moves
+    it: on average by 1% at ``eta = 0.1`` and 10% at 0.5 for five actions with logits of deviation 2; never farther.
 
     Args:
         logits: As for `amplify`.
@@ -136,8 +135,8 @@ def _solve(logits: Tensor, legal: Tensor, target: Tensor, start: float) -> Tenso
     shrinks at each step; a step out of it halves the bracket instead. Entropy falls as the inverse temperature grows.
     """
     scale = _spread(logits, legal).log()  # brackets are in units of the logits' own spread
-    low, high = -16.0 - scale, 16.0 - scale
-    place = torch.full_like(target, math.log(start)).clamp(low, high)
+    place = torch.full_like(target, math.log(start))
+    low, high = torch.minimum(-16.0 - scale, place - 16.0), torch.maximum(16.0 - scale, place + 16.0)
     for _ in range(_MOST_STEPS):
         log_probs = _softmax(logits, place.exp(), legal)
         gap = _entropy(log_probs) - target

@@ -6,25 +6,23 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import ClassVar
 
 import gymnasium
 import torch
 from torch import nn
 
-from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_envs.api import ConfigError
+from qio_rllib.models.model_settings import ModelSettings
 from qio_rllib.quantum import Measurement, reuploading_circuit
 from qio_rllib.quantum.observables import probabilities
 
 CIRCUIT = "circuit"
-_KINDS, _POLICIES = ("circuit", "classical"), ("observables", "born")
-_ENTANGLERS, _INPUTS = ("CNOT", "CZ"), ("linear", "arctan")
-_MAX_QUBITS = 12
 _LEAST_PROBABILITY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class CircuitSettings:
+class CircuitSettings(ModelSettings):
     """What a circuit network looks like; ``training(circuit={...})``.
 
     Attributes:
@@ -38,42 +36,21 @@ class CircuitSettings:
             without bounds.
     """
 
+    key: ClassVar[str] = CIRCUIT
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "kind": ("circuit", "classical"),
+        "policy": ("observables", "born"),
+        "entangler": ("CNOT", "CZ"),
+        "inputs": ("linear", "arctan"),
+    }
+    highest: ClassVar[Mapping[str, int]] = {"num_qubits": 12, "num_layers": 50}
+
     kind: str = "circuit"
     num_qubits: int = 4
     num_layers: int = 3
     policy: str = "observables"
     entangler: str = "CNOT"
     inputs: str = "linear"
-
-    @classmethod
-    def of(cls, given: Any) -> Self | None:
-        """Return the settings of a mapping; None for None.
-
-        Raises:
-            ConfigError: An unknown key, or a value that is not allowed.
-        """
-        if given is None:
-            return None
-        check_keys(CIRCUIT, given, [field.name for field in dataclasses.fields(cls)])
-        assert isinstance(given, Mapping)
-        settings = cls(**given)
-        for name, allowed in (
-            ("kind", _KINDS),
-            ("policy", _POLICIES),
-            ("entangler", _ENTANGLERS),
-            ("inputs", _INPUTS),
-        ):
-            value = getattr(settings, name)
-            if value not in allowed:
-                raise ConfigError(
-                    f"circuit.{name}: expected one of {', '.join(allowed)}, got {value!r}"
-                    f"{did_you_mean(str(value), allowed)}"
-                )
-        for name, high in (("num_qubits", _MAX_QUBITS), ("num_layers", 50)):
-            value = getattr(settings, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
-                raise ConfigError(f"circuit.{name}: expected an integer from 1 to {high}, got {value!r}")
-        return settings
 
     def network(self, inputs: int, outputs: int, readout: str = "observables") -> nn.Module:
         """Return a network from ``[B, inputs]`` to ``[B, outputs]``: the circuit, or its twin.
@@ -99,9 +76,10 @@ class CircuitNetwork(nn.Module):
     ``x -> scale_l * x -> circuit(weights) -> expectations e of Z and ZZ strings -> output_weight e + bias``, with a
     scale for each layer and input (S. Jerbi et al., "Parametrized quantum policies for reinforcement learning",
     NeurIPS 2021: SOFTMAX-PQC with weighted observables; A. Skolik et al., "Quantum agents in the Gym", Quantum 6,
-    720, 2022: input and output scaling). With the Born readout (RAW-PQC there) the outputs are log-probabilities:
-    those of action ``a`` are of the ``a``-th of ``A`` nearly equal runs of basis states, and there is nothing to
-    train behind the circuit.
+    720, 2022: input and output scaling). With the Born readout (RAW-PQC there) the outputs are log-probabilities, and
+    there is nothing to train behind the circuit: basis states are ordered by their `suffix_parities` and cut into ``A``
+    nearly equal runs, so that the choice depends on all qubits whatever ``A`` (a global decoding, as N. Meyer et al.,
+    "Quantum policy gradient algorithm with optimized action decoding", ICML 2023, found to learn best).
 
     Args:
         settings: Size and form.
@@ -131,7 +109,7 @@ class CircuitNetwork(nn.Module):
                     f"circuit.num_qubits: the Born rule over {qubits} qubits tells {2**qubits} actions apart, "
                     f"there are {outputs}"
                 )
-            group = torch.arange(2**qubits) * outputs // 2**qubits
+            group = suffix_parities(qubits) * outputs // 2**qubits
             self.register_buffer("groups", nn.functional.one_hot(group, outputs).to(torch.float32))
         else:
             pairs = itertools.combinations(range(qubits), 2)
@@ -152,6 +130,17 @@ class CircuitNetwork(nn.Module):
         if self.measurement is None:
             return (probabilities(state) @ self.groups).clamp_min(_LEAST_PROBABILITY).log()
         return self.readout(self.measurement.expectation(state))
+
+
+def suffix_parities(num_qubits: int) -> torch.Tensor:
+    """Return for each basis state the number whose bit ``i`` is the parity of its bits from ``i`` on, int64 ``[2**n]``.
+
+    A permutation. Its first bit depends on every qubit, so that a choice between two actions does too.
+    """
+    states, result = torch.arange(2**num_qubits), torch.zeros(2**num_qubits, dtype=torch.int64)
+    for shift in range(num_qubits):  # an exclusive or with all that lies below a bit
+        result ^= (states << shift) & (2**num_qubits - 1)
+    return result
 
 
 class EqualCountMLP(nn.Module):

@@ -17,23 +17,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import ClassVar
 
 import gymnasium
 import torch
 from torch import nn
 
-from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_envs.api import ConfigError
+from qio_rllib.models.model_settings import ModelSettings
 from qio_rllib.quantum import Circuit, feature, layered_circuit, probabilities
 
 COORDINATION = "coordination"
-_RESOURCES = ("entangled", "separable", "shared_randomness")
 _MAX_QUBITS = 12
 _LEAST_PROBABILITY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class CoordinationSettings:
+class CoordinationSettings(ModelSettings):
     """What agents share; ``training(coordination={...})``.
 
     Attributes:
@@ -45,33 +45,16 @@ class CoordinationSettings:
         num_values: Values of the shared random number, 1 to 1000.
     """
 
+    key: ClassVar[str] = COORDINATION
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "resource": ("entangled", "separable", "shared_randomness")
+    }
+    highest: ClassVar[Mapping[str, int]] = {"num_agents": _MAX_QUBITS, "num_layers": 20, "num_values": 1000}
+
     num_agents: int = 2
     resource: str = "entangled"
     num_layers: int = 2
     num_values: int = 8
-
-    @classmethod
-    def of(cls, given: Any) -> Self | None:
-        """Return the settings of a mapping; None for None.
-
-        Raises:
-            ConfigError: An unknown key, or a value that is not allowed.
-        """
-        if given is None:
-            return None
-        check_keys(COORDINATION, given, [field.name for field in dataclasses.fields(cls)])
-        assert isinstance(given, Mapping)
-        settings = cls(**given)
-        if settings.resource not in _RESOURCES:
-            raise ConfigError(
-                f"coordination.resource: expected one of {', '.join(_RESOURCES)}, got {settings.resource!r}"
-                f"{did_you_mean(str(settings.resource), _RESOURCES)}"
-            )
-        for name, high in (("num_agents", _MAX_QUBITS), ("num_layers", 20), ("num_values", 1000)):
-            value = getattr(settings, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
-                raise ConfigError(f"coordination.{name}: expected an integer from 1 to {high}, got {value!r}")
-        return settings
 
     def network(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> nn.Module:
         """Return the policy network of a team.

@@ -54,6 +54,11 @@ class PolicyNetwork:
             actions, inputs = check_circuit_spaces(*spaces)
             self.pi, value = circuit.network(inputs, actions, circuit.policy), circuit.network(inputs, 1)
         else:
+            if self.has_action_mask:  # type: ignore[attr-defined]
+                raise ConfigError(
+                    "coordination: an action mask of the team tells each agent what the others may do; "
+                    "take an environment without masks"
+                )
             if config.get("amplification") is not None:
                 raise ConfigError(
                     "amplification: acts on the joint distribution, which separate agents cannot do; "

@@ -28,8 +28,10 @@ class QNetwork(DefaultDQNTorchRLModule):
 
     def setup(self) -> None:
         """Build the network."""
-        super().setup()
         settings = CircuitSettings.of(self.model_config.get(CIRCUIT))
+        if settings is not None and self.model_config.get("use_lstm"):
+            raise ConfigError("use_lstm: a circuit has no memory")
+        super().setup()
         if settings is None:
             return
         if self.uses_dueling or self.num_atoms > 1:

@@ -107,10 +107,10 @@ def reuploading_circuit(
 ) -> Circuit:
     """Return a data re-uploading circuit (Pérez-Salinas et al., 2020; Jerbi et al., 2021, figure 1).
 
-    Each layer is a variational layer and then the encoding: feature ``d`` turns qubit ``d mod n``, about Y in the first
-    pass over the qubits, Z in the second, X in the third, and so on; a last variational layer without a ring follows.
-    Each layer encodes with features of its own, ``num_features`` times ``num_layers`` in all, so that each use can be
-    scaled on its own.
+    Each layer is a variational layer and then the encoding: feature ``d`` turns qubit ``d mod n``, about Y in the
+    first pass over the qubits, Z in the second, X in the third, and so on. RZ and RY on each qubit follow, which turn
+    any axis into that of the measurement; a third rotation would change nothing that is measured. Each layer encodes
+    with features of its own, ``num_features`` times ``num_layers`` in all, so that each use can be scaled on its own.
 
     Args:
         num_qubits: ``n``, at least 1.
@@ -119,7 +119,7 @@ def reuploading_circuit(
         entangler: Gate of the ring.
 
     Returns:
-        A circuit with ``3 n (L + 1)`` weights and ``D L`` features, those of layer ``l`` from ``D l``.
+        A circuit with ``3 n L + 2 n`` weights and ``D L`` features, those of layer ``l`` from ``D l``.
 
     Raises:
         ValueError: A size is below 1.
@@ -133,4 +133,8 @@ def reuploading_circuit(
         for index in range(num_features):
             turn, qubit = divmod(index, num_qubits)
             circuit.add(f"R{'YZX'[turn % 3]}", qubit, angle=feature(num_features * layer + index))
-    return circuit.extend(variational_layer(num_qubits, 3 * num_qubits * num_layers, None).operations)
+    first = 3 * num_qubits * num_layers
+    for qubit in range(num_qubits):
+        for place, axis in enumerate("ZY"):
+            circuit.add(f"R{axis}", qubit, angle=weight(first + 2 * qubit + place))
+    return circuit
