@@ -41,8 +41,6 @@ class DQNConfig(ExploringConfig, RLlibDQNConfig):
             ConfigError: Something that belongs to policies (the Q operator, annealing, a central value), continuous
                 actions, or several agents without a replay buffer for them.
         """
-        if isinstance(self.env, str):
-            self._check_environment(describe_env(self.env, self.env_config))
         for key, value in (
             ("amplification", self.amplification),
             ("entropy_annealing", self.entropy_annealing),
@@ -52,6 +50,8 @@ class DQNConfig(ExploringConfig, RLlibDQNConfig):
         ):
             if value is not None:
                 raise ConfigError(f"{key}: DQN learns values and has no policy of its own; set it to null")
+        if isinstance(self.env, str):
+            self._check_environment(describe_env(self.env, self.env_config))
         super().validate()
 
     def _check_environment(self, description: EnvDescription) -> None:

@@ -152,10 +152,10 @@ class EqualCountMLP(nn.Module):
     Args:
         inputs: ``D``.
         outputs: ``A``.
-        parameters: Number of trainable numbers, at least ``2 A + 1``.
+        parameters: Number of trainable numbers.
 
     Raises:
-        ConfigError: Fewer than that.
+        ConfigError: No such network has so many: fewer than ``2 A + 1``, or with few inputs what lies between two widths.
     """
 
     places: torch.Tensor
@@ -167,7 +167,7 @@ class EqualCountMLP(nn.Module):
         if hidden < 1 or connections < 0:
             raise ConfigError(
                 f"circuit: no network of {inputs} inputs and {outputs} outputs has just {parameters} parameters; "
-                "take more qubits or layers"
+                "take other numbers of qubits or layers"
             )
         self.shape = (hidden, inputs)
         self.first = nn.Parameter(torch.randn(connections) / math.sqrt(max(inputs, 1)))

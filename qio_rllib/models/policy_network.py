@@ -47,7 +47,7 @@ class PolicyNetwork:
         if circuit is not None and coordination is not None:
             raise ConfigError("coordination: takes the place of a circuit; set one of the two")
         if config.get("use_lstm"):
-            raise ConfigError(f"use_lstm: a {CIRCUIT if circuit else COORDINATION} has no memory")
+            raise ConfigError(f"use_lstm: a {'circuit' if circuit else 'coordinated policy'} has no memory")
         spaces = (self.observation_space, self.action_space)  # type: ignore[attr-defined]
         self.encoder = nn.Identity()  # the networks take observations as they are
         if circuit is not None:

@@ -233,7 +233,7 @@ def test_acting_is_the_traced_network(resource):
         ((7, 4, 1), {"coordination": {"num_agents": 7}}, "7 agents with 4 actions need 14 qubits"),
         ((2, 2, 2), {"coordination": {}, "amplification": {}}, "amplification: .*set it to null"),
         ((2, 2, 2), {"coordination": {}, "circuit": {}}, "coordination: takes the place of a circuit"),
-        ((2, 2, 2), {"coordination": {}, "use_lstm": True}, "use_lstm: a coordination has no memory"),
+        ((2, 2, 2), {"coordination": {}, "use_lstm": True}, "use_lstm: a coordinated policy has no memory"),
     ],
 )
 def test_what_cannot_be_coordinated_is_refused(shape, model_config, message):
@@ -264,9 +264,9 @@ def test_bad_settings_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("algorithm", "config", "message"),
     [
-        ("PPO", {"env_config": {}}, "coordination.num_agents: .*as_team"),
+        ("PPO", {"env_config": {}}, "coordination: .*as_team of chsh_v0 to true"),
         ("PPO", {"amplification": {}}, "amplification: acts on the joint distribution"),
-        ("PPO", {"coordination": {"num_agents": 4}}, "coordination.num_agents: Discrete.4. .*of 4 agents"),
+        ("PPO", {"coordination": {"num_agents": 4}}, "coordination.num_agents: chsh_v0 has 2 agents, got 4"),
         ("MADDPG", {}, "coordination: MADDPG's actors are MLPs"),
         ("DQN", {}, "coordination: DQN learns values"),
     ],
