@@ -155,7 +155,8 @@ class EqualCountMLP(nn.Module):
         parameters: Number of trainable numbers.
 
     Raises:
-        ConfigError: No such network has so many: fewer than ``2 A + 1``, or with few inputs what lies between two widths.
+        ConfigError: No such network has so many: fewer than ``2 A + 1``, or with few inputs what lies between two
+            widths.
     """
 
     places: torch.Tensor
