@@ -9,7 +9,7 @@ values = expectation(state, ["Z0", "X0 X1"])                # float [..., 2]
 ```
 """
 
-from qio_rllib.quantum.circuit import Angle, Circuit, Operation, feature, weight
+from qio_rllib.quantum.circuit import Circuit
 from qio_rllib.quantum.drawing import draw, draw_text
 from qio_rllib.quantum.encodings import (
     amplitude_encoding,
@@ -47,6 +47,7 @@ from qio_rllib.quantum.observables import (
     probabilities,
     sample,
 )
+from qio_rllib.quantum.operations import Angle, Operation, feature, weight
 from qio_rllib.quantum.pennylane_backend import pennylane_expectation, pennylane_state
 from qio_rllib.quantum.solvers import (
     Problem,

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from qio_rllib.quantum.circuit import UNITARY, Angle, Circuit, Operation
+from qio_rllib.quantum.circuit import Circuit
+from qio_rllib.quantum.operations import UNITARY, Angle, Operation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

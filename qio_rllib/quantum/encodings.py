@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qio_rllib.quantum.circuit import Circuit, feature, weight
+from qio_rllib.quantum.circuit import Circuit
+from qio_rllib.quantum.operations import feature, weight
 
 Axis = Literal["X", "Y", "Z"]
 Entangler = Literal["CNOT", "CZ"]

@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qio_rllib.quantum.circuit import Angle, Circuit
+from qio_rllib.quantum.circuit import Circuit
 from qio_rllib.quantum.gates import ROTATIONS
 from qio_rllib.quantum.observables import Measurement, Observable
+from qio_rllib.quantum.operations import Angle
 
 _TWO = ((math.pi / 2, 0.5),)
 """Shifts and coefficients for eigenvalues that differ by 1: ``(f(+s) - f(-s)) c`` summed."""

@@ -25,17 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qio_rllib.quantum.circuit import (
-    UNITARY,
-    Angle,
-    Circuit,
-    Operation,
-    check_memory,
-    checked_angles,
-    complex_dtype,
-)
+from qio_rllib.quantum.circuit import Circuit, check_memory, checked_angles, complex_dtype
 from qio_rllib.quantum.gates import GATES, PAULIS, ROTATIONS, Array, kron, suggestion
 from qio_rllib.quantum.observables import Observable, PauliSum, Projector, check_qubits, observable
+from qio_rllib.quantum.operations import UNITARY, Angle, Operation
 
 MAX_DENSITY_QUBITS = 6
 """Qubits that `density_matrix` takes at most; `trajectories` goes on from there."""

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qio_rllib.quantum.circuit import Angle, Circuit, Operation
+from qio_rllib.quantum.circuit import Circuit
 from qio_rllib.quantum.observables import Observable, Projector, check_shots, observable
+from qio_rllib.quantum.operations import Angle, Operation
 
 _NAMES = {
     "I": "Identity",

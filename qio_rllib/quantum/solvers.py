@@ -34,10 +34,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qio_rllib.quantum.circuit import Circuit, check_memory, weight
+from qio_rllib.quantum.circuit import Circuit, check_memory
 from qio_rllib.quantum.encodings import layered_circuit, variational_layer
 from qio_rllib.quantum.gates import Array
 from qio_rllib.quantum.observables import Measurement, PauliSum, check_shots, sample
+from qio_rllib.quantum.operations import weight
 
 _DENSE_QUBITS = 12
 """Above this many the matrix of a Hamiltonian that is not diagonal is too large to diagonalise."""

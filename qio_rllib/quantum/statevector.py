@@ -12,16 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qio_rllib.quantum.gates import ROTATIONS, Array, Rotation
-
-if TYPE_CHECKING:
-    from qio_rllib.quantum.circuit import Angle, Operation
+from qio_rllib.quantum.operations import Angle, Operation
 
 _GROUP = 6
 """Qubits whose gates are multiplied out to one matrix: of 64 x 64 numbers at most."""

@@ -322,23 +322,23 @@ def test_matrices_that_are_no_gates_are_refused(matrix, qubits, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"features": draw(2)}, "weights: the circuit has 12, none were given"),
-        ({"weights": draw(12)}, "features: the circuit has 2, none were given"),
-        ({"weights": draw(11), "features": draw(2)}, r"weights: expected floats of shape [..., 12]"),
-        ({"weights": draw(12), "features": draw(3)}, r"features: expected floats of shape [..., 2]"),
-        ({"weights": torch.tensor(1.0), "features": draw(2)}, "weights: expected floats of shape [..., 12]"),
-        ({"weights": torch.ones(12, dtype=int), "features": draw(2)}, "got torch.int64 of shape (12,)"),
-        ({"weights": draw(3, 12), "features": draw(2, 2)}, "batch axes do not broadcast: (3,), (2,)"),
+        ({"features": draw(2)}, "weights: the circuit has 10, none were given"),
+        ({"weights": draw(10)}, "features: the circuit has 2, none were given"),
+        ({"weights": draw(9), "features": draw(2)}, r"weights: expected floats of shape [..., 10]"),
+        ({"weights": draw(10), "features": draw(3)}, r"features: expected floats of shape [..., 2]"),
+        ({"weights": torch.tensor(1.0), "features": draw(2)}, "weights: expected floats of shape [..., 10]"),
+        ({"weights": torch.ones(10, dtype=int), "features": draw(2)}, "got torch.int64 of shape (10,)"),
+        ({"weights": draw(3, 10), "features": draw(2, 2)}, "batch axes do not broadcast: (3,), (2,)"),
         (
-            {"weights": draw(12), "features": draw(2, 2), "initial": random_state(2, 3)},
+            {"weights": draw(10), "features": draw(2, 2), "initial": random_state(2, 3)},
             "weights, features and initial: batch axes do not broadcast: (), (2,), (3,)",
         ),
         (
-            {"weights": draw(12), "features": draw(2), "initial": random_state(3)},
+            {"weights": draw(10), "features": draw(2), "initial": random_state(3)},
             "initial: expected [..., 4] amplitudes for 2 qubits, got shape (8,)",
         ),
         (
-            {"weights": draw(12), "features": draw(2), "dtype": torch.float32},
+            {"weights": draw(10), "features": draw(2), "dtype": torch.float32},
             "dtype: expected torch.complex64 or torch.complex128, got torch.float32",
         ),
     ],
