@@ -7,12 +7,13 @@ operator   The Q operator in the policy, against no operator (identity), a softm
 circuits   Circuits as policy and value networks (observables, Born rule), against MLPs with as many parameters.
 
 Within a task all cells share environment, algorithm, settings and seeds; none was tuned for one of them alone. Scores
-are normalised between random play (0) and the scripted oracle (1) of the task; CartPole-v1 between 0 and 500. Per
-cell: interquartile mean over seeds with a 95% bootstrap interval of the final score (sampled actions, fixed
-evaluation
-episodes: what a run is judged by) and of the mean training return over the whole run (how fast it got there).
+are normalised between random play (0) and the scripted oracle (1) of the task; CartPole-v1 between 0 and 500.
+Per cell: interquartile mean over seeds with a 95% bootstrap interval of the final score (sampled actions, fixed
+evaluation episodes: what a run is judged by) and of the mean training return (how fast it got there).
 Per pair: in how many of the seeds the first of two cells scored higher (equal scores count half), the probability of
-improvement, with a 95% bootstrap interval over seeds. An interval that holds 0.5 is a null result.
+improvement, with a 95% bootstrap interval over seeds, drawn within each task. An interval that holds 0.5 is a null
+result. With so many pairs some intervals leave 0.5 out by chance: an exact sign test, corrected for their number
+(Holm), stands beside them.
 
     python benchmarks/quantum_controls.py operator --seeds 10
     python benchmarks/quantum_controls.py circuits --seeds 10
@@ -200,12 +201,39 @@ def references(study: Study, task: str) -> tuple[float, float]:
     return scores[0], scores[-1]
 
 
-def probability_of_improvement(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """Return the share of paired seeds in which the first is better, with its 95% bootstrap interval."""
+def probability_of_improvement(
+    first: np.ndarray, second: np.ndarray, tasks: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Return the share of paired seeds in which the first is better, with its 95% bootstrap interval.
+
+    Args:
+        first: Scores ``[P]``.
+        second: Those of the same seeds.
+        tasks: Task of each pair ``[P]``; pairs are drawn with replacement within their task.
+    """
     wins = (np.asarray(first) > second) + 0.5 * (np.asarray(first) == second)
-    drawn = np.random.default_rng(0).integers(len(wins), size=(10_000, len(wins)))
-    low, high = np.quantile(wins[drawn].mean(axis=1), [0.025, 0.975])
+    strata = np.zeros(len(wins)) if tasks is None else np.asarray(tasks)
+    rng, total = np.random.default_rng(0), np.zeros(10_000)
+    for stratum in np.unique(strata):
+        mine = wins[strata == stratum]
+        total += mine[rng.integers(len(mine), size=(10_000, len(mine)))].sum(axis=1)
+    low, high = np.quantile(total / len(wins), [0.025, 0.975])
     return float(wins.mean()), float(low), float(high)
+
+
+def sign_test(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the exact two-sided p-value of as many paired wins, ties left out."""
+    wins, losses = int((first > second).sum()), int((first < second).sum())
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values corrected for how many there are (Holm, 1979)."""
+    order, count = np.argsort(p_values), len(p_values)
+    stepped = np.maximum.accumulate([(count - k) * p_values[index] for k, index in enumerate(order)])
+    corrected = np.empty(count)
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected.tolist()
 
 
 def summarise(study: Study, out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -240,14 +268,14 @@ def summarise(study: Study, out: Path) -> tuple[list[dict[str, Any]], list[dict[
         for first, second in study.pairs:
             row = {"task": task, "first": first, "second": second}
             for kind, of in scores.items():
-                both: list[tuple[float, float]] = []
-                for member in members:
+                both: list[tuple[float, float, int]] = []
+                for place, member in enumerate(members):
                     one, two = of.get((member, first), {}), of.get((member, second), {})
-                    both += [(one[seed], two[seed]) for seed in sorted(set(one) & set(two))]
+                    both += [(one[seed], two[seed], place) for seed in sorted(set(one) & set(two))]
                 if not both:
                     break
-                a, b = np.array(both).T
-                middle, low, high = probability_of_improvement(a, b)
+                a, b, strata = np.array(both).T
+                middle, low, high = probability_of_improvement(a, b, strata)
                 row |= {
                     "pairs": len(both),
                     f"{kind}_difference": float(stats.trim_mean(a - b, 0.25)),
@@ -255,9 +283,14 @@ def summarise(study: Study, out: Path) -> tuple[list[dict[str, Any]], list[dict[
                     f"{kind}_low": low,
                     f"{kind}_high": high,
                     f"{kind}_verdict": "null" if low <= 0.5 <= high else "better" if low > 0.5 else "worse",
+                    f"{kind}_p": sign_test(a, b),
                 }
             else:
                 pairs.append(row)
+    for kind in scores:
+        corrected = holm([row[f"{kind}_p"] for row in pairs])
+        for row, p in zip(pairs, corrected, strict=True):
+            row[f"{kind}_p_holm"] = p
     return cells, pairs
 
 
@@ -318,6 +351,14 @@ def show(cells: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
             f"{row['task']:15}{row['first']:24}{row['second']:24}{row['pairs']:>5}"
             f"{row['final_improvement']:>10.2f}{interval(row, 'final'):>16}{row['final_verdict']:>8}"
             f"{row['training_improvement']:>10.2f}{interval(row, 'training'):>16}{row['training_verdict']:>8}"
+        )
+    for kind in ("final", "training"):
+        outside = [row for row in pairs if row[f"{kind}_verdict"] != "null"]
+        standing = [row for row in pairs if row[f"{kind}_p_holm"] < 0.05]
+        names = "".join(f"; {row['task']}: {row['first']} over {row['second']}" for row in standing)
+        print(
+            f"{kind}: {len(outside)} of {len(pairs)} intervals leave 0.5 out; after Holm's correction of the "
+            f"sign tests {len(standing)} differences stand{names}"
         )
 
 

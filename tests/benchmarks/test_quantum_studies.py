@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import entanglement
 import quantum_controls
 import qubit_circuits
-from quantum_controls import STUDIES, Study, probability_of_improvement, summarise
+from quantum_controls import STUDIES, Study, holm, probability_of_improvement, sign_test, summarise
 
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
 from qio_rllib.experiment import load_experiment
@@ -209,3 +209,17 @@ def test_played_rounds_agree_with_the_exact_rate(monkeypatch):
     monkeypatch.setattr(entanglement, "COPIES", 400)
     played = entanglement.played(module_of(best_known()), 3)
     assert played == pytest.approx(QUANTUM_BOUND, abs=0.009)  # five standard deviations
+
+
+def test_the_sign_test_is_the_binomial_one_and_holm_corrects_for_the_number_of_tests():
+    wins = np.array([1.0, 1, 1, 1, 1, 0])
+    assert sign_test(wins, 0 * wins) == pytest.approx(2 / 2**5)  # five wins, one tie
+    assert sign_test(wins, wins) == 1.0
+    assert holm([0.04, 0.01, 0.5]) == pytest.approx([0.08, 0.03, 0.5])
+
+
+def test_pairs_of_several_tasks_are_drawn_within_their_task():
+    first, second = np.array([1.0, 1, 1, 0, 0, 0]), np.array([0.0, 0, 0, 1, 1, 1])
+    assert probability_of_improvement(first, second, np.array([0, 0, 0, 1, 1, 1])) == (0.5, 0.5, 0.5)
+    _, low, high = probability_of_improvement(first, second)
+    assert low < 0.5 < high
