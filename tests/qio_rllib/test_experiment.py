@@ -94,7 +94,8 @@ def test_the_projects_own_settings_reach_the_config():
         entropy_annealing={"law": "quantum", "alpha_0": 0.05},
         policies="independent",
     ).algorithm_config()
-    assert config.amplification == {"eta": 0.2, "h_min": 0.05, "tau": 1.0}
+    operator = {"operator": "amplify", "operator_seed": 0}
+    assert config.amplification == {"eta": 0.2, "h_min": 0.05, "tau": 1.0, **operator}
     assert config.entropy_annealing == {"law": "quantum", "alpha_0": 0.05}
     assert set(config.policies) == {f"uav_{i}" for i in range(4)}
     assert config.env_config == {"scenario": "sprint", "num_uavs": 4}
@@ -105,7 +106,7 @@ def test_the_projects_own_settings_reach_the_config():
     ("settings", "message"),
     [
         ({"lrr": 1}, r"config: unknown key 'lrr' \(did you mean 'lr'\?\)"),
-        ({"qqqq": 1}, "unknown key 'qqqq'; allowed: amplification, central_value, clip_param, .*lr, "),
+        ({"qqqq": 1}, "unknown key 'qqqq'; allowed: amplification, central_value, circuit, clip_param, .*lr, "),
         ({"num_sgd_iter": 3}, "config.num_sgd_iter: an old name; use 'num_epochs'"),
         ({"num_workers": 3}, "use 'num_env_runners'"),
         ({"num_rollout_workers": 3}, "use 'num_env_runners'"),
@@ -149,7 +150,7 @@ def test_the_projects_own_settings_reach_the_config():
         ({"evaluation_config": {"explore": 3}}, "config.evaluation_config.explore: expected true or false"),
         ({"evaluation_duration": "auto"}, "config.evaluation_duration: expected an integer"),
         ({"amplification": {"etta": 1}}, "amplification: unknown key 'etta'.*did you mean 'eta'"),
-        ({"amplification": {"eta": "x"}}, "config.amplification.eta: expected a number, got 'x'"),
+        ({"amplification": {"eta": "x"}}, "amplification: eta must be a number or a 0-d tensor, got 'x'"),
         ({"amplification": {"h_min": 2}}, "amplification: h_min"),
         ({"entropy_annealing": {"law": "quantm"}}, "entropy_annealing: .*quantum"),
         ({"entropy_annealing": 3}, "config.entropy_annealing: expected a mapping or null, got 3"),
