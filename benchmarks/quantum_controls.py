@@ -355,7 +355,10 @@ def show(cells: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
     for kind in ("final", "training"):
         outside = [row for row in pairs if row[f"{kind}_verdict"] != "null"]
         standing = [row for row in pairs if row[f"{kind}_p_holm"] < 0.05]
-        names = "".join(f"; {row['task']}: {row['first']} over {row['second']}" for row in standing)
+        names = "".join(
+            f"; {row['task']}: {row['first']} {row[f'{kind}_verdict']} than {row['second']}"
+            for row in standing
+        )
         print(
             f"{kind}: {len(outside)} of {len(pairs)} intervals leave 0.5 out; after Holm's correction of the "
             f"sign tests {len(standing)} differences stand{names}"
