@@ -65,21 +65,25 @@ def pennylane(num_qubits: int) -> Run:
     ring = [(0, 1)] if num_qubits == 2 else [(wire, (wire + 1) % num_qubits) for wire in wires]
 
     @qml.qnode(qml.device("default.qubit", wires=num_qubits), interface="torch", diff_method="backprop")
-    def node(weights: torch.Tensor, features: torch.Tensor) -> list:
-        for layer in range(LAYERS + 1):
+    def node(weights: torch.Tensor, last: torch.Tensor, features: torch.Tensor) -> list:
+        for layer in range(LAYERS):
             for wire in wires:
                 qml.RX(weights[layer, wire, 0], wires=wire)
                 qml.RY(weights[layer, wire, 1], wires=wire)
                 qml.RZ(weights[layer, wire, 2], wires=wire)
-            if layer < LAYERS:
-                for pair in ring:
-                    qml.CNOT(wires=pair)
-                for wire in wires:
-                    qml.RY(features[..., layer * num_qubits + wire], wires=wire)
+            for pair in ring:
+                qml.CNOT(wires=pair)
+            for wire in wires:
+                qml.RY(features[..., layer * num_qubits + wire], wires=wire)
+        for wire in wires:
+            qml.RZ(last[wire, 0], wires=wire)
+            qml.RY(last[wire, 1], wires=wire)
         return [qml.expval(qml.PauliZ(wire)) for wire in wires]
 
     def run(weights: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        return torch.stack(node(weights.reshape(LAYERS + 1, num_qubits, 3), features), dim=-1)
+        layers, last = weights.split([3 * num_qubits * LAYERS, 2 * num_qubits])
+        values = node(layers.reshape(LAYERS, num_qubits, 3), last.reshape(num_qubits, 2), features)
+        return torch.stack(values, dim=-1)
 
     return run
 
@@ -91,7 +95,7 @@ BASE = "PennyLane default.qubit"
 def inputs(num_qubits: int, batch: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weights and features, the same numbers whatever the dtype."""
     generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(3 * num_qubits * (LAYERS + 1), generator=generator)
+    weights = torch.randn(3 * num_qubits * LAYERS + 2 * num_qubits, generator=generator)
     features = torch.randn(batch, num_qubits * LAYERS, generator=generator)
     return weights.to(dtype), features.to(dtype)
 
