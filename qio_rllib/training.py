@@ -478,7 +478,9 @@ def _draw(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder
     references: dict[str, float] = {}
     if experiment.env in qio_envs.environments() and any("env_runners/team_return" in row for row in rows):
         settings = experiment.config.get("env_config") or {}
-        env = qio_envs.environment(experiment.env).batched_env(_REFERENCE_EPISODES, **settings)
+        # on the seeds of the evaluations, where those are more
+        episodes = max(_REFERENCE_EPISODES, experiment.config.get("evaluation_duration") or 0)
+        env = qio_envs.environment(experiment.env).batched_env(episodes, **settings)
         references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
     plot_learning_curve(rows, directory.path / "learning_curve.png", references, title)
     plot_entropy(rows, directory.path / "entropy.png", title)
