@@ -170,7 +170,10 @@ def test_controls_share_the_strength_of_the_operator():
 
 def test_qubit_circuits_names_configs_and_scenarios_that_exist():
     for name, scenario in itertools.product(qubit_circuits.CONFIGS, qubit_circuits.TARGETS.values()):
-        load_experiment(ROOT / f"tune_configs/{name}.yaml", [f"env_config.scenario={scenario}"])
+        experiment = load_experiment(ROOT / f"tune_configs/{name}.yaml", [f"env_config.scenario={scenario}"])
+        config = experiment.algorithm_config()  # which builds environment and networks
+        assert config.env_config["scenario"] == scenario
+        assert config.model_config["circuit"]["num_qubits"] == 4
 
 
 # -- entanglement -------------------------------------------------------------------------------------------------

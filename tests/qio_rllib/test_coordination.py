@@ -132,19 +132,6 @@ def test_gradient_ascent_reaches_its_bound_and_stays_below(resource):
     assert max(reached) > {"entangled": 0.85, "separable": 0.745, "shared_randomness": 0.745}[resource]
 
 
-def test_the_best_known_strategy_is_among_the_shared_states():
-    """|00> + |11>, Alice at 0 and pi/4, Bob at pi/8 and -pi/8: angles of RY are twice those of the basis."""
-    network = SharedState(2, 2, 2, 1, entangled=True)
-    with torch.no_grad():
-        network.weights.zero_()
-        network.weights[1] = np.pi / 2  # RY on the first qubit, then CNOT
-        network.basis.zero_()
-        network.offset.zero_()
-        for agent, angles in enumerate([(0, np.pi / 4), (np.pi / 8, -np.pi / 8)]):
-            network.basis[agent, :, 1] = -2 * torch.tensor(angles)
-        assert float(win_rate(network)) == pytest.approx(QUANTUM_BOUND, abs=1e-6)
-
-
 @pytest.mark.parametrize(("agents", "actions"), [(2, 2), (2, 3), (3, 2), (3, 3), (2, 4)])
 def test_joint_actions_are_the_digits_of_the_team(agents, actions):
     team = types.SimpleNamespace(_choices=actions, env=types.SimpleNamespace(num_agents=agents))
