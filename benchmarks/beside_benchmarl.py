@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from env_throughput import cpu_model
 
-from qio_rllib.evaluation import evaluate, evaluation_seeds, policy_from_modules
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, policy_from_modules
 
 EPISODES = 100
 TASKS = {  # name -> (our experiment, BenchMARL's name, agents)

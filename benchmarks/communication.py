@@ -19,8 +19,8 @@ from learning_curves import read, train
 
 import qio_envs
 from qio_envs.api import reference_scores
-from qio_rllib.evaluation import FIRST_EVALUATION_SEED
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
 
 CONFIG = Path("tune_configs/swarm_communication_maddpg.yaml")
 SILENT = (0, 0.0)

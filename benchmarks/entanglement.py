@@ -22,11 +22,11 @@ from aggregate import bootstrap_interval, interquartile_mean
 
 import qio_envs
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
-from qio_rllib import training
+from qio_rllib.acting.policy import PolicyModule
 from qio_rllib.artifacts.run_directory import run_description
-from qio_rllib.evaluation import load_policy_from_checkpoint
-from qio_rllib.experiment import load_experiment
-from qio_rllib.models.policy import PolicyModule
+from qio_rllib.experiments import training
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.evaluation import load_policy_from_checkpoint
 
 CONFIG = Path("tune_configs/chsh_entangled_ppo.yaml")
 RESOURCES = ("entangled", "separable", "shared_randomness")

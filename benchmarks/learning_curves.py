@@ -21,9 +21,9 @@ from aggregate import bootstrap_interval, interquartile_mean
 
 import qio_envs
 from qio_envs.api.scores import normalized_score, reference_scores
-from qio_rllib import training
-from qio_rllib.evaluation import FIRST_EVALUATION_SEED
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments import training
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
 
 KEPT = ("progress.csv", "evaluation.csv", "run.json", "config.yaml")
 STEPS, SECONDS = "num_env_steps_sampled_lifetime", "time_total_s"

@@ -38,7 +38,7 @@ from scipy import stats
 import qio_envs
 from qio_envs.api import reference_scores
 from qio_rllib.artifacts.run_directory import run_description
-from qio_rllib.evaluation import FIRST_EVALUATION_SEED
+from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
 
 STEPS = "num_env_steps_sampled_lifetime"
 EPISODES = 100
@@ -114,8 +114,8 @@ def run(config: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train once; return the learning curve, final scores and the number of parameters."""
     import torch
 
-    from qio_rllib.evaluation import evaluate, evaluation_seeds, mean_scores, policy_from_modules
-    from qio_rllib.experiment import load_experiment
+    from qio_rllib.experiments.experiment import load_experiment
+    from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, mean_scores, policy_from_modules
 
     torch.set_num_threads(1)
     experiment = load_experiment(
@@ -189,7 +189,7 @@ def train(name: str, study: Study, seeds: int, out: Path, jobs: int) -> None:
 
 def references(study: Study, task: str) -> tuple[float, float]:
     """Return what counts as 0 and as 1 in a task."""
-    from qio_rllib.experiment import load_experiment
+    from qio_rllib.experiments.experiment import load_experiment
 
     experiment = load_experiment(study.tasks[task][0])
     if experiment.env not in qio_envs.environments():

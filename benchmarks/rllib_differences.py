@@ -21,8 +21,8 @@ import ray
 from aggregate import bootstrap_interval, interquartile_mean
 
 from qio_rllib.algorithms.ppo import PPOConfig, PPOLearner
-from qio_rllib.benchmark import StockPPOLearner, stock_config
-from qio_rllib.evaluation import evaluate_algorithm
+from qio_rllib.experiments.benchmark import StockPPOLearner, stock_config
+from qio_rllib.sampling.evaluation import evaluate_algorithm
 
 
 class UnshuffledFirstEpoch(PPOLearner):

@@ -34,8 +34,16 @@ from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.config import EpisodeMetrics
 from qio_rllib.artifacts.run_directory import write_csv
-from qio_rllib.benchmark import Contestant, TimedAlgorithm, Turn, machine, ray_for, summary, take_turns
-from qio_rllib.experiment import quiet_ray
+from qio_rllib.experiments.benchmark import (
+    Contestant,
+    TimedAlgorithm,
+    Turn,
+    machine,
+    ray_for,
+    summary,
+    take_turns,
+)
+from qio_rllib.experiments.experiment import quiet_ray
 from qio_rllib.sampling.environments import register_with_tune
 from qio_rllib.sampling.runner import one_thread
 

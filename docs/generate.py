@@ -12,8 +12,8 @@ from pathlib import Path
 import gymnasium
 
 import qio_envs
+from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import BatchedEnv, reference_scores
-from qio_envs.api.team import TeamEnv
 
 EPISODES, SEED = 20, 1000
 MANY_EPISODES = {"chsh_v0": 10_000}

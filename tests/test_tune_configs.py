@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments.experiment import load_experiment
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "tune_configs").glob("*.yaml"))

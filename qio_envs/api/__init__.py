@@ -1,7 +1,7 @@
 """The contract of an environment, and what is common to all of them.
 
-`qio_envs.api.pettingzoo` and `qio_envs.api.gymnasium` give an environment its standard faces,
-`qio_envs.api.registry` its name, `qio_envs.api.conformance` checks any PettingZoo environment.
+`qio_envs.adapters.pettingzoo` and `qio_envs.adapters.gymnasium` give an environment its standard faces,
+`qio_envs.api.registry` its name, `qio_envs.testing.conformance` checks any PettingZoo environment.
 """
 
 from qio_envs.api.batched import (

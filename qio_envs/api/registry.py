@@ -22,7 +22,7 @@ class Environment:
 
     Every builder takes ``scenario`` (a name in `scenarios`) and settings of the environment's configuration
     as keywords, which go on top of the scenario's. With ``as_team=True`` one player chooses for all agents, see
-    `qio_envs.api.team.TeamEnv`; so any environment with discrete actions has a Gymnasium form.
+    `qio_envs.adapters.team.TeamEnv`; so any environment with discrete actions has a Gymnasium form.
 
     Args:
         id: Versioned id, such as ``forest_uav_v0``.
@@ -100,7 +100,7 @@ class Environment:
         env = self.batched_class(self.config(scenario, **settings), num_envs)
         if not as_team:
             return env
-        from qio_envs.api.team import TeamEnv
+        from qio_envs.adapters.team import TeamEnv
 
         return TeamEnv(env)
 
@@ -108,7 +108,7 @@ class Environment:
         self, scenario: str = "default", render_mode: str | None = None, **settings: Any
     ) -> ParallelEnv:
         """Return a PettingZoo ``ParallelEnv``."""
-        from qio_envs.api.pettingzoo import BatchedParallelEnv
+        from qio_envs.adapters.pettingzoo import BatchedParallelEnv
 
         return BatchedParallelEnv(self.batched_env(1, scenario, **settings), render_mode)
 
@@ -122,7 +122,7 @@ class Environment:
         self, scenario: str = "default", render_mode: str | None = None, **settings: Any
     ) -> gymnasium.Env:
         """Return a Gymnasium ``Env``; the settings must leave one agent, unless ``as_team``."""
-        from qio_envs.api.gymnasium import BatchedGymEnv
+        from qio_envs.adapters.gymnasium import BatchedGymEnv
 
         return BatchedGymEnv(self.batched_env(1, scenario, **settings), render_mode)
 
@@ -130,7 +130,7 @@ class Environment:
         self, num_envs: int = 1, scenario: str = "default", render_mode: str | None = None, **settings: Any
     ) -> VectorEnv:
         """Return a Gymnasium ``VectorEnv`` over ``num_envs`` copies; as for `gym_env`."""
-        from qio_envs.api.gymnasium import BatchedVectorEnv
+        from qio_envs.adapters.gymnasium import BatchedVectorEnv
 
         return BatchedVectorEnv(self.batched_env(num_envs, scenario, **settings), render_mode)
 

@@ -28,11 +28,11 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from ray.tune.registry import register_trainable
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms.annealed import AnnealedEntropy
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms.config import ExploringConfig
-from qio_rllib.algorithms.rollout_learner import RolloutLearner
+from qio_rllib.learners.entropy_annealing import AnnealedEntropy
+from qio_rllib.learners.on_policy import RolloutLearner
 from qio_rllib.models.amplified import AmplifiedActorCritic
-from qio_rllib.models.distributions import Distributions
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 

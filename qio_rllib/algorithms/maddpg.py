@@ -28,20 +28,20 @@ from ray.rllib.utils.metrics import (
 from ray.tune.registry import register_trainable
 
 from qio_envs.api import ConfigError, check_keys
+from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms.config import OWN_MODEL_SETTINGS, ExploringConfig
-from qio_rllib.algorithms.joint_learner import MADDPGLearner
+from qio_rllib.learners.off_policy import MADDPGLearner
 from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.models.circuits import CIRCUIT
-from qio_rllib.models.communication import Communication
 from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.maddpg import MADDPGModule
 from qio_rllib.models.networks import ACTIVATIONS
-from qio_rllib.sampling.copies import bare_space
 from qio_rllib.sampling.environments import EnvDescription, describe_env
 from qio_rllib.sampling.replay import JointReplay
 from qio_rllib.sampling.rollout import SamplingFailure
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.states import STATE
+from qio_rllib.sampling.vector_env import bare_space
 
 _CRITIC = {"type": "mlp", "hiddens": [128, 128], "activation": "relu", "heads": 4}
 _CRITIC_TYPES = ("mlp", "attention")

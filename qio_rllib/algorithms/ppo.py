@@ -12,11 +12,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from qio_rllib.algorithms.annealed import AnnealedEntropy
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms.config import ExploringConfig
-from qio_rllib.algorithms.rollout_learner import RolloutLearner
+from qio_rllib.learners.entropy_annealing import AnnealedEntropy
+from qio_rllib.learners.on_policy import RolloutLearner
 from qio_rllib.models.amplified import AmplifiedActorCritic
-from qio_rllib.models.distributions import Distributions
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 _KL_STATE = "kl_coefficients"

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.communication import Communication
+from qio_rllib.acting.policy import ActionSpec, Policy, PolicyModule
 from qio_rllib.exploration import Amplification
-from qio_rllib.models.communication import Communication
-from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
 
 _FORMAT = 1
 _DESCRIPTION = "policy.json"

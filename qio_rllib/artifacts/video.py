@@ -12,7 +12,7 @@ import numpy as np
 from qio_envs.api import ConfigError
 
 if TYPE_CHECKING:
-    from qio_rllib.models.policy import Policy
+    from qio_rllib.acting.policy import Policy
 
 MAX_FRAMES = 200
 _DEFAULT_FPS = 20

@@ -15,8 +15,8 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.communication import Communication
 from qio_rllib.models.amplified import AmplifiedPolicy
-from qio_rllib.models.communication import Communication
 from qio_rllib.models.joint_critics import AttentionCritic, Critic, GroupShape, MLPCritic
 from qio_rllib.models.networks import mlp
 

@@ -18,7 +18,7 @@ from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
-from qio_rllib.sampling.copies import BatchedCopies, Copies, EnvCopies, state_size_of
+from qio_rllib.sampling.vector_env import BatchedCopies, Copies, EnvCopies, state_size_of
 
 EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
 

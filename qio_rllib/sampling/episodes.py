@@ -30,8 +30,8 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from qio_rllib.sampling.copies import Copies
 from qio_rllib.sampling.rollout import Array, Rollout
+from qio_rllib.sampling.vector_env import Copies
 
 _Key = str | tuple[str, ...]
 

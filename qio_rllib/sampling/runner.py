@@ -26,15 +26,15 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.communication import Communication, inbox
+from qio_rllib.acting.distributions import Sampler
+from qio_rllib.acting.policy import ActionSpec
 from qio_rllib.models.amplified import ACTION_MASK, OBSERVATION, AmplifiedPolicy, is_masked_space
-from qio_rllib.models.communication import Communication, inbox
-from qio_rllib.models.distributions import Sampler
-from qio_rllib.models.policy import ActionSpec
-from qio_rllib.sampling.copies import Copies, InvalidSampleError, bare_space, name_of
 from qio_rllib.sampling.environments import make_copies
 from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout, SamplingFailure
 from qio_rllib.sampling.states import StateSource
+from qio_rllib.sampling.vector_env import Copies, InvalidSampleError, bare_space, name_of
 
 _SAMPLING = "sampling"
 _CALLBACKS = (

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from qio_envs.api import ConfigError
-from qio_rllib.sampling.copies import Array, Copies, bare_space
+from qio_rllib.sampling.vector_env import Array, Copies, bare_space
 
 STATE, OBSERVATIONS = "state", "observations"
 

@@ -16,9 +16,9 @@ import qubit_circuits
 from quantum_controls import STUDIES, Study, holm, probability_of_improvement, sign_test, summarise
 
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
-from qio_rllib.experiment import load_experiment
+from qio_rllib.acting.policy import ActionSpec, PolicyModule
+from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.models.coordination import SharedState
-from qio_rllib.models.policy import ActionSpec, PolicyModule
 
 ROOT = Path(__file__).parents[2]
 

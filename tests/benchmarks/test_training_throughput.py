@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import training_throughput
 from bare_ppo import BarePPO, Batch, sweep
 
-from qio_rllib.models.distributions import Distributions
+from qio_rllib.acting.distributions import Distributions
 
 SMALL = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 20, "reward": "local"}
 

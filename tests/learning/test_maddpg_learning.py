@@ -4,8 +4,13 @@ import pytest
 
 from qio_envs import swarm_cooperative_v0
 from qio_envs.api import normalized_score, reference_scores
-from qio_rllib.evaluation import FIRST_EVALUATION_SEED, evaluate, evaluation_seeds, policy_from_modules
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.evaluation import (
+    FIRST_EVALUATION_SEED,
+    evaluate,
+    evaluation_seeds,
+    policy_from_modules,
+)
 
 EPISODES = 20
 

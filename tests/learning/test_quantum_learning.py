@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from qio_envs import chsh_v0
-from qio_rllib.evaluation import evaluate, evaluation_seeds, policy_from_modules
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, policy_from_modules
 
 STEPS = "num_env_steps_sampled_lifetime"
 ROUNDS, COPIES = 100, 1000

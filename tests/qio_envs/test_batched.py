@@ -6,8 +6,8 @@ import pytest
 from toy_envs import Walk, WalkConfig
 
 from qio_envs import forest_uav_v0
+from qio_envs.adapters.pettingzoo import BatchedParallelEnv
 from qio_envs.api import InvalidActionError, ResetNeededError
-from qio_envs.api.pettingzoo import BatchedParallelEnv
 
 
 def message_of(error, call, *args, **kwargs):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from qio_envs import chsh_v0
 from qio_envs.api import ConfigError, InvalidActionError, ResetNeededError, episode_scores
-from qio_envs.api.conformance import CHECKS, check_parallel_env, table
 from qio_envs.chsh import (
     CHSH,
     CLASSICAL_BOUND,
@@ -21,6 +20,7 @@ from qio_envs.chsh import (
     EntangledPolicy,
     viewer,
 )
+from qio_envs.testing.conformance import CHECKS, check_parallel_env, table
 
 COPIES, ROUNDS = 20_000, 10  # of the statistics: 200,000 rounds
 

@@ -9,8 +9,8 @@ import toy_parallel
 from toy_envs import Walk, WalkConfig
 
 from qio_envs import forest_uav_v0
-from qio_envs.api.conformance import CHECKS, CheckResult, check_parallel_env, main, table
-from qio_envs.api.pettingzoo import BatchedParallelEnv
+from qio_envs.adapters.pettingzoo import BatchedParallelEnv
+from qio_envs.testing.conformance import CHECKS, CheckResult, check_parallel_env, main, table
 
 
 def labels(results, label):

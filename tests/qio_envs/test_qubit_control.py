@@ -12,9 +12,9 @@ from qubit_settings import actions_of, qubit_configs, seeds
 
 from qio_envs import qubit_control_v0
 from qio_envs.api import ConfigError, InvalidActionError, ResetNeededError
-from qio_envs.api.conformance import CHECKS, check_parallel_env, table
 from qio_envs.qubit_control import QubitControl, QubitControlConfig
 from qio_envs.qubit_control.gates import MATRICES, GateSet
+from qio_envs.testing.conformance import CHECKS, check_parallel_env, table
 
 SCENARIOS = qubit_control_v0.scenarios()
 

@@ -3,7 +3,7 @@ import pytest
 from swarm_settings import SCENARIOS
 
 from qio_envs import environment
-from qio_envs.api.conformance import CHECKS, check_parallel_env, main, table
+from qio_envs.testing.conformance import CHECKS, check_parallel_env, main, table
 
 IDS = ["swarm_cooperative_v0", "swarm_competitive_v0", "swarm_mixed_v0"]
 

@@ -7,9 +7,9 @@ from ray import tune
 from ray.rllib.core.columns import Columns
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms import A2C, A2CConfig
 from qio_rllib.exploration import ExponentialAnnealing
-from qio_rllib.models.distributions import Distributions
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 

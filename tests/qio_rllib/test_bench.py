@@ -8,7 +8,8 @@ import ray
 
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.run_directory import yaml_text
-from qio_rllib.benchmark import (
+from qio_rllib.cli import main
+from qio_rllib.experiments.benchmark import (
     OURS,
     STOCK,
     STOCK_LEARNERS,
@@ -19,8 +20,7 @@ from qio_rllib.benchmark import (
     summary,
     take_turns,
 )
-from qio_rllib.cli import main
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments.experiment import load_experiment
 
 COLUMNS = [
     "experiment", "algorithm", "env", "path", "env_runners", "copies", "agents", "env_steps_per_s", "agent_steps_per_s",

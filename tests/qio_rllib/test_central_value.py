@@ -20,13 +20,13 @@ from toy_lives import Lives, Masked
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import A2CConfig, PPOConfig
-from qio_rllib.algorithms.rollout_learner import ValueScale
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
-from qio_rllib.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint
-from qio_rllib.experiment import Experiment
+from qio_rllib.experiments.experiment import Experiment
+from qio_rllib.learners.on_policy import ValueScale
 from qio_rllib.models.amplified import ACTION_MASK
 from qio_rllib.models.central import SLOTS, STATE_ROWS, CentralCritic
 from qio_rllib.sampling.environments import register_env
+from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 

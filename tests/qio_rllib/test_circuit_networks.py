@@ -21,8 +21,7 @@ from qio_rllib.algorithms import A2CConfig, PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
-from qio_rllib.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
-from qio_rllib.experiment import Experiment
+from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.exploration import operate
 from qio_rllib.models.amplified import AmplifiedActorCritic
 from qio_rllib.models.central import CentralCritic
@@ -34,6 +33,7 @@ from qio_rllib.models.circuits import (
     suffix_parities,
 )
 from qio_rllib.quantum import pennylane_expectation, pennylane_state
+from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 
 ROOT = Path(__file__).parents[2]
 TINY = {"num_qubits": 2, "num_layers": 1, "inputs": "arctan"}

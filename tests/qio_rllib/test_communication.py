@@ -6,11 +6,11 @@ import torch
 
 from qio_envs import swarm_cooperative_v0
 from qio_envs.api import ConfigError
+from qio_rllib.acting.communication import Communication, inbox
 from qio_rllib.algorithms import MADDPGConfig
-from qio_rllib.algorithms.joint_learner import MADDPGLearner, heard_by_group
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
-from qio_rllib.evaluation import evaluate, policy_from_modules
-from qio_rllib.models.communication import Communication, inbox
+from qio_rllib.learners.off_policy import MADDPGLearner, heard_by_group
+from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 from qio_rllib.sampling.replay import joint_steps
 from qio_rllib.sampling.runner import BatchedEnvRunner
 

@@ -12,16 +12,16 @@ import torch
 from ray.rllib.core.columns import Columns
 
 import qio_envs
+from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import ConfigError
-from qio_envs.api.team import TeamEnv
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.artifacts.video import record_episode
-from qio_rllib.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
-from qio_rllib.experiment import Experiment
+from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.models.amplified import AmplifiedActorCritic
 from qio_rllib.models.coordination import CoordinationSettings, SharedRandomness, SharedState
+from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 
 RESOURCES = ("entangled", "separable", "shared_randomness")
 SHAPES = [(2, 2, 2), (2, 3, 3), (3, 2, 2), (3, 3, 1), (1, 3, 2), (2, 4, 2)]  # agents, actions, numbers seen

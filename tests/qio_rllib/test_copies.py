@@ -10,7 +10,7 @@ from toy_lives import EzLives, Lives, Locked, Masked, StillListed, Vanishing
 
 from qio_envs import environment
 from qio_envs.api import ConfigError
-from qio_rllib.sampling.copies import BatchedCopies, EnvCopies, InvalidSampleError
+from qio_rllib.sampling.vector_env import BatchedCopies, EnvCopies, InvalidSampleError
 
 FOREST = environment("forest_uav_v0")
 SEEDS = np.array([5, 2**31 - 1, 77], np.uint64)

@@ -13,7 +13,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import (
 from scipy import stats
 
 from qio_envs.api import ConfigError
-from qio_rllib.models.distributions import Distributions, Sampler, check_distribution
+from qio_rllib.acting.distributions import Distributions, Sampler, check_distribution
 
 LEAST = float(np.finfo(np.float32).min)
 DISCRETE, BOX = gymnasium.spaces.Discrete(5), gymnasium.spaces.Box(-1, 1, (3,), np.float32)

@@ -13,10 +13,10 @@ from ray.rllib.core.columns import Columns
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import ALGORITHMS, DQNConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
-from qio_rllib.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
-from qio_rllib.experiment import Experiment, load_experiment
+from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.models.circuits import CircuitNetwork, EqualCountMLP, count_parameters
 from qio_rllib.models.q_network import QNetwork
+from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 
 ROOT = Path(__file__).parents[2]
 TINY = {"num_qubits": 2, "num_layers": 1, "inputs": "arctan"}

@@ -14,18 +14,18 @@ import torch
 
 import qio_rllib
 from qio_envs.api import ConfigError
+from qio_rllib.acting.policy import ActionSpec, Policy, PolicyModule
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
-from qio_rllib.evaluation import (
+from qio_rllib.exploration import Amplification, amplify
+from qio_rllib.sampling.environments import make_env
+from qio_rllib.sampling.evaluation import (
     checkpoint_experiment,
     evaluate,
     evaluation_seeds,
     load_policy_from_checkpoint,
     mean_scores,
 )
-from qio_rllib.exploration import Amplification, amplify
-from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
-from qio_rllib.sampling.environments import make_env
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 

@@ -12,15 +12,15 @@ from toy_lives import Lives
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import MADDPGConfig
-from qio_rllib.algorithms.joint_learner import MADDPGLearner
 from qio_rllib.artifacts.run_directory import progress_row
 from qio_rllib.exploration import normalized_entropy
+from qio_rllib.learners.off_policy import MADDPGLearner
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.maddpg import sampled_one_hot
-from qio_rllib.sampling.copies import InvalidSampleError
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.replay import joint_steps
 from qio_rllib.sampling.runner import BatchedEnvRunner
+from qio_rllib.sampling.vector_env import InvalidSampleError
 
 FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 7, "mask_blocked_moves": True}
 TAG = {"chasers": ["adversary_0", "adversary_1", "adversary_2"], "prey": ["agent_0"]}

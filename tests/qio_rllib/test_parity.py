@@ -12,8 +12,8 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms import PPOConfig
-from qio_rllib.models.distributions import Distributions
 from qio_rllib.sampling.rollout import ModuleRollout
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]

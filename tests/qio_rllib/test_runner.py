@@ -18,13 +18,13 @@ from scipy import stats
 from toy_lives import Lives, Locked, Masked
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms import PPOConfig
-from qio_rllib.models.distributions import Distributions
-from qio_rllib.sampling.copies import Copies, InvalidSampleError
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.episodes import EpisodeRecord
 from qio_rllib.sampling.rollout import Rollout
 from qio_rllib.sampling.runner import BatchedEnvRunner
+from qio_rllib.sampling.vector_env import Copies, InvalidSampleError
 
 FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 7}
 MASKED = {"mask_blocked_moves": True, "obstacle_density": 0.2}

@@ -4,9 +4,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.policy import ActionSpec, Policy, PolicyModule
 from qio_rllib.artifacts.video import MAX_FRAMES, record_episode, save_gif, save_video
-from qio_rllib.evaluation import evaluate
-from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
+from qio_rllib.sampling.evaluation import evaluate
 
 
 def uniform_policy(agents, actions, env, env_config):

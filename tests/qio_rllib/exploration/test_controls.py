@@ -18,7 +18,6 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
-from qio_rllib.evaluation import load_policy_from_checkpoint
 from qio_rllib.exploration import (
     OPERATORS,
     Amplification,
@@ -30,6 +29,7 @@ from qio_rllib.exploration import (
     temperature_control,
 )
 from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.sampling.evaluation import load_policy_from_checkpoint
 
 CONTROLS = (temperature_control, random_control)
 BOTH = pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.__name__)

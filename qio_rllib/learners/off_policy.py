@@ -19,8 +19,8 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms.rollout_learner import as_tensor, clip_gradients, learner_threads
-from qio_rllib.models.communication import Communication, inbox
+from qio_rllib.acting.communication import Communication, inbox
+from qio_rllib.learners.on_policy import as_tensor, clip_gradients, learner_threads
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.maddpg import MADDPGModule
 from qio_rllib.sampling.replay import JointBatch

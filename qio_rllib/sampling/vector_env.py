@@ -16,8 +16,8 @@ from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 from ray import cloudpickle
 
+from qio_envs.adapters.spaces import agent_observation_space
 from qio_envs.api import BatchedEnv, ConfigError
-from qio_envs.api.faces import agent_observation_space
 from qio_rllib.models.amplified import ACTION_MASK, OBSERVATION, is_masked_space
 
 Array = np.ndarray

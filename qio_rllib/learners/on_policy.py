@@ -25,9 +25,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.models.amplified import ACTION_MASK, OBSERVATION
 from qio_rllib.models.central import SLOTS, STATE_ROWS, STATE_SOURCE, STATES
-from qio_rllib.models.distributions import Distributions
 from qio_rllib.sampling.advantages import generalized_advantages
 from qio_rllib.sampling.rollout import ModuleRollout, Rollout, SamplingFailure, join
 

@@ -2,8 +2,8 @@
 
 ```python
 from ray import tune
-from qio_rllib.experiment import load_experiment
-from qio_rllib.training import train
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.experiments.training import train
 
 experiment = load_experiment("tune_configs/forest.yaml", overrides=["lr=1e-4"])
 train(experiment)                                           # what `rllib train` does
@@ -39,8 +39,8 @@ from qio_rllib.artifacts.run_directory import (
     flatten,
     read_yaml,
 )
+from qio_rllib.experiments.settings import SETTERS, listing, members, parameters_of, readable, refusals, shown
 from qio_rllib.sampling.environments import describe_env, make_env
-from qio_rllib.settings import SETTERS, listing, members, parameters_of, readable, refusals, shown
 
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""

@@ -25,10 +25,10 @@ except ModuleNotFoundError as missing:  # a bare install has the environments on
 from qio_envs.api import ConfigError
 
 if TYPE_CHECKING:
-    from qio_rllib.benchmark import Benchmark
-    from qio_rllib.experiment import Experiment
-    from qio_rllib.models.policy import Policy
-    from qio_rllib.training import RunResult
+    from qio_rllib.acting.policy import Policy
+    from qio_rllib.experiments.benchmark import Benchmark
+    from qio_rllib.experiments.experiment import Experiment
+    from qio_rllib.experiments.training import RunResult
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -112,9 +112,9 @@ def train(
                 raise ConfigError(f"{option}: cannot go with --resume, the run keeps what it began with")
         if dry_run:
             raise ConfigError("--dry-run: cannot go with --resume")
-        from qio_rllib import training
         from qio_rllib.artifacts.run_directory import RunDirectory
-        from qio_rllib.experiment import load_experiment
+        from qio_rllib.experiments import training
+        from qio_rllib.experiments.experiment import load_experiment
 
         goal = load_experiment(RunDirectory.open(resume).config_file, overrides).stop
         with _progress(goal) as report:
@@ -126,7 +126,7 @@ def train(
         experiment.validate()
         _print_yaml({experiment.name: experiment.as_dict()})
         return
-    from qio_rllib import training
+    from qio_rllib.experiments import training
 
     with _progress(experiment.stop) as report:
         result = training.train(experiment, out if out is not None else "runs", report)
@@ -161,7 +161,7 @@ def evaluate(
     env_id, settings = _evaluation_env(policy, env, env_config)
 
     from qio_rllib.artifacts.run_directory import write_csv
-    from qio_rllib.evaluation import evaluate as play
+    from qio_rllib.sampling.evaluation import evaluate as play
 
     rows = {mode: play(policy, env_id, settings, chosen, explore=mode == "sampled") for mode in modes}
     if out is not None:
@@ -238,7 +238,7 @@ def bench(
     experiment = _experiment(config, None, None, None, settings or [], None)
 
     from qio_rllib.artifacts.run_directory import write_csv
-    from qio_rllib.benchmark import benchmark
+    from qio_rllib.experiments.benchmark import benchmark
 
     measured = benchmark(experiment, rounds, seconds)
     _print_benchmark(measured)
@@ -271,7 +271,7 @@ def _experiment(
                 raise ConfigError(f"{option}: needs --run ALGORITHM")
         if config is None:
             raise ConfigError("--config: an experiment file is needed (or --run and --env, or --resume)")
-        from qio_rllib.experiment import load_experiment
+        from qio_rllib.experiments.experiment import load_experiment
 
         return load_experiment(config, overrides, seed)
     if config is not None and not is_json:
@@ -286,7 +286,7 @@ def _experiment(
         "stop": _json_object("--stop", stop),
         "config": _json_object("--config", config),
     }
-    from qio_rllib.experiment import Experiment, apply_overrides
+    from qio_rllib.experiments.experiment import Experiment, apply_overrides
 
     name = f"{run}_{env}".replace("/", "_").replace(":", "_")
     return Experiment.from_mapping(apply_overrides(entry, overrides), name).with_seed(seed)
@@ -331,12 +331,16 @@ def _seed_list(text: str | None) -> list[int] | None:
 def _load_policy(path: Path) -> tuple[Policy, list[int]]:
     """Return the policy of a checkpoint, run directory or policy file, and its evaluation seeds."""
     from qio_rllib.artifacts.policy_file import load_policy
-    from qio_rllib.evaluation import checkpoint_experiment, evaluation_seeds, load_policy_from_checkpoint
+    from qio_rllib.sampling.evaluation import (
+        checkpoint_experiment,
+        evaluation_seeds,
+        load_policy_from_checkpoint,
+    )
 
     if path.is_file():
         return load_policy(path), evaluation_seeds(10)
     if (path / "run.json").is_file():
-        from qio_rllib.training import final_checkpoint
+        from qio_rllib.experiments.training import final_checkpoint
 
         path = final_checkpoint(path)
     return load_policy_from_checkpoint(path), checkpoint_experiment(path)["evaluation_seeds"]
@@ -437,7 +441,7 @@ def _print_scores(rows: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -
     from rich import box
     from rich.table import Table
 
-    from qio_rllib.evaluation import mean_scores
+    from qio_rllib.sampling.evaluation import mean_scores
 
     means = {mode: mean_scores(episodes) for mode, episodes in rows.items()}
     _say(title)
@@ -530,7 +534,3 @@ def _say(text: str) -> None:
 def _complain(text: str, status: int) -> int:
     print(f"rllib: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,8 +12,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.lambda_defaultdict import LambdaDefaultDict
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.exploration import Annealing, make_annealing, normalized_entropy
-from qio_rllib.models.distributions import Distributions
 
 _STATE_KEY = "entropy_annealing"
 

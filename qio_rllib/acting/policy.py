@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.communication import Communication, inbox
 from qio_rllib.exploration import Amplification, operate
-from qio_rllib.models.communication import Communication, inbox
 
 
 @dataclasses.dataclass(frozen=True)

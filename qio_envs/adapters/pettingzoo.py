@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 from pettingzoo import ParallelEnv
 
+from qio_envs.adapters.spaces import Screen, agent_observation_space, observations
 from qio_envs.api.batched import Array, BatchedEnv, InvalidActionError
 from qio_envs.api.config import EnvConfig, did_you_mean
-from qio_envs.api.faces import Screen, agent_observation_space, observations
 
 
 class BatchedParallelEnv(ParallelEnv):

@@ -1,8 +1,8 @@
 """How fast an experiment trains: this package's path beside RLlib's own, iteration by iteration in one process.
 
 ```python
-from qio_rllib.benchmark import benchmark
-from qio_rllib.experiment import load_experiment
+from qio_rllib.experiments.benchmark import benchmark
+from qio_rllib.experiments.experiment import load_experiment
 
 benchmark(load_experiment("tune_configs/forest_uav_ppo.yaml"), seconds=60).rows      # what `rllib bench` does
 ```
@@ -36,10 +36,10 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms.annealed import AnnealedEntropy
-from qio_rllib.algorithms.rollout_learner import learner_threads
 from qio_rllib.artifacts.run_directory import cpu_model
-from qio_rllib.experiment import Experiment, quiet_ray, resources
+from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources
+from qio_rllib.learners.entropy_annealing import AnnealedEntropy
+from qio_rllib.learners.on_policy import learner_threads
 from qio_rllib.sampling.environments import describe_env
 from qio_rllib.sampling.runner import one_thread
 

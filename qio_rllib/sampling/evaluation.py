@@ -25,10 +25,10 @@ from ray.rllib.utils.metrics import EVALUATION_RESULTS
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from qio_envs.api import ConfigError
-from qio_rllib.models.communication import Communication
-from qio_rllib.models.policy import ActionSpec, Policy, PolicyModule
-from qio_rllib.sampling.copies import numbers_of
+from qio_rllib.acting.communication import Communication
+from qio_rllib.acting.policy import ActionSpec, Policy, PolicyModule
 from qio_rllib.sampling.environments import describe_env, make_env
+from qio_rllib.sampling.vector_env import numbers_of
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Evaluation seeds count up from here, away from the seeds that training is likely to use."""

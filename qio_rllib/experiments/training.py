@@ -34,16 +34,16 @@ from qio_rllib.artifacts.run_directory import (
     timestamp,
     write_csv,
 )
-from qio_rllib.evaluation import (
+from qio_rllib.experiments.experiment import Experiment, load_experiment, quiet_ray, resources
+from qio_rllib.experiments.settings import one_line
+from qio_rllib.sampling.environments import scenario_hash
+from qio_rllib.sampling.evaluation import (
     FIRST_EVALUATION_SEED,
     checkpoint_experiment,
     evaluate,
     load_policy_from_checkpoint,
     mean_scores,
 )
-from qio_rllib.experiment import Experiment, load_experiment, quiet_ray, resources
-from qio_rllib.sampling.environments import scenario_hash
-from qio_rllib.settings import one_line
 
 Report = Callable[[Mapping[str, float]], None]
 

@@ -2,9 +2,9 @@
 
 ::
 
-    python -m qio_envs.api.conformance forest_uav_v0 --kwarg scenario=wooded
-    python -m qio_envs.api.conformance mpe2.simple_spread_v3 --kwarg N=5
-    python -m qio_envs.api.conformance my_package.my_env:make_parallel_env
+    python -m qio_envs.testing.conformance forest_uav_v0 --kwarg scenario=wooded
+    python -m qio_envs.testing.conformance mpe2.simple_spread_v3 --kwarg N=5
+    python -m qio_envs.testing.conformance my_package.my_env:make_parallel_env
 
 prints a table and exits with 0 (conforms, perhaps with warnings), 1 (does not) or 2 (bad usage). In a test suite,
 `check_parallel_env` does the same. The docstring of each check says what it demands.
@@ -557,7 +557,7 @@ def _key_value(text: str) -> tuple[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = _Parser(
-        prog="python -m qio_envs.api.conformance",
+        prog="python -m qio_envs.testing.conformance",
         description="Check a PettingZoo environment. Exit code: 0 conforms, 1 does not, 2 bad usage.",
     )
     parser.add_argument(

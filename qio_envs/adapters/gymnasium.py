@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from qio_envs.adapters.spaces import Screen, agent_observation_space, observations
 from qio_envs.api.batched import Array, BatchedEnv
-from qio_envs.api.faces import Screen, agent_observation_space, observations
 
 
 def _check_single_agent(batch: BatchedEnv) -> None:

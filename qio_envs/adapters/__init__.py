@@ -1,0 +1,1 @@
+"""The interfaces of an environment: PettingZoo, Gymnasium, vector and team."""

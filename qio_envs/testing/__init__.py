@@ -1,0 +1,1 @@
+"""Conformance checks that anyone can run on any environment."""

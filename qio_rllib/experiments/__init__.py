@@ -1,0 +1,1 @@
+"""Experiments: settings, validation, training, studies."""

@@ -1,0 +1,1 @@
+"""Learners over rollouts and over replay."""
