@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from qio_envs.api import ConfigError, check_keys
+from qio_rllib.acting.actor import RandomNumbers
 
 Array = np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Communication:
-    """A radio that every agent hears: one message an agent and step, to all the others.
+    """Broadcast communication: one message an agent and step, to all the others.
 
     Attributes:
         bandwidth: Numbers in a message, each in [-1, 1]; at least 1.
@@ -57,7 +58,7 @@ class Communication:
             return None
         return cls(**settings)
 
-    def deliver(self, alive: Array, rng: np.random.Generator) -> Array:
+    def deliver(self, alive: Array, rng: RandomNumbers | None) -> Array:
         """Draw whose message reaches whom.
 
         Args:
@@ -67,10 +68,11 @@ class Communication:
         Returns:
             bool ``[E, N, N]``: receiver, sender. Nobody hears itself.
         """
-        heard = alive[:, :, None] & alive[:, None, :] & ~np.eye(alive.shape[1], dtype=bool)
+        delivered = alive[:, :, None] & alive[:, None, :] & ~np.eye(alive.shape[1], dtype=bool)
         if self.drop > 0.0:
-            heard &= rng.random(heard.shape, np.float32) >= self.drop
-        return heard
+            assert rng is not None
+            delivered &= rng.random(delivered.shape, np.float32) >= self.drop
+        return delivered
 
 
 def inbox(messages: Any, delivered: Any) -> Any:

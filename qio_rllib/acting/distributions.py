@@ -2,92 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
-import gymnasium
 import numpy as np
 import torch
-from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical, TorchDiagGaussian
-
-from qio_envs.api import ConfigError
 
 Array = np.ndarray
 _LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
-def check_distribution(module: Any, space: gymnasium.Space) -> None:
-    """Refuse modules whose distribution is neither RLlib's categorical nor its diagonal Gaussian.
+def sample(inputs: Array, discrete: bool, squashed: bool, noise: Array | None) -> tuple[Array, Array]:
+    """Return actions and their log-probabilities.
 
     Args:
-        module: An RLModule.
-        space: Its action space; Discrete ones need the former, others the latter.
+        inputs: Log-probabilities up to a constant ``[..., A]``, or means and log deviations ``[..., 2 D]``; float32.
+        discrete: Which of them.
+        squashed: Whether continuous actions pass through tanh.
+        noise: Uniform on [0, 1) ``[...]`` (discrete) or standard normal ``[..., D]``, float32; None takes the most
+            probable action, which of a squashed Gaussian is the tanh of its mean.
 
-    Raises:
-        ConfigError: Another distribution; a subclass of those two is one, for it was made to differ.
+    Returns:
+        int64 ``[...]`` or float32 ``[..., D]``, and float32 ``[...]``.
     """
-    expected = TorchCategorical if isinstance(space, gymnasium.spaces.Discrete) else TorchDiagGaussian
-    for found in (module.get_exploration_action_dist_cls(), module.get_train_action_dist_cls()):
-        if found is not expected:
-            raise ConfigError(
-                f"rl_module: actions in {space} need {expected.__name__}, the module has "
-                f"{getattr(found, '__name__', found)}"
-            )
+    if not discrete:
+        mean, log_deviation = np.split(inputs, 2, axis=-1)
+        noise = np.zeros_like(mean) if noise is None else noise
+        logp = -0.5 * (noise * noise + _LOG_TWO_PI).sum(-1) - log_deviation.sum(-1)
+        actions = mean + np.exp(log_deviation) * noise
+        if squashed:
+            logp = logp - log_tanh_slope(torch.from_numpy(actions)).sum(-1).numpy()
+            actions = np.tanh(actions)
+        return actions, logp.astype(np.float32)
+    shifted = inputs - inputs.max(axis=-1, keepdims=True)
+    cumulative = np.exp(shifted).cumsum(axis=-1)
+    total = cumulative[..., -1:]
+    if noise is None:
+        actions = inputs.argmax(axis=-1)
+    else:
+        # Inverse of the distribution function; scaled by the last value, an action of probability 0 is never hit.
+        actions = (noise[..., None] * total >= cumulative).sum(axis=-1)
+    chosen = np.take_along_axis(shifted, actions[..., None], axis=-1)[..., 0]
+    return actions, chosen - np.log(total[..., 0])
 
 
-class Sampler:
-    """Draws actions of one module in NumPy: categorical for Discrete spaces, Gaussian for Box spaces.
+def uniform_inputs(inputs: Array, mask: Array | None) -> Array:
+    """Return the parameters of uniform play over the legal actions, or of standard normal actions.
 
     Args:
-        module: An RLModule.
-        space: Its action space.
+        inputs: Parameters of as many rows, ``[..., K]``.
+        mask: Legal actions, bool ``[..., A]``; None for all.
 
-    Raises:
-        ConfigError: The module's distribution is another.
+    Returns:
+        float32, the shape of ``inputs``.
     """
+    uniform = np.zeros_like(inputs)
+    if mask is not None:
+        uniform[~mask] = np.finfo(np.float32).min
+    return uniform
 
-    def __init__(self, module: Any, space: gymnasium.Space) -> None:
-        check_distribution(module, space)
-        self.discrete = isinstance(space, gymnasium.spaces.Discrete)
 
-    def sample(self, inputs: Array, rng: np.random.Generator | None) -> tuple[Array, Array]:
-        """Draw an action for each row, or take the most probable one.
-
-        Args:
-            inputs: Logits ``[B, A]``, or means and log deviations ``[B, 2 D]``; float32.
-            rng: Source of the draws; None takes the most probable actions.
-
-        Returns:
-            Actions (int64 ``[B]`` or float32 ``[B, D]``) and their log-probabilities (float32 ``[B]``).
-        """
-        if not self.discrete:
-            mean, log_deviation = np.split(inputs, 2, axis=-1)
-            noise = np.zeros_like(mean) if rng is None else rng.standard_normal(mean.shape, np.float32)
-            logp = -0.5 * (noise * noise + _LOG_TWO_PI).sum(-1) - log_deviation.sum(-1)
-            return mean + np.exp(log_deviation) * noise, logp.astype(np.float32)
-        shifted = inputs - inputs.max(axis=-1, keepdims=True)
-        cumulative = np.exp(shifted).cumsum(axis=-1)
-        total = cumulative[:, -1:]
-        if rng is None:
-            actions = inputs.argmax(axis=-1)
-        else:
-            # Inverse of the distribution function; scaled by the last value, an action of probability 0 is never hit.
-            actions = (rng.random((len(inputs), 1), np.float32) * total >= cumulative).sum(axis=-1)
-        return actions, shifted[np.arange(len(inputs)), actions] - np.log(total[:, 0])
-
-    def uniform_inputs(self, inputs: Array, mask: Array | None) -> Array:
-        """Return the parameters of uniform play over the legal actions, or of standard normal actions.
-
-        Args:
-            inputs: Parameters of as many rows, ``[B, K]``.
-            mask: Legal actions, bool, ``[..., A]`` of ``B`` rows; None for all.
-
-        Returns:
-            float32 ``[B, K]``.
-        """
-        uniform = np.zeros_like(inputs)
-        if mask is not None:
-            uniform[~mask.reshape(inputs.shape)] = np.finfo(np.float32).min
-        return uniform
+def log_tanh_slope(x: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the derivative of tanh, ``log(1 - tanh(x)^2)``, without cancellation."""
+    return 2.0 * (math.log(2.0) - x - torch.nn.functional.softplus(-2.0 * x))
 
 
 class Distributions:

@@ -1,120 +1,31 @@
-"""A trained policy as plain torch functions: it acts without Ray."""
+"""`Policy`: a trained team and the environment of its training; `Player` plays episodes with it, without Ray."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import gymnasium
 import numpy as np
-import torch
 
-from qio_envs.api import ConfigError
-from qio_rllib.acting.communication import Communication, inbox
-from qio_rllib.exploration import Amplification, operate
+from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.acting.actor import Array
+from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
 
-
-@dataclasses.dataclass(frozen=True)
-class ActionSpec:
-    """How a module's output becomes an action.
-
-    Attributes:
-        count: Number of discrete actions, or None for continuous ones.
-        low: Lower bounds of continuous actions, flat.
-        high: Upper bounds of continuous actions, flat.
-        rescaled: Whether the policy acts in [-1, 1] and is scaled to the bounds (RLlib's ``normalize_actions``).
-    """
-
-    count: int | None
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    rescaled: bool = False
-
-    @classmethod
-    def of(cls, space: gymnasium.Space, rescaled: bool) -> Self:
-        """Describe a Discrete (from 0) or one-dimensional Box space.
-
-        Raises:
-            ConfigError: Another kind of space.
-        """
-        if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
-            return cls(int(space.n))
-        if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
-            return cls(None, tuple(space.low.tolist()), tuple(space.high.tolist()), rescaled)
-        raise ConfigError(f"policies act in Discrete and one-dimensional Box spaces, not in {space}")
-
-    def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Return what the environment takes for a policy's actions: scaled or clipped to the bounds.
-
-        Args:
-            actions: int ``[...]`` or float32 ``[..., D]``.
-        """
-        if self.count is not None:
-            return actions
-        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
-        if self.rescaled:
-            bounded = np.isfinite(low) & np.isfinite(high)
-            scaled = low + (np.clip(actions, -1, 1) + 1) * (np.where(bounded, high - low, 0) / 2)
-            return np.where(bounded, scaled, actions).astype(np.float32)
-        return np.clip(actions, low, high)
+_OBSERVATION, _ACTION_MASK = "observation", "action_mask"
 
 
 @dataclasses.dataclass(frozen=True)
-class PolicyModule:
-    """One network with what surrounds it.
+class GroupSpaces:
+    """What the agents of a group see, before a one-hot agent index is added.
 
     Attributes:
-        network: Maps observations ``[B, ...]`` to logits ``[B, A]``, or to means and log deviations ``[B, 2 D]``; where
-            agents communicate, observations and inboxes in one row.
-        action: How its output becomes an action.
-        amplification: The Q operator behind the network, or None.
-        speak: Maps observations ``[B, D]`` to messages ``[B, K]``; None without communication.
-        samples_only: Whether it is always sampled, greedy play included: the policies of agents that share a quantum
-            state, whose most probable joint action no separate agents could find.
+        observation_shape: Of one agent's observation.
+        num_actions: Discrete actions where observations come with an action mask, else None.
     """
 
-    network: Callable[[torch.Tensor], torch.Tensor]
-    action: ActionSpec
-    amplification: Amplification | None
-    speak: Callable[[torch.Tensor], torch.Tensor] | None = None
-    samples_only: bool = False
-
-    def message(self, observations: np.ndarray) -> np.ndarray:
-        """Return what agents with these observations say, float32 ``[B, K]``."""
-        assert self.speak is not None
-        with torch.no_grad():
-            return self.speak(torch.as_tensor(np.asarray(observations, np.float32))).numpy()
-
-    def act(self, observations: np.ndarray, mask: np.ndarray | None, noise: np.ndarray | None) -> np.ndarray:
-        """Choose actions for a batch.
-
-        Args:
-            observations: ``[B, ...]``, taken as float32; with what was heard, where agents communicate.
-            mask: Legal actions ``[B, A]`` (nonzero = legal), or None.
-            noise: Uniform on [0, 1) ``[B]`` (discrete) or standard normal ``[B, D]`` (continuous); None takes the most
-                probable action.
-
-        Returns:
-            int64 ``[B]`` or float32 ``[B, D]``.
-        """
-        with torch.no_grad():
-            output = self.network(torch.as_tensor(np.asarray(observations, np.float32)))
-            if self.action.count is None:
-                return self._continuous(output.numpy(), noise)
-            legal = None if mask is None else torch.as_tensor(mask != 0)
-            settings = self.amplification or Amplification(0.0, 0.0, 1.0)
-            log_probs = operate(settings, output, settings.eta, settings.h_min, settings.tau, legal).double()
-            if noise is None:
-                return log_probs.argmax(dim=-1).numpy()
-            cumulative = log_probs.exp().cumsum(dim=-1).numpy()
-        # Inverse of the distribution function; scaled by the last value, an action of probability 0 is never hit.
-        return (noise[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1)
-
-    def _continuous(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        mean, log_deviation = np.split(output, 2, axis=-1)
-        action = mean if noise is None else mean + np.exp(log_deviation) * noise.astype(np.float32)
-        return self.action.to_env(action)
+    observation_shape: tuple[int, ...]
+    num_actions: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,113 +33,157 @@ class Policy:
     """Everything that is needed to act for all agents of an environment.
 
     Attributes:
-        modules: By module id.
-        module_of: Module id by agent id (``None`` is the only agent of a single-agent environment).
+        team: How the agents act.
+        spaces: What they see, by module id.
         env: Name of the environment that it was trained in.
         env_config: That environment's arguments.
-        communication: How the agents' messages travel; None where they do not talk.
     """
 
-    modules: Mapping[str, PolicyModule]
-    module_of: Mapping[str | None, str]
+    team: Team
+    spaces: Mapping[str, GroupSpaces]
     env: str
     env_config: Mapping[str, Any]
-    communication: Communication | None = None
 
-    def act(
-        self,
-        observations: Mapping[Any, Any],
-        explore: bool = False,
-        rng: np.random.Generator | None = None,
-    ) -> dict[Any, Any]:
+    @property
+    def module_of(self) -> dict[Any, str]:
+        """Module id by agent id; ``None`` is the only agent of a single-agent environment."""
+        return {agent: group.module_id for group in self.team.groups for agent in group.agents}
+
+    def team_for(self, agents: Sequence[Any]) -> Team:
+        """Return the team for an environment with these agents, of whom the policy must know each.
+
+        Raises:
+            ConfigError: An unknown agent, or other agents than those of the training where a one-hot agent index is
+                part of what they see.
+        """
+        known = self.module_of
+        for agent in agents:
+            if agent not in known:
+                raise ConfigError(
+                    f"the policy knows no agent '{agent}'{did_you_mean(str(agent), map(str, known))}; "
+                    f"allowed: {', '.join(map(str, known))}"
+                )
+        place = {agent: index for index, agent in enumerate(agents)}
+        groups = []
+        for group in self.team.groups:
+            here = tuple(agent for agent in group.agents if agent in place)
+            if group.agent_id and here != group.agents:
+                raise ConfigError(
+                    f"agent_id: the policy was trained for the agents {', '.join(map(str, group.agents))}, and the "
+                    "environment lacks some of them"
+                )
+            if here:
+                index = np.array([place[agent] for agent in here])
+                groups.append(dataclasses.replace(group, agents=here, index=index))
+        return Team(groups, self.team.communication)
+
+    def player(self, explore: bool = False, seed: int | None = None) -> Player:
+        """Return what acts in one episode of one environment; take a new one for each episode.
+
+        Args:
+            explore: Sample from the policy (True) or take its most probable actions (False).
+            seed: Of the draws; None for another each time.
+        """
+        return Player(self, explore, seed)
+
+
+class Player:
+    """Acts for all agents through an episode; it carries their memory and the random numbers.
+
+    Args:
+        policy: What acts.
+        explore: Sample from the policy or take its most probable actions.
+        seed: Of the draws; None for another each time.
+    """
+
+    def __init__(self, policy: Policy, explore: bool = False, seed: int | None = None) -> None:
+        self.policy = policy
+        self.explore = explore
+        self._rng = episode_generator(seed)
+        self._states = policy.team.initial_state(1)
+        self._alive = np.zeros((1, policy.team.num_agents), bool)
+
+    def act(self, observations: Any) -> Any:
         """Choose an action for every agent that has an observation; those agents hear each other.
 
         Args:
-            observations: By agent id, as a PettingZoo environment gives them.
-            explore: Sample from the policy instead of taking the most probable action.
-            rng: Source of the samples, required with ``explore``, and of lost messages.
-
-        Raises:
-            ConfigError: An agent that the policy does not know.
-            ValueError: There is no ``rng`` and one is needed.
-        """
-        sampled = explore or any(module.samples_only for module in self.modules.values())
-        if rng is None and (sampled or (self.communication is not None and self.communication.drop > 0)):
-            raise ValueError("rng: sampling and lossy communication need a numpy.random.Generator")
-        return self.act_in([(observations, rng)], explore)[0]
-
-    def act_in(
-        self, episodes: Sequence[tuple[Mapping[Any, Any], np.random.Generator | None]], explore: bool
-    ) -> list[dict[Any, Any]]:
-        """Choose actions in several environments with one pass per module.
-
-        Args:
-            episodes: Observations by agent id, and the generator of that environment's draws.
-            explore: As in `act`.
+            observations: By agent id, as a PettingZoo environment gives them; of a policy for a single-agent
+                environment, the observation itself.
 
         Returns:
-            Actions by agent id, one dictionary an environment.
+            Actions by agent id, or the action itself.
+
+        Raises:
+            ConfigError: An agent that the policy does not know, or an observation of another shape.
         """
-        rows = [(agent, seen) for observations, _ in episodes for agent, seen in observations.items()]
-        groups: dict[str, list[int]] = {}
-        for index, (agent, _) in enumerate(rows):
-            if agent not in self.module_of:
+        single = set(self.policy.module_of) == {None} and not (
+            isinstance(observations, Mapping) and None in observations
+        )
+        given: Mapping[Any, Any] = {None: observations} if single else observations
+        known = self.policy.module_of
+        for agent in given:
+            if agent not in known:
                 raise ConfigError(
-                    f"the policy knows no agent '{agent}'; allowed: {', '.join(map(str, self.module_of))}"
+                    f"the policy knows no agent '{agent}'{did_you_mean(str(agent), map(str, known))}; "
+                    f"allowed: {', '.join(map(str, known))}"
                 )
-            groups.setdefault(self.module_of[agent], []).append(index)
-        masked = [isinstance(seen, Mapping) for _, seen in rows]
-        inputs = [
-            np.asarray(seen["observation"] if mask else seen)
-            for (_, seen), mask in zip(rows, masked, strict=True)
-        ]
-        if self.communication is not None:
-            heard = self._hear(self.communication, episodes, groups, inputs)
-            inputs = [np.concatenate([seen, said]) for seen, said in zip(inputs, heard, strict=True)]
-        noise = [
-            self._draw(agent, rng) if rng is not None and (explore or self._is_sampled(agent)) else None
-            for observations, rng in episodes
-            for agent in observations
-        ]
-        actions: list[Any] = [None] * len(rows)
-        for module_id, members in groups.items():
-            chosen = self.modules[module_id].act(
-                np.stack([inputs[index] for index in members]),
-                np.stack([rows[index][1]["action_mask"] for index in members])
-                if masked[members[0]]
-                else None,
-                np.stack([noise[index] for index in members])  # type: ignore[misc]
-                if explore or self.modules[module_id].samples_only
-                else None,
-            )
-            discrete = self.modules[module_id].action.count is not None
-            for index, action in zip(members, chosen, strict=True):
-                actions[index] = int(action) if discrete else action
-        given = iter(actions)
-        return [{agent: next(given) for agent in observations} for observations, _ in episodes]
+        alive = np.zeros_like(self._alive)
+        inputs = []
+        for group in self.policy.team.groups:
+            alive[0, group.index] = [agent in given for agent in group.agents]
+            inputs.append(self._inputs(group, given))
+        for group, state in zip(self.policy.team.groups, self._states, strict=True):
+            put_back(state, ~self._alive[:, group.index])  # who was not here before remembers nothing
+        found = self.policy.team.act(inputs, alive, self._states, self._rng, self.explore)
+        self._states = [dict(acted.state) for acted in found]
+        self._alive = alive
+        actions = {}
+        for group, acted in zip(self.policy.team.groups, found, strict=True):
+            chosen = group.actor.action.to_env(acted.actions)[0]
+            for column, agent in enumerate(group.agents):
+                if agent in given:
+                    action = chosen[column]
+                    actions[agent] = int(action) if group.actor.action.count is not None else action
+        return actions[None] if single else {agent: actions[agent] for agent in given}
 
-    def _hear(
-        self,
-        communication: Communication,
-        episodes: Sequence[tuple[Mapping[Any, Any], np.random.Generator | None]],
-        groups: Mapping[str, list[int]],
-        inputs: list[np.ndarray],
-    ) -> list[np.ndarray]:
-        """Return what each row's agent hears of the others in its environment."""
-        sent = np.empty((len(inputs), communication.bandwidth), np.float32)
-        for module_id, members in groups.items():
-            sent[members] = self.modules[module_id].message(np.stack([inputs[index] for index in members]))
-        heard: list[np.ndarray] = []
-        for observations, rng in episodes:
-            count = len(observations)
-            present = np.ones((1, count), bool)
-            delivered = communication.deliver(present, rng if rng is not None else np.random.default_rng())
-            heard += list(inbox(sent[len(heard) : len(heard) + count], delivered[0]))
-        return heard
+    def _inputs(self, group: AgentGroup, given: Mapping[Any, Any]) -> GroupInputs:
+        spaces = self.policy.spaces[group.module_id]
+        obs = np.zeros((1, len(group.agents), *spaces.observation_shape), np.float32)
+        count = spaces.num_actions
+        mask = None if count is None else np.ones((1, len(group.agents), count), bool)
+        for column, agent in enumerate(group.agents):
+            if agent not in given:
+                continue
+            value = np.asarray(given[agent][_OBSERVATION] if mask is not None else given[agent], np.float32)
+            if value.shape != spaces.observation_shape:
+                raise ConfigError(
+                    f"observation of {agent}: expected shape {spaces.observation_shape}, got {value.shape}"
+                )
+            obs[0, column] = value
+            if mask is not None:
+                mask[0, column] = np.asarray(given[agent][_ACTION_MASK]) != 0
+        return GroupInputs(with_agent_id(obs) if group.agent_id else obs, mask)
 
-    def _is_sampled(self, agent: Any) -> bool:
-        return self.modules[self.module_of[agent]].samples_only
 
-    def _draw(self, agent: Any, rng: np.random.Generator) -> np.ndarray:
-        action = self.modules[self.module_of[agent]].action
-        return np.asarray(rng.random() if action.count is not None else rng.standard_normal(len(action.low)))
+def episode_generator(seed: int | None) -> np.random.Generator:
+    """Return the source of an episode's draws."""
+    return np.random.Generator(np.random.Philox(key=seed) if seed is not None else np.random.Philox())
+
+
+class EpisodeStreams:
+    """Random numbers of several episodes at once: row ``e`` of every draw comes from episode ``e``'s own source.
+
+    Args:
+        seeds: One an episode.
+    """
+
+    def __init__(self, seeds: Any) -> None:
+        self.generators = [episode_generator(int(seed)) for seed in seeds]
+
+    def random(self, size: tuple[int, ...], dtype: type) -> Array:
+        """Return uniform numbers on [0, 1), ``[E, ...]``."""
+        return np.stack([generator.random(size[1:], dtype) for generator in self.generators])
+
+    def standard_normal(self, size: tuple[int, ...], dtype: type) -> Array:
+        """Return standard normal numbers, ``[E, ...]``."""
+        return np.stack([generator.standard_normal(size[1:], dtype) for generator in self.generators])

@@ -4,14 +4,16 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
-from qio_rllib.algorithms.dqn import DQNConfig
+from qio_rllib.algorithms.dqn import DQN, DQNConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
+from qio_rllib.algorithms.masac import MASAC, MASACConfig
 from qio_rllib.algorithms.ppo import PPOConfig
 
 ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
     "A2C": A2CConfig,
     "DQN": DQNConfig,
     "MADDPG": MADDPGConfig,
+    "MASAC": MASACConfig,
     "PPO": PPOConfig,
 }
 """Configuration class of each algorithm."""
@@ -33,10 +35,13 @@ def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
 __all__ = [
     "A2C",
     "ALGORITHMS",
+    "DQN",
     "MADDPG",
+    "MASAC",
     "A2CConfig",
     "DQNConfig",
     "MADDPGConfig",
+    "MASACConfig",
     "PPOConfig",
     "algorithm_config_class",
 ]

@@ -5,41 +5,26 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
-from ray.rllib.utils.lambda_defaultdict import LambdaDefaultDict
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    ENV_RUNNER_SAMPLING_TIMER,
-    LEARNER_RESULTS,
-    LEARNER_UPDATE_TIMER,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    SYNCH_WORKER_WEIGHTS_TIMER,
-    TIMERS,
-)
-from ray.rllib.utils.schedules.scheduler import Scheduler
-from ray.tune.registry import register_trainable
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.algorithms.base import OnPolicyAlgorithm
 from qio_rllib.algorithms.config import ExploringConfig
-from qio_rllib.learners.entropy_annealing import AnnealedEntropy
-from qio_rllib.learners.on_policy import RolloutLearner
-from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.learners.on_policy import OnPolicyLearner
+from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 
 class A2CConfig(ExploringConfig, AlgorithmConfig):
     """Configuration of `A2C`.
 
-    One gradient step per batch: ``rollout_fragment_length`` steps of each copy. An update takes about a
+    One gradient step per batch: ``rollout_fragment_length`` steps of each environment. An update takes about a
     millisecond, so that many belong to one reported iteration: ``min_sample_timesteps_per_iteration``.
     """
 
@@ -57,7 +42,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         self.rollout_fragment_length = 32
         self.train_batch_size_per_learner = 256
         self.min_sample_timesteps_per_iteration = 2048
-        self.rl_module(rl_module_spec=RLModuleSpec(module_class=AmplifiedActorCritic))
+        self.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCritic))
         self.env_runners(env_runner_cls=BatchedEnvRunner)
         self.learners(learner_class=A2CLearner)
 
@@ -110,7 +95,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the specification of the module."""
-        return RLModuleSpec(module_class=AmplifiedActorCritic)
+        return RLModuleSpec(module_class=ActorCritic)
 
     def get_default_learner_class(self) -> type[TorchLearner]:
         """Return the class of the Learner."""
@@ -121,7 +106,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         return super()._model_config_auto_includes | {"vf_share_layers": False}
 
 
-class A2C(Algorithm):
+class A2C(OnPolicyAlgorithm):
     """Synchronous advantage actor-critic (Mnih et al., 2016, algorithm S3, without the asynchrony)."""
 
     @classmethod
@@ -129,59 +114,11 @@ class A2C(Algorithm):
         """Return the default configuration."""
         return A2CConfig()
 
-    def training_step(self) -> None:
-        """Sample a batch, take one gradient step, and hand the weights on."""
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            rollouts, results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                max_env_steps=self.config.total_train_batch_size,
-                sample_timeout_s=self.config.sample_timeout_s,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
-            )
-            if not rollouts:
-                return  # all runners failed; RLlib brings them back
-            self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
-            results = self.learner_group.update(
-                episodes=rollouts, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled}
-            )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
-        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group,
-                policies=set(results[0]) - {ALL_MODULES},
-                inference_only=True,
-            )
 
-
-class _ScheduledEntropy(TorchLearner):
-    """Keeps an entropy coefficient per module, fixed or by a schedule, where `AnnealedEntropy` looks for it."""
-
-    def build(self) -> None:
-        super().build()
-        self.entropy_coeff_schedulers_per_module: dict[str, Scheduler] = LambdaDefaultDict(
-            lambda module_id: Scheduler(
-                fixed_value_or_schedule=self.config.get_config_for_module(module_id).entropy_coeff,
-                framework=self.framework,
-                device=self._device,
-            )
-        )
-
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        super().after_gradient_based_update(timesteps=timesteps)
-        for module_id in self.module.keys():  # noqa: SIM118, a MultiRLModule does not iterate
-            coefficient = self.entropy_coeff_schedulers_per_module[module_id].update(
-                timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
-            )
-            self.metrics.log_value((module_id, "curr_entropy_coeff"), coefficient, window=1)
-
-
-class A2CLearner(AnnealedEntropy, RolloutLearner, _ScheduledEntropy):
+class A2CLearner(OnPolicyLearner):
     """The policy gradient with a baseline, over `Rollout`s, with an annealed entropy coefficient."""
 
-    def rollout_loss(
+    def losses(
         self,
         module_id: str,
         config: Any,
@@ -193,7 +130,7 @@ class A2CLearner(AnnealedEntropy, RolloutLearner, _ScheduledEntropy):
         gain = (policy.logp(batch[Columns.ACTIONS]) * batch[Postprocessing.ADVANTAGES]).mean()
         entropy = policy.entropy().mean()
         value_loss = ((values - batch[Postprocessing.VALUE_TARGETS]) ** 2).mean()
-        coefficient = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        coefficient = self.entropy_coefficients.current(module_id)
         loss = -gain + config.vf_loss_coeff * value_loss - coefficient * entropy
         return loss, {
             "policy_loss": -gain.detach(),
@@ -209,6 +146,3 @@ class A2CLearner(AnnealedEntropy, RolloutLearner, _ScheduledEntropy):
     def rl_module_required_apis(cls) -> list[type]:
         """Return what a module must be able to do."""
         return [ValueFunctionAPI]
-
-
-register_trainable("A2C", A2C)

@@ -15,14 +15,14 @@ from ray.rllib.utils.metrics import EVALUATION_RESULTS
 import qio_envs
 from qio_envs.api import ConfigError, check_keys, did_you_mean
 from qio_rllib.exploration import Amplification, make_annealing
-from qio_rllib.models.central import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
+from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
 from qio_rllib.sampling.episodes import EpisodeRecord
 from qio_rllib.sampling.evaluation import evaluate_algorithm
+from qio_rllib.sampling.global_state import OBSERVATIONS, STATE, StateSource
 from qio_rllib.sampling.runner import BatchedEnvRunner
-from qio_rllib.sampling.states import OBSERVATIONS, STATE, StateSource
 from qio_rllib.sampling.vector_env import numbers_of
 
 SHARED_MODULE = "shared"

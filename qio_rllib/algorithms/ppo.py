@@ -14,9 +14,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms.config import ExploringConfig
-from qio_rllib.learners.entropy_annealing import AnnealedEntropy
-from qio_rllib.learners.on_policy import RolloutLearner
-from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.learners.on_policy import OnPolicyLearner
+from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 _KL_STATE = "kl_coefficients"
@@ -31,18 +30,18 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)
-        self.rl_module(rl_module_spec=RLModuleSpec(module_class=AmplifiedActorCritic))
+        self.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCritic))
         self.env_runners(env_runner_cls=BatchedEnvRunner)
         self.learners(learner_class=PPOLearner)
 
 
-class PPOLearner(AnnealedEntropy, RolloutLearner, PPOTorchLearner):
+class PPOLearner(OnPolicyLearner, PPOTorchLearner):
     """PPO over `Rollout`s, and RLlib's own over episodes; with an annealed entropy coefficient.
 
     Its state holds the KL coefficients, which RLlib's does not. Also fits a stock ``PPOConfig`` as ``learner_class``.
     """
 
-    def rollout_loss(
+    def losses(
         self,
         module_id: str,
         config: Any,
@@ -56,7 +55,7 @@ class PPOLearner(AnnealedEntropy, RolloutLearner, PPOTorchLearner):
         clipped = ratio.clamp(1 - config.clip_param, 1 + config.clip_param)
         gain = torch.min(advantages * ratio, advantages * clipped).mean()
         entropy = policy.entropy().mean()
-        coefficient = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        coefficient = self.entropy_coefficients.current(module_id)
         loss = -gain - coefficient * entropy
         stats = {"policy_loss": -gain.detach(), "entropy": entropy.detach()}
         if config.use_critic:

@@ -1,7 +1,7 @@
 """Policy files: a trained policy that loads and acts with torch alone, without Ray.
 
-A file is a zip archive of ``policy.json`` and one ``torch.export`` program per module, so that any network that
-RLlib can build is kept as a graph and needs none of its code to run.
+A file is a zip archive of ``policy.json``, a description from which the networks are built again, and one state
+dictionary per module, which is read with ``weights_only``: nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -9,61 +9,82 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.communication import Communication
-from qio_rllib.acting.policy import ActionSpec, Policy, PolicyModule
-from qio_rllib.exploration import Amplification
+from qio_rllib.acting.policy import GroupSpaces, Policy
+from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 
-_FORMAT = 1
+FORMAT = 2
 _DESCRIPTION = "policy.json"
 
 
-def save_policy(policy: Policy, path: str | Path, examples: dict[str, torch.Tensor] | None = None) -> Path:
+def save_policy(policy: Policy, path: str | Path) -> Path:
     """Write a policy file.
 
     Args:
-        policy: Its networks must be traceable by ``torch.export`` (no recurrence).
+        policy: Its actors must be `NetworkActor`s: an RLModule of somebody else's needs its own code to run.
         path: Where to; an existing file is replaced only once the new one is complete.
-        examples: An observation batch (at least 2 rows) by module id, by default what
-            ``network.example_observations`` says.
 
     Returns:
         The path.
+
+    Raises:
+        ConfigError: An actor of another kind.
     """
     path = Path(path)
-    description: dict[str, Any] = {
-        "format": _FORMAT,
+    communication = policy.team.communication
+    groups: list[dict[str, Any]] = []
+    weights: dict[str, bytes] = {}
+    for group in policy.team.groups:
+        actor = group.actor
+        if not isinstance(actor, NetworkActor):
+            raise ConfigError(
+                f"policy file: module '{group.module_id}' is an RLModule of another package, which only its own code "
+                "can build; keep the checkpoint"
+            )
+        groups.append(
+            {
+                "module": group.module_id,
+                "agents": list(group.agents),
+                "index": group.index.tolist(),
+                "agent_id": group.agent_id,
+                "action": actor.action.as_dict(),
+                "policy": actor.network.spec.as_dict(),
+                "spaces": dataclasses.asdict(policy.spaces[group.module_id]),
+            }
+        )
+        buffer = io.BytesIO()
+        torch.save(actor.network.state_dict(), buffer)
+        weights[group.module_id] = buffer.getvalue()
+    description = {
+        "format": FORMAT,
         "env": policy.env,
         "env_config": dict(policy.env_config),
-        "module_of": [[agent, module_id] for agent, module_id in policy.module_of.items()],
-        "communication": policy.communication and dataclasses.asdict(policy.communication),
-        "modules": {},
+        "communication": communication and dataclasses.asdict(communication),
+        "groups": groups,
     }
     partial = path.with_suffix(path.suffix + ".partial")
     with zipfile.ZipFile(partial, "w") as archive:
-        for module_id, module in policy.modules.items():
-            example = (examples or {}).get(module_id)
-            archive.writestr(f"{module_id}.pt2", _program(module_id, module.network, example))
-            if module.speak is not None:
-                archive.writestr(f"{module_id}.speak.pt2", _program(module_id, module.speak, None))
-            description["modules"][module_id] = {
-                "action": dataclasses.asdict(module.action),
-                "amplification": module.amplification and dataclasses.asdict(module.amplification),
-                "samples_only": module.samples_only,
-            }
         archive.writestr(_DESCRIPTION, json.dumps(description, indent=1))
+        for module_id, data in weights.items():
+            archive.writestr(f"{module_id}.pt", data)
     partial.replace(path)
     return path
 
 
 def load_policy(path: str | Path) -> Policy:
-    """Read a policy file; ``policy.act(observations)`` then chooses actions.
+    """Read a policy file; ``policy.player()`` then acts in an episode.
 
     Raises:
         ConfigError: The file is missing, damaged, or of another format.
@@ -74,47 +95,45 @@ def load_policy(path: str | Path) -> Policy:
     try:
         with zipfile.ZipFile(path) as archive:
             description = json.loads(archive.read(_DESCRIPTION))
-            talks = description.get("communication") is not None
-            programs, speakers = (
-                {
-                    module_id: torch.export.load(io.BytesIO(archive.read(f"{module_id}{end}"))).module()
-                    for module_id in (description["modules"] if wanted else ())
-                }
-                for end, wanted in ((".pt2", True), (".speak.pt2", talks))
-            )
-    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, OSError) as error:
+            if description.get("format") != FORMAT:
+                raise ConfigError(
+                    f"policy file: {path} has format {description.get('format')}, expected {FORMAT}; "
+                    "make it anew from its checkpoint (a finished run's `rllib train --resume` writes policy.pt)"
+                )
+            weights = {
+                entry["module"]: torch.load(
+                    io.BytesIO(archive.read(f"{entry['module']}.pt")), weights_only=True, map_location="cpu"
+                )
+                for entry in description["groups"]
+            }
+        return _built(description, weights)
+    except ConfigError:
+        raise
+    except (
+        zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, TypeError, RuntimeError, OSError,
+        AttributeError, EOFError,
+    ) as error:  # fmt: skip
         raise ConfigError(
             f"policy file: {path} is damaged or no policy file ({type(error).__name__})"
         ) from error
-    if description["format"] != _FORMAT:
-        raise ConfigError(f"policy file: {path} has format {description['format']}, expected {_FORMAT}")
-    modules = {}
-    for module_id, entry in description["modules"].items():
-        action, settings = entry["action"], entry["amplification"]
-        modules[module_id] = PolicyModule(
-            programs[module_id],
-            ActionSpec(action["count"], tuple(action["low"]), tuple(action["high"]), action["rescaled"]),
-            None if settings is None else Amplification(**settings),
-            speakers.get(module_id),
-            entry.get("samples_only", False),
+
+
+def _built(description: dict[str, Any], weights: dict[str, Any]) -> Policy:
+    groups, spaces = [], {}
+    for entry in description["groups"]:
+        network = PolicyNetwork(PolicySpec.from_dict(entry["policy"]))
+        network.load_state_dict(weights[entry["module"]])
+        network.eval()
+        groups.append(
+            AgentGroup(
+                entry["module"],
+                tuple(entry["agents"]),
+                np.array(entry["index"], np.int64),
+                NetworkActor(network, ActionSpec.from_dict(entry["action"])),
+                entry["agent_id"],
+            )
         )
-    radio = Communication.of(description.get("communication"))
-    return Policy(
-        modules, dict(description["module_of"]), description["env"], description["env_config"], radio
-    )
-
-
-def _program(module_id: str, network: Any, example: torch.Tensor | None) -> bytes:
-    """Return a network as an exported graph that takes batches of any size."""
-    if example is None:
-        example = getattr(network, "example_observations", None)
-    if example is None:
-        raise ValueError(f"examples: an observation batch is needed for module '{module_id}'")
-    program = torch.export.export(
-        network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
-    )
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # where this package lies on this machine
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    return buffer.getvalue()
+        shape = tuple(entry["spaces"]["observation_shape"])
+        spaces[entry["module"]] = GroupSpaces(shape, entry["spaces"]["num_actions"])
+    team = Team(groups, Communication.of(description["communication"]))
+    return Policy(team, spaces, description["env"], description["env_config"])

@@ -38,38 +38,25 @@ def record_episode(
     Raises:
         ConfigError: The environment cannot be rendered, or is none that the policy can act in.
     """
-    from pettingzoo import ParallelEnv
-
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a display even where none is needed
 
     from qio_rllib.sampling.environments import make_env
+    from qio_rllib.sampling.evaluation import play_episodes
+    from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
 
     try:
-        env: Any = make_env(env_id, env_config, render_mode="rgb_array")
+        shown: Any = make_env(env_id, env_config, render_mode="rgb_array")
     except ConfigError:
         raise
     except Exception as error:  # whatever an environment of anybody's raises for a mode that it lacks
         raise ConfigError(f"env: {env_id} cannot be rendered as rgb_array ({error})") from error
-    rng = np.random.Generator(
-        np.random.Philox(key=seed)
-    )  # greedy play too may draw: lost messages, shared states
+    frames: list[np.ndarray] = []
+    env = ObjectVectorEnv(lambda: shown, 1)
     try:
-        first, _ = env.reset(seed=seed)
-        multi_agent = isinstance(env, ParallelEnv)
-        observations = first if multi_agent else {None: first}
-        frames, total = [_frame(env, env_id)], 0.0
-        while observations:
-            actions = policy.act(observations, explore=explore, rng=rng)
-            if multi_agent:
-                values, rewards, _, _, _ = env.step(actions)
-                observations = {agent: values[agent] for agent in env.agents}
-                total += sum(float(reward) for reward in rewards.values())
-            else:
-                value, reward, terminated, truncated, _ = env.step(actions[None])
-                observations = {} if terminated or truncated else {None: value}
-                total += float(reward)
-            frames.append(_frame(env, env_id))
-        return frames, float(env.metadata.get("render_fps") or _DEFAULT_FPS), total
+        (row,) = play_episodes(
+            policy.team_for(env.agents), env, [seed], explore, lambda: frames.append(_frame(shown, env_id))
+        )
+        return frames, float(shown.metadata.get("render_fps") or _DEFAULT_FPS), row["episode_return"]
     finally:
         env.close()
 

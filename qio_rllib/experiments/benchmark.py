@@ -36,12 +36,12 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
+from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.run_directory import cpu_model
 from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources
-from qio_rllib.learners.entropy_annealing import AnnealedEntropy
-from qio_rllib.learners.on_policy import learner_threads
+from qio_rllib.learners.common import learner_threads
 from qio_rllib.sampling.environments import describe_env
-from qio_rllib.sampling.runner import one_thread
+from qio_rllib.sampling.stepper import one_thread
 
 DEFAULT_SECONDS = 60.0
 """How long is measured where nobody says."""
@@ -49,8 +49,12 @@ DEFAULT_SECONDS = 60.0
 OURS, STOCK = "this package", "RLlib"
 
 
-class StockPPOLearner(AnnealedEntropy, PPOTorchLearner):
-    """RLlib's PPO Learner, optimiser and pipeline, with the same entropy coefficient as this package's."""
+class StockPPOLearner(PPOLearner):
+    """RLlib's PPO loss, optimiser and pipeline, which episodes bring with them; the entropy coefficient is ours."""
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Register Adam as RLlib does."""
+        PPOTorchLearner.configure_optimizers_for_module(self, module_id, config)
 
 
 STOCK_LEARNERS: dict[str, type] = {"PPO": StockPPOLearner}

@@ -1,144 +1,121 @@
-"""Entropy annealing inside an RLlib Learner."""
+"""Entropy coefficients of a Learner: fixed, by a schedule, or annealed by the policy's entropy."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium
 import torch
-from ray.rllib.core.columns import Columns
 from ray.rllib.utils.lambda_defaultdict import LambdaDefaultDict
+from ray.rllib.utils.schedules.scheduler import Scheduler
 
-from qio_envs.api import ConfigError
-from qio_rllib.acting.distributions import Distributions
-from qio_rllib.exploration import Annealing, make_annealing, normalized_entropy
-
-_STATE_KEY = "entropy_annealing"
+from qio_rllib.exploration import Annealing, make_annealing
+from qio_rllib.learners.common import reduce_over_learners
 
 
-class AnnealedEntropy:
-    """Mixin for a torch Learner whose loss takes its entropy coefficient from a scheduler; first among the bases.
+class EntropyCoefficients:
+    """One entropy coefficient a module, and the policy's mean normalised entropy over an update.
 
-    An update is one call of ``Learner.update`` (all epochs and minibatches of one batch). At its end the mean
-    normalised entropy H of the policy over those minibatches, loss masks respected and joined across learners, is
-    logged as ``normalized_entropy``; with ``learner_config_dict["entropy_annealing"]`` set it also drives the
-    annealing law, and the coefficient for the next update is logged as ``alpha``. The law's state is part of the
-    Learner's state and so of every checkpoint.
+    An update is one call of ``Learner.update`` (all epochs and minibatches of one batch). With Box actions there is no
+    normalised entropy (a differential entropy has no bounds): nothing is recorded, and a law that does not look at the
+    entropy moves all the same.
+
+    Args:
+        annealing: ``entropy_annealing`` of the configuration; None for none.
+        schedule: Returns ``entropy_coeff`` of a module, a number or a schedule over environment steps.
+        device: Of the Learner.
+
+    Attributes:
+        schedulers: By module id, in the shape of RLlib's ``entropy_coeff_schedulers_per_module``.
     """
 
-    def build(self) -> None:
-        """Build the Learner and put the annealing laws where its schedulers were."""
-        super().build()  # type: ignore[misc]
+    def __init__(
+        self, annealing: Mapping[str, Any] | None, schedule: Callable[[str], Any], device: Any
+    ) -> None:
+        self.is_annealed = annealing is not None
         # Per module: sum of normalised entropies, number of rows.
-        self._entropy_sums: dict[str, list[Any]] = defaultdict(lambda: [0.0, 0.0])
-        settings = self.config.learner_config_dict.get("entropy_annealing")  # type: ignore[attr-defined]
-        self._annealed = settings is not None
-        if self._annealed:
-            self.entropy_coeff_schedulers_per_module = LambdaDefaultDict(
-                lambda _: _AnnealedCoefficient(settings)
-            )
+        self._sums: dict[str, list[Any]] = defaultdict(lambda: [0.0, 0.0])
 
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
-    ) -> torch.Tensor:
-        """Return the algorithm's loss; measure the policy's entropy on the way."""
-        loss = super().compute_loss_for_module(  # type: ignore[misc]
-            module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
-        )
-        module = self.module[module_id].unwrapped()  # type: ignore[attr-defined]
-        if isinstance(module.action_space, gymnasium.spaces.Discrete):
-            self._measure_entropy(module_id, module, batch, fwd_out[Columns.ACTION_DIST_INPUTS])
-        elif self._annealed:
-            raise ConfigError(
-                f"entropy_annealing: needs a Discrete action space, module '{module_id}' has {module.action_space}"
-            )
-        return loss
+        def scheduler(module_id: str) -> Any:
+            if annealing is not None:
+                return _AnnealedCoefficient(dict(annealing))
+            return Scheduler(fixed_value_or_schedule=schedule(module_id), framework="torch", device=device)
 
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Move the annealing laws by the entropy of this update, and log it."""
-        for module_id, sums in self._entropy_sums.items():
-            entropy = _mean_across_learners(sums)
-            self.metrics.log_value((module_id, "normalized_entropy"), entropy, window=1)  # type: ignore[attr-defined]
-            if self._annealed:
-                self.entropy_coeff_schedulers_per_module[module_id].entropy = entropy
-        self._entropy_sums.clear()
-        super().after_gradient_based_update(timesteps=timesteps)  # type: ignore[misc]
-        if self._annealed:
-            for module_id, scheduler in self.entropy_coeff_schedulers_per_module.items():
-                self.metrics.log_value((module_id, "alpha"), scheduler.get_current_value(), window=1)  # type: ignore[attr-defined]
+        self.schedulers: dict[str, Any] = LambdaDefaultDict(scheduler)
 
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the Learner's state with that of the annealing laws."""
-        state = super().get_state(*args, **kwargs)  # type: ignore[misc]
-        if self._annealed:
-            state[_STATE_KEY] = {
-                module_id: scheduler.law.get_state()
-                for module_id, scheduler in self.entropy_coeff_schedulers_per_module.items()
-            }
-        return state
+    def current(self, module_id: str) -> float:
+        """Return a module's coefficient for this update."""
+        return self.schedulers[module_id].get_current_value()
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the Learner and the annealing laws."""
-        super().set_state(state)  # type: ignore[misc]
-        if self._annealed:
-            for module_id, law_state in state.get(_STATE_KEY, {}).items():
-                self.entropy_coeff_schedulers_per_module[module_id].law.set_state(law_state)
-
-    def record_entropy(self, module_id: str, policy: Distributions, legal: torch.Tensor | None) -> None:
-        """Take in the entropy of a minibatch of discrete policies.
+    def record(self, module_id: str, entropy: torch.Tensor, num_actions: int | torch.Tensor) -> None:
+        """Take in the entropies of a minibatch of discrete policies.
 
         Args:
             module_id: Whose they are.
-            policy: Distributions over ``A`` actions, ``[B]`` of them.
-            legal: Number of legal actions, ``[B]``; None for all.
+            entropy: In nats, ``[B]``.
+            num_actions: Number of legal actions, one for all or ``[B]``.
         """
         with torch.no_grad():
-            entropy = policy.entropy()
-            count = policy.probs.shape[-1] if legal is None else legal.clamp_min(2)
-            scaled = entropy / (
-                math.log(max(count, 2)) if isinstance(count, int) else count.to(entropy).log()
-            )
-            sums = self._entropy_sums[module_id]
+            if isinstance(num_actions, int):
+                scaled = entropy / math.log(max(num_actions, 2))
+            else:
+                scaled = entropy / num_actions.clamp_min(2).to(entropy).log()
+            sums = self._sums[module_id]
             sums[0] = sums[0] + scaled.sum(dtype=torch.float64)
             sums[1] += scaled.numel()
 
-    def _measure_entropy(
-        self, module_id: str, module: Any, batch: dict[str, Any], dist_inputs: torch.Tensor
-    ) -> None:
-        with torch.no_grad():
-            mask = module.split_mask(batch)[1] if hasattr(module, "split_mask") else None
-            entropy = normalized_entropy(torch.log_softmax(dist_inputs, dim=-1), mask)
-            valid = batch.get(Columns.LOSS_MASK)
-            if valid is not None:
-                entropy = entropy[valid]
-            sums = self._entropy_sums[module_id]
-            sums[0] = sums[0] + entropy.sum(dtype=torch.float64)
-            sums[1] += entropy.numel()
+    def updated(self, module_id: str) -> None:
+        """Note that a module took part in this update, recorded entropies or not."""
+        self._sums[module_id][1] += 0.0
+
+    def advance(self, timestep: int) -> dict[tuple[str, str], float]:
+        """End an update: move schedules and laws; return what to report, by (module, metric)."""
+        found: dict[tuple[str, str], float] = {}
+        for module_id, sums in self._sums.items():
+            total, rows = reduce_over_learners(
+                torch.tensor([float(sums[0]), float(sums[1])], dtype=torch.float64)
+            ).tolist()
+            entropy = total / rows if rows else None
+            if entropy is not None:
+                found[module_id, "normalized_entropy"] = entropy
+            scheduler = self.schedulers[module_id]
+            if isinstance(scheduler, _AnnealedCoefficient):
+                scheduler.law.update(1.0 if entropy is None else entropy)
+                found[module_id, "alpha"] = scheduler.law.alpha
+            else:
+                found[module_id, "curr_entropy_coeff"] = float(scheduler.update(timestep=timestep))
+        self._sums.clear()
+        return found
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the annealing laws, by module."""
+        return {
+            module_id: scheduler.law.get_state()
+            for module_id, scheduler in self.schedulers.items()
+            if isinstance(scheduler, _AnnealedCoefficient)
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        for module_id, law in state.items():
+            scheduler = self.schedulers[module_id]
+            if isinstance(scheduler, _AnnealedCoefficient):
+                scheduler.law.set_state(law)
 
 
 class _AnnealedCoefficient:
-    """An annealing law in the shape of RLlib's ``Scheduler``: the Learner reads its value and updates it."""
+    """An annealing law in the shape of RLlib's ``Scheduler``."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         law = make_annealing(settings)
         assert law is not None
         self.law: Annealing = law
-        self.entropy: float | None = None
 
     def get_current_value(self) -> float:
         return self.law.alpha
 
     def update(self, timestep: int) -> float:
-        if self.entropy is not None:  # None: the module took no part in this update
-            self.law.update(self.entropy)
-            self.entropy = None
+        """Return the coefficient; `EntropyCoefficients.advance` moves the law."""
         return self.law.alpha
-
-
-def _mean_across_learners(sums: list[Any]) -> float:
-    totals = torch.tensor([float(sums[0]), float(sums[1])], dtype=torch.float64)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(totals)
-    return float(totals[0] / totals[1])

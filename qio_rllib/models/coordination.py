@@ -19,7 +19,6 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-import gymnasium
 import torch
 from torch import nn
 
@@ -56,33 +55,30 @@ class CoordinationSettings(ModelSettings):
     num_layers: int = 2
     num_values: int = 8
 
-    def network(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> nn.Module:
+    def network(self, inputs: int, joint_actions: int) -> nn.Module:
         """Return the policy network of a team.
 
         Args:
-            observation_space: Box of ``num_agents`` observations in one row.
-            action_space: Discrete of ``A ** num_agents`` joint actions, the first agent's the most significant digit.
+            inputs: Numbers in ``num_agents`` observations in one row.
+            joint_actions: ``A ** num_agents``, the first agent's action the most significant digit.
 
         Raises:
-            ConfigError: The spaces are not those of so many agents, or too many qubits would be needed.
+            ConfigError: The numbers are not those of so many agents, or too many qubits would be needed.
         """
         agents = self.num_agents
-        discrete = isinstance(action_space, gymnasium.spaces.Discrete)
-        joint = int(action_space.n) if discrete else 0  # type: ignore[attr-defined]
-        actions = round(joint ** (1 / agents))
-        if not discrete or actions**agents != joint or actions < 2:
+        actions = round(joint_actions ** (1 / agents))
+        if actions**agents != joint_actions or actions < 2:
             raise ConfigError(
-                f"coordination.num_agents: {action_space} are not the joint actions of {agents} agents; "
+                f"coordination.num_agents: {joint_actions} actions are not the joint actions of {agents} agents; "
                 "set env_config.as_team to true"
             )
-        size = math.prod(observation_space.shape or ())
-        if size % agents:
+        if inputs % agents:
             raise ConfigError(
-                f"coordination.num_agents: {size} observed numbers are not those of {agents} agents"
+                f"coordination.num_agents: {inputs} observed numbers are not those of {agents} agents"
             )
         if self.resource == "shared_randomness":
-            return SharedRandomness(agents, size // agents, actions, self.num_values)
-        return SharedState(agents, size // agents, actions, self.num_layers, self.resource == "entangled")
+            return SharedRandomness(agents, inputs // agents, actions, self.num_values)
+        return SharedState(agents, inputs // agents, actions, self.num_layers, self.resource == "entangled")
 
 
 class SharedState(nn.Module):

@@ -1,4 +1,4 @@
-"""Centralised critics: what each agent's action is worth, given what all agents see, do and say."""
+"""Critics of actions: what each agent's action is worth, given what all agents observe, do and hear."""
 
 from __future__ import annotations
 
@@ -6,12 +6,63 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.models.memory import Memory
 from qio_rllib.models.networks import ACTIVATIONS, hidden_layers, mlp
+
+CRITIC_TYPES = ("mlp", "attention", "own")
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticSettings:
+    """``training(critic={...})``.
+
+    Attributes:
+        type: "mlp" or "attention", over everything that all agents observe, do and hear, and the global state; "own",
+            over what the agent itself observes and does.
+        hiddens: Sizes of the hidden layers.
+        activation: A key of `networks.ACTIVATIONS`.
+        heads: Attention heads; they divide the first hidden size.
+    """
+
+    type: str = "mlp"
+    hiddens: tuple[int, ...] = (128, 128)
+    activation: str = "relu"
+    heads: int = 4
+
+    @classmethod
+    def of(cls, given: Any) -> CriticSettings:
+        """Read a mapping; missing keys take the defaults, None all of them.
+
+        Raises:
+            ConfigError: An unknown key, or a value that is not allowed.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        check_keys("critic", {} if given is None else given, names)
+        found = {**dataclasses.asdict(cls()), **(given or {})}
+        for key, allowed in (("type", CRITIC_TYPES), ("activation", tuple(ACTIVATIONS))):
+            if found[key] not in allowed:
+                raise ConfigError(
+                    f"critic.{key}: expected one of {', '.join(allowed)}, got {found[key]!r}"
+                    f"{did_you_mean(str(found[key]), allowed)}"
+                )
+        sizes, heads = found["hiddens"], found["heads"]
+        whole = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+        if not whole or not sizes or not all(type(size) is int and size >= 1 for size in sizes):
+            raise ConfigError(f"critic.hiddens: expected sizes of at least 1, got {sizes!r}")
+        if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1:
+            raise ConfigError(f"critic.heads: expected an integer of at least 1, got {heads!r}")
+        if found["type"] == "attention" and sizes[0] % heads:
+            raise ConfigError(
+                f"critic.heads: {heads} heads do not divide the first hidden layer of {sizes[0]}"
+            )
+        return cls(found["type"], tuple(sizes), found["activation"], heads)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +71,15 @@ class GroupShape:
 
     Attributes:
         agents: Their number ``M``.
-        seen: Numbers in an observation ``D``.
-        acts: Numbers in an action ``A``: components, or one for each discrete action (one-hot).
-        heard: Numbers in an inbox ``K``; 0 without communication.
+        obs: Numbers in an observation ``D``.
+        actions: Numbers in an action ``A``: components, or one for each discrete action (one-hot).
+        inbox: Numbers in an inbox ``K``; 0 without communication.
     """
 
     agents: int
-    seen: int
-    acts: int
-    heard: int = 0
+    obs: int
+    actions: int
+    inbox: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +87,16 @@ class JointView:
     """What critics are given of ``B`` joint steps; each list has one entry a module.
 
     Attributes:
-        seen: Observations, ``[B, M, D]``.
+        obs: Observations, ``[B, M, D]``.
         alive: 1 for agents that act in this step, else 0, ``[B, M]``.
-        heard: Inboxes, ``[B, M, K]``; None without communication.
-        state: Global state, ``[B, S]``, or None.
+        inbox: What reached the agents, ``[B, M, K]``; None without communication.
+        global_state: ``[B, S]``, or None.
     """
 
-    seen: Sequence[torch.Tensor]
+    obs: Sequence[torch.Tensor]
     alive: Sequence[torch.Tensor]
-    heard: Sequence[torch.Tensor] | None
-    state: torch.Tensor | None
+    inbox: Sequence[torch.Tensor] | None
+    global_state: torch.Tensor | None
 
     @functools.cached_property
     def features(self) -> list[torch.Tensor]:
@@ -53,9 +104,9 @@ class JointView:
         found = []
         for g, alive in enumerate(self.alive):
             here = alive.unsqueeze(-1)
-            parts = [self.seen[g] * here, here]
-            if self.heard is not None:
-                parts.insert(1, self.heard[g] * here)
+            parts = [self.obs[g] * here, here]
+            if self.inbox is not None:
+                parts.insert(1, self.inbox[g] * here)
             found.append(torch.cat(parts, dim=-1))
         return found
 
@@ -63,9 +114,9 @@ class JointView:
     def flat(self) -> torch.Tensor:
         """All agents' features and the state in one row, ``[B, F]``."""
         parts = [rows.flatten(1) for rows in self.features]
-        return torch.cat(parts if self.state is None else [*parts, self.state], dim=-1)
+        return torch.cat(parts if self.global_state is None else [*parts, self.global_state], dim=-1)
 
-    def acted(self, actions: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def executed(self, actions: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return actions with those of absent agents set to 0."""
         return [acts * alive.unsqueeze(-1) for acts, alive in zip(actions, self.alive, strict=True)]
 
@@ -78,7 +129,7 @@ class Critic(nn.Module, abc.ABC):
         """Return the value of what all agents did, one for each agent of the module, ``[B, M]``.
 
         Args:
-            joint: What was seen and heard.
+            joint: What was observed and heard.
             actions: Of all modules' agents, each ``[B, M, A]``.
         """
 
@@ -87,7 +138,7 @@ class Critic(nn.Module, abc.ABC):
         """Return the value to each agent of the module of doing another thing while all others do what they did.
 
         Args:
-            joint: What was seen and heard.
+            joint: What was observed and heard.
             actions: What was done.
             own: The other things, ``[B, M, A]``; the value to agent ``m`` depends on ``own[:, m]`` and on no other.
 
@@ -117,35 +168,62 @@ class MLPCritic(Critic):
     ) -> None:
         super().__init__()
         self.own = own
-        seen = sum(group.agents * (group.seen + group.heard + 1) for group in groups) + state_size
-        acts = [group.agents * group.acts for group in groups]
-        # The first layer in two: what is seen is the same for all the actions that an agent could have taken.
-        self.from_seen = nn.Linear(seen, hiddens[0])
-        self.from_actions = nn.Linear(sum(acts), hiddens[0], bias=False)
+        inputs = sum(group.agents * (group.obs + group.inbox + 1) for group in groups) + state_size
+        sizes = [group.agents * group.actions for group in groups]
+        # The first layer in two: what is observed is the same for all the actions that an agent could have taken.
+        self.from_obs = nn.Linear(inputs, hiddens[0])
+        self.from_actions = nn.Linear(sum(sizes), hiddens[0], bias=False)
         self.body = nn.Sequential(ACTIVATIONS[activation](), *hidden_layers(hiddens, activation))
         self.head = nn.Linear(hiddens[-1], groups[own].agents)
-        self._start = sum(acts[:own])
-        self._acts = groups[own].acts
+        self._start = sum(sizes[:own])
+        self._action_size = groups[own].actions
 
     def forward(self, joint: JointView, actions: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return ``[B, M]``; see `Critic.forward`."""
-        done = torch.cat([acts.flatten(1) for acts in joint.acted(actions)], dim=-1)
-        return self.head(self.body(self.from_seen(joint.flat) + self.from_actions(done)))
+        done = torch.cat([acts.flatten(1) for acts in joint.executed(actions)], dim=-1)
+        return self.head(self.body(self.from_obs(joint.flat) + self.from_actions(done)))
 
     def of_own(self, joint: JointView, actions: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
         """Return ``[B, M]``; see `Critic.of_own`."""
-        acted = joint.acted(actions)
-        done = torch.cat([acts.flatten(1) for acts in acted], dim=-1)
-        base = self.from_seen(joint.flat) + self.from_actions(done)
+        executed = joint.executed(actions)
+        done = torch.cat([acts.flatten(1) for acts in executed], dim=-1)
+        base = self.from_obs(joint.flat) + self.from_actions(done)
         agents = own.shape[1]
-        weights = self.from_actions.weight[:, self._start : self._start + agents * self._acts]
+        weights = self.from_actions.weight[:, self._start : self._start + agents * self._action_size]
         # What changes in the first layer when agent m alone acts otherwise: [B, M, H]. One product over rows that
         # are zero but for agent m; the batch of small products that an einsum makes is several times slower.
         alone = torch.eye(agents, dtype=own.dtype, device=own.device).unsqueeze(-1)
-        other = ((own - acted[self.own]).unsqueeze(2) * alone).flatten(2)
+        other = ((own - executed[self.own]).unsqueeze(2) * alone).flatten(2)
         change = nn.functional.linear(other, weights)
         hidden = self.body(base.unsqueeze(1) + change)
         return (hidden * self.head.weight).sum(-1) + self.head.bias
+
+
+class OwnCritic(Critic):
+    """A network over each agent's own observation, inbox and action: decentralised, shared by a module's agents.
+
+    Args:
+        groups: All modules' agents.
+        own: Index of the module that it values.
+        hiddens: Sizes of the hidden layers, at least one.
+        activation: A key of `networks.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self, groups: Sequence[GroupShape], own: int, hiddens: Sequence[int], activation: str
+    ) -> None:
+        super().__init__()
+        self.own = own
+        group = groups[own]
+        self.network = mlp([group.obs + group.inbox + 1 + group.actions, *hiddens, 1], activation)
+
+    def forward(self, joint: JointView, actions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return ``[B, M]``; see `Critic.forward`."""
+        return self.of_own(joint, actions, actions[self.own])
+
+    def of_own(self, joint: JointView, actions: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+        """Return ``[B, M]``; see `Critic.of_own`."""
+        return self.network(torch.cat([joint.features[self.own], own], dim=-1)).squeeze(-1)
 
 
 class AttentionCritic(Critic):
@@ -184,7 +262,7 @@ class AttentionCritic(Critic):
         self.activation = ACTIVATIONS[activation]()
         self.encoders = nn.ModuleList(
             # The last part tells the agents of a module apart.
-            nn.Linear(group.seen + group.heard + 1 + group.acts + group.agents, size)
+            nn.Linear(group.obs + group.inbox + 1 + group.actions + group.agents, size)
             for group in groups
         )
         self.query = nn.Linear(size, size, bias=False)
@@ -194,8 +272,8 @@ class AttentionCritic(Critic):
 
     def forward(self, joint: JointView, actions: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return ``[B, M]``; see `Critic.forward`."""
-        acted = joint.acted(actions)
-        tokens = [self._embed(g, joint, acts) for g, acts in enumerate(acted)]
+        executed = joint.executed(actions)
+        tokens = [self._embed(g, joint, acts) for g, acts in enumerate(executed)]
         own = tokens[self.own]
         keys, values = self._split(self.key, tokens), self._split(self.value, tokens)
         scores = torch.einsum("bmhd,bnhd->bhmn", self._heads(self.query(own)), keys)
@@ -204,15 +282,15 @@ class AttentionCritic(Critic):
 
     def of_own(self, joint: JointView, actions: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
         """Return ``[B, M]``; see `Critic.of_own`."""
-        acted = joint.acted(actions)
-        tokens = [self._embed(g, joint, acts) for g, acts in enumerate(acted)]
+        executed = joint.executed(actions)
+        tokens = [self._embed(g, joint, acts) for g, acts in enumerate(executed)]
         keys, values = self._split(self.key, tokens), self._split(self.value, tokens)
         mine = self._embed(self.own, joint, own)
         query = self._heads(self.query(mine))
         my_key, my_value = self._heads(self.key(mine)), self._heads(self.activation(self.value(mine)))
         scores = torch.einsum("bmhd,bnhd->bhmn", query, keys)
         # In agent m's own view its own token is the other one: column start + m of row m.
-        start = sum(acts.shape[1] for acts in acted[: self.own])
+        start = sum(acts.shape[1] for acts in executed[: self.own])
         count = own.shape[1]
         itself = torch.zeros(scores.shape[-2:], dtype=torch.bool, device=scores.device)
         itself[torch.arange(count), start + torch.arange(count)] = True
@@ -246,6 +324,69 @@ class AttentionCritic(Critic):
 
     def _answer(self, joint: JointView, own: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         parts = [own, attended.flatten(2)]
-        if joint.state is not None:
-            parts.append(joint.state.unsqueeze(1).expand(-1, own.shape[1], -1))
+        if joint.global_state is not None:
+            parts.append(joint.global_state.unsqueeze(1).expand(-1, own.shape[1], -1))
         return self.output(torch.cat(parts, dim=-1)).squeeze(-1)
+
+
+class CriticNetwork(nn.Module):
+    """A critic as a module trains it, with memory over everything that all agents observe where asked for.
+
+    The memory's output joins the global state. It runs over joint observations only: no runner has to carry it, so that
+    a sequence begins with an empty one (Hausknecht and Stone, 2015).
+
+    Args:
+        groups: All modules' agents.
+        own: Index of the module that it values.
+        state_size: Numbers in a global state; 0 without one.
+        settings: Form and sizes.
+        model_config: ``use_lstm``, ``use_gru`` and their sizes, for the memory.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[GroupShape],
+        own: int,
+        state_size: int,
+        settings: CriticSettings,
+        model_config: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        inputs = sum(group.agents * (group.obs + group.inbox + 1) for group in groups) + state_size
+        self.memory = Memory.of(model_config, inputs)
+        size = state_size + (0 if self.memory is None else self.memory.size)
+        if settings.type == "attention":
+            self.critic: Critic = AttentionCritic(
+                groups, own, size, settings.hiddens, settings.activation, settings.heads
+            )
+        elif settings.type == "own":
+            self.critic = OwnCritic(groups, own, settings.hiddens, settings.activation)
+        else:
+            self.critic = MLPCritic(groups, own, size, settings.hiddens, settings.activation)
+
+    def remembering(
+        self, joint: JointView, length: int, fresh: torch.Tensor, following: JointView | None = None
+    ) -> tuple[JointView, JointView | None]:
+        """Return views whose global state holds the memory's output too.
+
+        Args:
+            joint: ``L`` successive steps of ``B`` environments, ``[L * B, ...]``, steps first.
+            length: ``L``.
+            fresh: Environments that begin an episode with a step, bool ``[L, B]``.
+            following: What follows each step.
+        """
+        if self.memory is None:
+            return joint, following
+        rows = joint.flat.unflatten(0, (length, -1))
+        start = rows.new_zeros(rows.shape[1], self.memory.state_size)
+        if following is None:
+            found, _ = self.memory.unroll(rows, start, fresh)
+            return _joined(joint, found.flatten(0, 1)), None
+        states = self.memory.unroll_states(rows, start, fresh).flatten(0, 1)
+        after, _ = self.memory(following.flat, states)
+        return _joined(joint, states[:, : self.memory.size]), _joined(following, after)
+
+
+def _joined(joint: JointView, memory: torch.Tensor) -> JointView:
+    parts = [memory] if joint.global_state is None else [joint.global_state, memory]
+    return dataclasses.replace(joint, global_state=torch.cat(parts, dim=-1))

@@ -1,96 +1,300 @@
-"""Other networks than MLPs in an actor-critic: circuits, their twins, and shared states."""
+"""`PolicyNetwork`: from observations to the parameters of a distribution over actions, in plain torch.
+
+The same object acts in runners, evaluations and policy files, and stands in the loss: network, memory, Q operator and
+exploration are applied here and nowhere else. It needs no Ray; `PolicySpec` describes it, and with its weights
+rebuilds it.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from torch import nn
 
 from qio_envs.api import ConfigError
-from qio_rllib.models.circuits import CIRCUIT, CircuitSettings, check_circuit_spaces
+from qio_rllib.exploration import Amplification, operate
+from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
-from qio_rllib.models.networks import mlp
+from qio_rllib.models.memory import Memory, memory_kind
+from qio_rllib.models.networks import Encoder, Head, NetworkSettings, mlp
+
+CATEGORICAL = "categorical"
+GAUSSIAN = "gaussian"
+DETERMINISTIC = "deterministic"
+SQUASHED_GAUSSIAN = "squashed_gaussian"
+EPSILON_GREEDY = "epsilon_greedy"
+DISCRETE = (CATEGORICAL, EPSILON_GREEDY)
+DISTRIBUTIONS = (CATEGORICAL, GAUSSIAN, DETERMINISTIC, SQUASHED_GAUSSIAN, EPSILON_GREEDY)
+
+LEAST_PROBABILITY = 1e-12
+_LEAST_DEVIATION = 1e-8  # a Gaussian needs a deviation above 0
+_LOG_STD_RANGE = (-20.0, 2.0)  # of squashed Gaussians, as Haarnoja et al. (2018) bound them
 
 
-class PolicyNetwork:
-    """Mixin that puts a network of another kind in the place of an actor-critic's MLPs.
+@dataclasses.dataclass(frozen=True)
+class PolicySpec:
+    """All that `PolicyNetwork` is built from; `as_dict` is fit for JSON.
 
-    It stands before `CentralValue` among the bases. ``model_config["circuit"]`` (see `CircuitSettings`) makes policy
-    and value network circuits, or their classical twins; ``model_config["coordination"]`` (see
-    `CoordinationSettings`) makes the policy one of agents that share a state, with an MLP for the value. A central
-    value stays the `CentralCritic` that it is.
-
-    Raises:
-        ConfigError: The settings cannot be used or contradict each other, the spaces do not fit them, or the network is
-            to be recurrent.
+    Attributes:
+        observation_shape: Of one agent's observation, a one-hot agent index in it included.
+        distribution: One of `DISTRIBUTIONS`. "deterministic" is a Gaussian about a deterministic action in [-1, 1],
+            with the deviation `PolicyNetwork.exploration`; "epsilon_greedy" takes the outputs as Q-values.
+        num_actions: Discrete actions, or components of a continuous one.
+        bandwidth: Numbers in a message and in an inbox; 0 without communication.
+        dueling: Whether Q-values are a state value plus advantages (Wang et al., 2016).
+        small_outputs: Whether the last layer begins near 0, where tanh and softmax have gradients.
+        network: Keys of ``model_config`` that shape it: those of `NetworkSettings`, ``use_lstm``, ``lstm_cell_size``,
+            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination`` and ``amplification``.
+        has_action_mask: Whether observations come with an action mask.
     """
 
-    encoder: Any
-    pi: Any
-    vf: Any
+    observation_shape: tuple[int, ...]
+    distribution: str
+    num_actions: int
+    bandwidth: int = 0
+    dueling: bool = False
+    small_outputs: bool = False
+    has_action_mask: bool = False
+    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def setup(self) -> None:
-        """Build the networks."""
-        super().setup()  # type: ignore[misc]
-        config = self.model_config  # type: ignore[attr-defined]
-        circuit = CircuitSettings.of(config.get(CIRCUIT))
-        coordination = CoordinationSettings.of(config.get(COORDINATION))
-        self.has_own_network = circuit is not None or coordination is not None
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the specification that `as_dict` described."""
+        return cls(**{**values, "observation_shape": tuple(values["observation_shape"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON."""
+        return dataclasses.asdict(self)
+
+    @property
+    def input_size(self) -> int:
+        """Numbers in a row that the network takes."""
+        return math.prod(self.observation_shape) + self.bandwidth
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are discrete."""
+        return self.distribution in DISCRETE
+
+
+def network_keys(model_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of ``model_config`` a `PolicySpec` keeps."""
+    kept = {*NetworkSettings().as_dict(), "use_lstm", "lstm_cell_size", "use_gru", "gru_cell_size"}
+    kept |= {CIRCUIT, COORDINATION, "amplification"}
+    return {key: value for key, value in model_config.items() if key in kept}
+
+
+class PolicyNetwork(nn.Module):
+    """Encoder, memory, head, Q operator and exploration of one policy.
+
+    Args:
+        spec: What to build.
+
+    Attributes:
+        feature_size: Numbers in what the head takes.
+        memory: Recurrent cell, or None.
+        amplification: The Q operator's settings; its eta, h_min and tau are the buffers of these names.
+        exploration: Buffer: deviation of the noise ("deterministic"), share of uniformly random actions ("categorical"
+            with ``explore``), or epsilon ("epsilon_greedy"). 0 at first.
+        samples_only: Whether only samples of the policy mean anything, not its most probable actions: agents that
+            share a state could not find them by themselves.
+
+    Raises:
+        ConfigError: Settings that contradict each other or do not fit the spaces.
+    """
+
+    eta: torch.Tensor
+    h_min: torch.Tensor
+    tau: torch.Tensor
+    exploration: torch.Tensor
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        self.spec = spec
+        circuit = CircuitSettings.of(spec.network.get(CIRCUIT))
+        coordination = CoordinationSettings.of(spec.network.get(COORDINATION))
         self.samples_only = coordination is not None
-        """Whether only samples of the policy mean anything, not its most probable actions."""
-        if not self.has_own_network:
-            return
-        if circuit is not None and coordination is not None:
-            raise ConfigError("coordination: takes the place of a circuit; set one of the two")
-        if config.get("use_lstm"):
-            raise ConfigError(f"use_lstm: a {'circuit' if circuit else 'coordinated policy'} has no memory")
-        spaces = (self.observation_space, self.action_space)  # type: ignore[attr-defined]
-        self.encoder = nn.Identity()  # the networks take observations as they are
-        if circuit is not None:
-            actions, inputs = check_circuit_spaces(*spaces)
-            self.pi, value = circuit.network(inputs, actions, circuit.policy), circuit.network(inputs, 1)
+        self.amplification, self.is_amplified = self._operator()
+        self.encoder: nn.Module
+        self.head: nn.Module
+        self.memory: Memory | None = None
+        if circuit is not None or coordination is not None:
+            self._check_special(circuit is not None, coordination is not None)
+            self.encoder = nn.Identity()  # these networks take observations as they are
+            self.feature_size = inputs = math.prod(spec.observation_shape)
+            if circuit is not None:
+                readout = circuit.policy if spec.distribution == CATEGORICAL else "observables"
+                self.head = circuit.network(inputs, spec.num_actions, readout)
+            else:
+                assert coordination is not None
+                self.head = coordination.network(inputs, spec.num_actions)
         else:
-            if self.has_action_mask:  # type: ignore[attr-defined]
+            settings = NetworkSettings.of(spec.network)
+            encoder = Encoder(spec.observation_shape, spec.bandwidth, settings)
+            self.encoder = encoder
+            self.memory = Memory.of(spec.network, encoder.size)
+            self.feature_size = features = encoder.size if self.memory is None else self.memory.size
+            gaussian = spec.distribution in (GAUSSIAN, SQUASHED_GAUSSIAN)
+            outputs = spec.num_actions * (2 if gaussian else 1)
+            self.head = Head(features, outputs + spec.dueling, settings, spec.distribution == GAUSSIAN)
+            if spec.small_outputs:
+                last = self.head.layers[-1]
+                assert isinstance(last, nn.Linear)
+                with torch.no_grad():
+                    last.weight.mul_(0.1)
+                    last.bias.zero_()
+        self.speaker: nn.Sequential | None = None
+        if spec.bandwidth:
+            settings = NetworkSettings.of(spec.network)
+            sizes = [math.prod(spec.observation_shape), *settings.fcnet_hiddens, spec.bandwidth]
+            self.speaker = nn.Sequential(mlp(sizes, settings.fcnet_activation), nn.Tanh())
+        for name in ("eta", "h_min", "tau"):
+            self.register_buffer(name, torch.tensor(getattr(self.amplification, name)))
+        self.register_buffer("exploration", torch.tensor(0.0))
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the memory's state of one agent; 0 without memory."""
+        return 0 if self.memory is None else self.memory.state_size
+
+    def target(self) -> PolicyNetwork:
+        """Return a copy that a learner lets follow this network."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        legal: torch.Tensor | None = None,
+        state: torch.Tensor | None = None,
+        explore: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Advance one step.
+
+        Args:
+            rows: Observations, with inboxes behind them: float32 ``[B, input_size]``.
+            legal: Legal actions, bool ``[B, A]``; None for all.
+            state: Of the memory, ``[B, S]``; None without memory.
+            explore: Whether the distribution is that of exploration.
+
+        Returns:
+            Parameters of the distribution ``[B, K]``, and the next state.
+        """
+        features, state = self.features(rows, state)
+        return self.distribution(self.outputs(features), legal, explore), state
+
+    def features(
+        self, rows: torch.Tensor, state: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what the head takes, ``[B, F]``, and the next state."""
+        features = self.encoder(rows)
+        if self.memory is None:
+            return features, None
+        assert state is not None
+        return self.memory(features, state)
+
+    def unrolled(self, rows: torch.Tensor, state: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """Return what the head takes for whole sequences, ``[T, B, F]``; arguments as in `Memory.unroll`."""
+        assert self.memory is not None
+        return self.memory.unroll(self.encoder(rows), state, fresh)[0]
+
+    def outputs(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the head's outputs before mask, operator and exploration, ``[..., K]``; dueling heads are joined."""
+        found = self.head(features)
+        if not self.spec.dueling:
+            return found
+        value, advantage = found[..., :1], found[..., 1:]
+        return value + advantage - advantage.mean(dim=-1, keepdim=True)
+
+    def speak(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return messages in [-1, 1], ``[..., bandwidth]``, from flat observations ``[..., D]``."""
+        assert self.speaker is not None
+        return self.speaker(observations)
+
+    def operated(self, logits: torch.Tensor, legal: torch.Tensor | None) -> torch.Tensor:
+        """Return logits with mask and operator behind them; as they are where there is neither."""
+        if not self.is_amplified and legal is None:
+            return logits
+        return operate(self.amplification, logits, self.eta, self.h_min, self.tau, legal)
+
+    def distribution(
+        self, outputs: torch.Tensor, legal: torch.Tensor | None, explore: bool = False
+    ) -> torch.Tensor:
+        """Return the parameters of the distribution for the head's outputs ``[..., K]``.
+
+        Categorical: logits (log-probabilities with an operator or a mask) ``[..., A]``. Gaussian and squashed Gaussian:
+        means and log deviations ``[..., 2 D]``; of the latter before tanh.
+        """
+        kind = self.spec.distribution
+        if kind == GAUSSIAN:
+            return outputs
+        if kind == SQUASHED_GAUSSIAN:
+            mean, log_std = outputs.chunk(2, dim=-1)
+            return torch.cat([mean, log_std.clamp(*_LOG_STD_RANGE)], dim=-1)
+        if kind == DETERMINISTIC:
+            deviation = self.exploration.clamp_min(_LEAST_DEVIATION).log().expand_as(outputs)
+            return torch.cat([torch.tanh(outputs), deviation], dim=-1)
+        if kind == EPSILON_GREEDY:
+            return self._epsilon_greedy(outputs, legal, explore)
+        logits = self.operated(outputs, legal)
+        if not explore or not self.exploration > 0:
+            return logits
+        return self._mixed(torch.log_softmax(logits, dim=-1).exp(), legal)
+
+    def _epsilon_greedy(
+        self, q_values: torch.Tensor, legal: torch.Tensor | None, explore: bool
+    ) -> torch.Tensor:
+        allowed = q_values if legal is None else q_values.masked_fill(~legal, -torch.inf)
+        if not explore:
+            return allowed.clamp_min(torch.finfo(q_values.dtype).min)
+        best = nn.functional.one_hot(allowed.argmax(dim=-1), q_values.shape[-1]).to(q_values.dtype)
+        return self._mixed(best, legal)
+
+    def _mixed(self, probabilities: torch.Tensor, legal: torch.Tensor | None) -> torch.Tensor:
+        """Return log-probabilities of a mixture with uniform play over the legal actions."""
+        count = probabilities.shape[-1] if legal is None else legal.sum(-1, keepdim=True)
+        share = self.exploration.clamp(max=1.0)
+        mixed = (probabilities * (1 - share) + share / count).clamp_min(LEAST_PROBABILITY).log()
+        return mixed if legal is None else torch.where(legal, mixed, torch.finfo(mixed.dtype).min)
+
+    def _operator(self) -> tuple[Amplification, bool]:
+        settings = self.spec.network.get("amplification")
+        if settings is None:
+            return Amplification(0.0, 0.0, 1.0), False
+        if self.spec.distribution != CATEGORICAL:
+            raise ConfigError("amplification: needs a policy over discrete actions")
+        return Amplification(**settings), True
+
+    def _check_special(self, circuit: bool, coordination: bool) -> None:
+        """Refuse what goes with neither circuits nor coordination."""
+        if circuit and coordination:
+            raise ConfigError("coordination: takes the place of a circuit; set one of the two")
+        kind = memory_kind(self.spec.network)
+        if kind is not None:
+            what = "a circuit" if circuit else "a coordinated policy"
+            raise ConfigError(f"use_{kind}: {what} has no memory")
+        if not self.spec.is_discrete:
+            key = CIRCUIT if circuit else COORDINATION
+            raise ConfigError(f"{key}: needs a Discrete action space")
+        if self.spec.dueling:
+            raise ConfigError("dueling: a circuit has one head; set dueling to false")
+        if circuit and self.spec.distribution == EPSILON_GREEDY:
+            readout = self.spec.network[CIRCUIT].get("policy", "observables")
+            if readout != "observables":
                 raise ConfigError(
-                    "coordination: an action mask of the team tells each agent what the others may do; "
-                    "take an environment without masks"
+                    f"circuit.policy: Q-values are expectations; allowed: observables, got {readout!r}"
                 )
-            if config.get("amplification") is not None:
-                raise ConfigError(
-                    "amplification: acts on the joint distribution, which separate agents cannot do; "
-                    "set it to null with coordination"
-                )
-            assert coordination is not None
-            self.pi = coordination.network(*spaces)
-            stock = DefaultModelConfig()
-            hiddens = config.get("fcnet_hiddens", stock.fcnet_hiddens)
-            activation = config.get("fcnet_activation", stock.fcnet_activation)
-            value = mlp([math.prod(spaces[0].shape), *hiddens, 1], activation)
-        if not self.has_central_value:  # type: ignore[attr-defined]
-            self.vf = value
-
-    def get_non_inference_attributes(self) -> list[str]:
-        """Return the parts that acting does not need."""
-        return ["vf"] if self.has_own_network else super().get_non_inference_attributes()  # type: ignore[misc]
-
-    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        if not self.has_own_network:
-            return super()._forward(batch, **kwargs)  # type: ignore[misc]
-        return {Columns.ACTION_DIST_INPUTS: self.pi(batch[Columns.OBS])}
-
-    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        if not self.has_own_network:
-            return super()._forward_train(batch, **kwargs)  # type: ignore[misc]
-        return PolicyNetwork._forward(
-            self, batch, **kwargs
-        )  # not self._forward, which has the Q operator behind it
-
-    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
-        """Return value estimates, ``[B]``."""
-        if not self.has_own_network or self.has_central_value:  # type: ignore[attr-defined]
-            return super().compute_values(batch, embeddings)  # type: ignore[misc]
-        return self.vf(batch[Columns.OBS]).squeeze(-1)
+        if coordination and self.spec.has_action_mask:
+            raise ConfigError(
+                "coordination: an action mask of the team tells each agent what the others may do; "
+                "take an environment without masks"
+            )
+        if coordination and self.is_amplified:
+            raise ConfigError(
+                "amplification: acts on the joint distribution, which separate agents cannot do; "
+                "set it to null with coordination"
+            )

@@ -18,7 +18,9 @@ from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
-from qio_rllib.sampling.vector_env import BatchedCopies, Copies, EnvCopies, state_size_of
+from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
+from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, state_size_of
+from qio_rllib.sampling.vector_env import VectorEnv
 
 EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
 
@@ -89,7 +91,7 @@ class EnvDescription:
     """What has to be known of an environment before training; single-agent environments have the agent ``None``.
 
     Attributes:
-        agents: All agents that there can be, each with a slot of its own.
+        agents: All agents that there can be, each with an index of its own.
         observation_spaces: By agent.
         action_spaces: By agent.
         state_size: Numbers in the environment's ``state()``; None without one.
@@ -153,21 +155,21 @@ def make_rllib_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> 
     return _for_rllib(make_env(env_id, env_config))
 
 
-def make_copies(env: Any, env_config: dict[str, Any], num_copies: int) -> Copies:
-    """Build copies of an environment for `BatchedEnvRunner`.
+def make_vector_env(env: Any, env_config: dict[str, Any], num_envs: int) -> VectorEnv:
+    """Build environments as arrays, for runners and evaluations.
 
     Args:
         env: A name as for `make_env`, one registered with Tune, or a class that takes ``env_config``.
         env_config: Keyword arguments; a creator of the user's own gets a copy of this very object, for RLlib's
             ``EnvContext`` says more.
-        num_copies: How many.
+        num_envs: How many.
 
     Raises:
         ConfigError: Nothing goes by that name, it refuses the arguments, or it is neither PettingZoo nor Gymnasium.
     """
     if isinstance(env, str) and env in qio_envs.environments():
         with _keyword_errors(env):
-            return BatchedCopies(qio_envs.environment(env).batched_env(num_copies, **env_config))
+            return BatchedVectorEnv(qio_envs.environment(env).batched_env(num_envs, **env_config))
     if not isinstance(env, str):
         create: EnvCreator = env
     elif _global_registry.contains(ENV_CREATOR, env):
@@ -179,7 +181,7 @@ def make_copies(env: Any, env_config: dict[str, Any], num_copies: int) -> Copies
         made = create(copy.copy(env_config))
         return made.env if isinstance(made, ParallelEnvAdapter) else made
 
-    return EnvCopies(build, num_copies)
+    return ObjectVectorEnv(build, num_envs)
 
 
 def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> EnvDescription:

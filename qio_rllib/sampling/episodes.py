@@ -31,7 +31,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from qio_rllib.sampling.rollout import Array, Rollout
-from qio_rllib.sampling.vector_env import Copies
+from qio_rllib.sampling.vector_env import VectorEnv
 
 _Key = str | tuple[str, ...]
 
@@ -44,7 +44,7 @@ class EpisodeRecord:
         agent_returns: Sum of rewards so far, by agent id.
         length: Environment steps so far.
         info: The numbers of the last info; empty before the end.
-        env_index: The copy that plays it.
+        env_index: The environment that plays it.
     """
 
     agent_returns: dict[Any, float]
@@ -61,7 +61,7 @@ class EpisodeRecord:
 
 
 class EpisodeLog:
-    """Keeps account of the episodes of a runner's copies.
+    """Keeps account of the episodes of a runner's environments.
 
     Args:
         window: Means run over so many finished episodes.
@@ -78,12 +78,12 @@ class EpisodeLog:
         self.multi_agent = multi_agent
         self.finished: dict[_Key, collections.deque[float]] = {}
 
-    def watch(self, copies: Copies, agents: Mapping[str, Sequence[Any]]) -> None:
-        """Begin with new copies; ``agents`` are those of each module."""
-        self._copies = copies
+    def watch(self, env: VectorEnv, agents: Mapping[str, Sequence[Any]]) -> None:
+        """Begin with new environments; ``agents`` are those of each module."""
+        self._env = env
         self._agents = agents
-        self.returns = np.zeros((copies.num_copies, len(copies.agents)))
-        self.lengths = np.zeros(copies.num_copies, np.int64)
+        self.returns = np.zeros((env.num_envs, len(env.agents)))
+        self.lengths = np.zeros(env.num_envs, np.int64)
 
     def step(self, rewards: Array) -> None:
         """Take in a step's rewards, ``[E, N]``."""
@@ -91,21 +91,21 @@ class EpisodeLog:
         self.lengths += 1
 
     def begin(self, mask: Array | None) -> list[int]:
-        """Start the episodes of the copies in ``mask`` (bool ``[E]``; all when absent); return their indices."""
+        """Start the episodes of the environments in ``mask`` (bool ``[E]``; all when absent); return their indices."""
         rows = np.arange(len(self.lengths)) if mask is None else np.flatnonzero(mask)
         self.returns[rows] = 0
         self.lengths[rows] = 0
         return rows.tolist()
 
-    def record(self, copy: int) -> EpisodeRecord:
-        """Return what there is to say of a copy's running episode."""
-        returns = dict(zip(self._copies.agents, self.returns[copy].tolist(), strict=True))
-        return EpisodeRecord(returns, int(self.lengths[copy]), {}, copy)
+    def record(self, env_index: int) -> EpisodeRecord:
+        """Return what there is to say of an environment's running episode."""
+        returns = dict(zip(self._env.agents, self.returns[env_index].tolist(), strict=True))
+        return EpisodeRecord(returns, int(self.lengths[env_index]), {}, env_index)
 
-    def end(self, copy: int) -> EpisodeRecord:
-        """Take a copy's episode among the finished ones; return what there is to say of it."""
-        record = self.record(copy)
-        record.info = self._copies.info(copy)
+    def end(self, env_index: int) -> EpisodeRecord:
+        """Take an environment's episode among the finished ones; return what there is to say of it."""
+        record = self.record(env_index)
+        record.info = self._env.info(env_index)
         scores: dict[_Key, float] = {
             key: float(value)
             for key, value in record.info.items()

@@ -1,10 +1,10 @@
-"""Joint replay: what all agents of a copy saw and did in a step is one row, in arrays."""
+"""Joint replay: what all agents of an environment observed and did in a step is one transition, in arrays."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,127 +12,193 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 from qio_envs.api import ConfigError
 from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout
+from qio_rllib.sampling.streams import generator
+
+_GLOBAL_STATES, _NEXT_GLOBAL_STATES = "global_states", "next_global_states"
 
 
 @dataclasses.dataclass
-class JointBatch:
-    """Rows of a `JointReplay`: ``B`` joint steps of all agents.
+class JointTransitions:
+    """``B`` joint transitions of all agents, or ``B`` sequences of ``L`` successive ones.
+
+    Shapes are those of transitions; sequences have a second axis ``L`` behind the first.
 
     Attributes:
         modules: By module id the columns of its ``M`` agents: ``observations`` and ``next_observations`` (float32
             ``[B, M, ...]``), ``actions`` (int64 ``[B, M]``, or float32 ``[B, M, D]`` in [-1, 1] as executed),
-            ``rewards`` (float32 ``[B, M]``), ``acted``, ``terminated`` and ``present_next`` (bool ``[B, M]``; the
-            last: there is a next observation that the agent's return goes on from); where there are any
-            ``action_mask`` and ``next_action_mask`` (bool ``[B, M, A]``), ``messages`` (float32 ``[B, M, K]``) and
-            ``delivered`` (bool ``[B, M, N]``, by slot of the sender).
-        states: float32 ``[B, S]``, or None.
-        next_states: Likewise.
+            ``rewards`` (float32 ``[B, M]``; sums of discounted rewards with n-step returns), ``discounts`` (float32
+            ``[B, M]``, of the value of what follows), ``acted``, ``terminated``, ``present_next`` (there is a next
+            observation that the agent's return goes on from) and ``fresh`` (the agent begins with this step), bool
+            ``[B, M]``; where there are any ``action_mask`` and ``next_action_mask`` (bool ``[B, M, A]``), ``messages``
+            (float32 ``[B, M, K]``) and ``delivered`` (bool ``[B, M, N]``, by the sender's index). ``memory/<name>`` is
+            the agents' memory before the (first) step, float32 ``[B, M, S]``.
+        global_states: float32 ``[B, S]``, or None.
+        next_global_states: Likewise.
     """
 
     modules: dict[str, dict[str, Array]]
-    states: Array | None
-    next_states: Array | None
+    global_states: Array | None = None
+    next_global_states: Array | None = None
 
     def __len__(self) -> int:
-        """Number of rows ``B``."""
+        """Number of transitions or sequences ``B``."""
         return len(next(iter(self.modules.values()))["rewards"])
 
-    def __getitem__(self, rows: slice | Array) -> JointBatch:
-        """Return some of the rows."""
-        return JointBatch(
+    def __getitem__(self, rows: slice | Array) -> JointTransitions:
+        """Return some of them."""
+        return JointTransitions(
             {
                 module_id: {name: array[rows] for name, array in columns.items()}
                 for module_id, columns in self.modules.items()
             },
-            None if self.states is None else self.states[rows],
-            None if self.next_states is None else self.next_states[rows],
+            None if self.global_states is None else self.global_states[rows],
+            None if self.next_global_states is None else self.next_global_states[rows],
         )
 
-    def slice(self, rows: slice, len_lookback_buffer: int | None = None) -> JointBatch:
-        """Return some of the rows; RLlib's name for it."""
+    def slice(self, rows: slice, len_lookback_buffer: int | None = None) -> JointTransitions:
+        """Return some of them; RLlib's name for it."""
         return self[rows]
 
-    def columns(self) -> dict[str, Array]:
+    def flat(self) -> dict[str, Array]:
         """Return all arrays by a flat name."""
         found = {
-            f"{module_id}/{name}": array
+            f"{module_id}\n{name}": array
             for module_id, columns in self.modules.items()
             for name, array in columns.items()
         }
-        if self.states is not None and self.next_states is not None:
-            found |= {"states": self.states, "next_states": self.next_states}
+        if self.global_states is not None and self.next_global_states is not None:
+            found |= {_GLOBAL_STATES: self.global_states, _NEXT_GLOBAL_STATES: self.next_global_states}
         return found
 
+    @classmethod
+    def from_flat(cls, arrays: Mapping[str, Array]) -> JointTransitions:
+        """Return what `flat` took apart."""
+        modules: dict[str, dict[str, Array]] = {}
+        for key, array in arrays.items():
+            module_id, mark, name = key.partition("\n")
+            if mark:
+                modules.setdefault(module_id, {})[name] = array
+        return cls(modules, arrays.get(_GLOBAL_STATES), arrays.get(_NEXT_GLOBAL_STATES))
 
-def joint_steps(rollout: Rollout) -> JointBatch:
-    """Return the steps of a rollout as rows, those left out in which nobody acted.
+
+def joint_transitions(rollout: Rollout, gamma: float) -> JointTransitions:
+    """Return the steps of a rollout as transitions ``[T, E, ...]``.
 
     An action is kept as the environment executed it: clipped to [-1, 1] where it is continuous. What follows a
     truncated step is what the agent saw last, not what it sees after the reset.
     """
-    parts = {module_id: _columns(part) for module_id, part in rollout.modules.items()}
     first = next(iter(rollout.modules.values()))
-    states = next_states = None
-    if first.states is not None:
-        states, next_states = first.states[:-1], first.states[1:].copy()
+    states = following = None
+    if first.global_states is not None:
+        states, following = first.global_states[:-1], first.global_states[1:].copy()
         for part in rollout.modules.values():
-            steps, copies, _ = part.final_index.T
-            next_states[steps, copies] = part.final_states
-        states, next_states = (_rows(array, 2) for array in (states, next_states))
-    whole = JointBatch(parts, states, next_states)
-    anybody = np.logical_or.reduce([columns["acted"].any(axis=1) for columns in parts.values()])
-    return whole if anybody.all() else whole[np.flatnonzero(anybody)]
+            steps, envs, _ = part.final_index.T
+            following[steps, envs] = part.final_global_states
+    return JointTransitions(
+        {module_id: _columns(part, gamma) for module_id, part in rollout.modules.items()}, states, following
+    )
 
 
 class JointReplay(Checkpointable):
-    """A ring of joint steps, drawn from uniformly and with replacement.
+    """The newest joint transitions of every environment, drawn from uniformly and with replacement.
+
+    Each runner's environments have a ring of their own, in which successive steps follow each other, so that sequences
+    can be drawn; none crosses the place that is written next.
 
     Args:
-        capacity: Rows at most; the oldest give way. At least 1.
+        capacity: Joint transitions at most, over all environments; the oldest give way. At least 1.
         seed: Of the draws; None for another each time.
+        sequence_length: Successive steps ``L`` in a sample; 1 for single transitions.
+        n_step: Steps over which rewards are summed; for single transitions of independent agents.
+        gamma: Discount.
+        num_runners: Runners that share the capacity.
 
     Raises:
-        ConfigError: So many rows do not fit in this machine's memory; seen when the first ones arrive.
+        ConfigError: So many transitions do not fit in this machine's memory, or a ring cannot hold a sample; seen when
+            the first ones arrive.
     """
 
-    def __init__(self, capacity: int, seed: int | None = None) -> None:
-        self.capacity = capacity
-        self.seed = seed
-        self._rng = np.random.Generator(np.random.Philox(seed))
-        self._rows: JointBatch | None = None
-        self._filled = 0
-        self._next = 0
+    def __init__(
+        self,
+        capacity: int,
+        seed: int | None = None,
+        sequence_length: int = 1,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        num_runners: int = 1,
+    ) -> None:
+        self.capacity, self.seed = capacity, seed
+        self.sequence_length, self.n_step, self.gamma = sequence_length, n_step, gamma
+        self.num_runners = num_runners
+        self._rng = generator(seed, "replay")
+        self._rings: dict[int, _Ring] = {}
+
+    @property
+    def _window(self) -> int:
+        return max(self.sequence_length, self.n_step)
 
     def __len__(self) -> int:
-        """Rows that are filled."""
-        return self._filled
+        """Joint transitions that are kept."""
+        return sum(ring.filled * ring.num_envs for ring in self._rings.values())
+
+    @property
+    def num_samples(self) -> int:
+        """Different transitions, or sequences, that can be drawn."""
+        return sum(ring.starts(self._window) * ring.num_envs for ring in self._rings.values())
 
     def add(self, rollout: Rollout) -> int:
-        """Take in the steps of a rollout; return how many rows that were."""
-        steps = joint_steps(rollout)
-        count = len(steps)
-        if not count:
-            return 0
-        if self._rows is None:
-            self._rows = self._allocated(steps)
-        kept = steps[count - self.capacity :] if count > self.capacity else steps
-        place = (self._next + np.arange(len(kept))) % self.capacity
-        ours = self._rows.columns()
-        for name, array in kept.columns().items():
-            ours[name][place] = array
-        self._next = int((self._next + len(kept)) % self.capacity)
-        self._filled = min(self._filled + len(kept), self.capacity)
-        return count
+        """Take in the steps of a rollout; return how many joint transitions that were."""
+        steps = joint_transitions(rollout, self.gamma).flat()
+        if rollout.runner not in self._rings:
+            self._rings[rollout.runner] = self._ring(steps)
+        self._rings[rollout.runner].add(steps)
+        return rollout.env_steps()
 
-    def sample(self, rows: int) -> JointBatch:
-        """Draw rows.
+    def sample(self, count: int) -> JointTransitions:
+        """Draw transitions, or sequences.
 
         Raises:
             ValueError: There are none yet.
         """
-        if self._rows is None:
+        if not self.num_samples:
             raise ValueError("the replay is empty")
-        return self._rows[self._rng.integers(self._filled, size=rows)]
+        rings = [ring for ring in self._rings.values() if ring.starts(self._window)]
+        ends = np.cumsum([ring.starts(self._window) * ring.num_envs for ring in rings])
+        drawn = self._rng.integers(ends[-1], size=count)
+        owner = np.searchsorted(ends, drawn, side="right")
+        parts = []
+        for r, ring in enumerate(rings):
+            mine = np.flatnonzero(owner == r)
+            if len(mine):
+                place = drawn[mine] - (ends[r - 1] if r else 0)
+                parts.append(
+                    (mine, ring.windows(place // ring.num_envs, place % ring.num_envs, self._window))
+                )
+        if len(parts) == 1:
+            arrays = parts[0][1]
+        else:
+            arrays = {
+                name: np.empty((count, *array.shape[1:]), array.dtype) for name, array in parts[0][1].items()
+            }
+            for mine, found in parts:
+                for name, array in found.items():
+                    arrays[name][mine] = array
+        return self._shaped(JointTransitions.from_flat(arrays))
+
+    def _shaped(self, windows: JointTransitions) -> JointTransitions:
+        if self.n_step > 1:
+            return JointTransitions(
+                {module_id: n_step_columns(columns) for module_id, columns in windows.modules.items()}
+            )
+        single = self.sequence_length == 1
+        for columns in windows.modules.values():
+            for name in columns:
+                if single or name.startswith("memory/"):
+                    columns[name] = columns[name][:, 0]
+        if single and windows.global_states is not None and windows.next_global_states is not None:
+            windows.global_states = windows.global_states[:, 0]
+            windows.next_global_states = windows.next_global_states[:, 0]
+        return windows
 
     def get_state(
         self,
@@ -141,82 +207,126 @@ class JointReplay(Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the filled rows and the source of the draws."""
-        rows = None if self._rows is None else self._rows[slice(self._filled)]
+        """Return what is kept, from the oldest on, and the source of the draws."""
         return {
-            "rows": rows,
-            "next": self._next,
-            "capacity": self.capacity,
+            "rings": {runner: ring.ordered() for runner, ring in self._rings.items()},
             "rng": self._rng.bit_generator.state,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state; of one with more rows than fit here, the newest stay."""
+        """Go on from a state; of one with more transitions than fit here, the newest stay."""
         self._rng.bit_generator.state = state["rng"]
-        rows: JointBatch | None = state["rows"]
-        self._rows, self._filled, self._next = None, 0, 0
-        if rows is None:
-            return
-        order, place = np.arange(len(rows)), state["next"]
-        if state["capacity"] != self.capacity:
-            # From the oldest on, which is at `next` once the ring is full, and else the first.
-            order = np.roll(order, -(place % len(rows)))[-self.capacity :]
-            place = len(order) % self.capacity
-        self._rows = self._allocated(rows)
-        ours = self._rows.columns()
-        for name, array in rows.columns().items():
-            ours[name][: len(order)] = array[order]
-        self._filled, self._next = len(order), place
+        self._rings = {}
+        for runner, arrays in state["rings"].items():
+            self._rings[runner] = self._ring(arrays)
+            self._rings[runner].add(arrays)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         """Return what a checkpoint needs to build the replay again."""
-        return (self.capacity, self.seed), {}
+        arguments = (self.capacity, self.seed, self.sequence_length, self.n_step, self.gamma)
+        return (*arguments, self.num_runners), {}
 
-    def _allocated(self, like: JointBatch) -> JointBatch:
-        arrays = like.columns()
-        needed = sum(array[:1].nbytes for array in arrays.values()) * self.capacity
+    def _ring(self, like: Mapping[str, Array]) -> _Ring:
+        envs = next(iter(like.values())).shape[1]
+        steps = -(-self.capacity // (envs * self.num_runners))
+        if steps < self._window:
+            raise ConfigError(
+                f"replay_capacity: {self.capacity} joint transitions are {steps} steps of each environment, a sample "
+                f"needs {self._window}"
+            )
+        needed = sum(array[:1].nbytes for array in like.values()) * steps * self.num_runners
         present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > present:
             raise ConfigError(
-                f"replay_capacity: {self.capacity} joint steps take {needed:,} bytes, this machine has {present:,}"
+                f"replay_capacity: {self.capacity} joint transitions take {needed:,} bytes, this machine has "
+                f"{present:,}"
             )
-
-        def empty(array: Array) -> Array:
-            return np.zeros((self.capacity, *array.shape[1:]), array.dtype)
-
-        return JointBatch(
-            {
-                module_id: {name: empty(array) for name, array in columns.items()}
-                for module_id, columns in like.modules.items()
-            },
-            None if like.states is None else empty(like.states),
-            None if like.next_states is None else empty(like.next_states),
-        )
+        return _Ring({name: np.zeros((steps, *array.shape[1:]), array.dtype) for name, array in like.items()})
 
 
-def _columns(part: ModuleRollout) -> dict[str, Array]:
+class _Ring:
+    """Arrays ``[C, E, ...]`` in which the newest ``C`` steps of ``E`` environments lie."""
+
+    def __init__(self, arrays: dict[str, Array]) -> None:
+        self.arrays = arrays
+        first = next(iter(arrays.values()))
+        self.capacity, self.num_envs = first.shape[:2]
+        self.filled = self.next = 0
+
+    def add(self, steps: Mapping[str, Array]) -> None:
+        count = len(next(iter(steps.values())))
+        skipped = max(0, count - self.capacity)
+        place = (self.next + np.arange(count - skipped)) % self.capacity
+        for name, array in steps.items():
+            self.arrays[name][place] = array[skipped:]
+        self.next = int((self.next + len(place)) % self.capacity)
+        self.filled = min(self.filled + len(place), self.capacity)
+
+    def starts(self, length: int) -> int:
+        """Return from how many steps a window can begin."""
+        return max(0, self.filled - length + 1)
+
+    def windows(self, starts: Array, envs: Array, length: int) -> dict[str, Array]:
+        """Return windows ``[B, length, ...]``; start 0 is the oldest step."""
+        oldest = self.next if self.filled == self.capacity else 0
+        steps = (oldest + starts[:, None] + np.arange(length)) % self.capacity
+        return {name: array[steps, envs[:, None]] for name, array in self.arrays.items()}
+
+    def ordered(self) -> dict[str, Array]:
+        """Return the steps from the oldest on."""
+        oldest = self.next if self.filled == self.capacity else 0
+        steps = (oldest + np.arange(self.filled)) % self.capacity
+        return {name: array[steps] for name, array in self.arrays.items()}
+
+
+def n_step_columns(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """Return transitions over several steps from windows ``[B, n, M, ...]`` of single ones.
+
+    ``rewards`` becomes ``sum_k gamma^k r_k`` up to the end of the agent's episode or ``n`` steps; ``discounts``,
+    ``present_next`` and what comes next are those of the last of these steps (Watkins, 1989).
+    """
+    window = columns["rewards"].shape[1]
+    goes_on = columns["acted"] & columns["present_next"] & ~columns["cut"]
+    reached = np.cumprod(goes_on[:, : window - 1], axis=1, dtype=np.int64).sum(
+        axis=1
+    )  # [B, M], steps after the first
+    discounts = np.cumprod(columns["discounts"], axis=1)
+    before = np.concatenate([np.ones_like(discounts[:, :1]), discounts[:, :-1]], axis=1)
+    counted = np.arange(window)[None, :, None] <= reached[:, None]
+    found = {name: array[:, 0] for name, array in columns.items()}
+    found["rewards"] = (columns["rewards"] * before * counted).sum(axis=1).astype(np.float32)
+    for name, array in {**columns, "discounts": discounts}.items():
+        if name in ("discounts", "present_next", "next_observations", "next_action_mask", "cut"):
+            place = reached[:, None].reshape(reached.shape[0], 1, reached.shape[1], *(1,) * (array.ndim - 3))
+            found[name] = np.take_along_axis(array, place, axis=1)[:, 0]
+    return found
+
+
+def _columns(part: ModuleRollout, gamma: float) -> dict[str, Array]:
     following = part.observations[1:].copy()
     following[tuple(part.final_index.T)] = part.final_observations
     actions = part.actions if part.actions.dtype.kind == "i" else part.actions.clip(-1.0, 1.0)
+    cut = part.acted & part.truncated
     columns = {
         "observations": part.observations[:-1],
         "next_observations": following,
         "actions": actions,
         "rewards": part.rewards,
+        "discounts": np.full(part.rewards.shape, gamma, np.float32),
         "acted": part.acted,
         "terminated": part.terminated & part.acted,
-        "present_next": part.continues | (part.acted & part.truncated),
+        "cut": cut,
+        "present_next": part.continues | cut,
+        "fresh": part.fresh_steps()[:-1],
     }
     if part.action_mask is not None:
         # After a cut episode the mask belongs to the next one: any action may follow there.
         legal = part.action_mask[1:].copy()
         legal[tuple(part.final_index.T)] = True
         columns |= {"action_mask": part.action_mask[:-1], "next_action_mask": legal}
-    if part.messages is not None and part.delivered is not None:
-        columns |= {"messages": part.messages, "delivered": part.delivered}
-    return {name: _rows(array, 2) for name, array in columns.items()}
-
-
-def _rows(array: Array, axes: int) -> Array:
-    """Return an array with its first axes joined."""
-    return array.reshape(-1, *array.shape[axes:])
+    for name in ("messages", "delivered"):
+        if name in part.columns:
+            columns[name] = part.columns[name]
+    for name, memory in part.memory.items():
+        columns[f"memory/{name}"] = memory
+    return columns

@@ -11,19 +11,20 @@ import gymnasium
 import numpy as np
 
 from qio_envs.api import ConfigError
-from qio_rllib.sampling.vector_env import Array, Copies, bare_space
+from qio_rllib.models.spaces import bare_space
+from qio_rllib.sampling.vector_env import Array, VectorEnv
 
 STATE, OBSERVATIONS = "state", "observations"
 
 
 @dataclasses.dataclass(frozen=True)
 class StateSource:
-    """Where the states of a `Rollout` come from.
+    """Where the global states of a `Rollout` come from.
 
     Attributes:
         kind: ``state`` (the environment's ``state()``) or ``observations`` (those of all agents, one after the other,
-            zeros for agents that are not alive).
-        size: Numbers in a state.
+            zeros for agents that are not alive; without one-hot agent indices).
+        size: Numbers in a global state.
     """
 
     kind: str
@@ -60,18 +61,17 @@ class StateSource:
             raise ConfigError(f"{env} has no state(): take '{OBSERVATIONS}', which joins those of all agents")
         return cls(kind, state_size)
 
-    def read(self, copies: Copies, seen: Sequence[tuple[Array, Array]], alive: Array) -> Array:
+    def read(self, env: VectorEnv, obs: Sequence[tuple[Array, Array]], alive: Array) -> Array:
         """Return the present states, float32 ``[E, size]``.
 
         Args:
-            copies: The environments.
-            seen: (slots ``[M]``, observations ``[E, M, ...]``) of each group of agents.
+            env: The environments.
+            obs: (agent indices ``[M]``, observations ``[E, M, ...]``) of each group of agents.
             alive: bool ``[E, N]``.
         """
         if self.kind == STATE:
-            return copies.state()
+            return env.state()
         rows = [
-            np.where(alive[:, slots, None], values.reshape(*values.shape[:2], -1), 0)
-            for slots, values in seen
+            np.where(alive[:, index, None], values.reshape(*values.shape[:2], -1), 0) for index, values in obs
         ]
-        return np.concatenate([row.reshape(copies.num_copies, -1) for row in rows], axis=1, dtype=np.float32)
+        return np.concatenate([row.reshape(env.num_envs, -1) for row in rows], axis=1, dtype=np.float32)

@@ -8,7 +8,7 @@ from numba import njit
 from qio_rllib.sampling.rollout import Array, ModuleRollout
 
 
-def generalized_advantages(
+def compute_advantages(
     rollout: ModuleRollout, values: Array, final_values: Array, gamma: float, lambda_: float
 ) -> Array:
     """Return the advantages of a rollout's actions (Schulman et al., 2016, equation 16).
@@ -17,7 +17,7 @@ def generalized_advantages(
     the value of what was seen last. No credit passes from one episode to another.
 
     Args:
-        rollout: ``T`` steps of ``E`` copies and ``M`` agents.
+        rollout: ``T`` steps of ``E`` environments and ``M`` agents.
         values: Value of each observation, float32 ``[T + 1, E, M]``.
         final_values: Value of each final observation, float32 ``[K]``.
         gamma: Discount, in [0, 1].
@@ -57,10 +57,10 @@ def _sweep(
     lambda_: float,
     out: Array,
 ) -> None:
-    steps, copies, agents = rewards.shape
-    carried = np.zeros((copies, agents))
+    steps, envs, agents = rewards.shape
+    carried = np.zeros((envs, agents))
     for t in range(steps - 1, -1, -1):
-        for e in range(copies):
+        for e in range(envs):
             for m in range(agents):
                 if not acted[t, e, m]:
                     carried[e, m] = 0.0

@@ -1,0 +1,135 @@
+"""`Team`: the Actors of all agents of an environment, and what they say to each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qio_rllib.acting.actor import Acted, Actor, ActorInputs, Array, RandomNumbers, State, initial_state
+from qio_rllib.acting.communication import Communication, inbox
+
+MESSAGES, DELIVERED = "messages", "delivered"
+"""Columns that a team that talks adds to those of its Actors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentGroup:
+    """The ``M`` agents of one module.
+
+    Attributes:
+        module_id: The module that acts for them.
+        agents: Their ids.
+        index: Their indices among all agents of the environment, int64 ``[M]``.
+        actor: How they act.
+        agent_id: Whether a one-hot of the index within the group stands behind each observation.
+    """
+
+    module_id: str
+    agents: tuple[Hashable, ...]
+    index: Array
+    actor: Actor
+    agent_id: bool = False
+
+
+class GroupInputs(NamedTuple):
+    """What a group sees in a step."""
+
+    obs: Array  # float32 [E, M, ...], with the one-hot where the group has one
+    action_mask: Array | None  # bool [E, M, A]
+
+
+class Team:
+    """Acts for all ``N`` agents in ``E`` environments.
+
+    Args:
+        groups: All groups; together they hold every agent once.
+        communication: How messages travel; None where agents do not talk.
+    """
+
+    def __init__(self, groups: Sequence[AgentGroup], communication: Communication | None = None) -> None:
+        self.groups = tuple(groups)
+        self.communication = communication
+        self.num_agents = sum(len(group.index) for group in self.groups)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it needs random numbers even where it does not explore."""
+        lossy = self.communication is not None and self.communication.drop > 0
+        return lossy or any(group.actor.samples_only for group in self.groups)
+
+    def extras(self, group: AgentGroup) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return (shape of one agent's entry, dtype) of the columns of a group."""
+        found: dict[str, tuple[tuple[int, ...], Any]] = dict(group.actor.extras)
+        if self.communication is not None:
+            found[MESSAGES] = ((self.communication.bandwidth,), np.float32)
+            found[DELIVERED] = ((self.num_agents,), bool)
+        return found
+
+    def initial_state(self, num_envs: int) -> list[dict[str, Array]]:
+        """Return every group's memory at the start of an episode."""
+        return [initial_state(group.actor, num_envs, len(group.index)) for group in self.groups]
+
+    def act(
+        self,
+        inputs: Sequence[GroupInputs],
+        alive: Array,
+        states: Sequence[State],
+        rng: RandomNumbers | None,
+        explore: bool,
+        random_actions: bool = False,
+        global_state: Array | None = None,
+    ) -> list[Acted]:
+        """Choose all agents' actions.
+
+        Args:
+            inputs: Of each group.
+            alive: Which agents act, bool ``[E, N]``; only they talk and hear.
+            states: Memory of each group.
+            rng: Source of the draws.
+            explore: As in `Actor.act`.
+            random_actions: Likewise.
+            global_state: float32 ``[E, S]``, for central value networks with memory.
+
+        Returns:
+            What each group does. Rows of agents that are not alive mean nothing.
+        """
+        columns: list[dict[str, Array]] = [{} for _ in self.groups]
+        heard: list[Array | None] = [None for _ in self.groups]
+        if self.communication is not None:
+            sent = np.zeros((*alive.shape, self.communication.bandwidth), np.float32)
+            for group, seen, extra in zip(self.groups, inputs, columns, strict=True):
+                extra[MESSAGES] = sent[:, group.index] = group.actor.speak(seen.obs)
+            delivered = self.communication.deliver(alive, rng)
+            received = inbox(sent, delivered)
+            heard = [received[:, group.index] for group in self.groups]
+            for group, extra in zip(self.groups, columns, strict=True):
+                extra[DELIVERED] = delivered[:, group.index]
+        found = []
+        for group, seen, state, extra, messages in zip(
+            self.groups, inputs, states, columns, heard, strict=True
+        ):
+            acted = group.actor.act(
+                ActorInputs(seen.obs, seen.action_mask, messages, global_state, group.index),
+                state,
+                rng,
+                explore,
+                random_actions,
+            )
+            found.append(acted._replace(extras={**acted.extras, **extra}))
+        return found
+
+
+def with_agent_id(obs: Array) -> Array:
+    """Return observations ``[E, M, ...]`` as flat rows with a one-hot of the second axis behind: ``[E, M, D + M]``."""
+    envs, agents = obs.shape[:2]
+    one_hot = np.broadcast_to(np.eye(agents, dtype=np.float32), (envs, agents, agents))
+    return np.concatenate([obs.reshape(envs, agents, -1), one_hot], axis=-1)
+
+
+def put_back(state: State, gone: Array) -> None:
+    """Put the memory of agents that do not go on (bool ``[E, M]``) back to that of an episode's start, in place."""
+    for memory in state.values():
+        memory[gone] = 0.0

@@ -1,0 +1,159 @@
+"""Algorithms on the batched runner: what their training steps have in common."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from qio_rllib.sampling.replay import JointReplay
+from qio_rllib.sampling.rollout import Rollout, SamplingFailure
+
+_REPLAY = "replay"
+
+logger = logging.getLogger(__name__)
+
+
+class RolloutAlgorithm(Algorithm):
+    """Samples rollouts, lets a Learner update, and hands the weights on."""
+
+    def sample(self, env_steps: int, random_actions: bool = False) -> list[Rollout]:
+        """Return rollouts of at least so many environment steps; none if all runners failed (RLlib restarts them).
+
+        Args:
+            env_steps: Over all runners.
+            random_actions: Whether agents act uniformly at random.
+        """
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            rollouts, results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=env_steps,
+                sample_timeout_s=self.config.sample_timeout_s,
+                random_actions=random_actions,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+            if rollouts:
+                self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        for rollout in rollouts:
+            if isinstance(rollout, SamplingFailure):
+                rollout.throw()
+        return rollouts
+
+    @property
+    def env_steps_sampled(self) -> int:
+        """Environment steps that were sampled so far, by all runners."""
+        return self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+
+    def learn(self, experience: list[Any], **kwargs: Any) -> None:
+        """Let the Learners update from experience, and give the new weights to the runners.
+
+        Args:
+            experience: What the Learner takes as ``episodes``.
+            **kwargs: Further arguments of ``LearnerGroup.update``.
+        """
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self.learner_group.update(
+                episodes=experience,
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps_sampled},
+                **kwargs,
+            )
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                policies=set(results[0]) - {ALL_MODULES},
+                inference_only=True,
+            )
+
+
+class OnPolicyAlgorithm(RolloutAlgorithm):
+    """One batch, one update."""
+
+    def training_step(self) -> None:
+        """Sample a batch, learn from it, and hand the weights on."""
+        rollouts = self.sample(self.config.total_train_batch_size)
+        if rollouts:
+            self.learn(rollouts)
+
+
+class OffPolicyAlgorithm(RolloutAlgorithm):
+    """Samples into a replay and learns from what it holds.
+
+    An iteration is many short rounds: each samples ``rollout_fragment_length`` steps of each environment and takes one
+    gradient step for every ``env_steps_per_update`` of them. Until ``num_steps_sampled_before_learning_starts`` steps
+    and a batch are there, actions are random and nothing is learned: ``replay/warming_up`` is 1 in the result.
+    The replay is part of checkpoints.
+    """
+
+    replay: JointReplay
+
+    def setup(self, config: AlgorithmConfig) -> None:
+        """Build the algorithm and an empty replay."""
+        super().setup(config)
+        self.replay = JointReplay(
+            self.config.replay_capacity,
+            self.config.seed,
+            sequence_length=self.config.sequence_length,
+            n_step=self.config.n_step,
+            gamma=self.config.gamma,
+            num_runners=max(1, self.config.num_env_runners),
+        )
+        self._told_of_warm_up = False
+
+    def training_step(self) -> None:
+        """Sample a round into the replay, take the gradient steps that it is due, and hand the weights on."""
+        config = self.config
+        first = config.num_steps_sampled_before_learning_starts
+        rollouts = self.sample(config.round_steps, random_actions=self.env_steps_sampled < first)
+        if not rollouts:
+            return
+        for rollout in rollouts:
+            self.replay.add(rollout)
+        batch = config.train_batch_size_per_learner
+        warming_up = self.env_steps_sampled < first or self.replay.num_samples < batch
+        self.metrics.log_value((_REPLAY, "joint_steps"), len(self.replay), window=1)
+        self.metrics.log_value((_REPLAY, "warming_up"), int(warming_up), window=1)
+        if warming_up:
+            if not self._told_of_warm_up:
+                logger.warning(
+                    "%s is warming up: it learns nothing before %d environment steps are in the replay",
+                    type(self).__name__,
+                    max(first, batch),
+                )
+                self._told_of_warm_up = True
+            return
+        updates = config.round_steps // config.env_steps_per_update
+        self.learn([self.replay.sample(updates * batch)], num_epochs=updates)
+
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Return the state, the replay included."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(_REPLAY, components, not_components):
+            state[_REPLAY] = self.replay.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        super().set_state(state)
+        if _REPLAY in state:
+            self.replay.set_state(state[_REPLAY])
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """Return the parts that have checkpoints of their own."""
+        return [*super().get_checkpointable_components(), (_REPLAY, self.replay)]

@@ -1,0 +1,262 @@
+"""MASAC: soft actor-critic for any number of agents, discrete and continuous actions, with joint or own critics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from ray.rllib.algorithms.algorithm_config import NotProvided
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from qio_envs.api import ConfigError
+from qio_rllib.acting.distributions import log_tanh_slope
+from qio_rllib.algorithms.base import OffPolicyAlgorithm
+from qio_rllib.algorithms.off_policy_config import JointCriticConfig, check_schedule
+from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
+from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
+from qio_rllib.models.joint_critics import CriticNetwork, JointView
+from qio_rllib.models.joint_module import SACModule
+from qio_rllib.models.policy_network import PolicyNetwork
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class MASACConfig(JointCriticConfig):
+    """Configuration of `MASAC`. Continuous policies are squashed Gaussians in [-1, 1], scaled to the bounds."""
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or MASAC)
+        self.alpha_lr: float | list = 3e-4
+        self.initial_alpha = 1.0
+        self.target_entropy: float | None = None
+        self.target_entropy_share = 0.5
+        self.grad_clip = None
+        self.rl_module(rl_module_spec=RLModuleSpec(module_class=SACModule))
+        self.learners(learner_class=MASACLearner)
+
+    def training(
+        self,
+        *,
+        alpha_lr: float | list = NotProvided,
+        initial_alpha: float = NotProvided,
+        target_entropy: float | None = NotProvided,
+        target_entropy_share: float = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters; the rest as in `JointCriticConfig.training`.
+
+        Args:
+            alpha_lr: Learning rate of the temperature, or a schedule; 0 keeps it at ``initial_alpha``.
+            initial_alpha: Temperature at the start, above 0.
+            target_entropy: Entropy of a policy that the temperature is moved towards, nats; None for minus the number
+                of an action's components (continuous; Haarnoja et al., 2018), or ``target_entropy_share`` of the
+                largest entropy (discrete).
+            target_entropy_share: Of the logarithm of the number of legal actions, in [0, 1].
+            **kwargs: The other arguments.
+
+        Raises:
+            ConfigError: An unknown key or a value outside its range.
+        """
+        super().training(**kwargs)
+        self._take(
+            alpha_lr=alpha_lr,
+            initial_alpha=initial_alpha,
+            target_entropy=target_entropy,
+            target_entropy_share=target_entropy_share,
+        )
+        return self
+
+    def validate(self) -> None:
+        """Check the settings against each other.
+
+        Raises:
+            ConfigError: A value that is out of range or does not fit another.
+        """
+        super().validate()
+        check_schedule("alpha_lr", self.alpha_lr)
+        if not self.initial_alpha > 0.0:
+            raise ConfigError(f"initial_alpha: expected a number above 0, got {self.initial_alpha}")
+        if not 0.0 <= self.target_entropy_share <= 1.0:
+            raise ConfigError(
+                f"target_entropy_share: expected a number from 0 to 1, got {self.target_entropy_share}"
+            )
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Return the specification of a module."""
+        return RLModuleSpec(module_class=SACModule)
+
+    def get_default_learner_class(self) -> type[TorchLearner]:
+        """Return the class of the Learner."""
+        return MASACLearner
+
+
+class MASAC(OffPolicyAlgorithm):
+    """Soft actor-critic (Haarnoja et al., 2018; discrete: Christodoulou, 2019) with the critics of MADDPG.
+
+    Each agent maximises its own return and its policy's entropy. Critics are joint (all observations, actions and the
+    global state) or, with ``critic: {type: own}``, the agent's own, which is independent SAC.
+    """
+
+    @classmethod
+    def get_default_config(cls) -> MASACConfig:
+        """Return the default configuration."""
+        return MASACConfig()
+
+
+class MASACLearner(OffPolicyLearner):
+    """Two critics regress on the lesser of their targets; policies and temperatures follow."""
+
+    def build(self) -> None:
+        """Build the Learner, with temperatures at their start."""
+        super().build()
+        with torch.no_grad():
+            for module in self.modules():
+                module.log_alpha.fill_(math.log(self.config.initial_alpha))
+
+    def optimizer_parameters(
+        self, module: Any, config: Any
+    ) -> dict[str, tuple[list[torch.nn.Parameter], float | list]]:
+        """Return the parameters of policy, critics and temperature."""
+        return {
+            "actor": ([*module.policy.parameters()], config.actor_lr),
+            "critic": ([*module.critics.parameters()], config.critic_lr),
+            "alpha": ([module.log_alpha], config.alpha_lr),
+        }
+
+    def losses(self, batch: Transitions) -> Iterator[Objective]:
+        """Yield the losses of critics, policies and temperatures (Haarnoja et al., 2018, eq. 5, 7 and 18)."""
+        modules = self.modules()
+        fresh = batch.fresh_environments()
+        targets = self.targets(modules, batch)
+        losses, stats = {}, {}
+        for g, module_id in enumerate(batch.modules):
+            errors = []
+            for network in modules[g].critic_networks():
+                view, _ = network.remembering(batch.view(), batch.length, fresh)
+                q_values = network.critic(view, batch.actions)
+                errors.append(mean_over((q_values - targets[g]) ** 2, batch.learned[g]))
+            losses[module_id] = torch.stack(errors).sum()
+            stats[module_id, "q_mean"] = mean_over(q_values.detach(), batch.learned[g])
+        yield Objective("critic", losses, stats)
+
+        losses, entropies = {}, []
+        for module in modules:
+            module.critics.requires_grad_(False)
+        for g, module_id in enumerate(batch.modules):
+            policy = modules[g].policy
+            outputs, _ = outputs_of(policy, batch, g, None, self.burn_in)
+            alpha = modules[g].log_alpha.detach().exp()
+            views = [
+                (network, network.remembering(batch.view(), batch.length, fresh)[0])
+                for network in modules[g].critic_networks()
+            ]
+            if policy.spec.is_discrete:
+                log_probs = self.log_probs(policy, outputs, batch.legal[g])
+                probs = log_probs.exp()
+                with torch.no_grad():
+                    q_values = self.all_actions(views, batch.actions, g)
+                entropy = -(probs * log_probs).sum(-1)
+                gain = (probs * q_values).sum(-1) + alpha * entropy
+            else:
+                own, logp = self.reparametrized(outputs)
+                q_values = torch.stack(
+                    [network.critic.of_own(view, batch.actions, own) for network, view in views]
+                ).amin(0)
+                gain, entropy = q_values - alpha * logp, -logp
+            losses[module_id] = -mean_over(gain, batch.learned[g])
+            entropies.append(entropy.detach())
+        yield Objective("actor", losses)
+        for module in modules:
+            module.critics.requires_grad_(True)
+
+        losses, stats = {}, {}
+        for g, module_id in enumerate(batch.modules):
+            module = modules[g]
+            excess = mean_over(entropies[g] - self.target_entropy(module.policy, batch, g), batch.learned[g])
+            losses[module_id] = module.log_alpha * excess
+            stats[module_id, "entropy"] = mean_over(entropies[g], batch.learned[g])
+            stats[module_id, "alpha"] = module.log_alpha.detach().exp()
+        yield Objective("alpha", losses, stats)
+
+    def targets(self, modules: list[SACModule], batch: Transitions) -> list[torch.Tensor]:
+        """Return the soft targets of each agent's action, ``[R, M]`` by group (eq. 3 and 6)."""
+        with torch.no_grad():
+            actions, extras = [], []
+            for g, module in enumerate(modules):
+                _, outputs = outputs_of(module.policy, batch, g, None, self.burn_in, batch.next_obs)
+                assert outputs is not None
+                if module.policy.spec.is_discrete:
+                    log_probs = self.log_probs(module.policy, outputs, batch.next_legal[g])
+                    drawn = torch.rand(log_probs.shape, generator=self.noise).to(log_probs.device)
+                    gumbel = -torch.log(-torch.log(drawn.clamp(1e-20, 1 - 1e-7)))
+                    best = (log_probs + gumbel).argmax(dim=-1)
+                    actions.append(torch.nn.functional.one_hot(best, log_probs.shape[-1]).to(log_probs.dtype))
+                    extras.append(log_probs)
+                else:
+                    own, logp = self.reparametrized(outputs)
+                    actions.append(own)
+                    extras.append(logp)
+            found = []
+            for g, module in enumerate(modules):
+                views = []
+                for network in module.critic_networks(target=True):
+                    _, following = network.remembering(
+                        batch.view(), batch.length, batch.fresh_environments(), batch.next_view(None)
+                    )
+                    assert following is not None
+                    views.append((network, following))
+                alpha = module.log_alpha.exp()
+                if module.policy.spec.is_discrete:
+                    probs = extras[g].exp()
+                    q_values = self.all_actions(views, actions, g)
+                    ahead = (probs * (q_values - alpha * extras[g])).sum(-1)
+                else:
+                    q_values = torch.stack([network.critic(view, actions) for network, view in views]).amin(0)
+                    ahead = q_values - alpha * extras[g]
+                found.append(batch.rewards[g] + batch.discounts[g] * batch.present_next[g] * ahead)
+            return found
+
+    def all_actions(
+        self, views: list[tuple[CriticNetwork, JointView]], actions: list[torch.Tensor], g: int
+    ) -> torch.Tensor:
+        """Return the lesser critic's value of each action that an agent could take, others as given, ``[R, M, A]``."""
+        count = actions[g].shape[-1]
+        found = []
+        for network, view in views:
+            values = []
+            for action in range(count):
+                own = torch.zeros_like(actions[g])
+                own[..., action] = 1.0
+                values.append(network.critic.of_own(view, actions, own))
+            found.append(torch.stack(values, dim=-1))
+        return torch.stack(found).amin(0)
+
+    def log_probs(
+        self, policy: PolicyNetwork, outputs: torch.Tensor, legal: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return finite log-probabilities of a discrete policy, ``[R, M, A]``."""
+        found = torch.log_softmax(policy.distribution(outputs, legal), dim=-1)
+        return found.clamp_min(torch.finfo(found.dtype).min)
+
+    def reparametrized(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return actions in [-1, 1] with gradients, ``[R, M, D]``, and their log-probabilities ``[R, M]``."""
+        mean, log_std = outputs.chunk(2, dim=-1)
+        log_std = log_std.clamp(-20.0, 2.0)
+        noise = torch.randn(mean.shape, generator=self.noise).to(mean.device)
+        raw = mean + log_std.exp() * noise
+        logp = (-0.5 * noise * noise - log_std - _HALF_LOG_TWO_PI - log_tanh_slope(raw)).sum(-1)
+        return torch.tanh(raw), logp
+
+    def target_entropy(self, policy: PolicyNetwork, batch: Transitions, g: int) -> torch.Tensor | float:
+        """Return the entropy that the temperature is moved towards, nats."""
+        if self.config.target_entropy is not None:
+            return self.config.target_entropy
+        if not policy.spec.is_discrete:
+            return -float(policy.spec.num_actions)
+        share, legal = self.config.target_entropy_share, batch.legal[g]
+        if legal is None:
+            return share * math.log(policy.spec.num_actions)
+        return share * legal.sum(-1).clamp_min(1).float().log()

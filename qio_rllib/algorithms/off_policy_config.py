@@ -1,0 +1,316 @@
+"""What the configurations of off-policy algorithms have in common: replay, updates, exploration, joint critics."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import gymnasium
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+
+from qio_envs.api import ConfigError
+from qio_rllib.acting.communication import Communication
+from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.learners.on_policy import window_length
+from qio_rllib.models.joint_critics import CriticSettings
+from qio_rllib.models.joint_module import CRITIC, JOINT
+from qio_rllib.models.spaces import bare_space
+from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
+from qio_rllib.sampling.environments import EnvDescription, describe_env
+from qio_rllib.sampling.global_state import STATE
+from qio_rllib.sampling.groups import AGENT_ID
+from qio_rllib.sampling.runner import BatchedEnvRunner
+
+
+class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
+    """Base of the configurations of `OffPolicyAlgorithm`s, on `BatchedEnvRunner`.
+
+    A module with memory (``model_config``: ``use_lstm`` or ``use_gru``) learns from sequences of ``burn_in`` and
+    ``max_seq_len`` steps.
+    """
+
+    exploration: float | list | None
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.gamma = 0.99
+        self.tau = 0.005
+        self.exploration = None
+        self.replay_capacity = 100_000
+        self.num_steps_sampled_before_learning_starts = 1000
+        self.env_steps_per_update = 8
+        self.burn_in = 0
+        self.n_step = 1
+        self.grad_clip_by = "global_norm"
+        self.num_env_runners = 0
+        self.num_envs_per_env_runner = 8
+        self.rollout_fragment_length = 8
+        self.train_batch_size_per_learner = 256
+        self.min_sample_timesteps_per_iteration = 2000
+        self._model_config = {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"}
+        self.env_runners(env_runner_cls=BatchedEnvRunner)
+
+    def training(
+        self,
+        *,
+        tau: float = NotProvided,
+        replay_capacity: int = NotProvided,
+        num_steps_sampled_before_learning_starts: int = NotProvided,
+        env_steps_per_update: int = NotProvided,
+        burn_in: int = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters; the rest as in `ExploringConfig.training`.
+
+        Args:
+            tau: Share of the present network that the target networks take over after each update, in (0, 1].
+            replay_capacity: Joint transitions that are kept.
+            num_steps_sampled_before_learning_starts: Environment steps with random actions before the first update.
+            env_steps_per_update: Environment steps to a gradient step.
+            burn_in: Steps at the start of a sequence that only fill memories; without effect where there are none.
+            **kwargs: The other arguments; ``train_batch_size_per_learner`` is the joint transitions, or sequences, in a
+                gradient step.
+
+        Raises:
+            ConfigError: An unknown key or a value outside its range.
+        """
+        super().training(**kwargs)
+        self._take(
+            tau=tau,
+            replay_capacity=replay_capacity,
+            num_steps_sampled_before_learning_starts=num_steps_sampled_before_learning_starts,
+            env_steps_per_update=env_steps_per_update,
+            burn_in=burn_in,
+        )
+        return self
+
+    def _take(self, **values: Any) -> None:
+        """Keep the arguments that were given."""
+        for name, value in values.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+
+    @property
+    def round_steps(self) -> int:
+        """Environment steps that are sampled between two groups of updates."""
+        if not isinstance(self.rollout_fragment_length, int):
+            raise ConfigError(
+                f"rollout_fragment_length: a number of steps is needed, got {self.rollout_fragment_length!r}"
+            )
+        runners = max(1, self.num_env_runners)
+        return self.rollout_fragment_length * self.num_envs_per_env_runner * runners
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps in a sample from the replay: 1 without memory."""
+        length = window_length(self.model_config)
+        return 1 if length is None else length + self.burn_in
+
+    def validate(self) -> None:
+        """Check the settings against each other.
+
+        Raises:
+            ConfigError: A value that is out of range or does not fit another.
+        """
+        super().validate()
+        if not 0.0 < self.tau <= 1.0:
+            raise ConfigError(f"tau: expected a number above 0, up to 1, got {self.tau}")
+        if self.exploration is not None:
+            check_schedule("exploration", self.exploration)
+        for name in ("replay_capacity", "env_steps_per_update"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
+        if self.burn_in < 0:
+            raise ConfigError(f"burn_in: expected an integer of at least 0, got {self.burn_in}")
+        if self.replay_capacity < self.train_batch_size_per_learner:
+            raise ConfigError(
+                f"replay_capacity: {self.replay_capacity} joint steps never hold a batch of "
+                f"{self.train_batch_size_per_learner} (train_batch_size_per_learner)"
+            )
+        # RLlib gives evaluation a fragment length of its own.
+        if not self.in_evaluation and self.round_steps % self.env_steps_per_update:
+            raise ConfigError(
+                f"env_steps_per_update: {self.env_steps_per_update} does not divide the {self.round_steps} environment "
+                "steps of a round (rollout_fragment_length x num_envs_per_env_runner x runners)"
+            )
+
+    def get_multi_rl_module_spec(self, **kwargs: Any) -> MultiRLModuleSpec:
+        """Return the modules' specifications; each is told of all agents.
+
+        Raises:
+            ConfigError: An action space that is neither Discrete nor a bounded Box.
+        """
+        spec = super().get_multi_rl_module_spec(**kwargs)
+        joint = self.describe_agents()
+        for module_id, module_spec in spec.rl_module_specs.items():
+            if module_id in joint["modules"]:
+                module_spec.model_config = {
+                    **module_spec.model_config,
+                    **self.module_settings(),
+                    JOINT: {**joint, "own": joint["modules"].index(module_id)},
+                }
+        return spec
+
+    def module_settings(self) -> dict[str, Any]:
+        """Return what a module is told beside ``model_config``."""
+        return {}
+
+    def describe_agents(self) -> dict[str, Any]:
+        """Describe all agents as learners and joint critics have to know them.
+
+        Returns:
+            ``modules`` (ids, in the order of their first agents), ``indices`` (of each module's agents among all),
+            ``groups`` (arguments of `GroupShape`, by module) and ``state_size``.
+        """
+        description = describe_env(self.env, self.env_config)
+        indices: dict[str, list[int]] = {}
+        for index, agent in enumerate(description.agents):
+            module_id = self.policy_mapping_fn(agent, None) if self.is_multi_agent else "default_policy"
+            indices.setdefault(module_id, []).append(index)
+        radio = Communication.of(self.model_config.get("communication"))
+        groups = []
+        for members in indices.values():
+            agent = description.agents[members[0]]
+            obs = math.prod(bare_space(description.observation_spaces[agent]).shape or ())
+            if self.model_config.get(AGENT_ID):
+                obs += len(members)
+            groups.append(
+                {
+                    "agents": len(members),
+                    "obs": obs,
+                    "actions": _action_size(agent, description.action_spaces[agent]),
+                    "inbox": 0 if radio is None else radio.bandwidth,
+                }
+            )
+        return {
+            "modules": list(indices),
+            "indices": list(indices.values()),
+            "groups": groups,
+            "state_size": self.model_config.get(STATE_SIZE, 0),
+        }
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"}
+
+
+class JointCriticConfig(OffPolicyConfig):
+    """Base of the configurations of algorithms with critics of actions, own or joint ones."""
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.actor_lr: float | list = 1e-3
+        self.critic_lr: float | list = 1e-3
+        self.critic: dict[str, Any] | None = None
+        self.critic_state: bool | None = None
+
+    def environment(self, env: Any = NotProvided, **kwargs: Any) -> Self:
+        """Set the environment; arguments as in `ExploringConfig.environment`."""
+        super().environment(env, **kwargs)
+        self._set_state_source()
+        return self
+
+    def training(
+        self,
+        *,
+        actor_lr: float | list = NotProvided,
+        critic_lr: float | list = NotProvided,
+        critic: dict | None = NotProvided,
+        critic_state: bool | None = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters; the rest as in `OffPolicyConfig.training`.
+
+        Args:
+            actor_lr: Learning rate of the policies, or a schedule ``[[timestep, value], ...]``.
+            critic_lr: Likewise of the critics.
+            critic: ``{"type": "mlp" | "attention" | "own", "hiddens": [128, 128], "activation": "relu", "heads": 4}``,
+                see `CriticSettings`; missing keys take these defaults.
+            critic_state: Whether critics see the environment's ``state()`` beside all observations; None if it has one
+                and they are joint.
+            **kwargs: The other arguments.
+
+        Raises:
+            ConfigError: An unknown key or a value outside its range.
+        """
+        super().training(**kwargs)
+        self._take(actor_lr=actor_lr, critic_lr=critic_lr)
+        if critic is not NotProvided:
+            CriticSettings.of(critic)
+            self.critic = None if critic is None else dict(critic)
+            self._set_state_source()
+        if critic_state is not NotProvided:
+            self.critic_state = critic_state
+            self._set_state_source()
+        return self
+
+    def validate(self) -> None:
+        """Check the settings against each other.
+
+        Raises:
+            ConfigError: A value that is out of range or does not fit another.
+        """
+        super().validate()
+        for name in ("actor_lr", "critic_lr"):
+            check_schedule(name, getattr(self, name))
+        if not self.normalize_actions:
+            raise ConfigError("normalize_actions: actors act in [-1, 1]; leave it on")
+
+    def module_settings(self) -> dict[str, Any]:
+        """Return what a module is told beside ``model_config``: its critics."""
+        return {CRITIC: self.critic}
+
+    def _measure_states(self, kind: str, description: EnvDescription) -> None:
+        """Leave the states of an environment before; `_set_state_source` looks at the present one."""
+
+    def _set_state_source(self) -> None:
+        """Let runners record states where critics shall see them."""
+        if not isinstance(self.env, str):
+            return
+        description = describe_env(self.env, self.env_config)
+        if self.critic_state and not description.state_size:
+            raise ConfigError(
+                f"critic_state: {self.env} has no state(); critics see all observations anyway, leave it null"
+            )
+        joint = CriticSettings.of(self.critic).type != "own"
+        wanted = joint and self.critic_state is not False and description.state_size
+        self._set_states(
+            {STATE_SOURCE: STATE, STATE_SIZE: description.state_size, NUM_AGENTS: len(description.agents)}
+            if wanted
+            else {}
+        )
+
+
+def check_schedule(name: str, value: Any) -> None:
+    """Refuse what is neither a number of at least 0 nor a schedule of such over environment steps from 0 on.
+
+    Raises:
+        ConfigError: Naming the setting.
+    """
+
+    def fits(number: Any, kinds: Any = int | float) -> bool:
+        return isinstance(number, kinds) and not isinstance(number, bool) and number >= 0
+
+    points = value if isinstance(value, Sequence) and not isinstance(value, str) else [[0, value]]
+    pairs = [tuple(point) if isinstance(point, Sequence) else () for point in points]
+    if (
+        not pairs
+        or not all(len(pair) == 2 and fits(pair[0], int) and fits(pair[1]) for pair in pairs)
+        or pairs[0][0] != 0
+        or any(before[0] >= after[0] for before, after in itertools.pairwise(pairs))
+    ):
+        raise ConfigError(
+            f"{name}: expected a number of at least 0, or [[0, first], [steps, value], ...] with rising steps, "
+            f"got {value!r}"
+        )
+
+
+def _action_size(agent: Any, space: gymnasium.Space) -> int:
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
+        return math.prod(space.shape)
+    raise ConfigError(f"env: Discrete or bounded Box actions are needed, {agent} has {space}")

@@ -1,0 +1,103 @@
+"""What all Learners share: threads, tensors, gradient clipping, sums over Learners."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def learner_threads(num_cpus: float | str) -> Iterator[None]:
+    """Let torch compute on as many threads as ``num_cpus_per_learner`` says; one where that says nothing.
+
+    More threads gain little on networks of this size, wait for each other ten times as long as they work when
+    something else uses the CPUs, and add in another order, so that a seed would repeat on equal machines only.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if isinstance(num_cpus, str) else max(1, int(num_cpus)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Return an array as a tensor that shares its memory, or a copy of one that cannot be written to."""
+    # What comes from another process lies in Ray's read-only memory, for which torch warns.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def clip_gradients(gradients: list[torch.Tensor], limit: float, by: str) -> torch.Tensor:
+    """Clip gradients in place as RLlib's ``grad_clip_by`` says; return their global norm before."""
+    norms = torch._foreach_norm(gradients)
+    total = torch.linalg.vector_norm(torch.stack(norms))
+    if by == "value":
+        for gradient in gradients:
+            gradient.clamp_(-limit, limit)
+    elif by == "norm":
+        for gradient, norm in zip(gradients, norms, strict=True):
+            gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
+    else:
+        torch._foreach_mul_(gradients, (limit / (total + 1e-6)).clamp(max=1.0))
+    return total
+
+
+def descend(
+    optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor, limit: float | None, by: str
+) -> list[torch.Tensor]:
+    """Take one step of each optimizer down a loss; the gradients of each are clipped by themselves.
+
+    Args:
+        optimizers: Of the parameters that the loss is to change; gradients of others are left alone.
+        loss: Scalar.
+        limit: ``grad_clip``; None for no clipping.
+        by: ``grad_clip_by``.
+
+    Returns:
+        The norm of each optimizer's gradients before they were clipped; nothing without clipping.
+    """
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norms = []
+    for optimizer in optimizers:
+        if limit is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            norms.append(clip_gradients(gradients, limit, by))
+        optimizer.step()
+    return norms
+
+
+def polyak_update(target: torch.nn.Module, present: torch.nn.Module, tau: float) -> None:
+    """Move the parameters of a target network by the share ``tau`` towards the present ones, in place."""
+    with torch.no_grad():
+        torch._foreach_lerp_([*target.parameters()], [*present.parameters()], tau)
+
+
+def refuse_non_finite(means: Mapping[Any, float]) -> None:
+    """Raise FloatingPointError that names what of an update's means is not finite."""
+    broken = [
+        f"{'/'.join(key) if isinstance(key, tuple) else key} is {mean}"
+        for key, mean in means.items()
+        if not math.isfinite(mean)
+    ]
+    if broken:
+        raise FloatingPointError(f"{', '.join(broken)} in this update")
+
+
+def reduce_over_learners(values: torch.Tensor, operation: str = "sum") -> torch.Tensor:
+    """Return a tensor's sum (or "min", "max") over all Learners; in place."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        operations = {
+            "sum": torch.distributed.ReduceOp.SUM,
+            "min": torch.distributed.ReduceOp.MIN,
+            "max": torch.distributed.ReduceOp.MAX,
+        }
+        torch.distributed.all_reduce(values, operations[operation])
+    return values

@@ -1,0 +1,327 @@
+"""`TrainingBatch`: the rows, or windows, that an on-policy update goes through."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
+from qio_envs.api import ConfigError
+from qio_rllib.acting.actor import DIST_INPUTS, LOGP
+from qio_rllib.learners.advantages import compute_advantages
+from qio_rllib.learners.common import as_tensor
+from qio_rllib.learners.popart import PopArt
+from qio_rllib.models.actor_critic import POLICY, VALUE, ActorCritic, ModuleInputs
+from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
+from qio_rllib.models.values import CentralInputs
+from qio_rllib.sampling.rollout import ModuleRollout
+
+Array = np.ndarray
+
+
+@dataclasses.dataclass
+class TrainingBatch:
+    """Rows ``[B, ...]`` in which an agent acted, or with memory windows ``[T, W, ...]``.
+
+    Attributes:
+        inputs: What the module takes.
+        columns: ``actions``, ``action_logp``, ``action_dist_inputs``, ``advantages`` and ``value_targets``.
+        valid: Steps of windows in which the agent acted, bool ``[T, W]``; None for rows.
+        discrete: Whether actions are discrete.
+        observation_shape: Of one agent's observation, which `inputs` holds flat.
+    """
+
+    inputs: ModuleInputs
+    columns: dict[str, torch.Tensor]
+    valid: torch.Tensor | None
+    discrete: bool
+    observation_shape: tuple[int, ...]
+
+    @property
+    def axis(self) -> int:
+        """Axis along which minibatches are cut."""
+        return 0 if self.valid is None else 1
+
+    @property
+    def units(self) -> int:
+        """Rows or windows."""
+        return self.columns[Columns.ACTION_LOGP].shape[self.axis]
+
+    @property
+    def rows(self) -> int:
+        """Rows in which an agent acted."""
+        return self.units if self.valid is None else int(self.valid.sum())
+
+    def select(self, index: torch.Tensor | slice) -> TrainingBatch:
+        """Return some of the rows or windows."""
+        axis = self.axis
+
+        def part(tensor: torch.Tensor, along: int = axis) -> torch.Tensor:
+            if isinstance(index, slice):
+                return tensor[(slice(None),) * along + (index,)]
+            return tensor.index_select(along, index)
+
+        inputs = self.inputs
+        return TrainingBatch(
+            ModuleInputs(
+                part(inputs.rows),
+                None if inputs.legal is None else part(inputs.legal),
+                None if inputs.central is None else inputs.central.select(index, axis),
+                {name: part(memory, 0) for name, memory in inputs.memory.items()},
+                None if inputs.fresh is None else part(inputs.fresh),
+            ),
+            {name: part(tensor) for name, tensor in self.columns.items()},
+            None if self.valid is None else part(self.valid),
+            self.discrete,
+            self.observation_shape,
+        )
+
+    def inputs_used(self) -> ModuleInputs:
+        """Return the inputs with only those global states that these rows refer to."""
+        if self.inputs.central is None:
+            return self.inputs
+        return dataclasses.replace(self.inputs, central=self.inputs.central.used())
+
+    def flat(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the rows of a tensor in which an agent acted, ``[B, ...]``."""
+        return tensor if self.valid is None else tensor[self.valid]
+
+    def flat_columns(self) -> dict[str, torch.Tensor]:
+        """Return the columns as rows."""
+        return {name: self.flat(tensor) for name, tensor in self.columns.items()}
+
+    def rllib_observations(self) -> Any:
+        """Return observations as RLlib's modules take them."""
+        shaped = self.inputs.rows.reshape(-1, *self.observation_shape)
+        if self.inputs.legal is None:
+            return shaped
+        return {OBSERVATION: shaped, ACTION_MASK: self.inputs.legal}
+
+
+def batch_of(
+    module: Any,
+    parts: list[ModuleRollout],
+    gamma: float,
+    lambda_: float,
+    popart: PopArt | None,
+    device: Any,
+) -> TrainingBatch:
+    """Return the rows of a module's rollouts, with advantages and value targets.
+
+    Args:
+        module: The module, unwrapped.
+        parts: Its rollouts.
+        gamma: Discount.
+        lambda_: Of generalised advantage estimation.
+        popart: In whose units the module's values are; None for plain ones.
+        device: Where tensors go.
+
+    Raises:
+        ConfigError: A central value without recorded global states, or windows longer than a rollout.
+    """
+    own = isinstance(module, ActorCritic)
+    central = own and module.has_central_value
+    recurrent = own and module.policy.memory is not None
+    pieces, offset, tables = [], 0, []
+    for part in parts:
+        if central:
+            if part.global_states is None:
+                raise ConfigError(
+                    "central_value: the rollouts have no global states; set training(central_value=...), which tells "
+                    "the runner to record them"
+                )
+            tables.append(as_tensor(part.global_states).flatten(0, 1).to(device))
+        piece = _Part(module, part, offset, tables[-1] if tables else None, device)
+        if central:
+            offset += len(tables[-1])
+        values, final = piece.values(recurrent)
+        if popart is not None:
+            values, final = (found * popart.deviation + popart.mean for found in (values, final))
+        advantages = compute_advantages(part, values, final, gamma, lambda_)
+        pieces.append(piece.windows(advantages, values) if recurrent else piece.rows(advantages, values))
+    joined: dict[str, torch.Tensor] = {}
+    for name in pieces[0]:
+        # memory has no axis of time
+        axis = 1 if recurrent and not name.startswith("memory/") else 0
+        arrays = [piece[name] for piece in pieces]
+        array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
+        joined[name] = as_tensor(array).to(device)
+    inputs = ModuleInputs(
+        joined.pop(Columns.OBS),
+        joined.pop(ACTION_MASK, None),
+        CentralInputs(
+            tables[0] if len(tables) == 1 else torch.cat(tables),
+            joined.pop("state_rows"),
+            joined.pop("agents"),
+        )
+        if central
+        else None,
+        {name.partition("/")[2]: joined.pop(name) for name in [*joined] if name.startswith("memory/")},
+        joined.pop("fresh", None),
+    )
+    discrete = isinstance(module.action_space, gymnasium.spaces.Discrete)
+    shape = parts[0].observations.shape[3:]
+    return TrainingBatch(inputs, joined, joined.pop("valid", None), discrete, shape)
+
+
+class _Part:
+    """One rollout of a module on its way into a batch."""
+
+    def __init__(
+        self, module: Any, part: ModuleRollout, offset: int, table: torch.Tensor | None, device: Any
+    ) -> None:
+        self.module, self.part, self.table, self.device = module, part, table, device
+        self.shape = part.observations.shape[:3]
+        self.flat_obs = part.observations.reshape(*self.shape, -1)
+        self.state_rows = self.agents = None
+        if table is not None:
+            steps, envs, _ = self.shape
+            places = np.arange(steps * envs).reshape(steps, envs, 1)
+            self.state_rows = np.broadcast_to(offset + places, self.shape)
+            self.agents = np.broadcast_to(part.agent_index, self.shape)
+        self.offset = offset
+
+    def values(self, recurrent: bool) -> tuple[Array, Array]:
+        """Return the values of all observations ``[T + 1, E, M]`` and of the final ones ``[K]``."""
+        with torch.inference_mode():
+            if recurrent:
+                return self._recurrent_values()
+            values = self._plain_values(self.part.observations, self._central(slice(None)))
+            return values.reshape(self.shape), self._plain_values(
+                self.part.final_observations, self._final_central()
+            )
+
+    def _plain_values(self, observations: Array, central: CentralInputs | None) -> Array:
+        """Return the values of observations, ``[B]``."""
+        shape = self.part.observations.shape[3:]
+        rows = as_tensor(observations.reshape(-1, *shape)).to(self.device)
+        if not len(rows):
+            return np.empty(0, np.float32)
+        if not isinstance(self.module, ActorCritic):
+            return self.module.compute_values({Columns.OBS: rows}).float().cpu().numpy()
+        rows = rows.flatten(1)
+        if self.module.shares_layers:
+            rows = self.module.policy.features(rows, None)[0]
+        return self.module.value(rows, central)[0].float().cpu().numpy()
+
+    def _central(self, steps: slice) -> CentralInputs | None:
+        if self.table is None:
+            return None
+        assert self.state_rows is not None
+        assert self.agents is not None
+        rows = (self.state_rows[steps] - self.offset).reshape(-1)
+        return CentralInputs(
+            self.table,
+            torch.from_numpy(rows).to(self.device),
+            torch.from_numpy(self.agents[steps].reshape(-1).copy()).to(self.device),
+        )
+
+    def _final_central(self) -> CentralInputs | None:
+        if self.table is None:
+            return None
+        part = self.part
+        assert part.final_global_states is not None
+        return CentralInputs(
+            as_tensor(part.final_global_states).to(self.device),
+            torch.arange(len(part.final_index), device=self.device),
+            torch.from_numpy(part.agent_index[part.final_index[:, 2]]).to(self.device),
+        )
+
+    def _recurrent_values(self) -> tuple[Array, Array]:
+        module, part = self.module, self.part
+        steps, envs, agents = self.shape
+        name = POLICY if module.shares_layers or module.value.memory is None else VALUE
+        state = as_tensor(part.memory[name][0].reshape(envs * agents, -1)).to(self.device)
+        fresh = torch.from_numpy(part.fresh_steps().reshape(steps, -1)).to(self.device)
+        rows = as_tensor(self.flat_obs.reshape(steps, envs * agents, -1)).to(self.device)
+        central = self._central(slice(None))
+        if central is not None:
+            central = CentralInputs(
+                central.states, central.rows.reshape(steps, -1), central.agents.reshape(steps, -1)
+            )
+        final_rows = as_tensor(part.final_observations.reshape(len(part.final_index), -1)).to(self.device)
+        at, e, m = part.final_index.T
+        if module.value.memory is None and not module.shares_layers:
+            values = module.value(rows, central)[0]
+            final = module.value(final_rows, self._final_central())[0]
+            return _numpy(values).reshape(self.shape), _numpy(final)
+        network = module.policy if module.shares_layers else module.value
+        memory = network.memory
+        if module.shares_layers:
+            features = memory.unroll(network.encoder(rows), state, fresh)
+            values, states = module.value(features[0])[0], features[1]
+        else:
+            values, states = network.unroll(rows, central, state, fresh)
+        # A truncated agent does not go on, so that its state after the step is among those that are kept.
+        before = [states[int(t)][int(i)] for t, i in zip(at, e * agents + m, strict=True)]
+        if not before:
+            return _numpy(values).reshape(self.shape), np.empty(0, np.float32)
+        stacked = torch.stack(before)
+        if module.shares_layers:
+            final = module.value(network.features(final_rows, stacked)[0])[0]
+        else:
+            final = network(final_rows, self._final_central(), stacked)[0]
+        return _numpy(values).reshape(self.shape), _numpy(final)
+
+    def _columns(self, advantages: Array, values: Array) -> dict[str, Array]:
+        part, steps = self.part, self.part.num_steps
+        found = {
+            Columns.OBS: self.flat_obs[:steps],
+            Columns.ACTIONS: part.actions,
+            Columns.ACTION_LOGP: part.columns[LOGP],
+            Columns.ACTION_DIST_INPUTS: part.columns[DIST_INPUTS],
+            Postprocessing.ADVANTAGES: advantages,
+            Postprocessing.VALUE_TARGETS: advantages + values[:steps],
+        }
+        if part.action_mask is not None:
+            found[ACTION_MASK] = part.action_mask[:steps]
+        if self.state_rows is not None and self.agents is not None:
+            found |= {"state_rows": self.state_rows[:steps], "agents": self.agents[:steps]}
+        return found
+
+    def rows(self, advantages: Array, values: Array) -> dict[str, Array]:
+        """Return the rows in which an agent acted, ``[B, ...]``."""
+        all_acted = self.part.acted.all()
+        return {
+            name: array.reshape(-1, *array.shape[3:]) if all_acted else array[self.part.acted]
+            for name, array in self._columns(advantages, values).items()
+        }
+
+    def windows(self, advantages: Array, values: Array) -> dict[str, Array]:
+        """Return windows in which an agent acted at all, ``[L, W, ...]``; the last ones may be padded."""
+        part, length = self.part, self.part.memory_interval
+        steps = part.num_steps
+        count = -(-steps // length)
+        columns = {
+            **self._columns(advantages, values),
+            "valid": part.acted,
+            "fresh": part.fresh_steps()[:steps],
+        }
+        kept = np.stack(
+            [part.acted[w * length : (w + 1) * length].any(axis=0) for w in range(count)]
+        ).reshape(-1)
+        found = {}
+        for name, array in columns.items():
+            padded = _padded(array, count * length, name == ACTION_MASK)
+            shaped = padded.reshape(count, length, -1, *array.shape[3:]).swapaxes(0, 1)
+            found[name] = shaped.reshape(length, -1, *array.shape[3:])[:, kept]
+        for name, memory in part.memory.items():
+            found[f"memory/{name}"] = memory.reshape(-1, memory.shape[-1])[kept]
+        return found
+
+
+def _padded(array: Array, length: int, value: bool = False) -> Array:
+    """Return an array with a value behind, up to a length of its first axis."""
+    missing = length - len(array)
+    if not missing:
+        return array
+    return np.concatenate([array, np.full((missing, *array.shape[1:]), value, array.dtype)])
+
+
+def _numpy(tensor: torch.Tensor) -> Array:
+    return tensor.float().cpu().numpy()

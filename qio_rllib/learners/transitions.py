@@ -1,0 +1,219 @@
+"""`Transitions`: joint transitions as tensors, one list entry a module."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from qio_rllib.acting.communication import inbox
+from qio_rllib.learners.common import as_tensor
+from qio_rllib.models.joint_critics import JointView
+from qio_rllib.models.joint_module import one_hot
+from qio_rllib.models.policy_network import PolicyNetwork
+from qio_rllib.sampling.replay import JointTransitions
+
+
+@dataclasses.dataclass
+class Transitions:
+    """``R = L x B`` joint transitions: ``L`` successive steps (1 without memory), steps first, of ``B`` samples.
+
+    Attributes:
+        modules: Module ids.
+        length: ``L``.
+        obs: ``[R, M, D]``, and so on for each module.
+        next_obs: Likewise.
+        actions: ``[R, M, A]``, one-hot where discrete.
+        rewards: ``[R, M]``.
+        discounts: ``[R, M]``, of the value of what follows.
+        acted: 1 for agents that acted in this step, else 0, ``[R, M]``.
+        learned: 1 where losses count: the agent acted, and the step is none of those that only fill memories.
+        present_next: 1 for agents whose return goes on, ``[R, M]``.
+        legal: bool ``[R, M, A]``, or None.
+        next_legal: Likewise.
+        inbox: What arrived of the messages that were sent, ``[R, M, K]``; None without communication.
+        delivered: bool ``[R, M, N]``; likewise.
+        global_state: ``[R, S]``, or None.
+        next_global_state: Likewise.
+        fresh: Agents that begin with a step, bool ``[R, M]``.
+        memory: Of the policy before the first step, ``[B, M, S]``, or None.
+    """
+
+    modules: Sequence[str]
+    length: int
+    obs: list[torch.Tensor]
+    next_obs: list[torch.Tensor]
+    actions: list[torch.Tensor]
+    rewards: list[torch.Tensor]
+    discounts: list[torch.Tensor]
+    acted: list[torch.Tensor]
+    learned: list[torch.Tensor]
+    present_next: list[torch.Tensor]
+    legal: list[torch.Tensor | None]
+    next_legal: list[torch.Tensor | None]
+    inbox: list[torch.Tensor] | None
+    delivered: list[torch.Tensor] | None
+    global_state: torch.Tensor | None
+    next_global_state: torch.Tensor | None
+    fresh: list[torch.Tensor]
+    memory: list[torch.Tensor | None]
+
+    def view(self) -> JointView:
+        """Return what critics are given of the steps."""
+        return JointView(self.obs, self.acted, self.inbox, self.global_state)
+
+    def next_view(self, inboxes: list[torch.Tensor] | None) -> JointView:
+        """Return what critics are given of what follows."""
+        return JointView(self.next_obs, self.present_next, inboxes, self.next_global_state)
+
+    def fresh_environments(self) -> torch.Tensor:
+        """Return the samples in which an episode begins with a step, bool ``[L, B]``."""
+        everybody = torch.cat(self.fresh, dim=1).all(dim=1)
+        return everybody.reshape(self.length, -1)
+
+
+def transitions_of(
+    batch: JointTransitions,
+    joint: Mapping[str, Any],
+    burn_in: int,
+    device: Any,
+) -> Transitions:
+    """Return joint transitions, or sequences of them, as tensors.
+
+    Args:
+        batch: From the replay.
+        joint: All agents, as `describe_agents` gives them.
+        burn_in: First steps of a sequence that only fill memories.
+        device: Where tensors go.
+    """
+    parts = [batch.modules[module_id] for module_id in joint["modules"]]
+    sequences = parts[0]["rewards"].ndim == 3
+    length = parts[0]["rewards"].shape[1] if sequences else 1
+
+    def tensor(array: Any) -> torch.Tensor:
+        found = as_tensor(array).to(device)
+        return found.transpose(0, 1).flatten(0, 1) if sequences else found
+
+    def tensors(name: str, numbers: bool = False) -> list[torch.Tensor]:
+        found = [tensor(part[name]) for part in parts]
+        return [array.float() for array in found] if numbers else found
+
+    def optional(name: str) -> list[torch.Tensor | None]:
+        return [tensor(part[name]) if name in part else None for part in parts]
+
+    actions = [
+        one_hot(chosen, group["actions"]) if chosen.dtype == torch.int64 else chosen
+        for chosen, group in zip(tensors("actions"), joint["groups"], strict=True)
+    ]
+    acted = tensors("acted", numbers=True)
+    learned = acted
+    if burn_in:
+        counts = (torch.arange(length) >= burn_in).float().repeat_interleave(len(batch)).to(device)
+        learned = [rows * counts.unsqueeze(-1) for rows in acted]
+    inboxes = delivered = None
+    if "messages" in parts[0]:
+        delivered = tensors("delivered")
+        inboxes = inboxes_by_group(tensors("messages"), delivered, joint["indices"])
+    return Transitions(
+        modules=joint["modules"],
+        length=length,
+        obs=[rows.flatten(2) for rows in tensors("observations")],
+        next_obs=[rows.flatten(2) for rows in tensors("next_observations")],
+        actions=actions,
+        rewards=tensors("rewards"),
+        discounts=tensors("discounts"),
+        acted=acted,
+        learned=learned,
+        present_next=tensors("present_next", numbers=True),
+        legal=optional("action_mask"),
+        next_legal=optional("next_action_mask"),
+        inbox=inboxes,
+        delivered=delivered,
+        global_state=None if batch.global_states is None else tensor(batch.global_states),
+        next_global_state=None if batch.next_global_states is None else tensor(batch.next_global_states),
+        fresh=tensors("fresh"),
+        memory=[
+            as_tensor(part["memory/policy"]).to(device) if "memory/policy" in part else None for part in parts
+        ],
+    )
+
+
+def outputs_of(
+    network: PolicyNetwork,
+    batch: Transitions,
+    g: int,
+    inboxes: list[torch.Tensor] | None,
+    burn_in: int,
+    following: list[torch.Tensor] | None = None,
+    next_inboxes: list[torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a policy network's outputs ``[R, M, K]`` for a group's observations, and for those that follow.
+
+    Args:
+        network: The group's network, or its target.
+        batch: The transitions.
+        g: Which group.
+        inboxes: What its agents hear; None without communication.
+        burn_in: Steps through which no gradient passes.
+        following: Observations that follow each step, by group; None where they are not asked for.
+        next_inboxes: What is heard then.
+    """
+    rows = _with_inbox(batch.obs[g], inboxes, g)
+    after = None if following is None else _with_inbox(following[g], next_inboxes, g)
+    if network.memory is None:
+        found = network.outputs(network.features(rows, None)[0])
+        return found, None if after is None else network.outputs(network.features(after, None)[0])
+    memory = batch.memory[g]
+    assert memory is not None
+    agents = rows.shape[1]
+    state = memory.flatten(0, 1)  # [B * M, S]
+    steps = rows.reshape(batch.length, -1, rows.shape[-1])  # [L, B * M, D]
+    fresh = batch.fresh[g].reshape(batch.length, -1)
+    encoded = network.encoder(steps)
+    early = []
+    if burn_in:
+        with torch.no_grad():
+            first, states = network.memory.unroll(encoded[:burn_in], state, fresh[:burn_in])
+            early, state_at = [first], states[burn_in - 1]
+    else:
+        state_at = state
+    late, _ = network.memory.unroll(encoded[burn_in:], state_at, fresh[burn_in:])
+    features = torch.cat([*early, late]) if early else late
+    found = network.outputs(features).reshape(len(rows), agents, -1)
+    if after is None:
+        return found, None
+    states_after = network.memory.unroll_states(encoded, state, fresh).flatten(0, 1)
+    features = network.features(after.reshape(-1, after.shape[-1]), states_after)[0]
+    return found, network.outputs(features).reshape(len(rows), agents, -1)
+
+
+def inboxes_by_group(
+    messages: Sequence[torch.Tensor], delivered: Sequence[torch.Tensor], indices: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Return the inboxes of each group's agents, ``[R, M, K]``.
+
+    Args:
+        messages: Of each group's agents, ``[R, M, K]``.
+        delivered: Whose message reached them, bool ``[R, M, N]``, by index of the sender.
+        indices: The agents' indices among all, by group.
+    """
+    sent = by_agent(messages, indices)
+    return [inbox(sent, reached) for reached in delivered]
+
+
+def by_agent(parts: Sequence[torch.Tensor], indices: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Join what the groups' agents have along the second axis, in the order of all agents."""
+    order = [index for members in indices for index in members]
+    joined = torch.cat(list(parts), dim=1)
+    return joined if order == sorted(order) else joined[:, torch.as_tensor(order).argsort()]
+
+
+def mean_over(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the values where the mask is 1; 0 where it is nowhere."""
+    return (values * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def _with_inbox(rows: torch.Tensor, inboxes: list[torch.Tensor] | None, g: int) -> torch.Tensor:
+    return rows if inboxes is None else torch.cat([rows, inboxes[g]], dim=-1)

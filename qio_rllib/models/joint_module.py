@@ -1,0 +1,176 @@
+"""The modules of algorithms with critics of actions: a decentralised policy, critics and target networks."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import gymnasium
+import torch
+from torch import nn
+
+from qio_envs.api import ConfigError
+from qio_rllib.models.actor_critic import PolicyModule
+from qio_rllib.models.joint_critics import CriticNetwork, CriticSettings, GroupShape
+from qio_rllib.models.policy_network import (
+    CATEGORICAL,
+    DETERMINISTIC,
+    SQUASHED_GAUSSIAN,
+    PolicyNetwork,
+    PolicySpec,
+)
+
+JOINT, CRITIC = "joint", "critic"
+"""Keys of ``model_config``: all agents as critics know them (see `describe_agents`), and the critics' settings."""
+
+
+class JointModule(PolicyModule):
+    """A policy with critics and targets where it trains; base of the modules of MADDPG and MASAC.
+
+    ``model_config``: what `PolicyNetwork` takes, ``communication``, and for training ``joint`` and ``critic``.
+
+    Attributes:
+        critics: Networks that value actions.
+        target_critics: Copies that follow them.
+    """
+
+    num_critics = 1
+    has_target_policy = False
+    small_outputs = False
+    continuous = DETERMINISTIC
+
+    critics: nn.ModuleList
+    target_critics: nn.ModuleList
+    target_policy: PolicyNetwork
+
+    def setup(self) -> None:
+        """Build the networks."""
+        super().setup()
+        if self.inference_only:
+            return
+        if self.has_target_policy:
+            self.target_policy = self.policy.target()
+        joint = self.settings[JOINT]
+        self.critics = nn.ModuleList(
+            CriticNetwork(
+                [GroupShape(**group) for group in joint["groups"]],
+                joint["own"],
+                joint["state_size"],
+                CriticSettings.of(self.settings.get(CRITIC)),
+                self.settings,
+            )
+            for _ in range(self.num_critics)
+        )
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+
+    def policy_spec(self) -> PolicySpec:
+        """Return the specification of the policy network."""
+        spec = super().policy_spec()
+        if len(spec.observation_shape) != 1:
+            raise ConfigError(
+                f"observations: joint critics take flat ones, got the shape {spec.observation_shape}; flatten them"
+            )
+        radio = self.settings.get("communication") or {}
+        discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
+        return dataclasses.replace(
+            spec,
+            distribution=CATEGORICAL if discrete else self.continuous,
+            bandwidth=radio.get("bandwidth", 0),
+            small_outputs=self.small_outputs,
+        )
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Return what only training needs."""
+        return ["critics", "target_critics", *(["target_policy"] if self.has_target_policy else [])]
+
+    def critic_networks(self, target: bool = False) -> list[CriticNetwork]:
+        """Return the critics, or their targets."""
+        found = self.target_critics if target else self.critics
+        return [network for network in found if isinstance(network, CriticNetwork)]
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return pairs of a target network and the one that it follows."""
+        pairs: list[tuple[nn.Module, nn.Module]] = [(self.target_critics, self.critics)]
+        if self.has_target_policy:
+            pairs.append((self.target_policy, self.policy))
+        return pairs
+
+
+class MADDPGModule(JointModule):
+    """A deterministic policy with noise, or a discrete one with a share of random actions; one critic.
+
+    The deviation of the noise, or the share, is the buffer ``policy.exploration``.
+    """
+
+    has_target_policy = True
+    small_outputs = True
+
+
+class SACModule(JointModule):
+    """A squashed Gaussian or categorical policy, two critics and a temperature (Haarnoja et al., 2018)."""
+
+    num_critics = 2
+    continuous = SQUASHED_GAUSSIAN
+
+    def setup(self) -> None:
+        """Build the networks and the temperature."""
+        super().setup()
+        if not self.inference_only:
+            self.log_alpha = nn.Parameter(torch.tensor(0.0))
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Return what only training needs."""
+        return [*super().get_non_inference_attributes(), "log_alpha"]
+
+
+class QModule(PolicyModule):
+    """Q-values with an epsilon-greedy policy, and a target network (Mnih et al., 2015)."""
+
+    target_policy: PolicyNetwork
+
+    def setup(self) -> None:
+        """Build the networks."""
+        super().setup()
+        if not self.inference_only:
+            self.target_policy = self.policy.target()
+
+    def policy_spec(self) -> PolicySpec:
+        """Return the specification of the Q-network."""
+        if not isinstance(self.action_space, gymnasium.spaces.Discrete):
+            raise ConfigError(f"Q-learning needs Discrete actions, got {self.action_space}")
+        return dataclasses.replace(
+            super().policy_spec(),
+            distribution="epsilon_greedy",
+            dueling=bool(self.settings.get("dueling", False)),
+        )
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Return what only training needs."""
+        return ["target_policy"]
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return pairs of a target network and the one that it follows."""
+        return [(self.target_policy, self.policy)]
+
+
+def one_hot(actions: torch.Tensor, count: int) -> torch.Tensor:
+    """Return discrete actions ``[...]`` as float rows ``[..., count]``."""
+    return nn.functional.one_hot(actions, count).float()
+
+
+def sampled_one_hot(log_probs: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    """Draw discrete actions that gradients pass through: straight-through Gumbel-softmax (Jang et al., 2017).
+
+    Args:
+        log_probs: ``[..., A]``; an illegal action holds the least finite number.
+        temperature: Of the relaxation whose gradient is used, above 0.
+        generator: Source of the noise.
+
+    Returns:
+        One-hot ``[..., A]``; its gradient is that of the relaxed sample.
+    """
+    uniform = torch.rand(log_probs.shape, generator=generator).clamp_min(torch.finfo(torch.float32).tiny)
+    noise = -torch.log(-torch.log(uniform)).to(log_probs.device)
+    relaxed = torch.softmax((log_probs + noise) / temperature, dim=-1)
+    chosen = nn.functional.one_hot(relaxed.argmax(dim=-1), log_probs.shape[-1]).to(relaxed.dtype)
+    return chosen + relaxed - relaxed.detach()
