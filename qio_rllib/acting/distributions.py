@@ -33,16 +33,17 @@ def sample(inputs: Array, discrete: bool, squashed: bool, noise: Array | None) -
             logp = logp - log_tanh_slope(torch.from_numpy(actions)).sum(-1).numpy()
             actions = np.tanh(actions)
         return actions, logp.astype(np.float32)
-    shifted = inputs - inputs.max(axis=-1, keepdims=True)
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    shifted = rows - rows.max(axis=-1, keepdims=True)
     cumulative = np.exp(shifted).cumsum(axis=-1)
-    total = cumulative[..., -1:]
+    total = cumulative[:, -1:]
     if noise is None:
-        actions = inputs.argmax(axis=-1)
+        chosen = rows.argmax(axis=-1)
     else:
         # Inverse of the distribution function; scaled by the last value, an action of probability 0 is never hit.
-        actions = (noise[..., None] * total >= cumulative).sum(axis=-1)
-    chosen = np.take_along_axis(shifted, actions[..., None], axis=-1)[..., 0]
-    return actions, chosen - np.log(total[..., 0])
+        chosen = (noise.reshape(-1, 1) * total >= cumulative).sum(axis=-1)
+    logp = shifted[np.arange(len(rows)), chosen] - np.log(total[:, 0])
+    return chosen.reshape(inputs.shape[:-1]), logp.reshape(inputs.shape[:-1])
 
 
 def uniform_inputs(inputs: Array, mask: Array | None) -> Array:

@@ -49,6 +49,7 @@ class EnvStepper:
         masks: Its legal actions, bool ``[E, M, A]``, or None.
         memory: Its memory, by name, float32 ``[E, M, S]``.
         fresh: Agents that begin now, bool ``[E, N]``.
+        alive: Agents that act next, bool ``[E, N]``.
         global_state: float32 ``[E, S]``, or None.
         steps: Steps since each environment's reset, int64 ``[E]``.
     """
@@ -63,6 +64,7 @@ class EnvStepper:
         self.masks: list[Array | None] = [None for _ in self._views]
         self.memory = team.initial_state(envs)
         self.fresh = np.ones((envs, len(env.agents)), bool)
+        self.alive = np.zeros((envs, len(env.agents)), bool)
         self.global_state: Array | None = None
         self.steps = np.zeros(envs, np.int64)
 
@@ -81,6 +83,7 @@ class EnvStepper:
         self.memory = self.team.initial_state(self.env.num_envs)
         self.fresh = np.ones_like(self.fresh)
         self.steps[:] = 0
+        self.alive = self.env.alive().copy()
         self._observe(None)
 
     def step(self, rng: RandomNumbers | None, explore: bool, random_actions: bool = False) -> Step:
@@ -89,7 +92,7 @@ class EnvStepper:
         Raises:
             InvalidSampleError: A reward is not finite.
         """
-        alive = self.env.alive().copy()
+        alive = self.alive
         inputs = [GroupInputs(obs, mask) for obs, mask in zip(self.obs, self.masks, strict=True)]
         acted = self.team.act(inputs, alive, self.memory, rng, explore, random_actions, self.global_state)
         moves = [
@@ -135,6 +138,9 @@ class EnvStepper:
         if reset is not None and reset.any():
             self.env.reset(mask=reset)
             self.steps[reset] = 0
+            self.alive = self.env.alive().copy()
+        else:
+            self.alive = step.continuing
         self.fresh = ~goes_on
         self._observe(into)
 
@@ -146,6 +152,7 @@ class EnvStepper:
             "masks": self.masks,
             "memory": [{name: array.copy() for name, array in memory.items()} for memory in self.memory],
             "fresh": self.fresh,
+            "alive": self.alive,
             "global_state": self.global_state,
             "steps": self.steps.copy(),
         }
@@ -166,7 +173,7 @@ class EnvStepper:
         self.env.set_state(state["env"])
         self.obs, self.masks = list(state["obs"]), list(state["masks"])
         self.memory = [{name: array.copy() for name, array in memory.items()} for memory in state["memory"]]
-        self.fresh, self.global_state = state["fresh"], state["global_state"]
+        self.fresh, self.alive, self.global_state = state["fresh"], state["alive"], state["global_state"]
         self.steps = state["steps"].copy()
 
     def _observe(self, into: Sequence[Array] | None) -> None:
@@ -174,7 +181,7 @@ class EnvStepper:
             self.obs[g] = self._observed(view, None if into is None else into[g])
             if view.masked:
                 self.masks[g] = self._legal(view)
-        self.global_state = self._state(self.obs, self.env.alive())
+        self.global_state = self._state(self.obs, self.alive)
 
     def _observed(self, view: _View, out: Array | None) -> Array:
         group = view.group
