@@ -119,6 +119,9 @@ class CooperativeConfig(SwarmConfig):
     informed_agents: int | None = setting(
         None, "how many agents, the first ones, see the target; null for all", low=0
     )
+    cue_steps: int | None = setting(
+        None, "steps at the start in which the target is shown and nobody moves; null for always shown", low=1
+    )
 
     def validate(self) -> None:
         """Refuse targets outside the arena and more informed agents than agents."""
@@ -132,6 +135,15 @@ class CooperativeConfig(SwarmConfig):
             raise ConfigError(
                 f"informed_agents: {self.informed_agents} is more than num_agents {self.num_agents}; "
                 f"allowed: 0 to {self.num_agents} or null"
+            )
+        if self.cue_steps is not None and not self.has_target:
+            raise ConfigError(
+                "cue_steps: there is no target to show; allowed: null, or target_spread above 0"
+            )
+        if self.cue_steps is not None and self.cue_steps >= self.max_steps:
+            raise ConfigError(
+                f"cue_steps: {self.cue_steps} is not less than max_steps {self.max_steps}; "
+                f"allowed: 1 to {self.max_steps - 1} or null"
             )
 
     @property

@@ -105,11 +105,13 @@ class Swarm(BatchedEnv):
         # only the cooperative task has a target of its own
         self._target_spread = np.float32(getattr(config, "target_spread", 0.0))
         informed = getattr(config, "informed_agents", None)
+        cue = getattr(config, "cue_steps", None)
         self._sight = (
             np.float32(config.observation_noise),
             np.float32(reach),
             agents if informed is None else informed,
             config.has_target,
+            config.max_steps + 1 if cue is None else cue,
             self._others,
         )
         self._rules = (
@@ -118,6 +120,7 @@ class Swarm(BatchedEnv):
             np.float32(config.out_radius),
             np.float32(config.process_noise),
             np.float32(config.exit_penalty),
+            0 if cue is None else cue,
             self.team,
         )
         self.arrays = SwarmState(
@@ -283,6 +286,11 @@ class CooperativeSwarm(Swarm):
     at reset, uniformly in a disc of that radius around the origin, and only the first ``informed_agents`` see it. In
     the scenario `hidden_target` one agent of three does, and nobody sees anybody: without messages the others
     cannot know where to go.
+
+    **Studies of memory**: with ``cue_steps`` the target is observed only while the step count is below that number,
+    afterwards its two numbers read 0. Until then all agents stay exactly where they are, whatever their actions and
+    the process noise, so that a policy without memory cannot keep the target in its position or velocity. Steps of
+    the cue are rewarded like all others. The scenario `remembered_target` is of this kind.
 
     Version history: v0, first version.
     """

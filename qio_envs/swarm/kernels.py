@@ -92,6 +92,7 @@ def step(
     out_radius: np.float32,
     process_noise: np.float32,
     exit_penalty: np.float32,
+    held_steps: int,
     team: Array,
     body: Array,
     alive: Array,
@@ -109,6 +110,7 @@ def step(
     for e in range(copies):
         steps[e] += 1
         over = steps[e] >= max_steps
+        held = steps[e] <= held_steps
         anybody = False
         for n in range(agents):
             terminated[e, n] = False
@@ -117,6 +119,10 @@ def step(
                 continue
             ax, ay = actions[e, n, 0], actions[e, n, 1]
             clipped[e] += abs(ax) > _ONE or abs(ay) > _ONE
+            if held:
+                truncated[e, n] = over
+                anybody = True
+                continue
             vx = _DAMPING * (body[e, n, 2] + _DT * _clip(ax))
             vy = _DAMPING * (body[e, n, 3] + _DT * _clip(ay))
             if noisy:
@@ -209,6 +215,7 @@ def observe(
     sensing_range: np.float32,
     informed: int,
     has_target: bool,
+    cue_steps: int,
     others: Array,
     body: Array,
     target: Array,
@@ -245,7 +252,7 @@ def observe(
                     out[e, n, 4 + 2 * k], out[e, n, 5 + 2 * k] = 0, 0
             if has_target:
                 last = 2 + 2 * agents
-                if n < informed:
+                if n < informed and steps[e] < cue_steps:
                     out[e, n, last], out[e, n, last + 1] = target[e, 0] - x, target[e, 1] - y
                 else:
                     out[e, n, last], out[e, n, last + 1] = 0, 0

@@ -39,8 +39,7 @@ class ControllerPolicy:
     def act(self) -> Array:
         """Return actions ``[E, N, 2]`` (float32), or ``[E, N]`` (int64) where they are discrete."""
         env, body = self.env, self.env.arrays.body
-        goal = self._meeting_point() if env.config.task == "mixed" else env.arrays.target[:, None]
-        wanted = _POSITION_GAIN * (goal - body[..., :2]) - _VELOCITY_GAIN * body[..., 2:]
+        wanted = _POSITION_GAIN * (self._goal() - body[..., :2]) - _VELOCITY_GAIN * body[..., 2:]
         if isinstance(env.action_space, gymnasium.spaces.Discrete):
             actions = _nearest_of_five(wanted)
         else:
@@ -48,8 +47,12 @@ class ControllerPolicy:
         actions[:, ~self._first] = self._others.act()[:, ~self._first]
         return actions
 
-    def _meeting_point(self) -> Array:
+    def _goal(self) -> Array:
         """Return where the first team should be, ``[E, 1, 2]``."""
+        return self._meeting_point() if self.env.config.task == "mixed" else self.env.arrays.target[:, None]
+
+    def _meeting_point(self) -> Array:
+        """Return the point around which contact pays most, ``[E, 1, 2]``."""
         env, s, first = self.env, self.env.arrays, self._first
         position = s.body[..., :2].astype(np.float64)
         mates, opponents = s.alive & first, s.alive & ~first

@@ -34,6 +34,7 @@ class SwarmOracle:
         self.v = [(0.0, 0.0) for _ in self.agents]
         spread = config.target_spread if config.task == "cooperative" else 0.0
         self.has_target = spread > 0
+        self.cue = config.cue_steps if config.task == "cooperative" else None
         self.target = self.disc(0, TARGET, spread)
         self.alive = [True for _ in self.agents]
         self.rewards = [0.0 for _ in self.agents]
@@ -70,6 +71,8 @@ class SwarmOracle:
             a = FIVE[int(actions[n])] if c.actions == "discrete" else [float(part) for part in actions[n]]
             self.clipped += any(abs(part) > 1 for part in a)
             a = [min(max(part, -1), 1) for part in a]
+            if self.t <= (self.cue or 0):
+                continue
             noise = [c.process_noise * self.normal(4 * n + k, self.t, PROCESS) for k in range(4)]
             self.v[n] = tuple(0.9 * (self.v[n][k] + 0.1 * a[k]) + noise[k] for k in (0, 1))
             self.x[n] = tuple(self.x[n][k] + 0.1 * self.v[n][k] + noise[2 + k] for k in (0, 1))
@@ -116,6 +119,7 @@ class SwarmOracle:
                 row += [(self.x[j][k] - self.x[n][k] + noise[k]) * seen for k in (0, 1)]
             if self.has_target:
                 informed = self.c.informed_agents is None or n < self.c.informed_agents
+                informed &= self.cue is None or self.t < self.cue
                 row += [(self.target[k] - self.x[n][k]) * informed for k in (0, 1)]
             rows.append(row)
         return np.array(rows)

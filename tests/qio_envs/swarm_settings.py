@@ -38,6 +38,8 @@ def swarm_configs(draw, task=None, **fixed):
     if task == "cooperative":
         values["target_spread"] = draw(st.sampled_from([0.0, 0.5]))
         values["informed_agents"] = draw(st.none() | st.integers(0, values["num_agents"]))
+        if values["target_spread"] and values["max_steps"] > 1:
+            values["cue_steps"] = draw(st.none() | st.integers(1, min(6, values["max_steps"] - 1)))
     return TASKS[task].config_class(**(values | fixed))
 
 

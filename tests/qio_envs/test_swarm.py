@@ -612,6 +612,21 @@ def test_observe_writes_into_the_array_that_it_is_given():
             {"informed_agents": 4},
             "informed_agents: 4 is more than num_agents 3; allowed: 0 to 3 or null",
         ),
+        (
+            CooperativeConfig,
+            {"cue_steps": 3},
+            "cue_steps: there is no target to show; allowed: null, or target_spread above 0",
+        ),
+        (
+            CooperativeConfig,
+            {"cue_steps": 20, "max_steps": 20, "target_spread": 1.0},
+            "cue_steps: 20 is not less than max_steps 20; allowed: 1 to 19 or null",
+        ),
+        (
+            CooperativeConfig,
+            {"cue_steps": 0, "target_spread": 1.0},
+            "cue_steps: expected an integer of at least 1 or null, got 0",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(config, values, message):
@@ -638,6 +653,7 @@ def test_each_task_has_its_scenarios_and_hashes():
         "crowd",
         "nearsighted",
         "hidden_target",
+        "remembered_target",
         "solo",
     )
     assert swarm_mixed_v0.scenarios() == ("default", "discrete", "three_a_side", "outnumbered", "crowd")

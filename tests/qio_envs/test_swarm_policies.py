@@ -13,6 +13,7 @@ SCORES = {
     ("swarm_cooperative_v0", "crowd"): (-4875.7, -396.7),
     ("swarm_cooperative_v0", "nearsighted"): (-1029.6, -86.4),
     ("swarm_cooperative_v0", "hidden_target"): (-1298.2, -122.9),
+    ("swarm_cooperative_v0", "remembered_target"): (-363.2, -166.7),
     ("swarm_cooperative_v0", "solo"): (-297.2, -24.3),
     ("swarm_competitive_v0", "default"): (61.9, 192.0),
     ("swarm_competitive_v0", "discrete"): (73.2, 190.9),
