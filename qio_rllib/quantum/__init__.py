@@ -19,6 +19,7 @@ from qio_rllib.quantum.encodings import (
     entangling_layer,
     layered_circuit,
     reuploading_circuit,
+    variational_circuit,
     variational_layer,
 )
 from qio_rllib.quantum.gates import GATES
@@ -102,6 +103,7 @@ __all__ = [
     "reuploading_circuit",
     "sample",
     "trajectories",
+    "variational_circuit",
     "variational_layer",
     "vqe",
     "weight",

@@ -70,14 +70,14 @@ def test_trajectories_repeat_with_their_generator():
     assert not torch.equal(first, other)
     # rows of a batch that are equal have draws of their own
     pairs = trajectories(circuit, noise, weights, features[:1].expand(2, -1), 20)
-    assert not torch.allclose(pairs[:, 0], twins[:, 1])
+    assert not torch.allclose(pairs[:, 0], pairs[:, 1])
     # also where the noise comes before the first gate that tells them apart
     late, early = (
         Circuit(1).add("H", 0).add("RX", 0, angle=feature(0)),
         NoiseModel(Dephasing(0.5), gates=("H",)),
     )
     pairs = trajectories(late, early, None, torch.zeros(2, 1), 50, torch.Generator().manual_seed(0))
-    assert not torch.allclose(pairs[:, 0], twins[:, 1])
+    assert not torch.allclose(pairs[:, 0], pairs[:, 1])
 
 
 def test_impossible_operators_are_never_drawn():
