@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aggregate import Summary
-from learning_curves import scores_of, train
+from aggregate import Summary, scores_of
+from learning_curves import train
 from tables import write
 
 import qio_envs

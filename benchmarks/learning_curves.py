@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from aggregate import Summary
+from aggregate import Summary, scores_of
 from tables import read, write
 
 import qio_envs
@@ -46,14 +46,6 @@ def train(config: Path, seeds: range, out: Path, overrides: list[str]) -> None:
                     if (result.run_dir / name).exists():  # not every algorithm has an entropy
                         shutil.copy(result.run_dir / name, target / name)
         print(f"seed {seed}: {result.evaluation}", flush=True)
-
-
-def scores_of(out: Path, mode: str, column: str) -> list[float]:
-    """Return one score a seed: the mean of a column over the evaluation episodes of a mode."""
-    return [
-        float(np.mean([float(row[column]) for row in read(path) if row["mode"] == mode]))
-        for path in sorted(out.glob("seed_*/evaluation.csv"))
-    ]
 
 
 def summarise(config: Path, out: Path, overrides: list[str]) -> list[dict[str, float | str]]:
