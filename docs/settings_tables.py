@@ -94,7 +94,7 @@ def entries(docstring: str, section: str) -> dict[str, str]:
 
 
 def _block(match: re.Match[str]) -> str:
-    opening, kind, name, chosen, before, closing = match.groups()
+    opening, kind, name, chosen, _, closing = match.groups()
     if kind == "mapping":
         rows = [(key, *cells) for key, cells in _mapping(name).items()]
     elif name in ALGORITHMS:

@@ -184,8 +184,8 @@ MPE = Section(
 )
 
 HEADLINE = Claim(
-    "With `tune_configs/forest_uav_ppo.yaml` ({steps} environment steps, {seconds} s on two cores) their "
-    "team return is {sampled} of 400 with sampled actions; on the same episodes {scripted}.",
+    "With `tune_configs/forest_uav_ppo.yaml` ({steps} environment steps, {seconds} s on two cores) their team "
+    "return with sampled actions is {sampled}; 400 is the most there is. On the same episodes: {scripted}.",
     {
         "steps": lambda: f.steps("forest_uav_ppo"),
         "seconds": lambda: f.training_seconds("forest_uav_ppo"),

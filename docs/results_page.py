@@ -1,6 +1,6 @@
 """Write docs/results.md, and the headline of README.md, from the raw files under results/.
 
-python docs/results.py
+python docs/results_page.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECTIONS = (FOREST, SWARM, MPE, QUANTUM, CONTROLS, SPEEDS, DIFFERENCES)
 
 INTRODUCTION = """# Results
 
-Made by `python docs/results.py` from the raw files; edit [claims/](claims), not this page.
+Made by `python docs/results_page.py` from the raw files; edit [claims/](claims), not this page.
 
 A return is the undiscounted sum of rewards over the agents and steps of an episode; environment steps are steps in
 which all agents act. Evaluations play fixed episodes. Of several seeds the mean stands with the least and the greatest;
@@ -57,7 +57,8 @@ def readme(text: str) -> str:
     Args:
         text: The README; the headline stands between two comments.
     """
-    headline = f"{START}\n{sentence(HEADLINE)}\n{END}"
+    lines = textwrap.fill(sentence(HEADLINE), 120, break_long_words=False, break_on_hyphens=False)
+    headline = f"{START}\n{lines}\n{END}"
     return re.sub(f"{START}\n.*?{END}", lambda _: headline, text, flags=re.DOTALL)
 
 
