@@ -1,4 +1,4 @@
-"""What a message is worth: return against its bandwidth, and against how much of it is lost.
+"""Return with learned messages: against their bandwidth, and against the share of them that is lost.
 
 Only one of three agents sees where to go and nobody sees anybody (`tune_configs/swarm_communication_maddpg.yaml`). The
 return is the team's, undiscounted, on fixed evaluation episodes without noise; across seeds what `aggregate` says: from

@@ -1,4 +1,4 @@
-"""What a shared quantum state is worth: win rates in the CHSH game, learned from reward alone.
+"""Win rates in the CHSH game by what the agents share, learned from reward alone.
 
 Two agents that cannot talk share entangled qubits, separable qubits, or a random number
 (`tune_configs/chsh_entangled_ppo.yaml`). Classical pairs win at most 0.75 of the rounds, quantum ones at most
@@ -55,9 +55,9 @@ def exact(module: PolicyModule) -> float:
     total = 0.0
     for x in (0, 1):
         for y in (0, 1):
-            seen = torch.tensor([[1.0 - x, x, 1.0 - y, y]])
+            observations = torch.tensor([[1.0 - x, x, 1.0 - y, y]])
             with torch.no_grad():
-                probs = torch.softmax(module.network(seen).double(), dim=-1)[0]
+                probs = torch.softmax(module.network(observations).double(), dim=-1)[0]
             total += sum(float(probs[2 * a + b]) for a in (0, 1) for b in (0, 1) if a ^ b == x & y)
     return total / 4
 

@@ -41,7 +41,7 @@ class UnshuffledFirstEpoch(PPOLearner):
 
 
 class TimeLimitEnds(PPOLearner):
-    """An episode that a time limit cuts is worth nothing after it."""
+    """A time limit is taken for a termination: no value follows it."""
 
     def credit(self, module_id, rollout, values, final):
         """Return advantages without a value after the limit."""

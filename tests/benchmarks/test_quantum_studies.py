@@ -1,4 +1,4 @@
-"""The studies of what quantum parts are worth: their statistics, and what they make of runs that are made up."""
+"""The studies of circuits, entanglement and the Q operator: their statistics, and what they make of invented runs."""
 
 import itertools
 import sys
@@ -181,8 +181,8 @@ def test_controls_share_the_strength_of_the_operator():
         for control in ("temperature", "random"):
             assert cells[control + name]["amplification"] == strength | {"operator": control}
     for policy in ("observables", "born"):
-        circuit, twin = (STUDIES["circuits"].cells[f"{kind} ({policy})"] for kind in ("circuit", "classical"))
-        assert {**circuit["circuit"], "kind": None} == {**twin["circuit"], "kind": None}
+        circuit, mlp = (STUDIES["circuits"].cells[f"{kind} ({policy})"] for kind in ("circuit", "classical"))
+        assert {**circuit["circuit"], "kind": None} == {**mlp["circuit"], "kind": None}
 
 
 def test_each_seed_has_a_random_operator_of_its_own():
@@ -250,7 +250,9 @@ def best_known():
 
 
 def always(answer):
-    return lambda seen: torch.tensor([0.0 if k == answer else -100.0 for k in range(4)]).expand(len(seen), 4)
+    return lambda observations: torch.tensor([0.0 if k == answer else -100.0 for k in range(4)]).expand(
+        len(observations), 4
+    )
 
 
 def test_exact_win_rates_of_policies_that_are_known():
@@ -258,7 +260,9 @@ def test_exact_win_rates_of_policies_that_are_known():
     assert entanglement.exact(module_of(always(0))) == pytest.approx(CLASSICAL_BOUND, abs=1e-9)
     assert entanglement.exact(module_of(always(3))) == pytest.approx(CLASSICAL_BOUND, abs=1e-9)
     assert entanglement.exact(module_of(always(1))) == pytest.approx(0.25, abs=1e-9)
-    assert entanglement.exact(module_of(lambda seen: torch.zeros(len(seen), 4))) == pytest.approx(0.5)
+    assert entanglement.exact(
+        module_of(lambda observations: torch.zeros(len(observations), 4))
+    ) == pytest.approx(0.5)
 
 
 def test_no_question_is_asked_of_two_seeds():

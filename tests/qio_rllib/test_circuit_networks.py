@@ -109,9 +109,9 @@ def test_a_circuit_computes_what_its_equations_say(readout, size, entangler, ang
     network = config.network(inputs, 3, readout)
     with torch.no_grad():
         network.scales.uniform_(-2, 2)
-        seen = 3 * torch.randn(4, inputs)
-        expected = np.array([reference(network, config, row) for row in seen.double().numpy()])
-        np.testing.assert_allclose(network(seen).numpy(), expected, atol=2e-5)
+        batch = 3 * torch.randn(4, inputs)
+        expected = np.array([reference(network, config, row) for row in batch.double().numpy()])
+        np.testing.assert_allclose(network(batch).numpy(), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -202,15 +202,15 @@ def test_pennylane_agrees():
     torch.manual_seed(1)
     config = CircuitSettings(num_qubits=4, num_layers=2)
     observing, born = config.network(6, 3), config.network(6, 3, "born")
-    seen = torch.randn(5, 6)
+    batch = torch.randn(5, 6)
     strings = [f"Z{q}" for q in range(4)] + [f"Z{a} Z{b}" for a, b in itertools.combinations(range(4), 2)]
     with torch.no_grad():
-        angles = (seen[:, None] * observing.scales).flatten(1).double()
+        angles = (batch[:, None] * observing.scales).flatten(1).double()
         values = pennylane_expectation(observing.circuit, strings, observing.weights.double(), angles)
-        torch.testing.assert_close(observing(seen), observing.readout(values.float()), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(observing(batch), observing.readout(values.float()), atol=1e-5, rtol=1e-5)
         state = pennylane_state(born.circuit, born.weights.double(), angles)
         shares = state.abs().square() @ born.groups.double()
-        torch.testing.assert_close(born(seen).double(), shares.log(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(born(batch).double(), shares.log(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("encoding", ["angles", "amplitude"])
@@ -233,8 +233,8 @@ def test_every_parameter_has_a_gradient(encoding, readout, entangler, size):
 def test_large_observations_stay_finite(form):
     for readout in ("observables", "born"):
         network = CircuitSettings(num_qubits=2, num_layers=1, **form).network(3, 2, readout)
-        seen = torch.tensor([[1e6, -1e6, 0.0], [0.0, 0.0, 0.0]])
-        values = network(seen)
+        batch = torch.tensor([[1e6, -1e6, 0.0], [0.0, 0.0, 0.0]])
+        values = network(batch)
         values.sum().backward()
         assert values.isfinite().all()
         assert all(p.grad.isfinite().all() for p in network.parameters())

@@ -72,16 +72,16 @@ def test_the_traced_way_to_act_gives_the_same_numbers(name):
     assert acting is not None
     with torch.no_grad():
         for rows in (1, 2, 13):
-            seen = torch.randn(rows, 3)
-            expected = module._forward({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS]
-            assert torch.equal(acting(seen, None), expected)
+            observations = torch.randn(rows, 3)
+            expected = module._forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
+            assert torch.equal(acting(observations, None), expected)
             mask = torch.ones(rows, 3, dtype=torch.bool)
             mask[:, 1] = False
-            masked = acting(seen, mask).exp()
+            masked = acting(observations, mask).exp()
             assert (masked[:, 1] == 0).all()
-        before = acting(seen, None).clone()
+        before = acting(observations, None).clone()
         next(module.pi.parameters()).add_(0.5)
-        assert not torch.allclose(acting(seen, None), before)  # it shares its parameters
+        assert not torch.allclose(acting(observations, None), before)  # it shares its parameters
 
 
 def test_policy_and_value_are_separate_networks_of_the_kind():
@@ -89,9 +89,9 @@ def test_policy_and_value_are_separate_networks_of_the_kind():
         module = module_of(circuit={**TINY, "kind": kind, "policy": "born"})
         assert isinstance(module.pi, network)
         assert isinstance(module.vf, network)
-        seen = {Columns.OBS: torch.randn(5, 3)}
-        assert module.compute_values(seen).shape == (5,)
-        module.compute_values(seen).sum().backward()
+        observations = {Columns.OBS: torch.randn(5, 3)}
+        assert module.compute_values(observations).shape == (5,)
+        module.compute_values(observations).sum().backward()
         assert all(p.grad is None for p in module.pi.parameters())
         assert set(module.get_non_inference_attributes()) == {"vf"}
         others = [name for name, _ in module.named_parameters() if not name.startswith(("pi.", "vf."))]
@@ -103,13 +103,13 @@ def test_policy_and_value_are_separate_networks_of_the_kind():
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_the_operator_is_applied_once_in_acting_and_in_learning(name):
     module = module_of(**CIRCUITS[name])
-    seen = torch.randn(6, 3)
-    amplified, values = module.amplification, module.pi(seen)
+    observations = torch.randn(6, 3)
+    amplified, values = module.amplification, module.pi(observations)
     expected = operate(amplified, values, amplified.eta, amplified.h_min, amplified.tau)
     if not module.is_amplified:
         expected = values
     for forward in (module._forward, module._forward_train):
-        given_inputs = forward({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS]
+        given_inputs = forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
         torch.testing.assert_close(given_inputs, expected, atol=1e-6, rtol=1e-6)
 
 

@@ -63,10 +63,10 @@ def test_observables_as_they_are_read(p01, p10, seed):
         signs = PauliSum.of(" ".join(f"Z{q}" for q in range(3) if letters[q] != "I")).diagonal(3)
         expected = read @ torch.from_numpy(signs)
         string = " ".join(f"{letter}{qubit}" for qubit, letter in enumerate(letters))
-        seen = expectation(state, [readout.of_observable(string)])[..., 0]
-        torch.testing.assert_close(seen, expected, atol=1e-12, rtol=0)
+        found = expectation(state, [readout.of_observable(string)])[..., 0]
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
         of_density = expectation_of_density(outer(state), [string], readout)[..., 0]
         torch.testing.assert_close(of_density, expected, atol=1e-12, rtol=0)
     read = probabilities_of_density(outer(state), [2, 0], readout)
-    seen = expectation(state, [readout.of_observable(Projector("10", (2, 0)))])[..., 0]
-    torch.testing.assert_close(seen, read[..., 2], atol=1e-12, rtol=0)
+    found = expectation(state, [readout.of_observable(Projector("10", (2, 0)))])[..., 0]
+    torch.testing.assert_close(found, read[..., 2], atol=1e-12, rtol=0)
