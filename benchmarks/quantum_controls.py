@@ -325,7 +325,7 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
     figure, panels = plt.subplots(
         1,
         len(tasks),
-        figsize=(2.2 + 3.0 * len(tasks), 1.4 + 0.34 * len(study.cells)),
+        figsize=(3.0 + 3.0 * len(tasks), 1.4 + 0.34 * len(study.cells)),
         sharey=True,
         layout="constrained",
         squeeze=False,
@@ -344,7 +344,8 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    panels[0][0].set_yticks(range(len(names)), names)
+    labels = [name.replace("classical", "parameter-matched MLP") for name in names]
+    panels[0][0].set_yticks(range(len(names)), labels)
     panels[0][0].invert_yaxis()
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
