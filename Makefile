@@ -4,12 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= tune_configs/forest_uav_ppo.yaml
 
-.PHONY: train test test-long lint bench bench-quantum bench-training setup clean
+.PHONY: train test test-long lint docs bench bench-quantum bench-training setup clean
 
-train: setup  ## train CONFIG; results lie in runs/
+train: $(VENV)/.training  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
 
-test: setup  ## all tests, a file at a time on each of two cores, under ten minutes
+test: setup  ## all tests, a file at a time on each of two cores, under twelve minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-long: setup  ## the tests that take minutes: runs that are killed and resumed
@@ -19,6 +19,11 @@ lint: setup  ## style, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup  ## write the pages that come from code and raw results: environments, settings, results, the README's headline
+	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/settings_tables.py
+	$(BIN)/python docs/results_page.py
 
 bench: setup  ## environment throughput beside other environments, circuits beside PennyLane, the operator's contraction
 	$(BIN)/python benchmarks/env_throughput.py
@@ -32,13 +37,20 @@ bench-quantum: setup  ## the Q operator and circuits against matched controls, h
 bench-training: setup  ## training beside RLlib's own path and plain torch, about a quarter of an hour
 	$(BIN)/python benchmarks/training_throughput.py
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready  ## everything: tests, examples, benchmarks, style
 
-$(VENV)/.ready: setup.cfg constraints.txt pyproject.toml
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# What training needs and no more.
+$(VENV)/.training: setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "QIO needs Python 3.11 or newer; say which with: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rllib,plots,test,examples,bench,dev]'
+	$(PIP) -e '.[rllib]'
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.training
+	$(PIP) -e '.[rllib,plots,test,examples,bench,dev]'
 	@touch $@
 
 clean:  ## remove what was set up (not runs/)

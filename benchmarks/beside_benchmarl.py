@@ -16,7 +16,6 @@ noise. Seconds are those of training, without evaluation and start.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from env_throughput import cpu_model
+from tables import write
 
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, policy_from_modules
@@ -83,10 +83,7 @@ def main() -> None:
             ):
                 rows.append({"task": task, "who": who, "seed": seed, **result, "cpu": cpu_model()})
                 print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-                with arguments.out.open("w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
+                write(arguments.out, rows)
     print(f"\n{'here / BenchMARL':<28}{'return per agent':>20}{'seconds':>14}{'ratio':>8}")
     for task in arguments.tasks:
         mean = {

@@ -1,11 +1,11 @@
 """How fast are the environments? Steps per second on one core, with all observations, side by side.
 
-Two groups. The forest with 10 UAVs: as a batch of 1, 8 and 64 copies, its PettingZoo face, the same task written with
-a Python loop over agents (`LoopForest` below, checked to give the same observations), and mpe2's simple_spread_v3
-with as many agents. The swarm (cooperative) with 3 agents: as a batch of 1, 8 and 64 copies, its PettingZoo face,
+Two groups. The forest with 10 UAVs: as a batch of 1, 8 and 64 environments, its PettingZoo form, the same task written
+with a Python loop over agents (`LoopForest` below, checked to give the same observations), and mpe2's simple_spread_v3
+with as many agents. The swarm (cooperative) with 3 agents: as a batch of 1, 8 and 64 environments, its PettingZoo form,
 mpe2's simple_spread_v3 with 3 agents, and, where it is installed (pip install 'qio[bench]'), VMAS's simple_spread
-(vectorised in torch, one thread) with as many copies and with 4096. The others' tasks are of the same kind, not the
-same. All contestants of a group take turns over several rounds, so that a busy machine slows all alike; the table
+(vectorised in torch, one thread) with as many environments and with 4096. The others' tasks are of the same kind, not
+the same. All contestants of a group take turns over several rounds, so that a busy machine slows all alike; the table
 shows medians.
 
     python benchmarks/env_throughput.py            # about a minute and a half
@@ -37,7 +37,7 @@ MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 class LoopForest:
     """The forest as one would write it first: NumPy maps, a Python loop over agents, dictionaries of observations.
 
-    It takes its first state from a `ForestUAV` of one copy without obstacles, loss and limited range.
+    It takes its first state from a `ForestUAV` of one environment without obstacles, loss and limited range.
     """
 
     def __init__(self, env) -> None:
@@ -59,7 +59,7 @@ class LoopForest:
         self.position = dict(self.starts)
         self.monitored = np.zeros(shape, bool)
         self.belief = {agent: np.ones(shape, np.float32) for agent in self.agents}
-        self.heard = {agent: {} for agent in self.agents}
+        self.received = {agent: {} for agent in self.agents}
         return self.observe()
 
     def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict]:
@@ -86,7 +86,7 @@ class LoopForest:
                 for other in self.agents:
                     if other != agent:
                         np.minimum(self.belief[agent], sent[other], out=self.belief[agent])
-                        self.heard[agent][other] = self.position[other], self.t
+                        self.received[agent][other] = self.position[other], self.t
         truncated = self.t >= self.max_steps
         return (
             self.observe(),
@@ -109,10 +109,10 @@ class LoopForest:
             uavs[self.radius, self.radius] -= 1
             belief = self.belief[agent]
             pooled = belief.reshape(BLOCKS, self.height // BLOCKS, BLOCKS, self.width // BLOCKS).mean((1, 3))
-            heard = np.zeros((BLOCKS, BLOCKS), np.float32)
-            for (i, j), when in self.heard[agent].values():
+            received = np.zeros((BLOCKS, BLOCKS), np.float32)
+            for (i, j), when in self.received[agent].values():
                 block = i * BLOCKS // self.height, j * BLOCKS // self.width
-                heard[block] = min(heard[block] + 1 / (others * np.float32(1 + self.t - when)), 1)
+                received[block] = min(received[block] + 1 / (others * np.float32(1 + self.t - when)), 1)
             last = [row / (self.height - 1), column / (self.width - 1), 1 - self.t / self.max_steps]
             observations[agent] = np.concatenate(
                 [
@@ -121,7 +121,7 @@ class LoopForest:
                     (uavs / others).ravel(),
                     self.blocked[crop].ravel(),
                     pooled.ravel(),
-                    heard.ravel(),
+                    received.ravel(),
                     last,
                 ],
                 dtype=np.float32,
@@ -137,8 +137,8 @@ def check_same_task(steps: int = 60) -> None:
     for _ in range(steps):
         actions = generator.integers(0, 5, (1, FOREST_AGENTS))
         rewards = env.step(actions).rewards[0]
-        seen, given, *_ = loop.step(dict(zip(loop.agents, actions[0].tolist(), strict=True)))
-        np.testing.assert_allclose(np.stack(list(seen.values())), env.observe()[0], atol=1e-6)
+        observations, given, *_ = loop.step(dict(zip(loop.agents, actions[0].tolist(), strict=True)))
+        np.testing.assert_allclose(np.stack(list(observations.values())), env.observe()[0], atol=1e-6)
         np.testing.assert_allclose(list(given.values()), rewards)
 
 
@@ -153,10 +153,10 @@ def random_actions(space: gymnasium.Space, *shape: int) -> np.ndarray:
     return generator.uniform(space.low, space.high, (64, *shape, *space.shape)).astype(space.dtype)
 
 
-def batched(environment: Environment, copies: int) -> Play:
-    env = environment.batched_env(copies)
-    out = np.empty((copies, env.num_agents, *env.observation_space.shape), np.float32)
-    actions = random_actions(env.action_space, copies, env.num_agents)
+def batched(environment: Environment, num_envs: int) -> Play:
+    env = environment.batched_env(num_envs)
+    out = np.empty((num_envs, env.num_agents, *env.observation_space.shape), np.float32)
+    actions = random_actions(env.action_space, num_envs, env.num_agents)
     env.reset(0)
 
     def play(steps: int) -> None:
@@ -207,7 +207,7 @@ def simple_spread(agents: int) -> Play:
     return parallel(simple_spread_v3.parallel_env(N=agents, max_cycles=200))
 
 
-def vmas_spread(copies: int) -> Play:
+def vmas_spread(num_envs: int) -> Play:
     with contextlib.redirect_stderr(io.StringIO()):  # gym, which it needs, says at length that it is old
         import torch
         from vmas import make_env
@@ -215,7 +215,7 @@ def vmas_spread(copies: int) -> Play:
     torch.manual_seed(0)
     env = make_env(
         "simple_spread",
-        num_envs=copies,
+        num_envs=num_envs,
         device="cpu",
         continuous_actions=True,
         n_agents=SWARM_AGENTS,
@@ -223,7 +223,7 @@ def vmas_spread(copies: int) -> Play:
         seed=0,
     )
     env.reset()
-    actions = [[torch.rand(copies, 2) * 2 - 1 for _ in range(SWARM_AGENTS)] for _ in range(8)]
+    actions = [[torch.rand(num_envs, 2) * 2 - 1 for _ in range(SWARM_AGENTS)] for _ in range(8)]
 
     def play(steps: int) -> None:
         for t in range(steps):
@@ -236,10 +236,10 @@ def vmas_spread(copies: int) -> Play:
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """What takes part: its name, its copies, what makes it, and the package that it needs."""
+    """What takes part: its name, its number of environments, what makes it, and the package that it needs."""
 
     name: str
-    copies: int
+    num_envs: int
     make: Callable[[], Play]
     package: str = "numpy"
 
@@ -248,12 +248,14 @@ def own(environment: Environment) -> list[Contestant]:
     """Return an environment of this package as a batch of three sizes and as a PettingZoo environment."""
     batches = [
         Contestant(
-            f"{environment.id}, batch of {copies}", copies, lambda copies=copies: batched(environment, copies)
+            f"{environment.id}, batch of {num_envs}",
+            num_envs,
+            lambda num_envs=num_envs: batched(environment, num_envs),
         )
-        for copies in (64, 8, 1)
+        for num_envs in (64, 8, 1)
     ]
-    face = Contestant(f"{environment.id}, PettingZoo", 1, lambda: parallel(environment.parallel_env()))
-    return [*batches, face]
+    pettingzoo = Contestant(f"{environment.id}, PettingZoo", 1, lambda: parallel(environment.parallel_env()))
+    return [*batches, pettingzoo]
 
 
 MPE2 = "mpe2 simple_spread_v3"
@@ -279,13 +281,13 @@ def measure(agents: int, contestants: list[Contestant], rounds: int, seconds: fl
     turn = {key: max(1, int(seconds / _time(play, 10) * 10)) for key, play in players.items()}
     for _ in range(rounds):
         for key, play in players.items():
-            rates[key].append(turn[key] * key.copies / _time(play, turn[key]))
+            rates[key].append(turn[key] * key.num_envs / _time(play, turn[key]))
     medians = {key: statistics.median(values) for key, values in rates.items()}
     base = next(median for key, median in medians.items() if key.name == MPE2)
     return [
         {
             "contestant": key.name,
-            "copies": key.copies,
+            "copies": key.num_envs,
             "agents": agents,
             "env_steps_per_s": round(medians[key]),
             "agent_steps_per_s": round(medians[key] * agents),

@@ -1,23 +1,24 @@
 """Train one config over several seeds and sum it up: raw CSV per seed, a table, a figure.
 
     python benchmarks/learning_curves.py tune_configs/forest_uav_ppo.yaml --seeds 5
+    python benchmarks/learning_curves.py tune_configs/forest_uav_ppo.yaml --table     # of what is there, no training
 
 Scores are team returns, or returns where there is no team (environment steps on the x axis). Training: mean of the
 last episodes (``metrics_num_episodes_for_smoothing``) at each iteration.
-Evaluation: per seed the mean over the fixed evaluation episodes of the last checkpoint; across seeds the
-interquartile mean with a 95% stratified-bootstrap interval.
+Evaluation: per seed the mean over the fixed evaluation episodes of the last checkpoint; across seeds what `aggregate`
+says: from 10 seeds on the interquartile mean with a 95% interval, of fewer the mean with the least and the greatest.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from aggregate import bootstrap_interval, interquartile_mean
+from aggregate import Summary, scores_of
+from tables import read, write
 
 import qio_envs
 from qio_envs.api.scores import normalized_score, reference_scores
@@ -47,14 +48,9 @@ def train(config: Path, seeds: range, out: Path, overrides: list[str]) -> None:
         print(f"seed {seed}: {result.evaluation}", flush=True)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
+def summarise(config: Path, out: Path, overrides: list[str]) -> list[dict[str, float | str]]:
     """Return one row per kind of evaluation, and the scripted policies on the same seeds."""
-    experiment = load_experiment(config)
+    experiment = load_experiment(config, overrides)
     references: dict[str, float] = {}
     if experiment.env in qio_envs.environments():
         settings = experiment.config.get("env_config") or {}
@@ -62,49 +58,27 @@ def summarise(config: Path, out: Path) -> list[dict[str, float | str]]:
             experiment.config["evaluation_duration"], **settings
         )
         references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
-    score = "team_return" if references else "episode_return"
+    column = "team_return" if references else "episode_return"
     seconds = [float(read(path)[-1][SECONDS]) for path in sorted(out.glob("seed_*/progress.csv"))]
     rows: list[dict[str, float | str]] = []
     for mode in ("sampled", "greedy"):
-        scores = np.array(
-            [
-                np.mean([float(row[score]) for row in read(path) if row["mode"] == mode])
-                for path in sorted(out.glob("seed_*/evaluation.csv"))
-            ]
-        )
-        low, high = bootstrap_interval(scores)
+        summary = Summary.of(scores_of(out, mode, column))
         rows.append(
             {
                 "policy": f"{experiment.name} ({mode})",
-                "seeds": len(scores),
-                "iqm": interquartile_mean(scores),
-                "mean": scores.mean(),
-                "low": low,
-                "high": high,
-                "min": scores.min(),
-                "max": scores.max(),
+                **summary.columns(),
                 "training_s": round(float(np.mean(seconds)), 1),
+                "text": summary.text(),
             }
         )
+    empty = dict.fromkeys(rows[0], "")
     for name, value in references.items():
-        rows.append(
-            {
-                "policy": f"scripted: {name}",
-                "seeds": "",
-                "iqm": value,
-                "mean": value,
-                "low": "",
-                "high": "",
-                "min": "",
-                "max": "",
-                "training_s": "",
-            }
-        )
+        rows.append({**empty, "policy": f"scripted: {name}", "score": value, "text": f"{value:.1f}"})
     for row in rows:
         row["normalized"] = ""
         if references:  # random play first, the oracle last
             worst, *_, best = references.values()
-            row["normalized"] = normalized_score(float(row["iqm"]), worst, best)
+            row["normalized"] = normalized_score(float(row["score"]), worst, best)
     return rows
 
 
@@ -120,24 +94,24 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str) -> None:
     team = "env_runners/team_return" in curves[0][0]
     score = "env_runners/team_return" if team else "env_runners/episode_return_mean"
     scores = np.array([[float(row[score] or "nan") for row in curve[:length]] for curve in curves])
-    middle = [interquartile_mean(scores[:, i]) for i in range(length)]
-    band = np.array([bootstrap_interval(scores[:, i], resamples=1000) for i in range(length)])
+    summaries = [Summary.of(scores[:, i], resamples=1000) for i in range(length)]
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(steps, scores.T, color="#2e7d5b", alpha=0.25, linewidth=0.8)
-    axes.fill_between(steps, band[:, 0], band[:, 1], color="#2e7d5b", alpha=0.25, linewidth=0)
+    low, high = [s.low for s in summaries], [s.high for s in summaries]
+    axes.fill_between(steps, low, high, color="#2e7d5b", alpha=0.25, linewidth=0)
     axes.plot(
         steps,
-        middle,
+        [s.score for s in summaries],
         color="#2e7d5b",
         linewidth=2,
-        label=f"training, {len(curves)} seeds (IQM, 95% interval)",
+        label=f"training, {len(curves)} seeds ({summaries[0].statistic})",
     )
     for row in rows:
         if not row["seeds"]:
-            axes.axhline(float(row["iqm"]), color="#888888", linewidth=1, linestyle=":")
+            axes.axhline(float(row["score"]), color="#888888", linewidth=1, linestyle=":")
             axes.annotate(
                 str(row["policy"]),
-                (steps[-1], float(row["iqm"])),
+                (steps[-1], float(row["score"])),
                 (0, 3),
                 textcoords="offset points",
                 ha="right",
@@ -165,25 +139,21 @@ def main() -> None:
         help="as rllib train has it",
     )
     parser.add_argument("--out", type=Path, help="default: results/<name of the file>")
+    parser.add_argument("--table", action="store_true", help="only sum up the runs that are there")
     arguments = parser.parse_args()
     out = arguments.out or Path("results") / arguments.config.stem
-    train(arguments.config, range(arguments.seeds), out, arguments.overrides)
-    rows = summarise(arguments.config, out)
-    with open(out / "summary.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    if not arguments.table:
+        train(arguments.config, range(arguments.seeds), out, arguments.overrides)
+    elif not list(out.glob("seed_*/evaluation.csv")):
+        parser.error(f"there are no runs in {out}")
+    rows = summarise(arguments.config, out, arguments.overrides)
+    write(out / "summary.csv", rows)
     draw(out, rows, load_experiment(arguments.config).name)
-    print(
-        f"\n{'policy':<28}{'seeds':>6}{'mean':>9}{'IQM':>9}{'95% interval':>20}{'normalised':>12}{'training':>11}"
-    )
+    print(f"\n{'policy':<36}{'score':<46}{'normalised':>11}{'training':>11}")
     for row in rows:
-        interval = f"{row['low']:.1f} to {row['high']:.1f}" if row["seeds"] else ""
         normalized = f"{row['normalized']:.3f}" if row["normalized"] != "" else ""
-        seconds = f"{row['training_s']:.0f} s" if row["seeds"] else ""
-        print(
-            f"{row['policy']:<28}{row['seeds']:>6}{row['mean']:>9.1f}{row['iqm']:>9.1f}{interval:>20}{normalized:>12}{seconds:>11}"
-        )
+        seconds = f"{row['training_s']:.0f} s" if row["training_s"] != "" else ""
+        print(f"{row['policy']:<36}{row['text']:<46}{normalized:>11}{seconds:>11}")
     print(
         "\nA return is the undiscounted sum of an episode's rewards over agents and steps (of the scored team, where "
         "there are\nopponents); steps are environment steps, in which all agents act."

@@ -3,17 +3,18 @@
 Two questions, each with controls that share everything but the thing in question:
 
 operator   The Q operator in the policy, against no operator (identity), a softmax temperature that gives every state
-           the same entropy (temperature), and a random operator that moves the amplitudes as far (random).
-circuits   Circuits as policy and value networks (observables, Born rule), against MLPs with as many parameters.
+           the same entropy (temperature), and a random operator that moves the amplitudes as far (random), another
+           one for each seed.
+circuits   Circuits as policy and value networks (observables, Born rule), against parameter-matched MLPs.
 
 Within a task all cells share environment, algorithm, settings and seeds; none was tuned for one of them alone. Scores
 are normalised between random play (0) and the scripted oracle (1) of the task; CartPole-v1 between 0 and 500.
-Per cell: interquartile mean over seeds with a 95% bootstrap interval of the final score (sampled actions, fixed
-evaluation episodes: what a run is judged by) and of the mean training return (how fast it got there).
+Per cell: what `aggregate` says of the final score (sampled actions, fixed evaluation episodes: what a run is judged by)
+and of the mean training return (how fast it got there).
 Per pair: in how many of the seeds the first of two cells scored higher (equal scores count half), the probability of
-improvement, with a 95% bootstrap interval over seeds, drawn within each task. An interval that holds 0.5 is a null
-result. With so many pairs some intervals leave 0.5 out by chance: an exact sign test, corrected for their number
-(Holm), stands beside them.
+improvement, with a 95% bootstrap interval over seeds, drawn within each task, from 10 seeds a task on. An interval that
+holds 0.5 is a null result; fewer seeds have no interval and no verdict. With so many pairs some intervals leave 0.5 out
+by chance: an exact sign test, corrected for their number (Holm), stands beside them.
 
     python benchmarks/quantum_controls.py operator --seeds 10
     python benchmarks/quantum_controls.py circuits --seeds 10
@@ -23,7 +24,6 @@ result. With so many pairs some intervals leave 0.5 out by chance: an exact sign
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
 import time
@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 import ray
-from aggregate import bootstrap_interval, interquartile_mean
+from aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary
 from scipy import stats
+from tables import append, read, write
 
 import qio_envs
 from qio_envs.api import reference_scores
@@ -109,6 +110,14 @@ STUDIES = {
 }
 
 
+def cell_settings(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return the settings of a cell for one seed: each seed has a random operator of its own."""
+    amplification = settings.get("amplification")
+    if amplification is None or amplification.get("operator") != "random":
+        return settings
+    return settings | {"amplification": amplification | {"operator_seed": seed}}
+
+
 @ray.remote(num_cpus=1, max_calls=8)
 def run(config: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train once; return the learning curve, final scores and the number of parameters."""
@@ -166,7 +175,8 @@ def train(name: str, study: Study, seeds: int, out: Path, jobs: int) -> None:
         waiting = {}
         for task, cell, seed in wanted:
             config, overrides = study.tasks[task]
-            waiting[run.remote(config, overrides | study.cells[cell], seed)] = (task, cell, seed)
+            settings = cell_settings(overrides | study.cells[cell], seed)
+            waiting[run.remote(config, settings, seed)] = (task, cell, seed)
         while waiting:
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
             task, cell, seed = waiting.pop(ready)
@@ -254,13 +264,14 @@ def summarise(study: Study, out: Path) -> tuple[list[dict[str, Any]], list[dict[
                 continue
             row = {"task": task, "cell": cell, "actor_parameters": parameters[task, cell]}
             for kind in scores:
-                values = np.array(list(scores[kind][task, cell].values()))
-                low, high = bootstrap_interval(values)
+                values = scores[kind][task, cell].values()
+                summary = Summary.of(values)
                 row |= {
-                    "seeds": len(values),
-                    f"{kind}_iqm": interquartile_mean(values),
-                    f"{kind}_low": low,
-                    f"{kind}_high": high,
+                    "seeds": summary.seeds,
+                    "statistic": summary.statistic,
+                    f"{kind}_score": summary.score,
+                    f"{kind}_low": summary.low,
+                    f"{kind}_high": summary.high,
                 }
             cells.append(row)
     for task in [*study.tasks, "all tasks"]:
@@ -275,14 +286,16 @@ def summarise(study: Study, out: Path) -> tuple[list[dict[str, Any]], list[dict[
                 if not both:
                     break
                 a, b, strata = np.array(both).T
-                middle, low, high = probability_of_improvement(a, b, strata)
+                middle, *interval = probability_of_improvement(a, b, strata)
+                least = min(int((strata == place).sum()) for place in np.unique(strata))
+                low, high = interval if least >= LEAST_SEEDS_FOR_INTERVAL else ("", "")
                 row |= {
                     "pairs": len(both),
                     f"{kind}_difference": float(stats.trim_mean(a - b, 0.25)),
                     f"{kind}_improvement": middle,
                     f"{kind}_low": low,
                     f"{kind}_high": high,
-                    f"{kind}_verdict": "null" if low <= 0.5 <= high else "better" if low > 0.5 else "worse",
+                    f"{kind}_verdict": verdict(low, high),
                     f"{kind}_p": sign_test(a, b),
                 }
             else:
@@ -292,6 +305,13 @@ def summarise(study: Study, out: Path) -> tuple[list[dict[str, Any]], list[dict[
         for row, p in zip(pairs, corrected, strict=True):
             row[f"{kind}_p_holm"] = p
     return cells, pairs
+
+
+def verdict(low: float | str, high: float | str) -> str:
+    """Return what an interval of the probability of improvement says; empty ends are no interval."""
+    if isinstance(low, str) or isinstance(high, str):
+        return "too few seeds"
+    return "null" if low <= 0.5 <= high else "better" if low > 0.5 else "worse"
 
 
 def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -305,7 +325,7 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
     figure, panels = plt.subplots(
         1,
         len(tasks),
-        figsize=(2.2 + 3.0 * len(tasks), 1.4 + 0.34 * len(study.cells)),
+        figsize=(3.0 + 3.0 * len(tasks), 1.4 + 0.34 * len(study.cells)),
         sharey=True,
         layout="constrained",
         squeeze=False,
@@ -317,14 +337,15 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
             place = names.index(row["cell"])
             colour = next((c for key, c in colours.items() if row["cell"].startswith(key)), "#666666")
             axes.plot([row["final_low"], row["final_high"]], [place, place], color=colour, linewidth=3)
-            axes.plot(row["final_iqm"], place, "o", color=colour, markersize=7)
+            axes.plot(row["final_score"], place, "o", color=colour, markersize=7)
         axes.set_title(task.replace("_", " "))
-        axes.set_xlabel("normalised score")
+        axes.set_xlabel(f"normalised score\n({row['statistic']})")
         axes.grid(axis="x", color="#dddddd")
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    panels[0][0].set_yticks(range(len(names)), names)
+    labels = [name.replace("classical", "parameter-matched MLP") for name in names]
+    panels[0][0].set_yticks(range(len(names)), labels)
     panels[0][0].invert_yaxis()
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
@@ -332,32 +353,30 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
 
 def show(cells: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
     """Print both tables."""
-    print(
-        f"\n{'task':15}{'cell':26}{'seeds':>5}{'parameters':>11}"
-        f"{'final IQM':>11}{'95%':>16}{'training':>10}{'95%':>16}"
-    )
+    print(f"\n{'task':15}{'cell':26}{'parameters':>11}  {'final':<56}training")
     for row in cells:
-        print(
-            f"{row['task']:15}{row['cell']:26}{row['seeds']:>5}{row['actor_parameters']:>11,}"
-            f"{row['final_iqm']:>11.3f}{interval(row, 'final'):>16}"
-            f"{row['training_iqm']:>10.3f}{interval(row, 'training'):>16}"
-        )
+        texts = [
+            Summary(
+                row["seeds"], row["statistic"], *(row[f"{kind}_{part}"] for part in ("score", "low", "high"))
+            ).text(3)
+            for kind in ("final", "training")
+        ]
+        print(f"{row['task']:15}{row['cell']:26}{row['actor_parameters']:>11,}  {texts[0]:<56}{texts[1]}")
     print(
         f"\n{'task':15}{'first':24}{'second':24}{'pairs':>5}"
-        f"{'P(final)':>10}{'95%':>16}{'':>8}{'P(train)':>10}{'95%':>16}"
+        f"{'P(final)':>10}{'95%':>16}{'':>15}{'P(train)':>10}{'95%':>16}"
     )
     for row in pairs:
         print(
             f"{row['task']:15}{row['first']:24}{row['second']:24}{row['pairs']:>5}"
-            f"{row['final_improvement']:>10.2f}{interval(row, 'final'):>16}{row['final_verdict']:>8}"
-            f"{row['training_improvement']:>10.2f}{interval(row, 'training'):>16}{row['training_verdict']:>8}"
+            f"{row['final_improvement']:>10.2f}{interval_text(row, 'final'):>16}{row['final_verdict']:>15}"
+            f"{row['training_improvement']:>10.2f}{interval_text(row, 'training'):>16}{row['training_verdict']:>15}"
         )
     for kind in ("final", "training"):
-        outside = [row for row in pairs if row[f"{kind}_verdict"] != "null"]
+        outside = [row for row in pairs if row[f"{kind}_verdict"] in ("better", "worse")]
         standing = [row for row in pairs if row[f"{kind}_p_holm"] < 0.05]
         names = "".join(
-            f"; {row['task']}: {row['first']} {row[f'{kind}_verdict']} than {row['second']}"
-            for row in standing
+            f"; {row['task']}: {row['first']} {direction(row, kind)} than {row['second']}" for row in standing
         )
         print(
             f"{kind}: {len(outside)} of {len(pairs)} intervals leave 0.5 out; after Holm's correction of the "
@@ -365,30 +384,13 @@ def show(cells: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
         )
 
 
-def interval(row: dict[str, Any], kind: str) -> str:
-    return f"{row[f'{kind}_low']:.2f} to {row[f'{kind}_high']:.2f}"
+def direction(row: dict[str, Any], kind: str) -> str:
+    return "better" if row[f"{kind}_improvement"] > 0.5 else "worse"
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.exists()
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.unlink(missing_ok=True)
-    append(path, rows)
+def interval_text(row: dict[str, Any], kind: str) -> str:
+    low, high = row[f"{kind}_low"], row[f"{kind}_high"]
+    return "" if low == "" else f"{low:.2f} to {high:.2f}"
 
 
 def main() -> None:
@@ -409,7 +411,7 @@ def main() -> None:
         parser.error(f"there are no runs in {out}")
     write(out / "cells.csv", cells)
     write(out / "pairs.csv", pairs)
-    draw(study, cells, out / "cells.png", f"{arguments.study}: final scores, {arguments.seeds} paired seeds")
+    draw(study, cells, out / "cells.png", f"{arguments.study}: final scores, paired seeds")
     show(cells, pairs)
 
 

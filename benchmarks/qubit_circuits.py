@@ -11,10 +11,10 @@ episodes a run.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
-from learning_curves import read, train
+from learning_curves import train
+from tables import read, write
 
 CONFIGS = ("qubit_circuit_dqn", "qubit_circuit_ppo", "qubit_circuit_a2c")
 TARGETS = {"bell": "default", "uniform": "uniform"}
@@ -51,10 +51,7 @@ def main() -> None:
                     ]
                     row |= {f"{mode}_optimal": sum(optimal), f"{mode}_episodes": len(mine)}
                 rows.append(row)
-    with open(arguments.out / "optimal.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(arguments.out / "optimal.csv", rows)
     print(f"\n{'config':20}{'target':>9}{'seeds':>6}{'optimal of 10, greedy':>24}{'sampled':>20}{'s':>7}")
     for name in CONFIGS:
         for target in TARGETS:

@@ -11,14 +11,14 @@ team return by environment steps: it is higher the faster a policy is learned.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import logging
 from pathlib import Path
 
 import numpy as np
 import ray
-from aggregate import bootstrap_interval, interquartile_mean
+from aggregate import describe
+from tables import write
 
 from qio_rllib.algorithms.ppo import PPOConfig, PPOLearner
 from qio_rllib.experiments.benchmark import StockPPOLearner, stock_config
@@ -34,14 +34,14 @@ class UnshuffledFirstEpoch(PPOLearner):
         return super().credit(module_id, rollout, values, final)
 
     def row_order(self, epoch, rows):
-        """Return copy by copy, agent by agent at first."""
+        """Return the rows of one environment and agent after those of another in the first epoch."""
         if epoch:
             return super().row_order(epoch, rows)
         return np.arange(rows).reshape(self._shape).transpose(1, 2, 0).reshape(-1)
 
 
 class TimeLimitEnds(PPOLearner):
-    """An episode that a time limit cuts is worth nothing after it."""
+    """A time limit is taken for a termination: no value follows it."""
 
     def credit(self, module_id, rollout, values, final):
         """Return advantages without a value after the limit."""
@@ -101,26 +101,17 @@ def main() -> None:
     logging.disable(logging.ERROR)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
     rows = []
-    print(f"{'variant':<26}{'mean on the way':>17}{'95% interval':>19}{'at the end':>12}")
+    print(f"{'variant':<26}{'mean on the way':<44}  {'at the end'}")
     for name, learner in VARIANTS.items():
         curves = np.array(
             [scores(learner, seed, arguments.steps, arguments.every) for seed in range(arguments.seeds)]
         )
-        low, high = bootstrap_interval(curves.mean(axis=1))
-        print(
-            f"{name:<26}{interquartile_mean(curves.mean(axis=1)):>17.1f}{f'{low:.1f} to {high:.1f}':>19}"
-            f"{interquartile_mean(curves[:, -1]):>12.1f}",
-            flush=True,
-        )
+        print(f"{name:<26}{describe(curves.mean(axis=1)):<44}  {describe(curves[:, -1])}", flush=True)
         for seed, curve in enumerate(curves):
             for index, value in enumerate(curve, start=1):
                 step = index * arguments.every * 1600
                 rows.append({"variant": name, "seed": seed, "env_steps": step, "team_return": value})
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with open(arguments.out, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
+        write(arguments.out, rows)
     ray.shutdown()
 
 

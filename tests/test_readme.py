@@ -1,4 +1,4 @@
-"""Every block of the README runs as it stands, in a fresh directory."""
+"""Every block of the README, and of the pages that show code, runs as it stands, in a fresh directory."""
 
 import os
 import re
@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+PAGES = ("README.md", "docs/frameworks.md", "docs/multi_agent.md")
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(
+        r"^```(bash|python)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+    )
+]
 
 
 def block_name(block: tuple[str, str]) -> str:
@@ -32,9 +39,16 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_readme_has_blocks_of_both_kinds():
+def test_the_pages_have_blocks_of_both_kinds():
     assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
-    assert len(BLOCKS) >= 7
+    assert len(BLOCKS) >= 9
+
+
+def test_the_readme_stays_short():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert "docs/index.md" in text
+    assert "docs/results.md" in text
 
 
 @pytest.mark.ray

@@ -242,7 +242,7 @@ def _solve_weight(probs: Tensor, rest: Tensor, h_min: float, target: float | Ten
     """The root [R] in w of H(probs + w rest) = h_min, for rows with H(probs) < h_min, by Newton's iteration.
 
     It needs no safeguard. H is concave and increasing on [0, 1] with H(1) = 1, so a step from the left of the
-    root stays left of it and climbs. A tangent at ``w`` meets ``w = 0`` at the height ``H(p) + KL(p, q_w)`` /
+    root stays left of it and goes up. A tangent at ``w`` meets ``w = 0`` at the height ``H(p) + KL(p, q_w)`` /
     log n, and as KL is convex in its second argument, that is at most ``H(p) + w (1 - H(p))``. Up to the
     chord's root ``c = (h_min - H(p)) / (1 - H(p))`` this is at most ``h_min``, so a step from anywhere in
     [0, c] stays in it. The start, below c, is exact where 1 - H is quadratic in 1 - w (near the uniform law).

@@ -111,9 +111,9 @@ class ExponentialAnnealing(Annealing):
 
 
 class QuantumAnnealing(Annealing):
-    """Decay that waits for the policy to commit itself.
+    """Decay that is faster the lower the policy's entropy.
 
-    ``alpha_t = max(alpha_min, alpha_0 exp(-decay sum_{k<=t} sqrt(1 - H_k^2)))``: the coefficient stands still
+    ``alpha_t = max(alpha_min, alpha_0 exp(-decay sum_{k<=t} sqrt(1 - H_k^2)))``: the coefficient is constant
     while the policy is uniform (H = 1) and decays at the exponential law's rate once it is deterministic.
     """
 

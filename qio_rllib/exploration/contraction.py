@@ -8,7 +8,7 @@ What is random here is the policy ``p``, uniform on the simplex (Dirichlet(1)): 
 operator itself is deterministic. The mean over ``p`` of ``d(Qp, Qq) / d(p, q)`` is a lower estimate of the
 Lipschitz constant, which is the supremum over ``p`` and ``q``: a mean factor of 1 or more refutes
 contraction, one below 1 supports it for typical policies and does not prove it for all. The largest factor
-seen is therefore reported next to the means. For ``eta > 0`` it cannot be below 1 at ``tau = 1``: the uniform
+measured is therefore reported next to the means. For ``eta > 0`` it cannot be below 1 at ``tau = 1``: the uniform
 policy is a fixed point where the floor is idle for any ``h_min < 1``, and the operator stretches its
 surroundings by ``1 + eta`` in every metric. What can hold is contraction on average.
 """
@@ -54,7 +54,7 @@ class ContractionEstimate:
             sample collapses.
         log_factor_low: lower end of its 95% confidence interval.
         log_factor_high: upper end of its 95% confidence interval.
-        max_factor: largest factor seen, +inf if a sample is infinite.
+        max_factor: largest measured factor, +inf if a sample is infinite.
         infinite_share: share of samples with an infinite factor, in [0, 1]. In the Hilbert metric two
             policies are infinitely far apart if the operator zeroes an action in only one of them.
         zero_share: share of samples in which the operator maps both policies to the same one, in [0, 1].

@@ -1,9 +1,9 @@
 """Controls for the Q operator: other operators that share one of its effects and nothing else.
 
-Whoever finds that the Q operator helps must ask what of it does. `temperature_control` has the entropy of the amplified
-policy in every state, but comes from a softmax temperature; `random_control` moves the amplitudes as far as the
-operator does, but in a direction that has nothing to do with the mean. Leaving the policy alone is the third control.
-Each is a policy in the full sense: what is sampled, stored and differentiated is the same distribution.
+They tell apart which effect of the operator helps, where it does. `temperature_control` has the entropy of the
+amplified policy in every state, but comes from a softmax temperature; `random_control` moves the amplitudes as far as
+the operator does, but in a direction that has nothing to do with the mean. Leaving the policy alone is the third
+control. Each is a policy in the full sense: what is sampled, stored and differentiated is the same distribution.
 """
 
 from __future__ import annotations

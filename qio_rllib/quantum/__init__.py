@@ -9,7 +9,9 @@ values = expectation(state, ["Z0", "X0 X1"])                # float [..., 2]
 ```
 """
 
+from qio_rllib.quantum.channels import AmplitudeDamping, Channel, Dephasing, Depolarizing
 from qio_rllib.quantum.circuit import Circuit
+from qio_rllib.quantum.density import density_matrix, expectation_of_density, probabilities_of_density
 from qio_rllib.quantum.drawing import draw, draw_text
 from qio_rllib.quantum.encodings import (
     amplitude_encoding,
@@ -17,25 +19,14 @@ from qio_rllib.quantum.encodings import (
     entangling_layer,
     layered_circuit,
     reuploading_circuit,
+    variational_circuit,
     variational_layer,
 )
 from qio_rllib.quantum.gates import GATES
 from qio_rllib.quantum.gradients import parameter_shift
 from qio_rllib.quantum.grover import grover_amplify, grover_circuit, optimal_iterations
-from qio_rllib.quantum.noise import (
-    AmplitudeDamping,
-    Channel,
-    Dephasing,
-    Depolarizing,
-    NoiseModel,
-    ReadoutError,
-    density_matrix,
-    expectation_of_density,
-    fold,
-    probabilities_of_density,
-    trajectories,
-    zero_noise_extrapolation,
-)
+from qio_rllib.quantum.mitigation import fold, zero_noise_extrapolation
+from qio_rllib.quantum.noise import NoiseModel
 from qio_rllib.quantum.observables import (
     Measurement,
     Observable,
@@ -49,6 +40,7 @@ from qio_rllib.quantum.observables import (
 )
 from qio_rllib.quantum.operations import Angle, Operation, feature, weight
 from qio_rllib.quantum.pennylane_backend import pennylane_expectation, pennylane_state
+from qio_rllib.quantum.readout import ReadoutError
 from qio_rllib.quantum.solvers import (
     Problem,
     Solution,
@@ -61,6 +53,7 @@ from qio_rllib.quantum.solvers import (
     qubo_problem,
     vqe,
 )
+from qio_rllib.quantum.trajectory import trajectories
 
 __all__ = [
     "GATES",
@@ -110,6 +103,7 @@ __all__ = [
     "reuploading_circuit",
     "sample",
     "trajectories",
+    "variational_circuit",
     "variational_layer",
     "vqe",
     "weight",

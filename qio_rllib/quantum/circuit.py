@@ -256,17 +256,17 @@ class Circuit:
 _INVERSES = {"S": "SDG", "SDG": "S", "T": "TDG", "TDG": "T"}
 
 
-def check_memory(num_qubits: int, copies: int = 1, dtype: torch.dtype = torch.complex64) -> None:
+def check_memory(num_qubits: int, num_states: int = 1, dtype: torch.dtype = torch.complex64) -> None:
     """Refuse states that this machine's memory cannot hold.
 
     Raises:
         ValueError: The message says how many bytes they would take, and what is there.
     """
     # A step reads one state and writes another; tables of a compiled circuit take up to 64 bytes an amplitude.
-    each = 2 * copies * dtype.itemsize + 64
+    each = 2 * num_states * dtype.itemsize + 64
     wanted, present = each * 2**num_qubits, _memory()
     if wanted > present:
-        what = "a state vector" if copies == 1 else f"{copies:,} state vectors"
+        what = "a state vector" if num_states == 1 else f"{num_states:,} state vectors"
         most = int(math.log2(max(present / each, 1)))
         raise ValueError(
             f"num_qubits: {what} of {num_qubits} qubits in {str(dtype).removeprefix('torch.')} would take "

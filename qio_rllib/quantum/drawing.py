@@ -56,9 +56,9 @@ def draw_text(circuit: Circuit, width: int = 100) -> str:
     label = len(f"{n - 1}: ")
     columns = [_text_column(column, n) for column in _columns(circuit)]
     blocks: list[list[list[str]]] = [[]]
-    used, room = 0, width - label - 2 * (len(_MORE) + 1) - 2
+    used, available = 0, width - label - 2 * (len(_MORE) + 1) - 2
     for column in columns:
-        if used + len(column[0]) + 2 > room and blocks[-1]:
+        if used + len(column[0]) + 2 > available and blocks[-1]:
             blocks.append([])
             used = 0
         blocks[-1].append(column)

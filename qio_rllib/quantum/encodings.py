@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qio_rllib.quantum.circuit import Circuit
 from qio_rllib.quantum.operations import feature, weight
@@ -33,26 +33,50 @@ def amplitude_encoding(values: Tensor, zero: Literal["refuse", "ground"] = "refu
         raise ValueError(f"zero: expected 'refuse' or 'ground', got {zero!r}")
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError(f"values: expected [..., D] with D of at least 1, got shape {tuple(values.shape)}")
-    wide = values.dtype in (torch.float64, torch.complex128)
-    amplitudes = values.to(torch.complex128 if wide else torch.complex64)
-    size = 2 ** max((values.shape[-1] - 1).bit_length(), 1)
-    amplitudes = torch.nn.functional.pad(amplitudes, (0, size - values.shape[-1]))
-    # Scaled by the largest first: squares of very small or large numbers leave the range of a float.
-    largest = amplitudes.detach().abs().amax(-1, keepdim=True)
+    length = values.shape[-1]
+    # Numbers, not amplitudes, are checked: what follows has no branch that depends on them.
+    largest = values.detach().abs().amax(-1)
     if not bool(torch.isfinite(largest).all()):
         raise ValueError("values: not normalisable, there are numbers that are not finite")
-    empty = largest < torch.finfo(largest.dtype).tiny
-    if bool(empty.any()):
-        if zero == "refuse":
-            raise ValueError(
-                f"values: not normalisable, {int(empty.sum())} vector(s) are all 0; zero='ground' maps them to |0...0>"
-            )
-        ground = torch.zeros_like(amplitudes)
-        ground[..., 0] = 1
-        amplitudes = torch.where(empty, ground, amplitudes)
-        largest = torch.where(empty, torch.ones_like(largest), largest)
-    amplitudes = amplitudes / largest
+    empty = largest < _least(values)
+    if zero == "refuse" and bool(empty.any()):
+        raise ValueError(
+            f"values: not normalisable, {int(empty.sum())} vector(s) are all 0; zero='ground' maps them to |0...0>"
+        )
+    return padded_amplitudes(values, 2 ** max((length - 1).bit_length(), 1) - length)
+
+
+def padded_amplitudes(values: Tensor, padding: int) -> Tensor:
+    """Return vectors as amplitudes, as `amplitude_encoding` does with ``zero="ground"``, without looking at numbers.
+
+    No Python branch depends on the values, so that `torch.jit.trace` records what holds for all of them; numbers that
+    are not finite give amplitudes that are not.
+
+    Args:
+        values: float or complex ``[..., D]``.
+        padding: Zeros that are appended, at least 0; ``D + padding`` is to be a power of two.
+
+    Returns:
+        complex ``[..., D + padding]`` of norm 1.
+    """
+    wide = values.dtype in (torch.float64, torch.complex128)
+    amplitudes = nn.functional.pad(values.to(torch.complex128 if wide else torch.complex64), (0, padding))
+    # Scaled by the largest first: squares of very small or large numbers leave the range of a float.
+    largest = amplitudes.detach().abs().amax(-1, keepdim=True)
+    empty = largest < _least(amplitudes)
+    ground = torch.zeros_like(amplitudes)
+    ground[..., 0] = 1
+    amplitudes = torch.where(empty, ground, amplitudes) / torch.where(
+        empty, torch.ones_like(largest), largest
+    )
     return amplitudes / torch.linalg.vector_norm(amplitudes, dim=-1, keepdim=True)
+
+
+def _least(values: Tensor) -> float:
+    """Return the smallest number of the working precision that counts as more than 0."""
+    return torch.finfo(
+        torch.float64 if values.dtype in (torch.float64, torch.complex128) else torch.float32
+    ).tiny
 
 
 def angle_encoding(num_qubits: int, axis: Axis = "Y", first: int = 0) -> Circuit:
@@ -100,6 +124,32 @@ def layered_circuit(num_qubits: int, num_layers: int, entangler: Entangler = "CN
     circuit = Circuit(num_qubits)
     for layer in range(num_layers):
         circuit.extend(variational_layer(num_qubits, 3 * num_qubits * layer, entangler).operations)
+    return circuit
+
+
+def variational_circuit(num_qubits: int, num_layers: int, entangler: Entangler = "CNOT") -> Circuit:
+    """Return variational layers and a last rotation of each qubit, for a state that holds the data already.
+
+    RX and RY on each qubit follow the ``num_layers`` layers: they turn any axis into that of the measurement, so that
+    each weight changes what is measured.
+
+    Args:
+        num_qubits: ``n``, at least 1.
+        num_layers: ``L``, at least 1.
+        entangler: Gate of the ring.
+
+    Returns:
+        A circuit with ``3 n L + 2 n`` weights and no features.
+
+    Raises:
+        ValueError: ``num_layers`` is below 1.
+    """
+    if num_layers < 1:
+        raise ValueError(f"num_layers: expected an integer of at least 1, got {num_layers}")
+    circuit, first = layered_circuit(num_qubits, num_layers, entangler), 3 * num_qubits * num_layers
+    for qubit in range(num_qubits):
+        for place, axis in enumerate("XY"):
+            circuit.add(f"R{axis}", qubit, angle=weight(first + 2 * qubit + place))
     return circuit
 
 

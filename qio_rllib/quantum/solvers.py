@@ -376,14 +376,14 @@ def _minimize(
     shots: int,
     generator: torch.Generator,
 ) -> Solution:
-    """Run Adam from each row of weights, and report the best of all that were seen."""
+    """Run Adam from each row of weights, and report the best of all steps."""
     _at_least("num_steps", num_steps, 0)
     check_shots(shots)
     if not 0.0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: expected a finite number above 0, got {learning_rate}")
     measurement = Measurement(problem.num_qubits, [problem.hamiltonian])
     weights = starts.clone().requires_grad_()
-    # Adam is elementwise, so that rows do not see each other. Without the energies' unit its epsilon stays negligible.
+    # Adam is elementwise: rows do not affect each other. Without the energies' unit its epsilon is negligible.
     unit = max(abs(coefficient) for coefficient, _ in problem.hamiltonian.terms) or 1.0
     optimizer = torch.optim.Adam([weights], lr=learning_rate)
     best, found, history = math.inf, starts[0], []
@@ -403,10 +403,10 @@ def _minimize(
         state = circuit.state(found)
     bits, bits_energy = None, None
     if problem.hamiltonian.is_diagonal:
-        seen = [
+        sampled_bits = [
             _bits(index, problem.num_qubits) for index in sample(state, shots, generator).unique().tolist()
         ]
-        bits_energy, bits = min((problem.energy(each), each) for each in seen)
+        bits_energy, bits = min((problem.energy(each), each) for each in sampled_bits)
     evaluations = len(starts) * (num_steps + 1)
     return Solution(method, best, bits, bits_energy, state, found, evaluations, tuple(history))
 

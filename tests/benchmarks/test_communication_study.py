@@ -30,8 +30,9 @@ def test_a_row_is_the_greedy_return_of_its_cell_over_seeds(tmp_path):
     assert [(row["bandwidth"], row["drop"], row["seeds"]) for row in rows] == [(*cell, 3) for cell in cells]
     for row in rows:
         best = -100 * row["drop"] - 50 / (1 + row["bandwidth"])
-        assert (row["min"], row["max"]) == pytest.approx((best - 2, best))
-        assert row["iqm"] == pytest.approx(best - 1)
-        assert row["low"] <= row["iqm"] <= row["high"]
+        assert (row["low"], row["high"]) == pytest.approx((best - 2, best))
+        assert row["score"] == pytest.approx(best - 1)
+        assert row["statistic"] == "mean, min to max"
+        assert row["text"] == f"{best - 1:.1f} (mean of 3 seeds, {best - 2:.1f} to {best:.1f})"
     draw(tmp_path, rows, {"random": -200.0, "controller": -1.0})
     assert (tmp_path / "communication.png").stat().st_size > 10_000

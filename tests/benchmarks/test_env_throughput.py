@@ -33,7 +33,7 @@ def test_random_actions_fit_their_space(environment):
 def test_every_contestant_plays_over_the_ends_of_episodes():
     for contestants in env_throughput.GROUPS.values():
         for contestant in contestants:
-            if env_throughput.version_of(contestant.package) and contestant.copies <= 8:
+            if env_throughput.version_of(contestant.package) and contestant.num_envs <= 8:
                 contestant.make()(210)
 
 

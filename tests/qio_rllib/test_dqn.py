@@ -14,7 +14,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms import ALGORITHMS, DQNConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.experiments.experiment import Experiment, load_experiment
-from qio_rllib.models.circuits import CircuitNetwork, EqualCountMLP, count_parameters
+from qio_rllib.models.circuits import CircuitNetwork, ParameterMatchedMLP, count_parameters
 from qio_rllib.models.q_network import QNetwork
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 
@@ -93,7 +93,7 @@ def test_sampled_play_is_epsilon_greedy_with_the_last_epsilon(circuit, epsilon):
 @pytest.mark.parametrize("kind", ["circuit", "classical"])
 def test_the_q_network_is_the_circuit_or_its_twin_and_the_target_a_copy(kind):
     module = module_of({**TINY, "kind": kind})
-    assert isinstance(module.af, CircuitNetwork if kind == "circuit" else EqualCountMLP)
+    assert isinstance(module.af, CircuitNetwork if kind == "circuit" else ParameterMatchedMLP)
     assert sum(p.numel() for p in module.parameters()) == count_parameters(module.af)
     assert count_parameters(module.af) == count_parameters(module_of(TINY).af)
     module.make_target_networks()

@@ -356,11 +356,11 @@ def test_a_module_learns_through_the_operator_of_its_settings(operator):
         model_config={"fcnet_hiddens": [8], "amplification": dataclasses.asdict(wanted)},
     )
     assert module.amplification == wanted
-    seen = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    observations = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        acted = module._forward({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS].clone()
-    learned = module._forward_train({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS]
-    expected = operate(wanted, module.policy_logits(seen), 0.3, 0.1, 0.9)
+        acted = module._forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS].clone()
+    learned = module._forward_train({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
+    expected = operate(wanted, module.policy_logits(observations), 0.3, 0.1, 0.9)
     torch.testing.assert_close(learned, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(acted, expected, atol=1e-5, rtol=1e-5)
     learned[:, 0].sum().backward()
@@ -407,10 +407,10 @@ def test_ppo_with_a_control_from_sampling_to_the_policy_file(operator, tmp_path)
     module = algorithm.env_runner.module["shared"]
     assert module.amplification == wanted
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    seen = torch.rand(4, *module.observation_space.shape)
+    observations = torch.rand(4, *module.observation_space.shape)
     legal = torch.ones(4, 5)
     legal[1:, 2] = 0
-    observed = {"observation": seen, "action_mask": legal}
+    observed = {"observation": observations, "action_mask": legal}
     with torch.no_grad():
         probs = module._forward({Columns.OBS: observed})[Columns.ACTION_DIST_INPUTS].exp().numpy()
     algorithm.stop()
@@ -422,6 +422,6 @@ def test_ppo_with_a_control_from_sampling_to_the_policy_file(operator, tmp_path)
         assert dataclasses.asdict(part.amplification) == pytest.approx(dataclasses.asdict(wanted))
         for row in range(4):
             actions = part.act(
-                np.tile(seen[row].numpy(), (2000, 1)), np.tile(legal[row].numpy(), (2000, 1)), noise
+                np.tile(observations[row].numpy(), (2000, 1)), np.tile(legal[row].numpy(), (2000, 1)), noise
             )
             np.testing.assert_allclose(np.bincount(actions, minlength=5) / 2000, probs[row], atol=2e-3)

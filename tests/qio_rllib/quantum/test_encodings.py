@@ -15,6 +15,7 @@ from qio_rllib.quantum import (
     entangling_layer,
     layered_circuit,
     reuploading_circuit,
+    variational_circuit,
     variational_layer,
 )
 
@@ -193,3 +194,13 @@ def test_subnormal_vectors_count_as_zeros():
     with pytest.raises(ValueError, match="1 vector"):
         amplitude_encoding(values)
     assert amplitude_encoding(values, zero="ground").tolist() == [[1, 0]]
+
+
+def test_a_variational_circuit_is_layers_and_a_last_rotation_of_each_qubit():
+    circuit = variational_circuit(2, 3, "CZ")
+    assert (circuit.num_weights, circuit.num_features) == (3 * 2 * 3 + 2 * 2, 0)
+    assert circuit.operations[: len(layered_circuit(2, 3))] == layered_circuit(2, 3, "CZ").operations
+    assert names(circuit)[-4:] == ["RX", "RY", "RX", "RY"]
+    assert sorted(o.angle.index for o in circuit.operations if o.angle is not None) == list(range(22))
+    with pytest.raises(ValueError, match="num_layers: expected an integer of at least 1, got 0"):
+        variational_circuit(2, 0)

@@ -106,13 +106,13 @@ def pixels(path):
 def test_picture_is_written(tmp_path):
     path = tmp_path / "new" / "circuit.png"
     draw(reuploading_circuit(4, 2, 4), path)
-    seen = pixels(path)
-    height, width = seen.shape[:2]
+    image = pixels(path)
+    height, width = image.shape[:2]
     assert width > 3 * height > 600
     for colour in ("#cfe3f5", "#f9d9a8"):  # weights and features
         wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-        assert (np.abs(seen - wanted).max(-1) < 0.02).mean() > 0.01
-    for edge in (seen[0], seen[-1], seen[:, 0], seen[:, -1]):  # nothing is cut off
+        assert (np.abs(image - wanted).max(-1) < 0.02).mean() > 0.01
+    for edge in (image[0], image[-1], image[:, 0], image[:, -1]):  # nothing is cut off
         assert (edge == 1.0).all()
 
 

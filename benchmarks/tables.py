@@ -1,0 +1,33 @@
+"""CSV tables as lists of dictionaries."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table; none where there is no file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a table whose columns are the keys of the first row."""
+    path.unlink(missing_ok=True)
+    append(path, rows)
+
+
+def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows to a table, and the header to a new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows)

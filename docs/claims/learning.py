@@ -1,0 +1,198 @@
+"""What the algorithms learn: forest, swarm, mpe2 and Gymnasium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from claims import figures as f
+from claims.claim import Claim, Section
+
+RETURNS = "python benchmarks/learning_curves.py tune_configs/"
+
+
+def learning(
+    what: str,
+    folder: str,
+    arguments: str,
+    column: str = "team_return",
+    more: str = "",
+    **figures: Callable[[], str],
+) -> Claim:
+    """Return the claim of a study of `learning_curves.py`: final scores of both kinds of evaluation."""
+    return Claim(
+        f"{what}, {{steps}} environment steps: {{sampled}} with sampled actions, {{greedy}} with the most "
+        f"probable ones or without noise{more}",
+        {
+            "steps": lambda: f.steps(folder),
+            "sampled": lambda: f.seeds(folder, "sampled", column),
+            "greedy": lambda: f.seeds(folder, "greedy", column),
+            **figures,
+        },
+        RETURNS + arguments,
+        (folder,),
+    )
+
+
+FOREST = Section(
+    "The forest",
+    "Team return of ten UAVs on 20 fixed episodes of `forest_uav_v0`; 400 is the most there is. The runs of "
+    "PPO and A2C have the Q operator in their policies and no control beside it: that it is what makes them "
+    "good is not claimed, and the runs with controls (below) speak against it. The policies are made to be "
+    "sampled: UAVs that share a network and see the same choose the same most probable action and stay "
+    "together.",
+    (
+        learning(
+            "PPO",
+            "forest_uav_ppo",
+            "forest_uav_ppo.yaml",
+            more="; on the same episodes {scripted}; {seconds} s of training a seed",
+            scripted=lambda: f.scripted("forest_uav_ppo"),
+            seconds=lambda: f.training_seconds("forest_uav_ppo"),
+        ),
+        learning("A2C", "forest_uav_a2c", "forest_uav_a2c.yaml"),
+        learning(
+            "PPO with hardly time to cover the forest (`sprint`, 60 steps)",
+            "forest_uav_sprint_ppo",
+            "forest_uav_sprint_ppo.yaml",
+            more="; on the same episodes {scripted}",
+            scripted=lambda: f.scripted("forest_uav_sprint_ppo"),
+        ),
+        learning("MAPPO, the team's reward", "forest_uav_mappo", "forest_uav_mappo.yaml --seeds 3"),
+        learning(
+            "The same with independent values",
+            "forest_uav_team_ippo",
+            "forest_uav_mappo.yaml --seeds 3 --set central_value=null --out results/forest_uav_team_ippo",
+        ),
+        learning(
+            "MAPPO without `normalize_values`",
+            "forest_uav_mappo_unscaled",
+            "forest_uav_mappo.yaml --seeds 3 --set normalize_values=false --out "
+            "results/forest_uav_mappo_unscaled",
+        ),
+    ),
+    picture=("forest_uav_ppo/learning_curve.png", "Team return against environment steps, PPO in the forest"),
+    after=(
+        "MAPPO wins by environment steps; its training takes {mappo} s against {ippo} s with independent "
+        "values, and a comparison at equal time was not made."
+    ),
+    figures={
+        "mappo": lambda: f.training_seconds("forest_uav_mappo"),
+        "ippo": lambda: f.training_seconds("forest_uav_team_ippo"),
+    },
+)
+
+SWARM = Section(
+    "The swarm, and messages",
+    "Team return of three agents in the plane on 20 fixed episodes. Of `hidden_target` only one of them "
+    "sees where to go.",
+    (
+        learning(
+            "MADDPG on `swarm_cooperative_v0`",
+            "swarm_maddpg",
+            "swarm_maddpg.yaml",
+            more=(
+                ": {normalized} between random play and the scripted controller, without noise; on the same "
+                "episodes {scripted}; {seconds} s of training a seed"
+            ),
+            normalized=lambda: f.normalized("swarm_maddpg", "greedy"),
+            scripted=lambda: f.scripted("swarm_maddpg"),
+            seconds=lambda: f.training_seconds("swarm_maddpg"),
+        ),
+        Claim(
+            "Learned messages on `hidden_target`, without noise, numbers in a message: none {none}; one "
+            "{one}; two {two}; four {four}. Four with half of the messages lost {half}, with nine of ten "
+            "{most}",
+            {
+                name: lambda folder=folder: f.seeds(f"communication/{folder}", "greedy")
+                for name, folder in {
+                    "none": "bandwidth_0_drop_0",
+                    "one": "bandwidth_1_drop_0",
+                    "two": "bandwidth_2_drop_0",
+                    "four": "bandwidth_4_drop_0",
+                    "half": "bandwidth_4_drop_0.5",
+                    "most": "bandwidth_4_drop_0.9",
+                }.items()
+            },
+            "python benchmarks/communication.py --seeds 3",
+            ("communication",),
+        ),
+    ),
+    picture=(
+        "communication/communication.png",
+        "Team return against bandwidth, and against the share of messages lost",
+    ),
+    after=(
+        "The hidden target is a point in the plane: two numbers tell it, one cannot, more do not help. "
+        "Receivers have no memory."
+    ),
+)
+
+MPE = Section(
+    "mpe2 and Gymnasium",
+    "Returns are summed over agents, on 100 fixed episodes of 25 steps (CartPole: 20 episodes).",
+    (
+        learning(
+            "MADDPG on `simple_spread_v3`, discrete actions",
+            "spread_maddpg",
+            "spread_maddpg.yaml",
+            "episode_return",
+        ),
+        learning(
+            "The same with continuous actions",
+            "spread_maddpg_continuous",
+            "spread_maddpg.yaml --seeds 3 --set env_config.continuous_actions=true --out "
+            "results/spread_maddpg_continuous",
+            "episode_return",
+        ),
+        learning(
+            "MADDPG on `simple_speaker_listener_v4`",
+            "speaker_listener_maddpg",
+            "speaker_listener_maddpg.yaml --seeds 3",
+            "episode_return",
+        ),
+        learning(
+            "MAPPO on `simple_spread_v3`", "spread_mappo", "spread_mappo.yaml --seeds 3", "episode_return"
+        ),
+        learning("PPO with independent values", "spread_ppo", "spread_ppo.yaml --seeds 3", "episode_return"),
+        learning("A2C on `CartPole-v1`", "cartpole_a2c", "cartpole_a2c.yaml --seeds 3", "episode_return"),
+        Claim(
+            "MADDPG beside BenchMARL's 1.5.2, `simple_spread_v3` with continuous actions, one seed: "
+            "training took {ours} s here, {theirs} s there ({times} times). Returns of an agent, "
+            "{our_return} and {their_return}, are no fair comparison: ours are settings tuned on this task "
+            "and length, BenchMARL's are its defaults, meant for millions of steps",
+            {
+                "ours": lambda: f.cell("beside_benchmarl.csv", "seconds", 0, who="qio"),
+                "theirs": lambda: f.cell("beside_benchmarl.csv", "seconds", 0, who="benchmarl"),
+                "times": lambda: format(
+                    f.number("beside_benchmarl.csv", "seconds", who="benchmarl")
+                    / f.number("beside_benchmarl.csv", "seconds", who="qio"),
+                    ".1f",
+                ),
+                "our_return": lambda: f.cell("beside_benchmarl.csv", "return_per_agent", who="qio"),
+                "their_return": lambda: f.cell("beside_benchmarl.csv", "return_per_agent", who="benchmarl"),
+            },
+            "python benchmarks/beside_benchmarl.py --benchmarl PYTHON --tasks simple_spread_v3",
+            ("beside_benchmarl.csv",),
+        ),
+    ),
+    after=(
+        "The settings of `spread_maddpg.yaml` were chosen after four trials with seed 0, on the evaluation "
+        "episodes that are reported; seed 0 is among the seeds. `speaker_listener_maddpg.yaml` took them "
+        "over. On `simple_spread_v3` an agent's observation already holds nearly all of the state, and a "
+        "central value adds little."
+    ),
+)
+
+HEADLINE = Claim(
+    "With `tune_configs/forest_uav_ppo.yaml` ({steps} environment steps, {seconds} s on two cores) their team "
+    "return with sampled actions is {sampled}; 400 is the most there is. On the same episodes: {scripted}.",
+    {
+        "steps": lambda: f.steps("forest_uav_ppo"),
+        "seconds": lambda: f.training_seconds("forest_uav_ppo"),
+        "sampled": lambda: f.seeds("forest_uav_ppo"),
+        "scripted": lambda: f.scripted("forest_uav_ppo"),
+    },
+    RETURNS + "forest_uav_ppo.yaml",
+    ("forest_uav_ppo",),
+)
+"""What the README says in a line."""

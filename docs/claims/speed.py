@@ -1,0 +1,161 @@
+"""How fast environments, circuits and training are, and what sets the batched path apart from RLlib's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from claims import figures as f
+from claims.claim import Claim, Section
+
+SPEED, THROUGHPUT, CIRCUITS = "training_throughput.csv", "env_throughput.csv", "circuits.csv"
+
+
+def _row(
+    contestant: str, column: str = "ratio", decimals: int = 1, part: str = "forest"
+) -> Callable[[], str]:
+    return lambda: f.cell(SPEED, column, decimals, part=part, contestant=contestant)
+
+
+def _share_of_rllib_with_one() -> str:
+    eight = f.number(SPEED, "env_steps_per_s", part="forest", contestant="this package, 8 copies")
+    return f"{eight / f.number(SPEED, 'env_steps_per_s', part='forest', contestant='RLlib, 1 copy'):.1f}"
+
+
+def _million(contestant: str, agents: str) -> Callable[[], str]:
+    return lambda: format(
+        f.number(THROUGHPUT, "agent_steps_per_s", contestant=contestant, agents=agents) / 1e6, ".1f"
+    )
+
+
+SPEEDS = Section(
+    "Speed",
+    "One run each, contestants in turn; steps/s are medians over rounds.",
+    (
+        Claim(
+            "Training, forest with ten UAVs, same network and SGD work: with 8 environments {eight} times "
+            "the steps/s of RLlib's own path with 8 ({eight_one} times RLlib's with one) and {bare} of a "
+            "plain torch PPO loop; with one environment {one} times RLlib's with one and {bare_one} of "
+            "plain torch. mpe2's `simple_spread_v3`, where most of the time is the environment's own: {mpe} "
+            "times. Team return 380: after {here} s, against {there} s on RLlib's path. On two cores remote "
+            "runners do not pay ({runner} of none with one, {runners} with two); {memory} MiB each",
+            {
+                "eight": _row("this package, 8 copies"),
+                "eight_one": _share_of_rllib_with_one,
+                "bare": _row("this package, 8 copies", "ratio_to_bare", 2),
+                "one": _row("this package, 1 copy"),
+                "bare_one": _row("this package, 1 copy", "ratio_to_bare", 2),
+                "mpe": _row("this package", part="mpe2"),
+                "here": _row("this package", "seconds", part="target"),
+                "there": _row("RLlib", "seconds", 0, part="target"),
+                "runner": _row("1 runner", "ratio", 2, "scaling"),
+                "runners": _row("2 runners", "ratio", 2, "scaling"),
+                "memory": _row("1 runner", "runner_rss_mib", 0, "scaling"),
+            },
+            "python benchmarks/training_throughput.py --rounds 5",
+            (SPEED, "training_throughput_target.csv"),
+            holds=lambda: all(
+                f.number(SPEED, "ratio", contestant=name) < 1 for name in ("1 runner", "2 runners")
+            ),
+        ),
+        Claim(
+            "Environments on one core, all observations: the forest with 10 agents does {forest} million "
+            "agent steps/s as a batch of 64, as a PettingZoo environment {times} times the steps/s of "
+            "mpe2's `simple_spread_v3` with as many agents. The swarm with 3 agents does {swarm} million as "
+            "a batch of 64; VMAS's `simple_spread` {vmas} million as a batch of 64, {many} million as a "
+            "batch of 4096",
+            {
+                "forest": _million("forest_uav_v0, batch of 64", "10"),
+                "times": lambda: f.cell(
+                    THROUGHPUT, "ratio_to_mpe2", 0, contestant="forest_uav_v0, PettingZoo"
+                ),
+                "swarm": _million("swarm_cooperative_v0, batch of 64", "3"),
+                "vmas": lambda: format(
+                    f.number(THROUGHPUT, "agent_steps_per_s", contestant="VMAS simple_spread, batch of 64")
+                    / 1e6,
+                    ".2f",
+                ),
+                "many": _million("VMAS simple_spread, batch of 4096", "3"),
+            },
+            "python benchmarks/env_throughput.py",
+            (THROUGHPUT,),
+        ),
+        Claim(
+            "Circuits beside PennyLane's `default.qubit` (backprop, torch), one thread, 3 layers, single "
+            "precision: forward and backward of a batch of 256 {four} times as fast with 4 qubits, {eight} "
+            "times with 8; one state {one_four} and {one_eight} times. In double precision, which is what "
+            "default.qubit computes in whatever it is given: {four_64}, {eight_64}, {one_four_64} and "
+            "{one_eight_64} times",
+            {
+                name: lambda task=task, qubits=qubits, dtype=dtype: f.cell(
+                    CIRCUITS,
+                    "times_as_fast_as_pennylane",
+                    task=task,
+                    qubits=qubits,
+                    dtype=dtype,
+                    contestant="this package",
+                )
+                for name, task, qubits, dtype in (
+                    ("four", "forward and backward", "4", "float32"),
+                    ("eight", "forward and backward", "8", "float32"),
+                    ("one_four", "inference", "4", "float32"),
+                    ("one_eight", "inference", "8", "float32"),
+                    ("four_64", "forward and backward", "4", "float64"),
+                    ("eight_64", "forward and backward", "8", "float64"),
+                    ("one_four_64", "inference", "4", "float64"),
+                    ("one_eight_64", "inference", "8", "float64"),
+                )
+            },
+            "python benchmarks/circuits.py",
+            (CIRCUITS,),
+        ),
+    ),
+)
+
+VARIANTS = ("this package", "first epoch unshuffled", "time limit as an end", "RLlib's own path")
+
+
+def _variant(variant: str, last: bool = False) -> Callable[[], str]:
+    def text() -> str:
+        rows = f.rows_of("rllib_differences.csv", variant=variant)
+        by_seed: dict[str, list[float]] = {}
+        for row in rows:
+            by_seed.setdefault(row["seed"], []).append(float(row["team_return"]))
+        return f.describe(values[-1] if last else sum(values) / len(values) for values in by_seed.values())
+
+    return text
+
+
+DIFFERENCES = Section(
+    "The batched path beside RLlib's own",
+    "Forest, 8 environments, 32,000 environment steps, team return with sampled actions on 20 fixed "
+    "episodes. Each difference that [ppo.md](algorithms/ppo.md#differences-from-rllib) names is put back "
+    "alone.",
+    (
+        *(
+            Claim(
+                f"{variant[0].upper() + variant[1:]}: {{way}} as mean of the five evaluations on the way, "
+                f"{{end}} at the end",
+                {"way": _variant(variant), "end": _variant(variant, last=True)},
+                "python benchmarks/rllib_differences.py",
+                ("rllib_differences.csv",),
+            )
+            for variant in VARIANTS
+        ),
+        Claim(
+            "RLlib's own runner (two remote ones with 8 environments each) and this one, "
+            "`forest_uav_ppo.yaml`: {there_32} and {here_32} after 32,000 steps, {there_64} and {here_64} "
+            "after 64,000, {there_128} and {here_128} after 128,000",
+            {
+                f"{where}_{at // 1000}": lambda folder=folder, at=at: f.on_the_way(folder, at)
+                for where, folder in (("there", "forest_uav_ppo_rllib"), ("here", "forest_uav_ppo"))
+                for at in (32_000, 64_000, 128_000)
+            },
+            "python benchmarks/learning_curves.py tune_configs/forest_uav_ppo.yaml",
+            ("forest_uav_ppo_rllib", "forest_uav_ppo"),
+        ),
+    ),
+    after=(
+        "None of them makes learning faster or slower here, as far as so few seeds tell: what the batched "
+        "path saves is time, not experience."
+    ),
+)
