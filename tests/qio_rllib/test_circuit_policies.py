@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.models.central import CentralCritic
 from ray.rllib.core.columns import Columns
 
 from qio_envs.api import ConfigError
@@ -17,8 +19,6 @@ from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.exploration import operate
-from qio_rllib.models.amplified import AmplifiedActorCritic
-from qio_rllib.models.central import CentralCritic
 from qio_rllib.models.circuits import (
     CircuitNetwork,
     CircuitSettings,
