@@ -97,8 +97,8 @@ def load_policy(path: str | Path) -> Policy:
             description = json.loads(archive.read(_DESCRIPTION))
             if description.get("format") != FORMAT:
                 raise ConfigError(
-                    f"policy file: {path} has format {description.get('format')}, expected {FORMAT}; "
-                    "make it anew from its checkpoint (a finished run's `rllib train --resume` writes policy.pt)"
+                    f"policy file: {path} has format {description.get('format')}, expected {FORMAT}; it was made by an "
+                    "earlier version: train again with the config.yaml beside it"
                 )
             weights = {
                 entry["module"]: torch.load(
