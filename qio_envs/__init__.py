@@ -5,7 +5,7 @@ environment, ``.env`` its AEC form, ``.batched_env`` arrays over many copies, ``
 ``.vector_env`` the Gymnasium forms where there is one agent.
 """
 
-from qio_envs.api.registry import Environment, environment, environments
+from qio_envs.registry import Environment, environment, environments
 
 forest_uav_v0 = Environment(
     "forest_uav_v0",

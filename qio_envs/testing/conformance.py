@@ -32,7 +32,7 @@ import gymnasium
 import numpy as np
 
 from qio_envs.api.config import did_you_mean
-from qio_envs.api.registry import environments
+from qio_envs.registry import environments
 
 MakeEnv = Callable[
     ..., Any

@@ -223,7 +223,7 @@ def test_bad_input_is_refused():
     env = chsh_v0.batched_env()
     env.reset(0)
     with pytest.raises(
-        InvalidActionError, match="action of bob in copy 0: expected an integer from 0 to 1, got 2"
+        InvalidActionError, match="action of bob in env 0: expected an integer from 0 to 1, got 2"
     ):
         env.step([[0, 2]])
     with pytest.raises(ValueError, match="mode: expected rgb_array or ansi, got 'svg'"):

@@ -124,8 +124,8 @@ def test_resetting_without_a_seed_goes_on_to_the_next_episode():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"uav_1": 5}, "action of uav_1 in copy 0: expected an integer from 0 to 4, got 5"),
-        ({"uav_2": -1}, "action of uav_2 in copy 0: expected an integer from 0 to 4, got -1"),
+        ({"uav_1": 5}, "action of uav_1 in env 0: expected an integer from 0 to 4, got 5"),
+        ({"uav_2": -1}, "action of uav_2 in env 0: expected an integer from 0 to 4, got -1"),
         ({"uav_2": 1.0}, "action of uav_2: expected an integer from 0 to 4, got 1.0"),
         ({"uav_1": float("nan")}, "action of uav_1: expected an integer from 0 to 4, got nan"),
         ({"uav_0": None}, "action of uav_0: expected an integer from 0 to 4, got None"),

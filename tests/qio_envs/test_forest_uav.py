@@ -313,7 +313,7 @@ def test_an_episode_is_truncated_and_never_terminated():
         assert not transition.terminated.any()
         assert (transition.truncated == (t == 59)).all()
     assert (env.observe()[..., -1] == 0).all()
-    with pytest.raises(ResetNeededError, match="copy 0 of forest_uav_v0 has ended or was never reset"):
+    with pytest.raises(ResetNeededError, match="env 0 of forest_uav_v0 has ended or was never reset"):
         env.step(actions_of(env, 60))
 
 
@@ -423,5 +423,5 @@ def test_observe_writes_into_the_array_that_it_is_given():
     assert env.observe(out) is out
     np.testing.assert_array_equal(out, env.observe())
     for wrong in (out[:1], out.astype(np.float64), np.asfortranarray(out)):
-        with pytest.raises(ValueError, match="out: expected C-contiguous float32 of shape"):
+        with pytest.raises(ValueError, match="out: expected writable C-contiguous float32 of shape"):
             env.observe(wrong)

@@ -295,8 +295,8 @@ def test_what_makes_no_team_is_refused():
     team = chsh_v0.batched_env(as_team=True)
     team.reset(0)
     with pytest.raises(
-        InvalidActionError, match="action of team in copy 0: expected an integer from 0 to 3, got 4"
+        InvalidActionError, match="action of team in env 0: expected an integer from 0 to 3, got 4"
     ):
         team.step([[4]])
-    with pytest.raises(ValueError, match="out: expected C-contiguous float32 of shape"):
+    with pytest.raises(ValueError, match="out: expected writable C-contiguous float32 of shape"):
         team.observe(np.empty((1, 2, 2), np.float32))
