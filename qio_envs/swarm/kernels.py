@@ -45,6 +45,8 @@ def _in_square(lane: int, episode: int, stream: int, seed: int) -> tuple[np.floa
 def reset(mask: Array, state: SwarmState, rules: SwarmRules) -> None:
     """Place agents and target where ``mask`` (bool ``[E]``) is true; all but seed, episode, step is written anew."""
     body, alive, target = state.body, state.alive, state.target
+    radius, speed = np.float32(rules.spawn_radius), np.float32(rules.spawn_speed)
+    spread = np.float32(rules.target_spread)
     num_envs, agents = alive.shape
     for e in range(num_envs):
         if not mask[e]:
@@ -55,14 +57,14 @@ def reset(mask: Array, state: SwarmState, rules: SwarmRules) -> None:
                 x, y = _in_square(n, episode, START, seed)
             else:
                 x, y = _in_disc(n, episode, START, seed)
-            body[e, n, 0], body[e, n, 1] = rules.spawn_radius * x, rules.spawn_radius * y
+            body[e, n, 0], body[e, n, 1] = radius * x, radius * y
             x, y = _in_square(n, episode, VELOCITY, seed)
-            body[e, n, 2], body[e, n, 3] = rules.spawn_speed * x, rules.spawn_speed * y
+            body[e, n, 2], body[e, n, 3] = speed * x, speed * y
             alive[e, n] = True
             state.rewards[e, n] = 0
             state.returns[e, n] = 0
         x, y = _in_disc(0, episode, TARGET, seed)
-        target[e, 0], target[e, 1] = rules.target_spread * x, rules.target_spread * y
+        target[e, 0], target[e, 1] = spread * x, spread * y
         state.dispersion[e] = 0
         state.clipped[e] = 0
 
@@ -94,7 +96,8 @@ def step(
     seed, episode, steps, body, alive = state.seed, state.episode, state.step, state.body, state.alive
     target, rewards, returns, team = state.target, state.rewards, state.returns, rules.team
     running, clipped, dispersion = state.running, state.clipped, state.dispersion
-    process_noise, task = rules.process_noise, rules.task
+    process_noise, out_radius = np.float32(rules.process_noise), np.float32(rules.out_radius)
+    exit_penalty, task = np.float32(rules.exit_penalty), rules.task
     num_envs, agents = alive.shape
     noisy = process_noise > 0
     for e in range(num_envs):
@@ -125,7 +128,7 @@ def step(
                 x = body[e, n, 0] + _DT * vx
                 y = body[e, n, 1] + _DT * vy
             body[e, n, 0], body[e, n, 1], body[e, n, 2], body[e, n, 3] = x, y, vx, vy
-            out = _distance(x, y) > rules.out_radius
+            out = _distance(x, y) > out_radius
             alive[e, n] = not out
             terminated[e, n] = out
             truncated[e, n] = over and not out
@@ -141,7 +144,7 @@ def step(
             _cooperate(body[e], alive[e], terminated[e], target[e], rewards[e])
         for n in range(agents):
             if terminated[e, n]:
-                rewards[e, n] -= rules.exit_penalty
+                rewards[e, n] -= exit_penalty
             given[e, n] = rewards[e, n]
             returns[e, n] += rewards[e, n]
         dispersion[e] += _dispersion(body[e], alive[e])
@@ -159,13 +162,17 @@ def _dispersion(body: Array, alive: Array) -> float:
             sum_y += body[n, 1]
     if living < 2:
         return 0.0
+    share = 1.0 / living
+    centre_x, centre_y = share * sum_x, share * sum_y
     total, squares = 0.0, 0.0
     for n in range(agents):
         if alive[n]:
-            dx, dy = body[n, 0] - sum_x / living, body[n, 1] - sum_y / living
-            squares += dx * dx + dy * dy
-            total += np.sqrt(dx * dx + dy * dy)
-    return max(squares / living - (total / living) ** 2, 0.0)
+            dx, dy = body[n, 0] - centre_x, body[n, 1] - centre_y
+            square = dx * dx + dy * dy
+            squares += square
+            total += np.sqrt(square)
+    total *= share
+    return max(share * squares - total * total, 0.0)
 
 
 # Rewards of one environment's step go to those who acted in it: who lives, and who has just left (``left``). The others
@@ -241,7 +248,7 @@ def observe(state: SwarmState, rules: SwarmRules, out: Array) -> None:
 @njit(cache=True, error_model="numpy")
 def _observe_oneself(state: SwarmState, rules: SwarmRules, out: Array) -> None:
     """Write an agent's own position and velocity with noise; agent ``n`` has the block ``n`` of four normals."""
-    body, noise = state.body, rules.observation_noise
+    body, noise = state.body, np.float32(rules.observation_noise)
     n0 = n1 = n2 = n3 = np.float32(0)
     for e in range(body.shape[0]):
         for n in range(body.shape[1]):
@@ -259,10 +266,10 @@ def _observe_all(state: SwarmState, rules: SwarmRules, out: Array) -> None:
     ``2 m + 1``, so that two share a block of four normals.
     """
     seed, episode, steps, body, others = state.seed, state.episode, state.step, state.body, rules.others
-    noise = rules.observation_noise
+    noise, reach = np.float32(rules.observation_noise), np.float32(rules.sensing_range)
     agents = body.shape[1]
     noisy = noise > 0
-    reach = rules.sensing_range * rules.sensing_range
+    reach *= reach
     n0 = n1 = n2 = n3 = np.float32(0)
     for e in range(body.shape[0]):
         m = 0

@@ -46,24 +46,24 @@ class SwarmState(NamedTuple):
 
 
 class SwarmRules(NamedTuple):
-    """What of a configuration the kernels need, in their types."""
+    """What of a configuration the kernels need; numbers are made float32 there."""
 
     task: int  # index in TASKS
     max_steps: int
     spawn_box: bool  # whether agents start in a square, not in a disc
-    spawn_radius: np.float32
-    spawn_speed: np.float32
-    target_spread: np.float32
-    out_radius: np.float32
-    process_noise: np.float32
-    exit_penalty: np.float32
+    spawn_radius: float
+    spawn_speed: float
+    target_spread: float
+    out_radius: float
+    process_noise: float
+    exit_penalty: float
     held_steps: int  # steps at the start in which nobody moves
     shown_steps: int  # steps at the start in which the target is observed
     informed: int  # agents, the first ones, that observe the target
     has_target: bool  # whether observations have a part for the target
     own_only: bool  # whether an observation is the agent's own noisy state and no other agent
-    observation_noise: np.float32
-    sensing_range: np.float32  # infinity for no limit
+    observation_noise: float
+    sensing_range: float  # infinity for no limit
     first_team: int  # agents in the team that is scored
     team: Array  # int64 [N], team of each agent; the first is 0
     others: Array  # int64 [N, N - 1], the others in the order in which an agent observes them
@@ -80,19 +80,19 @@ class SwarmRules(NamedTuple):
             task=TASKS.index(config.task),
             max_steps=config.max_steps,
             spawn_box=config.spawn == "box",
-            spawn_radius=np.float32(config.spawn_radius),
-            spawn_speed=np.float32(config.spawn_speed),
-            target_spread=np.float32(config.target_radius),
-            out_radius=np.float32(config.out_radius),
-            process_noise=np.float32(config.process_noise),
-            exit_penalty=np.float32(config.exit_penalty),
+            spawn_radius=config.spawn_radius,
+            spawn_speed=config.spawn_speed,
+            target_spread=config.target_radius,
+            out_radius=config.out_radius,
+            process_noise=config.process_noise,
+            exit_penalty=config.exit_penalty,
             held_steps=config.held_steps,
             shown_steps=config.held_steps or config.max_steps + 1,
             informed=config.num_informed,
             has_target=config.has_target,
             own_only=config.observe == "own",
-            observation_noise=np.float32(config.observation_noise),
-            sensing_range=np.float32(np.inf if config.sensing_range is None else config.sensing_range),
+            observation_noise=config.observation_noise,
+            sensing_range=np.inf if config.sensing_range is None else config.sensing_range,
             first_team=sizes[0],
             team=team,
             others=np.take_along_axis(around, mates_first, axis=1),
