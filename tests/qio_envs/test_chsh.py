@@ -20,7 +20,7 @@ from qio_envs.chsh import (
     EntangledPolicy,
     viewer,
 )
-from qio_envs.testing.conformance import CHECKS, check_parallel_env, table
+from qio_envs.testing import CHECKS, check_parallel_env, table
 
 COPIES, ROUNDS = 20_000, 10  # of the statistics: 200,000 rounds
 

@@ -10,7 +10,8 @@ from toy_envs import Walk, WalkConfig
 
 from qio_envs import forest_uav_v0
 from qio_envs.adapters.pettingzoo import BatchedParallelEnv
-from qio_envs.testing.conformance import CHECKS, CheckResult, check_parallel_env, main, table
+from qio_envs.testing import CHECKS, CheckResult, check_parallel_env, table
+from qio_envs.testing.command_line import main
 
 
 def labels(results, label):

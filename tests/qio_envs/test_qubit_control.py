@@ -9,7 +9,7 @@ from qubit_settings import actions_of, close, qubit_configs, seeds
 
 from qio_envs import qubit_control_v0
 from qio_envs.qubit_control import QubitControl, QubitControlConfig
-from qio_envs.testing.conformance import CHECKS, check_parallel_env, table
+from qio_envs.testing import CHECKS, check_parallel_env, table
 
 SCENARIOS = qubit_control_v0.scenarios()
 

@@ -12,7 +12,7 @@ from toy_envs import Walk, WalkConfig
 from qio_envs import chsh_v0, forest_uav_v0, qubit_control_v0, swarm_cooperative_v0, swarm_mixed_v0
 from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import ConfigError, InvalidActionError, episode_scores
-from qio_envs.testing.conformance import check_parallel_env, table
+from qio_envs.testing import check_parallel_env, table
 
 TEAMS = {
     "chsh": (chsh_v0, {}),

@@ -237,7 +237,7 @@ def test_an_unknown_render_mode_is_refused(make):
 def test_a_parallel_environment_is_one_copy():
     from qio_envs.adapters.pettingzoo import BatchedParallelEnv
 
-    with pytest.raises(ValueError, match="num_envs: a PettingZoo environment is one copy, got 2"):
+    with pytest.raises(ValueError, match="num_envs: a PettingZoo environment is a single environment, got 2"):
         BatchedParallelEnv(forest_uav_v0.batched_env(2))
 
 
