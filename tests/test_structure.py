@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check."""
+"""Rules of the project that a machine can check."""
 
 import ast
 import configparser
@@ -55,9 +55,9 @@ def test_an_environment_imports_the_api_and_itself_only():
             assert wrong == []
 
 
-@pytest.mark.parametrize("room", ["exploration", "quantum"])
-def test_the_mathematics_is_free_of_ray(room):
-    assert offenders(f"qio_rllib/{room}", "ray") == []
+@pytest.mark.parametrize("folder", ["exploration", "quantum"])
+def test_the_mathematics_is_free_of_ray(folder):
+    assert offenders(f"qio_rllib/{folder}", "ray") == []
 
 
 # The one order of imports: a folder imports those before it, never those after it.

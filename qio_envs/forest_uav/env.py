@@ -68,6 +68,12 @@ class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
     **Scripted policies** (``scripted_policies``): ``random``; ``greedy``, with what a UAV itself knows;
     ``lawnmower``, an oracle that knows all.
 
+    **Against the published original**: there, the crop shows vegetation only, so that no policy can know what has been
+    monitored; the radio's budget is stored and never used, no UAV learns of another, and there is no map of beliefs,
+    no coarse map, no time left and no picture. The grid, the team's reward and the time limit of the scenario
+    `default` are the published ones. Obstacles, masks, range and loss of the radio, and the rewards ``local`` and
+    ``difference`` are additions.
+
     Version history: v0, first version.
     """
 

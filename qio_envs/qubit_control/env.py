@@ -73,6 +73,12 @@ class QubitControl(BatchedEnv[QubitControlConfig, QubitControlState]):
     **Scripted policies** (``scripted_policies``): ``random``; ``search``, an oracle that takes the fewest gates and
     plans again where noise leads it astray. It minimises gates, not ``reward: fidelity``.
 
+    **Against the published original**: there, all gates act on the first qubit, so that the fidelity with the uniform
+    target never passes 0.5; only the real parts of amplitudes are observed; and the fidelity itself is paid in every
+    step. The scenario `published` has its gates H, X, RY(pi/4), RZ(pi/4), each on every qubit, its target, its 10 steps
+    and its threshold of 0.95; all of the state is observed, and the reward is ``gain`` (``reward: fidelity`` gives the
+    published one, in which lingering pays, so that the search is no upper reference).
+
     Version history: v0, first version.
     """
 

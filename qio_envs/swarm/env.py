@@ -64,6 +64,14 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     by the task; ``exits``, agents that have left; ``clipped_actions`` so far. By agent, ``[E, N]``: ``agent_return``,
     and ``distance`` to the origin or target.
 
+    **Against the published original**: there, each component of position and velocity starts uniform in [-2, 2], and
+    an agent observes its own state alone, each of the four numbers with noise of 0.1. The scenarios `published` do so;
+    the others start at rest in a disc and show an agent itself exactly and the others with noise. Where an agent that
+    leaves ends alone here, its steps afterwards earn 0. The published mixed task makes teams of N // 2 agents, which
+    for its N = 3 are three teams of one without mates; here there are always two teams, of ``team_a`` and ``team_b``
+    agents, in `published` 2 and 2. Discrete actions, a drawn target, ``sensing_range`` and ``exit_penalty`` are
+    additions.
+
     **Scripted policies** (``scripted_policies``): ``random``; ``controller``, an oracle that knows all and plays the
     first team, with random play for everybody else.
     """

@@ -194,7 +194,7 @@ def _check_copier(
 ) -> None:
     env, player, last = in_mid_episode(make_env, seed)
     try:
-        twin = copier(env)
+        duplicate = copier(env)
     except Exception as error:
         raise Doubtful(
             f"the environment cannot be {participle}: {type(error).__name__}: {short(error)}"
@@ -202,7 +202,7 @@ def _check_copier(
     other = copy.deepcopy(player)
     expected = go_on(env, player, last, steps)
     try:
-        given = go_on(twin, other, last, steps)
+        given = go_on(duplicate, other, last, steps)
     except Exception as error:  # EzPickle, for one, copies the constructor's arguments and no state
         raise Doubtful(
             f"a {participle} environment cannot go on without reset(): {type(error).__name__}: {short(error)}"
@@ -218,10 +218,10 @@ def _check_saved_state(make_env: MakeEnv, steps: int, seed: int) -> None:
         raise Skipped("there is no get_state and set_state")
     saved, other = env.get_state(), copy.deepcopy(player)
     expected = go_on(env, player, last, steps)
-    twin = make_env()
-    twin.reset(seed=seed + 1)
-    twin.set_state(saved)
-    assert equal(go_on(twin, other, last, steps), expected), (
+    duplicate = make_env()
+    duplicate.reset(seed=seed + 1)
+    duplicate.set_state(saved)
+    assert equal(go_on(duplicate, other, last, steps), expected), (
         "an environment goes on differently after set_state"
     )
 

@@ -1,4 +1,4 @@
-"""Qubit control once more, one copy, with matrices of the whole state: what the kernels are compared with.
+"""Qubit control once more, one environment, with matrices of the whole state: what the kernels are compared with.
 
 Written from the documentation of `QubitControl` alone: every gate is a Kronecker product, a CNOT a sum of two.
 """

@@ -1,4 +1,4 @@
-"""The swarm once more, one copy, in plain Python and double precision: what the kernels are compared with.
+"""The swarm once more, one environment, in plain Python and double precision: what the kernels are compared with.
 
 Written from the documentation of `Swarm` and its tasks alone; normals by the textbook's formula.
 """

@@ -58,7 +58,7 @@ def test_bad_masks_are_refused(mask):
     assert message_of(ValueError, env.reset, 0, mask).startswith("mask: expected bool of shape (2,), got ")
 
 
-def test_a_masked_reset_leaves_the_other_copies_alone():
+def test_a_masked_reset_leaves_the_other_environments_alone():
     env = Walk(num_envs=3)
     env.reset(0)
     env.step(np.ones((3, 3, 1)))
@@ -89,10 +89,10 @@ def test_episodes_of_a_seed_differ_and_begin_again_with_it():
     np.testing.assert_array_equal(env.observe(), first)
 
 
-@pytest.mark.parametrize("copies", [0, -1])
-def test_there_is_at_least_one_copy(copies):
-    text = message_of(ValueError, forest_uav_v0.batched_env, copies)
-    assert text == f"num_envs: expected an integer of at least 1, got {copies}"
+@pytest.mark.parametrize("num_envs", [0, -1])
+def test_there_is_at_least_one_environment(num_envs):
+    text = message_of(ValueError, forest_uav_v0.batched_env, num_envs)
+    assert text == f"num_envs: expected an integer of at least 1, got {num_envs}"
     with pytest.raises(TypeError):
         forest_uav_v0.batched_env(1.5)
 
@@ -243,7 +243,7 @@ def test_the_environment_itself_needs_neither_ray_nor_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_parallel_face_of_agents_that_end_one_by_one():
+def test_the_parallel_interface_of_agents_that_end_one_by_one():
     env = BatchedParallelEnv(Walk(WalkConfig(max_steps=3)))
     env.reset(seed=0)
     assert env.agents == ["walker_0", "walker_1", "walker_2"]

@@ -39,7 +39,7 @@ def test_agents_that_end_one_by_one_conform():
 def test_environments_of_others_conform(module):
     results = check_parallel_env(module.parallel_env, steps=30)
     assert all(result.conforms for result in results), table(results)
-    assert labels(results, "warning") == {"deepcopy", "pickle"}  # their copies lose the state
+    assert labels(results, "warning") == {"deepcopy", "pickle"}  # what they copy to loses the state
     assert labels(results, "skip") == {"action masks", "saved state"}
 
 

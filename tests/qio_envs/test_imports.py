@@ -102,7 +102,7 @@ warnings.simplefilter("error")
 env = gymnasium.make("qio_envs:qio_envs/QubitControl-v0")
 env.reset(seed=0)
 import qio_envs
-assert env.spec.id == "qio_envs/QubitControl-v0" and gymnasium.make("qio_envs/QubitControl-v0").spec == env.spec
+assert gymnasium.make("qio_envs/QubitControl-v0").spec.id == env.spec.id == "qio_envs/QubitControl-v0"
 print(type(env.unwrapped).__name__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)

@@ -25,6 +25,6 @@ def test_a_kernel_gives_what_its_function_gives():
 def test_copies_of_a_kernel_look_up_their_own_types():
     kernel = Kernel(add)
     kernel(np.ones(2), np.ones(2))
-    for twin in (copy.deepcopy(kernel), pickle.loads(pickle.dumps(Kernel(normals)))):
-        assert twin is not kernel
+    for duplicate in (copy.deepcopy(kernel), pickle.loads(pickle.dumps(Kernel(normals)))):
+        assert duplicate is not kernel
     assert copy.deepcopy(kernel)(1.5, 2) == 3.5

@@ -67,7 +67,7 @@ def test_unknown_settings_scenarios_and_actions_are_refused():
         env.step([[10]])
 
 
-# -- faces
+# -- standard interfaces
 
 
 def test_gymnasium_makes_it_and_its_checker_passes():
@@ -89,10 +89,10 @@ def test_a_copy_is_exact_and_apart(copier):
     env.reset(1)
     env.info()
     env.step(actions_of(env, 0))
-    twin = copier(env)
+    duplicate = copier(env)
     for t in range(1, 6):
         if not env.running.all():
             break
-        for one, other in zip(env.step(actions_of(env, t)), twin.step(actions_of(env, t)), strict=True):
+        for one, other in zip(env.step(actions_of(env, t)), duplicate.step(actions_of(env, t)), strict=True):
             np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(env.observe(), twin.observe())
+    np.testing.assert_array_equal(env.observe(), duplicate.observe())

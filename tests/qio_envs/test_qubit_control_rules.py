@@ -217,9 +217,9 @@ def test_the_time_limit_is_truncation():
 
 @pytest.mark.parametrize("p", [0.1, 0.75])
 def test_noise_is_the_depolarising_channel_on_average(p):
-    copies, names = 20_000, [("H", (0,)), ("CNOT", (0, 1)), ("S", (1,)), ("H", (1,))]
+    num_envs, names = 20_000, [("H", (0,)), ("CNOT", (0, 1)), ("S", (1,)), ("H", (1,))]
     env = qubit_control_v0.batched_env(
-        copies, gate_noise=p, target="haar", success_fidelity=1.0, observation="tomography"
+        num_envs, gate_noise=p, target="haar", success_fidelity=1.0, observation="tomography"
     )
     env.reset(0)
     rho = np.diag([1, 0, 0, 0]).astype(complex)
@@ -227,7 +227,7 @@ def test_noise_is_the_depolarising_channel_on_average(p):
     events = 0
     for kind, touched in names:
         name = f"{kind}({','.join(map(str, touched))})"
-        env.step(np.full((copies, 1), env.config.gate_names.index(name)))
+        env.step(np.full((num_envs, 1), env.config.gate_names.index(name)))
         rho = gates[name] @ rho @ gates[name].conj().T
         for qubit in touched:
             events += 1
@@ -236,10 +236,10 @@ def test_noise_is_the_depolarising_channel_on_average(p):
     seen = env.observe()[:, 0, :15].astype(float)
     for index, name in enumerate(strings(2)):
         expected = np.trace(rho @ on(2, dict(enumerate(PAULI[a] for a in name)))).real
-        spread = np.sqrt(max(1 - expected**2, 1e-12) / copies)
+        spread = np.sqrt(max(1 - expected**2, 1e-12) / num_envs)
         assert abs(seen[:, index].mean() - expected) < 4 * spread + 1e-6, name
     count = env.info()["noise_events"]
-    assert abs(count.mean() - events * p) < 4 * np.sqrt(events * p * (1 - p) / copies)
+    assert abs(count.mean() - events * p) < 4 * np.sqrt(events * p * (1 - p) / num_envs)
 
 
 def test_without_noise_nothing_is_drawn_and_with_certainty_every_qubit_is_hit():

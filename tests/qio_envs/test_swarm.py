@@ -63,20 +63,20 @@ def test_kernels_equal_the_oracle_over_a_whole_episode():
 
 
 @settings(max_examples=60)
-@given(config=swarm_configs(), seed=st.integers(0, 2**63), copies=st.integers(1, 4), data=st.data())
-def test_a_copy_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, copies, data):
-    batch, singles = make(config, copies), [make(config) for _ in range(copies)]
+@given(config=swarm_configs(), seed=st.integers(0, 2**63), num_envs=st.integers(1, 4), data=st.data())
+def test_an_environment_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, num_envs, data):
+    batch, singles = make(config, num_envs), [make(config) for _ in range(num_envs)]
     batch.reset(seed)
     for index, single in enumerate(singles):
         single.reset(seed + index)
     for t in range(12):
-        draws = data.draw(st.lists(st.integers(0, 9), min_size=copies, max_size=copies))
+        draws = data.draw(st.lists(st.integers(0, 9), min_size=num_envs, max_size=num_envs))
         again = ~batch.running | (np.array(draws) == 0)
         if again.any():  # second and later episodes, at different times
             batch.reset(mask=again)
             for index in np.flatnonzero(again):
                 singles[index].reset()
-        actions = actions_of(batch, t, copies)
+        actions = actions_of(batch, t, num_envs)
         parts = [*batch.step(actions), batch.observe(), batch.agents_alive(), batch.state()]
         parts += batch.info().values()
         for index, single in enumerate(singles):
@@ -119,7 +119,7 @@ def test_the_bounds_hold_where_everything_pushes_one_way():
     assert CooperativeConfig().max_speed == pytest.approx(1.001 * (0.9 + 10 * MAX_NORMAL * 0.02))
 
 
-# -- copies and states
+# -- saved states
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env)), Swarm.clone])
@@ -129,7 +129,7 @@ def test_a_copy_continues_exactly_and_apart(env_id, copier):
     env.reset(0)
     for t in range(10):
         env.step(actions_of(env, t))
-    twin = copier(env)
+    duplicate = copier(env)
 
     def go_on(env):
         seen = []
@@ -139,7 +139,7 @@ def test_a_copy_continues_exactly_and_apart(env_id, copier):
             seen += [*env.step(actions_of(env, t)), env.observe()]
         return seen
 
-    for one, other in zip(go_on(env), go_on(twin), strict=True):
+    for one, other in zip(go_on(env), go_on(duplicate), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

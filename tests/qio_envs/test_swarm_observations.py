@@ -97,15 +97,15 @@ def test_observation_noise_is_normal_and_on_the_others_alone():
 
 
 def test_observation_noise_is_the_same_whenever_and_however_one_looks():
-    env, twin = (swarm_cooperative_v0.batched_env(3) for _ in range(2))
+    env, duplicate = (swarm_cooperative_v0.batched_env(3) for _ in range(2))
     env.reset(0)
-    twin.reset(0)
+    duplicate.reset(0)
     first = env.observe()
     np.testing.assert_array_equal(env.observe(), first)
     actions = actions_of(env, 0)
     env.step(actions)
-    twin.step(actions)  # which nobody observed before
-    np.testing.assert_array_equal(env.observe(), twin.observe())
+    duplicate.step(actions)  # which nobody observed before
+    np.testing.assert_array_equal(env.observe(), duplicate.observe())
     relative = first[..., 4:] - env.observe()[..., 4:]
     assert (np.abs(relative) > 1e-4).mean() > 0.99  # another step, another noise
 

@@ -54,8 +54,8 @@ def test_the_controller_beats_random_play_clearly(env_id, scenario):
     )
 
 
-def played(env_id, policy, copies=20, scenario="default", seed=0, **settings):
-    env = environment(env_id).batched_env(copies, scenario, **settings)
+def played(env_id, policy, num_envs=20, scenario="default", seed=0, **settings):
+    env = environment(env_id).batched_env(num_envs, scenario, **settings)
     env.reset(seed)
     player = policy(env)
     for _ in range(200):

@@ -27,18 +27,18 @@ def test_discrete_actions_are_the_continuous_ones_that_they_stand_for(env_id):
 
 
 def test_actions_out_of_bounds_are_clipped_and_counted():
-    env, twin = (swarm_cooperative_v0.batched_env(2) for _ in range(2))
+    env, duplicate = (swarm_cooperative_v0.batched_env(2) for _ in range(2))
     env.reset(0)
-    twin.reset(0)
+    duplicate.reset(0)
     actions = np.zeros((2, 3, 2), np.float32)
     actions[0, 0], actions[0, 1], actions[1, 2] = (1.5, -7.0), (1.0, -1.0), (0.2, np.float32(1.0000001))
     env.step(actions)
-    twin.step(np.clip(actions, -1, 1))
-    np.testing.assert_array_equal(env.observe(), twin.observe())
+    duplicate.step(np.clip(actions, -1, 1))
+    np.testing.assert_array_equal(env.observe(), duplicate.observe())
     assert env.info()["clipped_actions"].tolist() == [1, 1]
     env.step(actions * 10)
     assert env.info()["clipped_actions"].tolist() == [3, 2]
-    assert twin.info()["clipped_actions"].tolist() == [0, 0]
+    assert duplicate.info()["clipped_actions"].tolist() == [0, 0]
     env.reset()
     assert env.info()["clipped_actions"].tolist() == [0, 0]
 
@@ -58,7 +58,7 @@ def test_actions_that_are_not_finite_are_refused_by_name_and_change_nothing(valu
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
-def test_the_parallel_face_refuses_them_by_name():
+def test_the_parallel_interface_refuses_them_by_name():
     env = swarm_cooperative_v0.parallel_env()
     env.reset(seed=0)
     actions = dict.fromkeys(env.agents, np.zeros(2, np.float32))
@@ -74,12 +74,12 @@ def test_the_parallel_face_refuses_them_by_name():
 
 
 def test_actions_of_those_who_left_are_ignored_whatever_they_are():
-    env, twin = (walk_out(swarm_cooperative_v0.batched_env(1, process_noise=0.0)) for _ in range(2))
+    env, duplicate = (walk_out(swarm_cooperative_v0.batched_env(1, process_noise=0.0)) for _ in range(2))
     actions = np.zeros((1, 3, 2), np.float32)
-    twin.step(actions)
+    duplicate.step(actions)
     actions[0, 0] = np.nan
     env.step(actions)
-    np.testing.assert_array_equal(env.observe(), twin.observe())
+    np.testing.assert_array_equal(env.observe(), duplicate.observe())
     actions[0, 0] = 50
     env.step(actions)
     assert env.info()["clipped_actions"][0] == 0
@@ -172,7 +172,7 @@ def test_an_undisturbed_episode_lasts_as_long_as_it_says(env_id):
     assert not env.running.any()
 
 
-def test_the_parallel_face_of_agents_that_leave_one_by_one():
+def test_the_parallel_interface_of_agents_that_leave_one_by_one():
     env = swarm_mixed_v0.parallel_env(process_noise=0.0)
     env.reset(seed=0)
     env.batch.arrays.body[0] = [(4.99, 0, 0.9, 0), (0, 0, 0, 0), (1, 0, 0, 0), (0, 4.95, 0, 0.9)]
