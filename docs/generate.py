@@ -43,7 +43,9 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
         ["agents", _agents(env)],
     ]
     if environment.gym_id:
-        spaces.append(["Gymnasium id", f"`{environment.gym_id}`"])
+        spaces.append(
+            ["Gymnasium id", f"`{environment.gym_id}`, or without an import `qio_envs:{environment.gym_id}`"]
+        )
     settings = [
         [f"`{field.name}`", f"`{field.default}`", _allowed(field), field.metadata["doc"]]
         for field in dataclasses.fields(batched.config_class)

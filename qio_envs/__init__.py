@@ -1,11 +1,14 @@
 """Environments for research on multi-agent exploration, usable with any framework.
 
 Each name below is an `Environment`: ``forest_uav_v0.parallel_env(scenario="sprint")`` gives a PettingZoo
-environment, ``.env`` its AEC form, ``.batched_env`` arrays over many copies, ``.gym_env`` and
+environment, ``.env`` its AEC form, ``.batched_env`` arrays over many environments, ``.gym_env`` and
 ``.vector_env`` the Gymnasium forms where there is one agent.
+
+Importing this package registers the ids ``qio_envs/...`` with Gymnasium. ``gymnasium.make`` imports it itself where its
+name stands before the id: ``gymnasium.make("qio_envs:qio_envs/ForestUAV-v0")``.
 """
 
-from qio_envs.api.registry import Environment, environment, environments
+from qio_envs.registry import Environment, environment, environments
 
 forest_uav_v0 = Environment(
     "forest_uav_v0",

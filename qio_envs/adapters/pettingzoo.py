@@ -1,4 +1,4 @@
-"""PettingZoo's parallel face of a `BatchedEnv` (AEC through PettingZoo's own converter)."""
+"""`BatchedParallelEnv`: a `BatchedEnv` as a PettingZoo ``ParallelEnv`` (AEC through PettingZoo's own converter)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ import gymnasium
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from qio_envs.adapters.spaces import Screen, agent_observation_space, observations
+from qio_envs.adapters.screen import Screen
+from qio_envs.adapters.spaces import agent_observation_space, observations
 from qio_envs.api.batched import Array, BatchedEnv, InvalidActionError
 from qio_envs.api.config import EnvConfig, did_you_mean
 
 
 class BatchedParallelEnv(ParallelEnv):
-    """One copy of a `BatchedEnv` as a PettingZoo ``ParallelEnv``.
+    """A `BatchedEnv` with ``num_envs == 1`` as a PettingZoo ``ParallelEnv``.
 
     Observations are arrays, or dictionaries with ``observation`` and ``action_mask`` where the environment
     has masks. An agent that has ended is absent from the next step on; its last observation is in the step
     that ended it. ``reset()`` without a seed goes on to the next episode of the last seed. ``deepcopy``,
     ``pickle`` and `get_state` / `set_state` give an exact copy for planning.
 
+    Infos hold the metrics of `BatchedEnv.info`: those of the whole environment (``[E]``) are the same for all agents,
+    of those by agent (``[E, N]``) each agent has its own.
+
     Args:
         batch: An environment with ``num_envs == 1``.
         render_mode: ``human``, ``rgb_array``, ``ansi`` or None.
 
     Raises:
-        ValueError: More than one copy, or an unknown render mode.
+        ValueError: More than one environment, or an unknown render mode.
     """
 
     def __init__(self, batch: BatchedEnv, render_mode: str | None = None) -> None:
         if batch.num_envs != 1:
-            raise ValueError(f"num_envs: a PettingZoo environment is one copy, got {batch.num_envs}")
+            raise ValueError(
+                f"num_envs: a PettingZoo environment is a single environment, got {batch.num_envs}"
+            )
         self.batch = batch
         self.render_mode = render_mode
         self.metadata = {

@@ -28,7 +28,7 @@ class TeamEnv(BatchedEnv):
 
     **Rewards**: the sum over the agents.
 
-    **Ends**: with the copy's episode; truncated if the last step truncated any agent, terminated otherwise.
+    **Ends**: with the environment's episode; truncated if the last step truncated any agent, terminated otherwise.
 
     **Action masks**, where the environment has them: a joint action is legal if each agent's part is; to agents that
     have ended everything is legal.
@@ -96,7 +96,7 @@ class TeamEnv(BatchedEnv):
     def _step(self, actions: Array) -> Transition:
         rewards, terminated, truncated = self.env.step(self.decode(actions))
         total = np.zeros((self.num_envs, 1), np.float32)
-        for column in range(rewards.shape[1]):  # in this order, whatever the number of copies
+        for column in range(rewards.shape[1]):  # in this order, whatever the number of environments
             total[:, 0] += rewards[:, column]
         over = ~self.arrays.running[:, None]
         cut = over & (truncated & ~terminated).any(axis=1, keepdims=True)
@@ -139,7 +139,7 @@ class TeamEnv(BatchedEnv):
         return metrics
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
-        """Return the environment's picture of a copy."""
+        """Return the environment's picture of environment ``index``."""
         return self.env.render(index, mode)
 
     def get_state(self) -> dict[str, Array]:

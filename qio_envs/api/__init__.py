@@ -1,7 +1,7 @@
 """The contract of an environment, and what is common to all of them.
 
-`qio_envs.adapters.pettingzoo` and `qio_envs.adapters.gymnasium` give an environment its standard faces,
-`qio_envs.api.registry` its name, `qio_envs.testing.conformance` checks any PettingZoo environment.
+`qio_envs.adapters` gives an environment its standard interfaces, `qio_envs.registry` its name, and `qio_envs.testing`
+checks any PettingZoo environment.
 """
 
 from qio_envs.api.batched import (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import abc
 import copy
-import dataclasses
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 import numpy as np
@@ -22,7 +21,7 @@ class InvalidActionError(ValueError):
 
 
 class ResetNeededError(RuntimeError):
-    """A step was asked of a copy that was never reset, or whose episode has ended."""
+    """A step was asked of an environment that was never reset, or whose episode has ended."""
 
 
 class Transition(NamedTuple):
@@ -33,41 +32,65 @@ class Transition(NamedTuple):
     truncated: Array  # bool [E, N]: a limit outside the task (time) cut the agent's episode
 
 
-@dataclasses.dataclass
-class BatchState:
-    """Base of an environment's state: a dataclass of arrays, each with a leading axis ``E``."""
+class BatchState(Protocol):
+    """What an environment's state is: a named tuple of arrays, each with a leading axis ``E``.
 
-    seed: Array  # uint64 [E], key of the counter-based random numbers
-    episode: Array  # uint32 [E], episodes since the seed was given
-    step: Array  # int32 [E], steps since the reset
-    running: Array  # bool [E], reset and not ended
+    The arrays are written in place and never replaced; kernels take the tuple whole. Every state has these four.
+    """
+
+    @property
+    def seed(self) -> Array:
+        """Key of the counter-based random numbers, uint64 ``[E]``."""
+
+    @property
+    def episode(self) -> Array:
+        """Episodes since the seed was given, uint32 ``[E]``."""
+
+    @property
+    def step(self) -> Array:
+        """Steps since the reset, int32 ``[E]``; -1 before the first."""
+
+    @property
+    def running(self) -> Array:
+        """Whether the environment was reset and its episode has not ended, bool ``[E]``."""
+
+    def _asdict(self) -> dict[str, Any]:
+        """Return the arrays by name (of every ``NamedTuple``)."""
+
+
+ConfigT = TypeVar("ConfigT", bound=EnvConfig)
+StateT = TypeVar("StateT", bound=BatchState)
 
 
 class ScriptedPolicy(Protocol):
-    """Acts for every agent of every copy."""
+    """Acts for every agent of every environment of a batch."""
 
     def act(self) -> Array:
         """Return the actions ``[E, N, ...]`` for the environment's present state."""
 
 
-class BatchedEnv(abc.ABC):
-    """``E`` independent copies of one environment with ``N`` agents, as arrays.
+class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
+    """``E`` independent environments with ``N`` agents each and equal settings, as arrays.
 
-    All agents share one observation and one action space. Copy ``i`` is bit for bit the environment that the
+    All agents share one observation and one action space. Environment ``i`` is bit for bit the one that the
     same seed gives alone. Nothing resets by itself: after a step the final observation can be read, and
-    ``reset(mask=~env.running)`` starts the next episodes of the copies that have ended. Objects can be
+    ``reset(mask=~env.running)`` starts the next episodes of the environments that have ended. Objects can be
     pickled and deep-copied.
 
+    A class of its own is ``BatchedEnv[ItsConfig, ItsState]``, where its state is a `BatchState`.
+
     Args:
-        config: The environment's settings.
-        num_envs: Number of copies ``E``, at least 1.
+        config: The settings.
+        num_envs: Number of environments ``E``, at least 1.
 
     Attributes:
         id: Versioned name, such as ``forest_uav_v0``.
+        config: The settings.
+        arrays: The state.
         possible_agents: ``N`` agent names.
         observation_space: Space of one agent's observation (without its action mask).
         action_space: Space of one agent's action.
-        state_space: Space of one copy's global state.
+        state_space: Space of one environment's global state.
         has_action_mask: Whether `action_mask` can forbid actions.
         scripted_policies: Reference policies by name, each made with the environment as its argument; the
             first is random play, the last an oracle or upper bound.
@@ -84,9 +107,10 @@ class BatchedEnv(abc.ABC):
     action_space: gymnasium.spaces.Discrete | gymnasium.spaces.Box
     state_space: gymnasium.spaces.Box
     has_action_mask: bool = False
-    arrays: BatchState
+    config: ConfigT
+    arrays: StateT
 
-    def __init__(self, config: EnvConfig, num_envs: int = 1) -> None:
+    def __init__(self, config: ConfigT, num_envs: int = 1) -> None:
         self.config = config
         self.num_envs = operator.index(num_envs)
         if self.num_envs < 1:
@@ -99,18 +123,18 @@ class BatchedEnv(abc.ABC):
 
     @property
     def running(self) -> Array:
-        """Bool ``[E]``: copies that were reset and whose episode has not ended (a copy of the array)."""
+        """Bool ``[E]``: environments that were reset and whose episode has not ended (the caller's own array)."""
         return self.arrays.running.copy()
 
     # -- what an environment implements ---------------------------------------------------------------------
 
     @abc.abstractmethod
     def _reset(self, mask: Array) -> None:
-        """Start an episode in the copies of ``mask`` (bool ``[E]``), whose seed, episode and step are set."""
+        """Start an episode where ``mask`` (bool ``[E]``) is true; seed, episode and step are set already."""
 
     @abc.abstractmethod
     def _step(self, actions: Array) -> Transition:
-        """Advance all copies by valid ``actions`` and set ``arrays.running``."""
+        """Advance all environments by valid ``actions`` and set ``arrays.running``."""
 
     @abc.abstractmethod
     def observe(self, out: Array | None = None) -> Array:
@@ -126,11 +150,16 @@ class BatchedEnv(abc.ABC):
 
     @abc.abstractmethod
     def info(self) -> dict[str, Array]:
-        """Return the episode's metrics so far, each ``[E]`` or ``[E, N]``; ``team_return`` is the score."""
+        """Return the episode's metrics so far, by name; ``team_return`` is the score.
+
+        A metric of the whole environment is ``[E]``. A metric of every agent is ``[E, N]``, in the order of
+        ``possible_agents``, and listed in the class's documentation as such; these are to be read by agent, never
+        as one number: the PettingZoo adapter gives each agent its own.
+        """
 
     @abc.abstractmethod
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
-        """Return a picture of one copy: uint8 ``[height, width, 3]`` for ``rgb_array``, text for ``ansi``."""
+        """Return a picture of environment ``index``: uint8 ``[h, w, 3]`` for ``rgb_array``, text for ``ansi``."""
 
     def action_mask(self) -> Array:
         """Return which actions are legal, int8 ``[E, N, A]`` of 0 and 1 (all ones unless overridden)."""
@@ -144,16 +173,15 @@ class BatchedEnv(abc.ABC):
         """Start new episodes.
 
         Args:
-            seeds: One seed per copy (``[E]``, 0 to 2**64 - 1), or one integer ``s`` for ``s, s + 1, ...``;
-            the
-                episode counter starts at 0. Without it every copy goes on to the next episode of its seed; a
-                copy that never had one draws it from the operating system's entropy.
-            mask: Bool ``[E]``, the copies to reset; all when absent.
+            seeds: One seed per environment (``[E]``, 0 to 2**64 - 1), or one integer ``s`` for ``s, s + 1, ...``;
+                the episode counter starts at 0. Without it every environment goes on to the next episode of its
+                seed; one that never had a seed draws it from the operating system's entropy.
+            mask: Bool ``[E]``, the environments to reset; all when absent.
 
         Raises:
             ValueError: Seeds or mask of the wrong shape, type or range.
         """
-        chosen = np.ones(self.num_envs, bool) if mask is None else np.asarray(mask)
+        chosen = np.ones(self.num_envs, bool) if mask is None else np.ascontiguousarray(mask)
         if chosen.shape != (self.num_envs,) or chosen.dtype != bool:
             raise ValueError(
                 f"mask: expected bool of shape ({self.num_envs},), got {chosen.dtype} of shape {chosen.shape}"
@@ -174,22 +202,21 @@ class BatchedEnv(abc.ABC):
         self._reset(chosen)
 
     def step(self, actions: Array) -> Transition:
-        """Advance every copy by one time step.
+        """Advance every environment by one time step.
 
         Args:
-            actions: Integers ``[E, N]`` for discrete actions, floats ``[E, N, *action_space.shape]``
-            otherwise.
+            actions: Integers ``[E, N]`` for discrete actions, floats ``[E, N, *action_space.shape]`` otherwise.
                 Rows of agents that have ended are ignored.
 
         Raises:
             InvalidActionError: Wrong shape or type, a discrete action out of range, or a continuous one
                 that is not finite; nothing has been advanced.
-            ResetNeededError: A copy was never reset or has ended.
+            ResetNeededError: An environment was never reset or has ended.
         """
         if not self.arrays.running.all():
             index = int(np.flatnonzero(~self.arrays.running)[0])
             raise ResetNeededError(
-                f"copy {index} of {self.id} has ended or was never reset: call reset() first"
+                f"env {index} of {self.id} has ended or was never reset: call reset() first"
             )
         return self._step(self._checked_actions(actions))
 
@@ -199,9 +226,7 @@ class BatchedEnv(abc.ABC):
 
     def get_state(self) -> dict[str, Array]:
         """Return a copy of the whole state, by name; `set_state` continues from it exactly."""
-        return {
-            field.name: getattr(self.arrays, field.name).copy() for field in dataclasses.fields(self.arrays)
-        }
+        return {name: array.copy() for name, array in self.arrays._asdict().items()}
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Continue from a state of `get_state`.
@@ -209,18 +234,18 @@ class BatchedEnv(abc.ABC):
         Raises:
             ValueError: An array is missing, unknown, or differs in shape or dtype (another configuration).
         """
-        names = {field.name for field in dataclasses.fields(self.arrays)}
-        if set(state) != names:
-            raise ValueError(f"state: expected the arrays {sorted(names)}, got {sorted(state)}")
-        for name in names:
-            have, new = getattr(self.arrays, name), np.asarray(state[name])
+        arrays = self.arrays._asdict()
+        if set(state) != set(arrays):
+            raise ValueError(f"state: expected the arrays {sorted(arrays)}, got {sorted(state)}")
+        for name, have in arrays.items():
+            new = np.asarray(state[name])
             if have.shape != new.shape or have.dtype != new.dtype:
                 raise ValueError(
                     f"state['{name}']: expected {have.dtype} of shape {have.shape}, "
                     f"got {new.dtype} of shape {new.shape}"
                 )
-        for name in names:
-            getattr(self.arrays, name)[...] = state[name]
+        for name, have in arrays.items():
+            have[...] = state[name]
 
     def clone(self) -> BatchedEnv:
         """Return an independent copy that continues as this one would."""
@@ -235,9 +260,13 @@ class BatchedEnv(abc.ABC):
         shape = (self.num_envs, self.num_agents, *self.observation_space.shape)
         if out is None:
             return np.empty(shape, np.float32)
-        if out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+        if (
+            out.shape != shape
+            or out.dtype != np.float32
+            or not (out.flags.c_contiguous and out.flags.writeable)
+        ):
             raise ValueError(
-                f"out: expected C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
+                f"out: expected writable C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
             )
         return out
 
@@ -285,7 +314,7 @@ class BatchedEnv(abc.ABC):
         if (alive & ~fits).any():
             row, column = (int(index) for index in np.argwhere(alive & ~fits)[0])
             raise InvalidActionError(
-                f"action of {self.possible_agents[column]} in copy {row}: expected {allowed}, "
+                f"action of {self.possible_agents[column]} in env {row}: expected {allowed}, "
                 f"got {values[row, column]}"
             )
         result = result.copy()

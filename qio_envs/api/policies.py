@@ -16,7 +16,7 @@ _HALF_GRID = 1 << 23  # continuous actions lie on a grid of twice as many values
 class RandomPolicy:
     """Uniform over the actions that the mask allows, or over the bounded Box of continuous actions.
 
-    A pure function of (seed, copy seed, episode, step).
+    A pure function of (seed, environment seed, episode, step).
 
     Args:
         env: The environment to act in.

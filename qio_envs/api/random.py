@@ -1,8 +1,8 @@
 """Counter-based random numbers: a draw is a pure function of where it is used.
 
 Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The key is the seed
-of an environment copy; the counter is (lane, step, episode, stream). No generator object is carried along,
-so copy ``i`` of a batch draws what the same seed draws alone, and a saved state continues exactly.
+of an environment; the counter is (lane, step, episode, stream). No generator object is carried along,
+so environment ``i`` of a batch draws what the same seed draws alone, and a saved state continues exactly.
 """
 
 from __future__ import annotations

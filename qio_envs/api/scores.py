@@ -11,10 +11,10 @@ from qio_envs.api.batched import Array, BatchedEnv, ScriptedPolicy
 
 
 def episode_scores(env: BatchedEnv, policy: Callable[[Any], ScriptedPolicy], seed: int = 0) -> Array:
-    """Return what a policy scores in one episode of each copy, float64 ``[E]``: ``info()["team_return"]``.
+    """Return what a policy scores in one episode of each environment, float64 ``[E]``: ``info()["team_return"]``.
 
     Args:
-        env: The copies to play in; copy ``i`` is reset to ``seed + i``.
+        env: The environments to play in; environment ``i`` is reset to ``seed + i``.
         policy: Makes the policy for the environment, such as a class in ``env.scripted_policies``.
         seed: First seed.
     """
@@ -32,7 +32,7 @@ def episode_scores(env: BatchedEnv, policy: Callable[[Any], ScriptedPolicy], see
 
 
 def reference_scores(env: BatchedEnv, seed: int = 0) -> dict[str, float]:
-    """Return the mean score of each of the environment's scripted policies, over one episode a copy."""
+    """Return the mean score of each of the environment's scripted policies, over one episode each."""
     return {
         name: float(episode_scores(env, policy, seed).mean())
         for name, policy in env.scripted_policies.items()

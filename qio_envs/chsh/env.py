@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.chsh import kernels, viewer
 from qio_envs.chsh.config import CHSHConfig
 from qio_envs.chsh.policies import ClassicalPolicy, EntangledPolicy
+from qio_envs.chsh.state import CHSHState
 
 
-@dataclasses.dataclass
-class CHSHState(BatchState):
-    """Arrays of the game; Alice comes first on the agents' axis."""
-
-    question: Array  # int8 [E, 2], 0 or 1, of the round to come
-    asked: Array  # int8 [E, 2], questions of the last round; -1 before the first
-    answer: Array  # int8 [E, 2], answers of the last round; -1 before the first
-    wins: Array  # int32 [E], rounds won so far
-
-
-class CHSH(BatchedEnv):
+class CHSH(BatchedEnv[CHSHConfig, CHSHState]):
     """Two agents who cannot talk play the CHSH game (cooperative, partially observed, discrete actions).
 
     The game of Clauser, Horne, Shimony and Holt (Physical Review Letters 23, 1969). In each round either agent is
@@ -65,48 +56,23 @@ class CHSH(BatchedEnv):
         "classical": ClassicalPolicy,
         "entangled": EntangledPolicy,
     }
-    config: CHSHConfig
-    arrays: CHSHState
 
     def __init__(self, config: CHSHConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
-        envs = self.num_envs
         self.possible_agents = ("alice", "bob")
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(2)
         self.state_space = gymnasium.spaces.Box(0.0, 1.0, (5,), np.float32)
-        self.arrays = CHSHState(
-            seed=np.zeros(envs, np.uint64),
-            episode=np.zeros(envs, np.uint32),
-            step=np.full(envs, -1, np.int32),
-            running=np.zeros(envs, bool),
-            question=np.zeros((envs, 2), np.int8),
-            asked=np.full((envs, 2), -1, np.int8),
-            answer=np.full((envs, 2), -1, np.int8),
-            wins=np.zeros(envs, np.int32),
-        )
+        self.arrays = CHSHState.empty(self.num_envs)
+        self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
 
     def _reset(self, mask: Array) -> None:
-        s = self.arrays
-        kernels.reset(mask, s.seed, s.episode, s.question, s.asked, s.answer, s.wins)
+        self._reset_kernel(mask, self.arrays)
 
     def _step(self, actions: Array) -> Transition:
-        s, shape = self.arrays, (self.num_envs, 2)
+        shape = (self.num_envs, 2)
         rewards, truncated = np.empty(shape, np.float32), np.empty(shape, bool)
-        kernels.step(
-            actions,
-            s.seed,
-            s.episode,
-            s.step,
-            s.running,
-            self.config.rounds,
-            s.question,
-            s.asked,
-            s.answer,
-            s.wins,
-            rewards,
-            truncated,
-        )
+        self._step_kernel(actions, self.arrays, self.config.rounds, rewards, truncated)
         return Transition(rewards, np.zeros(shape, bool), truncated)
 
     def observe(self, out: Array | None = None) -> Array:
@@ -136,7 +102,7 @@ class CHSH(BatchedEnv):
         }
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
-        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
+        """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
 
         Raises:
             ValueError: Another mode than ``rgb_array`` or ``ansi``.

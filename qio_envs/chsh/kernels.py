@@ -1,4 +1,4 @@
-"""Numba kernels of the CHSH game; each loops over the copies of a batch."""
+"""Numba kernels of the CHSH game; each loops over the environments of a batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.api.random import below, uniform
+from qio_envs.chsh.state import CHSHState
 
 QUESTIONS, ENTANGLED = 0, 1  # streams of random numbers
 _SHARE = np.float32(0.5)  # of each agent in a round that is won: a round counts 1
@@ -19,36 +20,31 @@ def _ask(seed: int, episode: int, step: int, question: Array) -> None:
 
 
 @njit(cache=True)
-def reset(
-    mask: Array, seed: Array, episode: Array, question: Array, asked: Array, answer: Array, wins: Array
-) -> None:
-    """Ask the first questions in the copies of ``mask``; every array is written anew."""
+def reset(mask: Array, state: CHSHState) -> None:
+    """Ask the first questions where ``mask`` (bool ``[E]``) is true; all but seed, episode, step is written anew."""
     for e in range(mask.shape[0]):
         if not mask[e]:
             continue
-        _ask(seed[e], episode[e], 0, question[e])
+        _ask(state.seed[e], state.episode[e], 0, state.question[e])
         for n in range(2):
-            asked[e, n] = -1
-            answer[e, n] = -1
-        wins[e] = 0
+            state.asked[e, n] = -1
+            state.answer[e, n] = -1
+        state.wins[e] = 0
 
 
 @njit(cache=True)
-def step(
-    actions: Array,
-    seed: Array,
-    episode: Array,
-    steps: Array,
-    running: Array,
-    rounds: int,
-    question: Array,
-    asked: Array,
-    answer: Array,
-    wins: Array,
-    rewards: Array,
-    truncated: Array,
-) -> None:
-    """Play one round in every copy and ask the next questions; ``rewards`` and ``truncated`` are written."""
+def step(actions: Array, state: CHSHState, rounds: int, rewards: Array, truncated: Array) -> None:
+    """Play one round in every environment and ask the next questions.
+
+    Args:
+        actions: Answers, int64 ``[E, 2]``.
+        state: Is advanced.
+        rounds: Rounds of an episode.
+        rewards: Float32 ``[E, 2]``, is written.
+        truncated: Bool ``[E, 2]``, is written.
+    """
+    question, asked, answer = state.question, state.asked, state.answer
+    seed, episode, steps, wins, running = state.seed, state.episode, state.step, state.wins, state.running
     for e in range(actions.shape[0]):
         won = (actions[e, 0] ^ actions[e, 1]) == (question[e, 0] & question[e, 1])
         wins[e] += won
@@ -64,12 +60,17 @@ def step(
 
 
 @njit(cache=True)
-def entangled_answers(
-    key: np.uint64, seed: Array, episode: Array, steps: Array, question: Array, agree: Array, out: Array
-) -> None:
-    """Write the answers (``[E, 2]``) of agents who are equal with probability ``agree[x, y]``, each bit even."""
+def entangled_answers(key: np.uint64, state: CHSHState, agree: Array, out: Array) -> None:
+    """Draw the answers of agents who give equal ones with probability ``agree[x, y]``, each bit an even coin.
+
+    Args:
+        key: Of the random numbers, beside the environments' own seeds.
+        state: Questions and clocks.
+        agree: Float64 ``[2, 2]``, by question of Alice and of Bob.
+        out: Int64 ``[E, 2]``, is written.
+    """
     for e in range(out.shape[0]):
-        own = seed[e] ^ key
-        chance = agree[question[e, 0], question[e, 1]]
-        out[e, 0] = below(2, 0, steps[e], episode[e], ENTANGLED, own)
-        out[e, 1] = out[e, 0] ^ (uniform(1, steps[e], episode[e], ENTANGLED, own) >= chance)
+        own, steps, episode = state.seed[e] ^ key, state.step[e], state.episode[e]
+        chance = agree[state.question[e, 0], state.question[e, 1]]
+        out[e, 0] = below(2, 0, steps, episode, ENTANGLED, own)
+        out[e, 1] = out[e, 0] ^ (uniform(1, steps, episode, ENTANGLED, own) >= chance)

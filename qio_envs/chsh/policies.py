@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import Array, BatchedEnv
 from qio_envs.chsh import kernels
-
-if TYPE_CHECKING:
-    from qio_envs.chsh.env import CHSH
+from qio_envs.chsh.config import CHSHConfig
+from qio_envs.chsh.state import CHSHState
 
 CLASSICAL_BOUND = 0.75
 """Share of rounds that no strategy wins more of, be it deterministic or with shared random numbers."""
@@ -26,7 +23,7 @@ class ClassicalPolicy:
         env: The environment to act in.
     """
 
-    def __init__(self, env: CHSH) -> None:
+    def __init__(self, env: BatchedEnv[CHSHConfig, CHSHState]) -> None:
         self.env = env
 
     def act(self) -> Array:
@@ -42,20 +39,20 @@ class EntangledPolicy:
     angle t = 0 or pi/4 for her question 0 or 1, Bob at pi/8 or -pi/8. Either answer alone is an even coin whatever
     the other was asked, so that nothing is communicated; the two are equal with probability cos^2(t_A - t_B), which
     is cos^2(pi/8) unless both questions are 1, and then sin^2(pi/8). The pair of answers is drawn from that joint
-    distribution, a pure function of (seed, copy seed, episode, step).
+    distribution, a pure function of (seed, environment seed, episode, step).
 
     Args:
         env: The environment to act in.
         seed: Key of the policy's own random numbers, 0 to 2**64 - 1.
     """
 
-    def __init__(self, env: CHSH, seed: int = 0) -> None:
+    def __init__(self, env: BatchedEnv[CHSHConfig, CHSHState], seed: int = 0) -> None:
         self.env = env
         self.seed = np.uint64(seed)
         self._agree = np.cos(_ALICE[:, None] - _BOB) ** 2  # by question of Alice and of Bob
 
     def act(self) -> Array:
         """Return the answers, int64 ``[E, 2]``."""
-        s, answers = self.env.arrays, np.empty((self.env.num_envs, 2), np.int64)
-        kernels.entangled_answers(self.seed, s.seed, s.episode, s.step, s.question, self._agree, answers)
+        answers = np.empty((self.env.num_envs, 2), np.int64)
+        kernels.entangled_answers(self.seed, self.env.arrays, self._agree, answers)
         return answers

@@ -25,7 +25,7 @@ _CLASSICAL, _QUANTUM = 0.75, float(np.cos(np.pi / 8) ** 2)  # marks on the bar o
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a picture shows of one copy; Alice comes first."""
+    """What a picture shows of one environment; Alice comes first."""
 
     question: Array  # int [2], of the round to come
     asked: Array  # int [2], of the last round; -1 before the first

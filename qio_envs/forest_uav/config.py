@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from qio_envs.api import ConfigError, EnvConfig, setting
 
 COARSE = 5
 """Rows and columns of the average-pooled maps."""
+MOVES = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]], np.int64)
+"""What the actions stay, up, down, left, right add to row and column, ``[5, 2]``."""
+REWARDS = ("team", "local", "difference")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class ForestConfig(EnvConfig):
         None, "Euclidean reach of the radio, cells; null for no limit", low=0.0
     )
     comm_loss: float = setting(0.0, "probability that a message is lost", low=0.0, high=1.0)
-    reward: str = setting("team", "who is credited", choices=("team", "local", "difference"))
+    reward: str = setting("team", "who is credited", choices=REWARDS)
     cell_reward: float = setting(1.0, "reward of a cell monitored for the first time", low=0.0)
     collision_penalty: float = setting(0.25, "penalty of a cell that holds more than one UAV", low=0.0)
 

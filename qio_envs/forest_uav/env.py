@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
-from qio_envs.forest_uav import kernels, viewer
-from qio_envs.forest_uav.config import COARSE, ForestConfig
+from qio_envs.forest_uav import viewer
+from qio_envs.forest_uav.config import MOVES, ForestConfig
+from qio_envs.forest_uav.kernels.observe import action_mask, observe
+from qio_envs.forest_uav.kernels.reset import reset
+from qio_envs.forest_uav.kernels.step import step
 from qio_envs.forest_uav.policies import GreedyPolicy, LawnmowerPolicy
-
-_REWARDS = ("team", "local", "difference")
-
-
-@dataclasses.dataclass
-class ForestState(BatchState):
-    """Arrays of the forest; ``Hp`` and ``Wp`` are height and width with margins, ``B`` the bytes of a bit map.
-
-    See `kernels` for the layout; `ForestUAV.unpack` and `ForestUAV.without_margin` give plain maps.
-    """
-
-    vegetation: Array  # float32 [E, Hp, Wp], density in [0, 1); 0 in the margin
-    blocked: Array  # uint8 [E, B], bit map: 1 = cannot be entered; 1 in the margin
-    free_count: Array  # int32 [E], cells that can be entered
-    monitored: Array  # uint8 [E, B], bit map: 1 = some UAV has been there
-    monitored_count: Array  # int32 [E]
-    occupancy: Array  # int16 [E, Hp, Wp], UAVs in the cell
-    position: Array  # int16 [E, N, 2], row and column without margin
-    belief: Array  # uint8 [E, N, B], bit map: 1 = the UAV believes the cell unmonitored
-    coarse: Array  # int32 [E, N, 25], believed unmonitored cells in each block of the coarse map
-    heard_block: Array  # int8 [E, N, N], block of the coarse map in which UAV n last heard the other to be
-    heard_step: Array  # int32 [E, N, N], when; -1 = never
-    collisions: Array  # int32 [E], cells with more than one UAV, summed over steps
-    messages: Array  # int32 [E], messages sent to a UAV in range, lost ones included
-    milestones: Array  # int32 [E, 2], step at which 90% and 95% coverage were reached; -1 = not yet
-    team_reward: Array  # float32 [E], of the last step
-    team_return: Array  # float64 [E], of the episode so far
+from qio_envs.forest_uav.state import ForestRules, ForestState, unpack
 
 
-class ForestUAV(BatchedEnv):
+class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
     """UAVs monitor a forest together (cooperative, partially observed, limited communication).
 
     The grid holds a vegetation density per cell, drawn uniformly from [0, 1) at reset, and optionally
@@ -91,6 +68,12 @@ class ForestUAV(BatchedEnv):
     **Scripted policies** (``scripted_policies``): ``random``; ``greedy``, with what a UAV itself knows;
     ``lawnmower``, an oracle that knows all.
 
+    **Against the published original**: there, the crop shows vegetation only, so that no policy can know what has been
+    monitored; the radio's budget is stored and never used, no UAV learns of another, and there is no map of beliefs,
+    no coarse map, no time left and no picture. The grid, the team's reward and the time limit of the scenario
+    `default` are the published ones. Obstacles, masks, range and loss of the radio, and the rewards ``local`` and
+    ``difference`` are additions.
+
     Version history: v0, first version.
     """
 
@@ -101,155 +84,40 @@ class ForestUAV(BatchedEnv):
         "greedy": GreedyPolicy,
         "lawnmower": LawnmowerPolicy,
     }
-    config: ForestConfig
-    arrays: ForestState
 
     def __init__(self, config: ForestConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
-        agents, envs, radius = config.num_uavs, self.num_envs, config.sensing_radius
-        self.possible_agents = tuple(f"uav_{index}" for index in range(agents))
+        self.possible_agents = tuple(f"uav_{index}" for index in range(config.num_uavs))
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (config.observation_size,), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(len(kernels.MOVES))
+        self.action_space = gymnasium.spaces.Discrete(len(MOVES))
         self.state_space = gymnasium.spaces.Box(0.0, 1.0, (4 * config.height * config.width + 1,), np.float32)
         self.has_action_mask = config.mask_blocked_moves
-        rows, columns = config.height + 2 * radius + 1, -(-(config.width + 2 * radius) // 8) * 8
-        size = rows * columns // 64 * 8 + 16  # bytes of a bit map: whole words, and eight bytes more at least
-        self.arrays = ForestState(
-            seed=np.zeros(envs, np.uint64),
-            episode=np.zeros(envs, np.uint32),
-            step=np.full(envs, -1, np.int32),
-            running=np.zeros(envs, bool),
-            vegetation=np.zeros((envs, rows, columns), np.float32),
-            blocked=np.full((envs, size), 255, np.uint8),
-            free_count=np.zeros(envs, np.int32),
-            monitored=np.zeros((envs, size), np.uint8),
-            monitored_count=np.zeros(envs, np.int32),
-            occupancy=np.zeros((envs, rows, columns), np.int16),
-            position=np.zeros((envs, agents, 2), np.int16),
-            belief=np.zeros((envs, agents, size), np.uint8),
-            coarse=np.zeros((envs, agents, COARSE**2), np.int32),
-            heard_block=np.zeros((envs, agents, agents), np.int8),
-            heard_step=np.full((envs, agents, agents), -1, np.int32),
-            collisions=np.zeros(envs, np.int32),
-            messages=np.zeros(envs, np.int32),
-            milestones=np.full((envs, len(kernels.MILESTONES)), -1, np.int32),
-            team_reward=np.zeros(envs, np.float32),
-            team_return=np.zeros(envs, np.float64),
-        )
-        self._block_of_row = np.arange(config.height) * COARSE // config.height
-        self._block_of_column = np.arange(config.width) * COARSE // config.width
-        self._block_size = (
-            np.outer(
-                np.bincount(self._block_of_row, minlength=COARSE),
-                np.bincount(self._block_of_column, minlength=COARSE),
-            )
-            .ravel()
-            .astype(np.float32)
-        )
+        self._rules = ForestRules.of(config)
+        self.arrays = ForestState.empty(config, self.num_envs)
+        self._reset_kernel, self._step_kernel = Kernel(reset), Kernel(step)
+        self._observe_kernel, self._mask_kernel = Kernel(observe), Kernel(action_mask)
 
     def _reset(self, mask: Array) -> None:
-        s = self.arrays
-        kernels.reset(
-            mask,
-            s.seed,
-            s.episode,
-            self.config.sensing_radius,
-            self.config.num_obstacles,
-            s.vegetation,
-            s.blocked,
-            s.monitored,
-            s.occupancy,
-            s.position,
-            s.belief,
-            s.coarse,
-            self._block_of_row,
-            self._block_of_column,
-            s.heard_block,
-            s.heard_step,
-            s.free_count,
-        )
-        for counter in (s.monitored_count, s.collisions, s.messages, s.team_reward, s.team_return):
-            counter[mask] = 0
-        s.milestones[mask] = -1
+        self._reset_kernel(mask, self.arrays, self._rules)
 
     def _step(self, actions: Array) -> Transition:
-        s, config = self.arrays, self.config
-        shape = (self.num_envs, config.num_uavs)
+        shape = (self.num_envs, self.num_agents)
         rewards, truncated = np.empty(shape, np.float32), np.empty(shape, bool)
-        kernels.step(
-            actions,
-            s.seed,
-            s.episode,
-            s.step,
-            s.running,
-            config.max_steps,
-            config.sensing_radius,
-            _REWARDS.index(config.reward),
-            config.cell_reward,
-            config.collision_penalty,
-            config.comm_budget,
-            np.inf if config.comm_range is None else config.comm_range,
-            config.comm_loss,
-            s.blocked,
-            s.free_count,
-            s.monitored,
-            s.occupancy,
-            s.position,
-            s.belief,
-            s.coarse,
-            self._block_of_row,
-            self._block_of_column,
-            s.heard_block,
-            s.heard_step,
-            s.monitored_count,
-            s.milestones,
-            s.collisions,
-            s.messages,
-            s.team_reward,
-            s.team_return,
-            rewards,
-            truncated,
-        )
+        self._step_kernel(actions, self.arrays, self._rules, rewards, truncated)
         return Transition(rewards, np.zeros(shape, bool), truncated)
 
     def observe(self, out: Array | None = None) -> Array:
         """Return every UAV's observation, float32 ``[E, N, D]``; see the class for its parts."""
         out = self._observation_array(out)
-        s = self.arrays
-        kernels.observe(
-            s.step,
-            self.config.sensing_radius,
-            self.config.max_steps,
-            s.vegetation,
-            s.blocked,
-            s.occupancy,
-            s.position,
-            s.belief,
-            s.coarse,
-            self._block_size,
-            self._block_of_row,
-            self._block_of_column,
-            s.heard_block,
-            s.heard_step,
-            out,
-        )
+        self._observe_kernel(self.arrays, self._rules, out)
         return out
 
     def action_mask(self) -> Array:
         """Return int8 ``[E, N, 5]``; all ones unless ``mask_blocked_moves``."""
         if not self.has_action_mask:
             return super().action_mask()
-        out = np.empty((self.num_envs, self.num_agents, len(kernels.MOVES)), np.int8)
-        config, arrays = self.config, self.arrays
-        kernels.action_mask(
-            config.sensing_radius,
-            config.height,
-            config.width,
-            arrays.occupancy.shape[2],
-            arrays.blocked,
-            arrays.position,
-            out,
-        )
+        out = np.empty((self.num_envs, self.num_agents, len(MOVES)), np.int8)
+        self._mask_kernel(self.arrays, self._rules, out)
         return out
 
     def state(self) -> Array:
@@ -279,7 +147,7 @@ class ForestUAV(BatchedEnv):
         }
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
-        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
+        """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
 
         Raises:
             ValueError: Another mode than ``rgb_array`` or ``ansi``.
@@ -304,6 +172,4 @@ class ForestUAV(BatchedEnv):
 
     def unpack(self, bits: Array) -> Array:
         """Return bit maps (``[..., B]``) as uint8 maps of 0 and 1, with margins, ``[..., Hp, Wp]``."""
-        rows, columns = self.arrays.occupancy.shape[1:]
-        cells = np.unpackbits(bits, axis=-1, count=rows * columns, bitorder="little")
-        return cells.reshape(*bits.shape[:-1], rows, columns)
+        return unpack(bits, self.arrays)

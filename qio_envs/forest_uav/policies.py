@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numba import njit
 
-from qio_envs.api import Array
-from qio_envs.forest_uav.kernels import MOVES
-
-if TYPE_CHECKING:
-    from qio_envs.forest_uav.env import ForestUAV
+from qio_envs.api import Array, BatchedEnv
+from qio_envs.forest_uav.config import MOVES, ForestConfig
+from qio_envs.forest_uav.state import ForestState, unpack
 
 
 class GreedyPolicy:
@@ -23,7 +19,7 @@ class GreedyPolicy:
     cell and is not the first there, it steps aside instead.
     """
 
-    def __init__(self, env: ForestUAV) -> None:
+    def __init__(self, env: BatchedEnv[ForestConfig, ForestState]) -> None:
         self.env = env
 
     def act(self) -> Array:
@@ -31,8 +27,8 @@ class GreedyPolicy:
         env, arrays = self.env, self.env.arrays
         return _greedy(
             env.config.sensing_radius,
-            env.unpack(arrays.blocked),
-            env.unpack(arrays.belief),
+            unpack(arrays.blocked, arrays),
+            unpack(arrays.belief, arrays),
             arrays.occupancy,
             arrays.position,
         )
@@ -45,7 +41,7 @@ class LawnmowerPolicy:
     sweep; a UAV enters its part at the nearest cell, goes on cyclically, and skips what is monitored already.
     """
 
-    def __init__(self, env: ForestUAV) -> None:
+    def __init__(self, env: BatchedEnv[ForestConfig, ForestState]) -> None:
         self.env = env
         cells = env.config.height * env.config.width
         self._tour = np.zeros((env.num_envs, cells), np.int64)
@@ -54,10 +50,10 @@ class LawnmowerPolicy:
         self._planned = np.zeros(env.num_envs, bool)
 
     def act(self) -> Array:
-        """Return int64 actions ``[E, N]``; plans anew in copies at the start of an episode."""
+        """Return int64 actions ``[E, N]``; plans anew in environments at the start of an episode."""
         env, arrays = self.env, self.env.arrays
         radius = env.config.sensing_radius
-        blocked = env.unpack(arrays.blocked)
+        blocked = unpack(arrays.blocked, arrays)
         unplanned = ~self._planned | (arrays.step == 0)
         self._planned[:] = True
         _plan(
@@ -76,7 +72,7 @@ class LawnmowerPolicy:
             radius,
             env.config.width,
             blocked,
-            env.unpack(arrays.monitored),
+            unpack(arrays.monitored, arrays),
             arrays.free_count,
             arrays.position,
             self._tour,
@@ -129,14 +125,14 @@ def _first_move(
 
 @njit(cache=True)
 def _greedy(radius: int, blocked: Array, belief: Array, occupancy: Array, position: Array) -> Array:
-    copies, agents = position.shape[0], position.shape[1]
-    actions = np.zeros((copies, agents), np.int64)
+    num_envs, agents = position.shape[0], position.shape[1]
+    actions = np.zeros((num_envs, agents), np.int64)
     seen = np.empty(blocked.shape[1:], np.uint8)
     queue = np.empty((seen.size, 3), np.int64)
     closed: Array = np.empty(
         blocked.shape[1:], np.bool_
     )  # obstacles, and the cells of the UAVs that one senses
-    for e in range(copies):
+    for e in range(num_envs):
         for i in range(closed.shape[0]):
             for j in range(closed.shape[1]):
                 closed[i, j] = blocked[e, i, j] != 0
@@ -186,8 +182,8 @@ def _plan(
     part: Array,
     pointer: Array,
 ) -> None:
-    copies, agents = position.shape[0], position.shape[1]
-    for e in range(copies):
+    num_envs, agents = position.shape[0], position.shape[1]
+    for e in range(num_envs):
         if not mask[e]:
             continue
         place = np.zeros((height, width), np.int64)  # of a cell in the tour
@@ -229,12 +225,12 @@ def _sweep(
     part: Array,
     pointer: Array,
 ) -> Array:
-    copies, agents = position.shape[0], position.shape[1]
-    actions = np.zeros((copies, agents), np.int64)
+    num_envs, agents = position.shape[0], position.shape[1]
+    actions = np.zeros((num_envs, agents), np.int64)
     seen = np.empty(blocked.shape[1:], np.uint8)
     targets = np.zeros(blocked.shape[1:], np.uint8)
     queue = np.empty((seen.size, 3), np.int64)
-    for e in range(copies):
+    for e in range(num_envs):
         for n in range(agents):
             begin = free_count[e] * part[e, n] // agents
             end = free_count[e] * (part[e, n] + 1) // agents

@@ -23,7 +23,7 @@ _COVERAGE_BAR = np.array([146, 190, 106], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a picture shows of one copy; maps are ``[H, W]``."""
+    """What a picture shows of one environment; maps are ``[H, W]``."""
 
     vegetation: Array  # float32 in [0, 1)
     blocked: Array  # bool

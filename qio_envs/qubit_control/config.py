@@ -13,7 +13,9 @@ _ONE_QUBIT_GATES = {
     "clifford": ("H({})", "S({})", "X({})", "Z({})"),
     "clifford_t": ("H({})", "S({})", "T({})"),
     "rotations": _ROTATIONS,
+    "published": ("H({})", "X({})", "RY(+pi/4,{})", "RZ(+pi/4,{})"),
 }
+_WITHOUT_PAIRS = ("published",)  # sets without CNOT gates
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class QubitControlConfig(EnvConfig):
         """What each action does: ``H(0)`` is a Hadamard gate on qubit 0, ``CNOT(0,1)`` has control 0 and target 1."""
         qubits = range(self.num_qubits)
         alone = [name.format(qubit) for qubit in qubits for name in _ONE_QUBIT_GATES[self.gates]]
+        if self.gates in _WITHOUT_PAIRS:
+            return tuple(alone)
         pairs = [f"CNOT({control},{target})" for control in qubits for target in qubits if control != target]
         return (*alone, *pairs)
 

@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.qubit_control import kernels, viewer
 from qio_envs.qubit_control.config import QubitControlConfig
-from qio_envs.qubit_control.gates import GateSet, fixed_target, pauli_tables
+from qio_envs.qubit_control.gates import fixed_target, pauli_tables
 from qio_envs.qubit_control.policies import SearchPolicy
 from qio_envs.qubit_control.search import fewest_gates
+from qio_envs.qubit_control.state import QubitControlRules, QubitControlState
 
 
-@dataclasses.dataclass
-class QubitControlState(BatchState):
-    """Arrays of qubit control; ``D`` is ``2**num_qubits``."""
-
-    amplitude: Array  # complex128 [E, D], the state
-    target: Array  # complex128 [E, D]
-    fidelity: Array  # float64 [E], of state and target
-    best: Array  # float64 [E], highest fidelity of the episode, the start included
-    reached: Array  # int32 [E], gates after which the target was reached; -1 until then
-    noise_events: Array  # int32 [E], Pauli errors of the episode
-    last_gate: Array  # int32 [E], last action; -1 at reset
-    returns: Array  # float64 [E], of the episode so far
-
-
-class QubitControl(BatchedEnv):
+class QubitControl(BatchedEnv[QubitControlConfig, QubitControlState]):
     """One agent steers qubits from |0...0> to a target state by its choice of gates (discrete actions).
 
     **Convention**: qubit 0 is the most significant bit of a basis state's index, as in PennyLane: |q0 q1 ...>.
 
     **Actions**: ``Discrete(len(config.gate_names))``, one gate each; the names say which: ``H(0)``, ``CNOT(0,1)``
     (control, target), ``RX(+pi/8,0)``. First the gates on qubit 0, then those on qubit 1, ..., then a CNOT for every
-    ordered pair. There is no idle action.
+    ordered pair (with `published`, none). There is no idle action.
 
     | `gates` | on each qubit | actions for 1, 2, 3 qubits |
     | --- | --- | --- |
     | `clifford` | H, S, X, Z | 4, 10, 18 |
     | `clifford_t` | H, S, T | 3, 8, 15 |
     | `rotations` | exp(-i t P / 2) for P = X, Y, Z and t = +pi/8, -pi/8 | 6, 14, 24 |
+    | `published` | H, X, and exp(-i t P / 2) for P = Y, Z and t = +pi/4; no CNOT | 4, 8, 12 |
 
     **Targets** (``target``): ``uniform``, all amplitudes equal; ``bell``, (|00> + |11>) / sqrt(2); ``ghz``,
     (|0...0> + |1...1>) / sqrt(2); ``circuit``, drawn at each reset: ``target_depth`` gates, each uniform over the
@@ -85,6 +73,12 @@ class QubitControl(BatchedEnv):
     **Scripted policies** (``scripted_policies``): ``random``; ``search``, an oracle that takes the fewest gates and
     plans again where noise leads it astray. It minimises gates, not ``reward: fidelity``.
 
+    **Against the published original**: there, all gates act on the first qubit, so that the fidelity with the uniform
+    target never passes 0.5; only the real parts of amplitudes are observed; and the fidelity itself is paid in every
+    step. The scenario `published` has its gates H, X, RY(pi/4), RZ(pi/4), each on every qubit, its target, its 10 steps
+    and its threshold of 0.95; all of the state is observed, and the reward is ``gain`` (``reward: fidelity`` gives the
+    published one, in which lingering pays, so that the search is no upper reference).
+
     Version history: v0, first version.
     """
 
@@ -92,91 +86,30 @@ class QubitControl(BatchedEnv):
     render_fps = 3
     config_class = QubitControlConfig
     scripted_policies: ClassVar = {"random": RandomPolicy, "search": SearchPolicy}
-    config: QubitControlConfig
-    arrays: QubitControlState
 
     def __init__(self, config: QubitControlConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
-        envs, size = self.num_envs, 2**config.num_qubits
         self.possible_agents = ("agent_0",)
         self.action_space = gymnasium.spaces.Discrete(len(config.gate_names))
         self.observation_space = _box(config.observation_layout)
         self.state_space = _box(config.state_layout)
-        gate_set, target = GateSet.of(config), fixed_target(config)
-        self._target = target
+        self._target = fixed_target(config)
         self._fewest: int | None = None  # known once asked for
-        self._kind = {"circuit": kernels.CIRCUIT_TARGET, "haar": kernels.HAAR_TARGET}.get(
-            config.target, kernels.FIXED_TARGET
-        )
-        self._success = config.success_fidelity - kernels.TOLERANCE
-        self._gates = (gate_set.matrix, gate_set.qubit, gate_set.control)
+        self._rules = QubitControlRules.of(config)
         self._paulis = pauli_tables(config.num_qubits) if config.observation == "tomography" else None
-        self.arrays = QubitControlState(
-            seed=np.zeros(envs, np.uint64),
-            episode=np.zeros(envs, np.uint32),
-            step=np.full(envs, -1, np.int32),
-            running=np.zeros(envs, bool),
-            amplitude=np.zeros((envs, size), np.complex128),
-            target=np.zeros((envs, size), np.complex128),
-            fidelity=np.zeros(envs),
-            best=np.zeros(envs),
-            reached=np.full(envs, -1, np.int32),
-            noise_events=np.zeros(envs, np.int32),
-            last_gate=np.full(envs, -1, np.int32),
-            returns=np.zeros(envs),
-        )
+        self.arrays = QubitControlState.empty(self.num_envs, config.num_qubits)
+        self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
 
     def _reset(self, mask: Array) -> None:
-        s = self.arrays
         if self._target is not None:
-            s.target[mask] = self._target
-        kernels.reset(
-            mask,
-            s.seed,
-            s.episode,
-            self._kind,
-            self.config.target_depth,
-            self._success,
-            *self._gates,
-            s.amplitude,
-            s.target,
-            s.fidelity,
-            s.best,
-            s.reached,
-            s.noise_events,
-            s.last_gate,
-            s.returns,
-        )
+            self.arrays.target[mask] = self._target
+        self._reset_kernel(mask, self.arrays, self._rules)
 
     def _step(self, actions: Array) -> Transition:
-        s, config, shape = self.arrays, self.config, (self.num_envs, 1)
-        rewards = np.empty(shape, np.float32)
-        terminated, truncated = np.empty(shape, bool), np.empty(shape, bool)
-        kernels.step(
-            actions,
-            s.seed,
-            s.episode,
-            s.step,
-            s.running,
-            config.max_steps,
-            self._success,
-            config.gate_noise,
-            config.gate_cost,
-            config.reward == "gain",
-            *self._gates,
-            s.amplitude,
-            s.target,
-            s.fidelity,
-            s.best,
-            s.reached,
-            s.noise_events,
-            s.last_gate,
-            s.returns,
-            rewards,
-            terminated,
-            truncated,
-        )
-        return Transition(rewards, terminated, truncated)
+        shape = (self.num_envs, 1)
+        transition = Transition(np.empty(shape, np.float32), np.empty(shape, bool), np.empty(shape, bool))
+        self._step_kernel(actions, self.arrays, self._rules, *transition)
+        return transition
 
     def observe(self, out: Array | None = None) -> Array:
         """Return the agent's observation, float32 ``[E, 1, D]``; see the class for its parts.
@@ -227,7 +160,7 @@ class QubitControl(BatchedEnv):
         }
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
-        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
+        """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
 
         Raises:
             ValueError: Another mode than ``rgb_array`` or ``ansi``.

@@ -6,8 +6,8 @@ qubit 0 in state |1>.
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,26 +15,27 @@ from qio_envs.api import Array
 from qio_envs.qubit_control.config import QubitControlConfig
 
 _ROOT = 2**-0.5
-_COS, _SIN = np.cos(np.pi / 16), np.sin(np.pi / 16)  # a rotation by pi/8 has half the angle in its matrix
-MATRICES = {
+_PAULIS = {
+    "X": np.array([[0, 1], [1, 0]], np.complex128),
+    "Y": np.array([[0, -1j], [1j, 0]], np.complex128),
+    "Z": np.array([[1, 0], [0, -1]], np.complex128),
+}
+_FIXED = {
     "H": np.array([[_ROOT, _ROOT], [_ROOT, -_ROOT]], np.complex128),
     "S": np.array([[1, 0], [0, 1j]], np.complex128),
     "T": np.array([[1, 0], [0, _ROOT + 1j * _ROOT]], np.complex128),
-    "X": np.array([[0, 1], [1, 0]], np.complex128),
-    "Z": np.array([[1, 0], [0, -1]], np.complex128),
-    "RX+": np.array([[_COS, -1j * _SIN], [-1j * _SIN, _COS]], np.complex128),
-    "RX-": np.array([[_COS, 1j * _SIN], [1j * _SIN, _COS]], np.complex128),
-    "RY+": np.array([[_COS, -_SIN], [_SIN, _COS]], np.complex128),
-    "RY-": np.array([[_COS, _SIN], [-_SIN, _COS]], np.complex128),
-    "RZ+": np.array([[_COS - 1j * _SIN, 0], [0, _COS + 1j * _SIN]], np.complex128),
-    "RZ-": np.array([[_COS + 1j * _SIN, 0], [0, _COS - 1j * _SIN]], np.complex128),
+    "X": _PAULIS["X"],
+    "Z": _PAULIS["Z"],
 }
-"""One-qubit gates, ``[2, 2]``; ``RX+`` is the rotation exp(-i t X / 2) by t = pi/8, ``RX-`` that by -pi/8."""
-_NAME = re.compile(r"(?P<kind>[A-Z]+)\(((?P<sign>[+-])pi/8,)?((?P<control>\d),)?(?P<qubit>\d)\)")
+_NAME = re.compile(r"(?P<kind>[A-Z]+)\(((?P<sign>[+-])pi/(?P<part>\d),)?((?P<control>\d),)?(?P<qubit>\d)\)")
 
 
-@dataclasses.dataclass(frozen=True)
-class GateSet:
+def rotation(axis: str, angle: float) -> Array:
+    """Return exp(-i angle P / 2) for P = X, Y or Z, complex128 ``[2, 2]``; ``angle`` in radians."""
+    return np.cos(angle / 2) * np.eye(2) - 1j * np.sin(angle / 2) * _PAULIS[axis]
+
+
+class GateSet(NamedTuple):
     """The gates of a configuration as the kernels take them, in the order of ``config.gate_names``."""
 
     matrix: Array  # complex128 [A, 2, 2], what happens to the qubit
@@ -48,8 +49,11 @@ class GateSet:
         for name in config.gate_names:
             parts = _NAME.fullmatch(name)
             assert parts is not None
-            kind = parts["kind"] + (parts["sign"] or "")
-            matrix.append(MATRICES["X" if kind == "CNOT" else kind])
+            if parts["part"]:
+                angle = np.pi / int(parts["part"]) * (-1 if parts["sign"] == "-" else 1)
+                matrix.append(rotation(parts["kind"][1], angle))
+            else:
+                matrix.append(_FIXED["X" if parts["kind"] == "CNOT" else parts["kind"]])
             qubit.append(_bit(config, parts["qubit"]))
             control.append(_bit(config, parts["control"]) if parts["control"] else 0)
         return cls(np.array(matrix), np.array(qubit, np.int64), np.array(control, np.int64))

@@ -1,4 +1,4 @@
-"""Numba kernels of qubit control; each loops over the copies of a batch.
+"""Numba kernels of qubit control; each loops over the environments of a batch.
 
 States are complex128, so that long circuits do not drift; no gate is ever a matrix of the whole state.
 """
@@ -10,13 +10,12 @@ from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.api.random import below, normals, uniform
+from qio_envs.qubit_control.gates import GateSet
+from qio_envs.qubit_control.state import CIRCUIT_TARGET, HAAR_TARGET, QubitControlRules, QubitControlState
 
 CIRCUIT, HAAR, NOISE = 0, 1, 2  # streams of random numbers
-FIXED_TARGET, CIRCUIT_TARGET, HAAR_TARGET = 0, 1, 2  # kinds of target
 CANDIDATES = 16
 """Circuits that are drawn at most for one target."""
-TOLERANCE = 1e-9
-"""By how much the fidelity may miss `success_fidelity`, for rounding."""
 _GRID = 1e6  # points of a unit on which amplitudes are compared
 _PIVOT = 0.4321  # of the root mean square amplitude: the first above it fixes the phase; no gate set hits it
 
@@ -68,24 +67,15 @@ def _zero(state: Array) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _draw_circuit(
-    seed: int,
-    episode: int,
-    depth: int,
-    success: float,
-    matrix: Array,
-    qubit: Array,
-    control: Array,
-    start: Array,
-    target: Array,
-) -> None:
+def _draw_circuit(seed: int, episode: int, rules: QubitControlRules, start: Array, target: Array) -> None:
     """Write the first of some random circuits' states that is not solved already."""
+    matrix, qubit, control = rules.gates
     for candidate in range(CANDIDATES):
         _zero(target)
-        for k in range(depth):
-            gate = below(matrix.shape[0], candidate * depth + k, 0, episode, CIRCUIT, seed)
+        for k in range(rules.depth):
+            gate = below(matrix.shape[0], candidate * rules.depth + k, 0, episode, CIRCUIT, seed)
             apply(matrix[gate], qubit[gate], control[gate], target)
-        if overlap(target, start) < success:
+        if overlap(target, start) < rules.success:
             return
 
 
@@ -106,76 +96,52 @@ def _draw_haar(seed: int, episode: int, target: Array) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def reset(
-    mask: Array,
-    seed: Array,
-    episode: Array,
-    kind: int,
-    depth: int,
-    success: float,
-    matrix: Array,
-    qubit: Array,
-    control: Array,
-    amplitude: Array,
-    target: Array,
-    fidelity: Array,
-    best: Array,
-    reached: Array,
-    noise_events: Array,
-    last_gate: Array,
-    returns: Array,
-) -> None:
-    """Start at |0...0> in the copies of ``mask`` and draw the target, unless it is fixed."""
+def reset(mask: Array, state: QubitControlState, rules: QubitControlRules) -> None:
+    """Start at |0...0> where ``mask`` (bool ``[E]``) is true and draw the target, unless it is fixed."""
     for e in range(mask.shape[0]):
         if not mask[e]:
             continue
-        _zero(amplitude[e])
-        if kind == CIRCUIT_TARGET:
-            _draw_circuit(
-                seed[e], episode[e], depth, success, matrix, qubit, control, amplitude[e], target[e]
-            )
-        elif kind == HAAR_TARGET:
-            _draw_haar(seed[e], episode[e], target[e])
-        fidelity[e] = overlap(target[e], amplitude[e])
-        best[e] = fidelity[e]
-        reached[e] = -1
-        noise_events[e] = 0
-        last_gate[e] = -1
-        returns[e] = 0
+        amplitude, target = state.amplitude[e], state.target[e]
+        _zero(amplitude)
+        if rules.kind == CIRCUIT_TARGET:
+            _draw_circuit(state.seed[e], state.episode[e], rules, amplitude, target)
+        elif rules.kind == HAAR_TARGET:
+            _draw_haar(state.seed[e], state.episode[e], target)
+        state.fidelity[e] = overlap(target, amplitude)
+        state.best[e] = state.fidelity[e]
+        state.reached[e] = -1
+        state.noise_events[e] = 0
+        state.last_gate[e] = -1
+        state.returns[e] = 0
 
 
 @njit(cache=True, error_model="numpy")
 def step(
     actions: Array,
-    seed: Array,
-    episode: Array,
-    steps: Array,
-    running: Array,
-    max_steps: int,
-    success: float,
-    noise: float,
-    cost: float,
-    gain: bool,
-    matrix: Array,
-    qubit: Array,
-    control: Array,
-    amplitude: Array,
-    target: Array,
-    fidelity: Array,
-    best: Array,
-    reached: Array,
-    noise_events: Array,
-    last_gate: Array,
-    returns: Array,
+    state: QubitControlState,
+    rules: QubitControlRules,
     rewards: Array,
     terminated: Array,
     truncated: Array,
 ) -> None:
-    """Apply a gate in every copy; ``rewards``, ``terminated`` and ``truncated`` (``[E, 1]``) are written."""
+    """Apply a gate in every environment.
+
+    Args:
+        actions: Gates, int64 ``[E, 1]``.
+        state: Is advanced.
+        rules: What holds.
+        rewards: Float32 ``[E, 1]``, is written.
+        terminated: Bool ``[E, 1]``, is written.
+        truncated: Bool ``[E, 1]``, is written.
+    """
+    seed, episode, steps, running = state.seed, state.episode, state.step, state.running
+    amplitude, target, fidelity, best = state.amplitude, state.target, state.fidelity, state.best
+    matrix, qubit, control = rules.gates
+    noise = rules.noise
     for e in range(actions.shape[0]):
         gate = actions[e, 0]
         steps[e] += 1
-        last_gate[e] = gate
+        state.last_gate[e] = gate
         apply(matrix[gate], qubit[gate], control[gate], amplitude[e])
         if noise > 0:
             # the control comes first, then the qubit; lanes 2 k and 2 k + 1 are of the k-th
@@ -186,19 +152,19 @@ def step(
                 if uniform(first, steps[e], episode[e], NOISE, seed[e]) < noise:
                     pauli = below(3, first + 1, steps[e], episode[e], NOISE, seed[e])
                     _flip(pauli, touched, amplitude[e])
-                    noise_events[e] += 1
+                    state.noise_events[e] += 1
                 first += 2
         now = overlap(target[e], amplitude[e])
-        reward = (now - fidelity[e] if gain else now) - cost
+        reward = (now - fidelity[e] if rules.gain else now) - rules.cost
         fidelity[e] = now
         best[e] = max(best[e], now)
-        done = now >= success
-        over = steps[e] >= max_steps
+        done = now >= rules.success
+        over = steps[e] >= rules.max_steps
         if done:
-            reached[e] = steps[e]
+            state.reached[e] = steps[e]
         running[e] = not (done or over)
         rewards[e, 0] = reward
-        returns[e] += reward
+        state.returns[e] += reward
         terminated[e, 0] = done
         truncated[e, 0] = over and not done
 
@@ -249,16 +215,12 @@ def write_paulis(state: Array, place: Array, turn: Array, out: Array) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def expand(
-    states: Array, matrix: Array, qubit: Array, control: Array, target: Array, factors: Array
-) -> tuple[Array, Array]:
+def expand(states: Array, gate_set: GateSet, target: Array, factors: Array) -> tuple[Array, Array]:
     """Apply every gate to every state (``[F, D]``).
 
     Args:
         states: Where to start.
-        matrix: As in `GateSet`.
-        qubit: As in `GateSet`.
-        control: As in `GateSet`.
+        gate_set: The gates.
         target: State, ``[D]``.
         factors: Odd random numbers for the keys, uint64 ``[2 D]``.
 
@@ -266,6 +228,7 @@ def expand(
         Fidelities with the target, float64 ``[F A]``, and keys, uint64 ``[F A]``, gates fastest. States that differ
         by a global phase only have one key; others differ in it, but for chances of about 2**-64.
     """
+    matrix, qubit, control = gate_set
     gates, size = matrix.shape[0], states.shape[1]
     fidelity = np.empty(states.shape[0] * gates)
     keys = np.empty(states.shape[0] * gates, np.uint64)
@@ -295,8 +258,9 @@ def _key(state: Array, factors: Array) -> np.uint64:
 
 
 @njit(cache=True, error_model="numpy")
-def children(states: Array, rows: Array, gates: Array, matrix: Array, qubit: Array, control: Array) -> Array:
+def children(states: Array, rows: Array, gates: Array, gate_set: GateSet) -> Array:
     """Return the states that the gates (``[K]``) make of the rows (``[K]``) of ``states``, ``[K, D]``."""
+    matrix, qubit, control = gate_set
     out = np.empty((rows.shape[0], states.shape[1]), np.complex128)
     for k in range(rows.shape[0]):
         out[k] = states[rows[k]]

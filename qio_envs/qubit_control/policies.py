@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import Array, BatchedEnv
 from qio_envs.qubit_control import kernels
 from qio_envs.qubit_control.config import QubitControlConfig
 from qio_envs.qubit_control.gates import GateSet
 from qio_envs.qubit_control.search import search
-
-if TYPE_CHECKING:
-    from qio_envs.qubit_control.env import QubitControl
+from qio_envs.qubit_control.state import QubitControlState
 
 _MAX_STATES = 20_000  # visited breadth first
 _SAME = 1 - 1e-9  # fidelity from which two states are one
@@ -32,7 +29,7 @@ class SearchPolicy:
         env: The environment to act in.
     """
 
-    def __init__(self, env: QubitControl) -> None:
+    def __init__(self, env: BatchedEnv[QubitControlConfig, QubitControlState]) -> None:
         self.env = env
         self._gates = GateSet.of(env.config)
         self._plans: list[tuple[int, ...]] = [()] * env.num_envs
@@ -65,6 +62,6 @@ class SearchPolicy:
 
 @functools.lru_cache(maxsize=4096)
 def _plan(config: QubitControlConfig, state: bytes, target: bytes, max_gates: int) -> tuple[int, ...]:
-    """Return a plan for the bytes of two states; copies with a common target ask for the same ones."""
+    """Return a plan for the bytes of two states; environments with a common target ask for the same ones."""
     start, aim = (np.frombuffer(data, np.complex128) for data in (state, target))
     return search(config, start, aim, max_gates, _MAX_STATES, beam=True).gates

@@ -11,6 +11,7 @@ from qio_envs.api import Array
 from qio_envs.qubit_control import kernels
 from qio_envs.qubit_control.config import QubitControlConfig
 from qio_envs.qubit_control.gates import GateSet, zero_state
+from qio_envs.qubit_control.state import TOLERANCE
 
 _MAX_AMPLITUDES = 2**20  # of all states that `optimal_gates` visits
 _BEAM = 500  # states of a level that a search follows where it goes on beyond its limit
@@ -79,9 +80,8 @@ def search(
         start, the one gate that loses least).
     """
     gate_set, factors = _tables(config)
-    arrays = (gate_set.matrix, gate_set.qubit, gate_set.control)
     count = len(gate_set.matrix)
-    success = config.success_fidelity - kernels.TOLERANCE
+    success = config.success_fidelity - TOLERANCE
     states, exact = start[None], True
     # the start need not be kept from being visited again: its children are one level late and harmless
     visited = np.empty(0, np.uint64)
@@ -90,7 +90,7 @@ def search(
     best_value, best_place = -1.0, (0, 0)
     start_value = round(kernels.overlap(target, start), _DIGITS)
     for level in range(max_gates):
-        fidelity, keys = kernels.expand(states, *arrays, target, factors)
+        fidelity, keys = kernels.expand(states, gate_set, target, factors)
         _, new = np.unique(keys, return_index=True)
         new.sort()
         new = new[~np.isin(keys[new], visited)]
@@ -113,7 +113,7 @@ def search(
         if solved:
             return Plan(_trace(parents, moves, level, first), True, exact)
         visited = np.concatenate([visited, keys[new]])
-        states = kernels.children(states, parents[-1], moves[-1], *arrays)
+        states = kernels.children(states, parents[-1], moves[-1], gate_set)
     return Plan(_trace(parents, moves, *best_place), False, False)
 
 

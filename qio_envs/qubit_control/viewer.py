@@ -27,7 +27,7 @@ _MARK = np.array([238, 214, 120], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a picture shows of one copy."""
+    """What a picture shows of one environment."""
 
     state: Array  # complex [D]
     target: Array  # complex [D]

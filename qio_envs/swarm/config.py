@@ -7,8 +7,12 @@ from typing import Any, ClassVar
 
 from qio_envs.api import ConfigError, EnvConfig, setting
 from qio_envs.api.random import MAX_NORMAL
-from qio_envs.swarm.kernels import DAMPING, TIME_STEP
 
+TASKS = ("cooperative", "competitive", "mixed")
+TIME_STEP = 0.1
+DAMPING = 0.9
+SUCCESS_DISTANCE = 0.5
+"""Distance to the target within which the cooperative task counts as solved, units of length."""
 _SLACK = 1.001  # float32 rounding must not lead out of a space
 _MAX_AGENTS = 100
 
@@ -21,9 +25,15 @@ class SwarmConfig(EnvConfig):
     """Name of the task: the key of its scenarios in ``scenarios.yaml``."""
 
     max_steps: int = setting(200, "time limit of an episode, steps", low=1, high=1_000_000)
+    spawn: str = setting(
+        "disc", "where agents start: in a disc or a square around the origin", choices=("disc", "box")
+    )
     spawn_radius: float = setting(
-        2.0,
-        "radius of the disc around the origin in which agents start, units of length",
+        2.0, "radius of that disc, or half the side of that square, units of length", low=0.0, high=100.0
+    )
+    spawn_speed: float = setting(
+        0.0,
+        "bound of each component of the velocity at the start, units of length a unit of time",
         low=0.0,
         high=100.0,
     )
@@ -34,8 +44,13 @@ class SwarmConfig(EnvConfig):
         0.02, "standard deviation of what each component of velocity and position gains a step",
         low=0.0, high=1.0,
     )  # fmt: skip
+    observe: str = setting(
+        "relative",
+        "what agents observe: themselves exactly and the others with noise, or themselves alone with noise",
+        choices=("relative", "own"),
+    )
     observation_noise: float = setting(
-        0.1, "standard deviation of each component of an observed relative position", low=0.0, high=10.0
+        0.1, "standard deviation of each number that is observed with noise", low=0.0, high=10.0
     )
     sensing_range: float | None = setting(
         None, "distance within which others are seen; 0 for nobody, null for no limit", low=0.0, high=1000.0
@@ -46,11 +61,21 @@ class SwarmConfig(EnvConfig):
     actions: str = setting("continuous", "kind of action", choices=("continuous", "discrete"))
 
     def validate(self) -> None:
-        """Refuse starts outside the arena."""
+        """Refuse starts outside the arena, and a range of sight where nobody is seen anyway."""
+        if self.spawn == "box" and self.spawn_radius * 2**0.5 > self.out_radius:
+            raise ConfigError(
+                f"spawn_radius: the corners of a square of half side {self.spawn_radius:g} lie outside out_radius "
+                f"{self.out_radius:g}; allowed with spawn box: 0 to {self.out_radius / 2**0.5:.4g}"
+            )
         if self.spawn_radius > self.out_radius:
             raise ConfigError(
                 f"spawn_radius: {self.spawn_radius:g} is more than out_radius {self.out_radius:g}; "
                 f"allowed: 0 to {self.out_radius:g}"
+            )
+        if self.observe == "own" and self.sensing_range is not None:
+            raise ConfigError(
+                f"sensing_range: {self.sensing_range:g} has no meaning with observe own, which shows no others; "
+                "allowed: null"
             )
 
     @classmethod
@@ -66,13 +91,28 @@ class SwarmConfig(EnvConfig):
     @property
     def has_target(self) -> bool:
         """Whether the point that counts is drawn at reset, and shown to those who are informed."""
-        return False
+        return self.target_radius > 0
+
+    @property
+    def target_radius(self) -> float:
+        """Radius of the disc in which the point that counts is drawn; 0 for the origin."""
+        return 0.0
+
+    @property
+    def num_informed(self) -> int:
+        """How many agents, the first ones, observe a target that is drawn."""
+        return sum(self.team_sizes)
+
+    @property
+    def held_steps(self) -> int:
+        """Steps at the start in which nobody moves, the only ones in which the target is observed; 0 for no such."""
+        return 0
 
     @property
     def max_speed(self) -> float:
         """Bound on each component of a velocity, units of length a unit of time."""
         gain = DAMPING * TIME_STEP + MAX_NORMAL * self.process_noise
-        return _SLACK * gain / (1 - DAMPING)
+        return _SLACK * max(gain / (1 - DAMPING), self.spawn_speed)
 
     @property
     def max_position(self) -> float:
@@ -82,8 +122,9 @@ class SwarmConfig(EnvConfig):
     @property
     def observation_layout(self) -> dict[str, slice]:
         """Where each part of an observation lies, by name."""
-        others = 4 + 2 * (sum(self.team_sizes) - 1)
-        layout = {"position": slice(0, 2), "velocity": slice(2, 4), "others": slice(4, others)}
+        others = 4 if self.observe == "own" else 4 + 2 * (sum(self.team_sizes) - 1)
+        layout = {"position": slice(0, 2), "velocity": slice(2, 4)}
+        layout |= {"others": slice(4, others)} if self.observe == "relative" else {}
         if self.has_target:
             layout["target"] = slice(others, others + 2)
         return layout
@@ -152,9 +193,19 @@ class CooperativeConfig(SwarmConfig):
         return (self.num_agents,)
 
     @property
-    def has_target(self) -> bool:
-        """Whether a target is drawn at reset."""
-        return self.target_spread > 0
+    def target_radius(self) -> float:
+        """Radius of the disc in which the target is drawn."""
+        return self.target_spread
+
+    @property
+    def num_informed(self) -> int:
+        """How many agents observe the target."""
+        return self.num_agents if self.informed_agents is None else self.informed_agents
+
+    @property
+    def held_steps(self) -> int:
+        """Steps of the cue."""
+        return self.cue_steps or 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

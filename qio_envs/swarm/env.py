@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, BatchState, Transition
+from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.api.random import MAX_NORMAL
 from qio_envs.swarm import kernels, viewer
 from qio_envs.swarm.config import CompetitiveConfig, CooperativeConfig, MixedConfig, SwarmConfig
-from qio_envs.swarm.policies import ControllerPolicy
+from qio_envs.swarm.policies import ACCELERATIONS, ControllerPolicy
+from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmState
 
 
-@dataclasses.dataclass
-class SwarmState(BatchState):
-    """Arrays of the swarm; an agent that has left keeps the position and velocity with which it left."""
-
-    body: Array  # float32 [E, N, 4], position x and y, velocity x and y
-    alive: Array  # bool [E, N], has not left
-    target: Array  # float32 [E, 2], the point that counts; the origin unless target_spread
-    rewards: Array  # float32 [E, N], of the last step
-    returns: Array  # float64 [E, N], of the episode so far
-    clipped: Array  # int32 [E], actions with a component outside [-1, 1], of living agents
-
-
-class Swarm(BatchedEnv):
+class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     """Agents with inertia move in the plane under noise; who goes too far is out.
 
     **Dynamics**: each step, with acceleration `a` and standard normals `n`, `v = 0.9 (v + 0.1 a) + s n`, then
     `x = x + 0.1 v + s n'`, where `s` is ``process_noise``; so the noise acts on velocity and position. Without
-    noise the speed along an axis stays below 0.9. Agents do not collide. They start at rest, uniformly in the
-    disc of radius ``spawn_radius`` around the origin. All this is float32.
+    noise the speed along an axis stays below 0.9. Agents do not collide. They start uniformly in the disc of radius
+    ``spawn_radius`` around the origin, or with ``spawn: box`` in the square of that half side, at rest; or, with
+    ``spawn_speed``, with each component of the velocity uniform between minus and plus that. All this is float32.
 
     **Actions**: ``Box(-1, 1, (2,))``, the acceleration; numbers outside are clipped (and counted, see
     ``clipped_actions``). With ``actions: discrete``, ``Discrete(5)``: 0 none, 1 +x, 2 -x, 3 +y, 4 -y, of size 1.
@@ -50,7 +40,8 @@ class Swarm(BatchedEnv):
     | `target` | 2 | only with ``target_spread``: the target from one's own position, exact; 0 for the uninformed |
 
     The others come in the order i + 1, i + 2, ... around the list of agents, those of one's own team first.
-    Agents that have left go on being shown where they left. Others at ``sensing_range`` or farther read 0. The
+    Agents that have left go on being shown where they left. Others at ``sensing_range`` or farther read 0. With
+    ``observe: own`` there are no ``others``, and all of ``position`` and ``velocity`` has ``observation_noise``. The
     noise is a function of seed, episode, step and agents: observing twice gives the same.
 
     **Ends**: an agent that is farther than ``out_radius`` from the origin after a step terminates, alone; the
@@ -66,11 +57,20 @@ class Swarm(BatchedEnv):
     (2 N each), alive flags (N), the target (2, only with ``target_spread``), the time left (1 at reset, 0 at the
     time limit).
 
-    **Info**, ``[E]`` unless said otherwise: ``team_return``, the score: the return of the first team (which that
-    is, the task says), and ``team_reward``, its last step; ``total_return``, of all agents; ``agent_return``
-    ``[E, N]``; ``coordination``, the variance of the living agents' distances to their centroid (0 for fewer than
-    two); ``distance`` ``[E, N]`` to the origin or target, and ``mean_distance`` over all agents, those that have left
-    included; ``success``, 0 or 1, by the task; ``exits``, agents that have left; ``clipped_actions`` so far.
+    **Info**, ``[E]``: ``team_return``, the score: the return of the first team (which that is, the task says), and
+    ``team_reward``, its last step; ``total_return``, of all agents; ``coordination``, the variance of the living
+    agents' distances to their centroid (0 for fewer than two) after a step, averaged over the steps of the episode so
+    far; ``mean_distance`` to the origin or target over all agents, those that have left included; ``success``, 0 or 1,
+    by the task; ``exits``, agents that have left; ``clipped_actions`` so far. By agent, ``[E, N]``: ``agent_return``,
+    and ``distance`` to the origin or target.
+
+    **Against the published original**: there, each component of position and velocity starts uniform in [-2, 2], and
+    an agent observes its own state alone, each of the four numbers with noise of 0.1. The scenarios `published` do so;
+    the others start at rest in a disc and show an agent itself exactly and the others with noise. Where an agent that
+    leaves ends alone here, its steps afterwards earn 0. The published mixed task makes teams of N // 2 agents, which
+    for its N = 3 are three teams of one without mates; here there are always two teams, of ``team_a`` and ``team_b``
+    agents, in `published` 2 and 2. Discrete actions, a drawn target, ``sensing_range`` and ``exit_penalty`` are
+    additions.
 
     **Scripted policies** (``scripted_policies``): ``random``; ``controller``, an oracle that knows all and plays the
     first team, with random play for everybody else.
@@ -79,62 +79,24 @@ class Swarm(BatchedEnv):
     config_class: ClassVar[type[SwarmConfig]]
     render_fps = 20
     scripted_policies: ClassVar = {"random": RandomPolicy, "controller": ControllerPolicy}
-    config: SwarmConfig
-    arrays: SwarmState
 
     def __init__(self, config: SwarmConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
-        teams = config.team_sizes
-        self.team = np.repeat(np.arange(len(teams)), teams)
+        self._rules = SwarmRules.of(config)
+        self.team = self._rules.team
         """Team of each agent, int64 ``[N]``; the first team is 0."""
-        agents, envs = len(self.team), self.num_envs
         self.possible_agents = self._names()
-        cyclic = (np.arange(agents)[:, None] + np.arange(1, agents)) % agents
-        mates_first = np.argsort(self.team[cyclic] != self.team[:, None], axis=1, kind="stable")
-        self._others = np.take_along_axis(cyclic, mates_first, axis=1)  # [N, N - 1]
         self.observation_space = _symmetric_box(self._observation_bounds())
         self.state_space = self._state_space()
+        self._discrete = config.actions == "discrete"
         self.action_space = (
-            gymnasium.spaces.Discrete(len(kernels.ACCELERATIONS))
-            if config.actions == "discrete"
+            gymnasium.spaces.Discrete(len(ACCELERATIONS))
+            if self._discrete
             else gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         )
-        self._discrete = config.actions == "discrete"
-        self._task = kernels.TASKS.index(config.task)
-        reach = np.inf if config.sensing_range is None else config.sensing_range
-        # only the cooperative task has a target of its own
-        self._target_spread = np.float32(getattr(config, "target_spread", 0.0))
-        informed = getattr(config, "informed_agents", None)
-        cue = getattr(config, "cue_steps", None)
-        self._sight = (
-            np.float32(config.observation_noise),
-            np.float32(reach),
-            agents if informed is None else informed,
-            config.has_target,
-            config.max_steps + 1 if cue is None else cue,
-            self._others,
-        )
-        self._rules = (
-            self._task,
-            config.max_steps,
-            np.float32(config.out_radius),
-            np.float32(config.process_noise),
-            np.float32(config.exit_penalty),
-            0 if cue is None else cue,
-            self.team,
-        )
-        self.arrays = SwarmState(
-            seed=np.zeros(envs, np.uint64),
-            episode=np.zeros(envs, np.uint32),
-            step=np.full(envs, -1, np.int32),
-            running=np.zeros(envs, bool),
-            body=np.zeros((envs, agents, 4), np.float32),
-            alive=np.zeros((envs, agents), bool),
-            target=np.zeros((envs, 2), np.float32),
-            rewards=np.zeros((envs, agents), np.float32),
-            returns=np.zeros((envs, agents), np.float64),
-            clipped=np.zeros(envs, np.int32),
-        )
+        self.arrays = SwarmState.empty(self.num_envs, self.num_agents)
+        self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
+        self._observe_kernel, self._measure_kernel = Kernel(kernels.observe), Kernel(kernels.measure)
 
     def _names(self) -> tuple[str, ...]:
         return tuple(f"agent_{n}" for n in range(len(self.team)))
@@ -143,7 +105,12 @@ class Swarm(BatchedEnv):
         config = self.config
         bounds = np.empty(config.observation_size)
         farthest = 2 * config.max_position + MAX_NORMAL * config.observation_noise
-        parts = {"position": config.max_position, "velocity": config.max_speed, "others": farthest}
+        own = MAX_NORMAL * config.observation_noise if config.observe == "own" else 0.0
+        parts = {
+            "position": config.max_position + own,
+            "velocity": config.max_speed + own,
+            "others": farthest,
+        }
         parts["target"] = config.max_position + config.out_radius
         for name, part in config.observation_layout.items():
             bounds[part] = parts[name]
@@ -162,47 +129,18 @@ class Swarm(BatchedEnv):
         return gymnasium.spaces.Box(low, high, dtype=np.float32)
 
     def agents_alive(self) -> Array:
-        """Return bool ``[E, N]``: agents that have not left, in copies whose episode goes on."""
+        """Return bool ``[E, N]``: agents that have not left, in environments whose episode goes on."""
         return self.arrays.alive & self.arrays.running[:, None]
 
     def _reset(self, mask: Array) -> None:
-        s = self.arrays
-        kernels.reset(
-            mask,
-            s.seed,
-            s.episode,
-            np.float32(self.config.spawn_radius),
-            self._target_spread,
-            s.body,
-            s.alive,
-            s.target,
-            s.rewards,
-            s.returns,
-            s.clipped,
-        )
+        self._reset_kernel(mask, self.arrays, self._rules)
 
     def _step(self, actions: Array) -> Transition:
-        s = self.arrays
-        rewards, terminated = np.empty(s.alive.shape, np.float32), np.empty(s.alive.shape, bool)
-        truncated = np.empty(s.alive.shape, bool)
-        kernels.step(
-            kernels.ACCELERATIONS[actions] if self._discrete else actions,
-            s.seed,
-            s.episode,
-            s.step,
-            s.running,
-            *self._rules,
-            s.body,
-            s.alive,
-            s.target,
-            s.rewards,
-            s.returns,
-            s.clipped,
-            rewards,
-            terminated,
-            truncated,
-        )
-        return Transition(rewards, terminated, truncated)
+        shape = (self.num_envs, self.num_agents)
+        transition = Transition(np.empty(shape, np.float32), np.empty(shape, bool), np.empty(shape, bool))
+        accelerations = ACCELERATIONS[actions] if self._discrete else actions
+        self._step_kernel(accelerations, self.arrays, self._rules, *transition)
+        return transition
 
     def observe(self, out: Array | None = None) -> Array:
         """Return every agent's observation, float32 ``[E, N, D]``; see the class for its parts.
@@ -210,9 +148,8 @@ class Swarm(BatchedEnv):
         Raises:
             ValueError: ``out`` is not a C-contiguous float32 array of that shape.
         """
-        s = self.arrays
         out = self._observation_array(out)
-        kernels.observe(s.seed, s.episode, s.step, *self._sight, s.body, s.target, out)
+        self._observe_kernel(self.arrays, self._rules, out)
         return out
 
     def state(self) -> Array:
@@ -225,31 +162,13 @@ class Swarm(BatchedEnv):
 
     def info(self) -> dict[str, Array]:
         """Return the metrics of the episode so far, ``[E]`` or ``[E, N]``; see the class."""
-        s, envs = self.arrays, self.num_envs
-        metrics: dict[str, Array] = {
-            "coordination": np.empty(envs),
-            "success": np.empty(envs, np.float32),
-            "distance": np.empty(s.alive.shape, np.float32),
-            "mean_distance": np.empty(envs),
-            "exits": np.empty(envs, np.int32),
-            "team_reward": np.empty(envs, np.float32),
-            "team_return": np.empty(envs),
-            "total_return": np.empty(envs),
-        }
-        kernels.measure(
-            self._task,
-            self.config.team_sizes[0],
-            s.body,
-            s.alive,
-            s.target,
-            s.rewards,
-            s.returns,
-            *metrics.values(),
-        )
-        return metrics | {"agent_return": s.returns.copy(), "clipped_actions": s.clipped.copy()}
+        s = self.arrays
+        metrics = SwarmMetrics.empty(self.num_envs, self.num_agents)
+        self._measure_kernel(s, self._rules, metrics)
+        return metrics._asdict() | {"agent_return": s.returns.copy(), "clipped_actions": s.clipped.copy()}
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
-        """Return a picture of copy ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
+        """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
 
         Raises:
             ValueError: Another mode than ``rgb_array`` or ``ansi``.

@@ -1,4 +1,4 @@
-"""Numba kernels of the swarm; each loops over the copies of a batch.
+"""Numba kernels of the swarm; each loops over the environments of a batch.
 
 All arithmetic is in float32, the type of the state: an agent so observes exactly what the state holds. The NumPy
 error model spares the check before each division; no divisor here can be zero.
@@ -11,15 +11,10 @@ from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.api.random import normals, uniform
+from qio_envs.swarm.config import DAMPING, SUCCESS_DISTANCE, TASKS, TIME_STEP
+from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmState
 
-START, TARGET, PROCESS, OBSERVATION = 0, 1, 2, 3  # streams of random numbers
-TASKS = ("cooperative", "competitive", "mixed")
-TIME_STEP = 0.1
-DAMPING = 0.9
-ACCELERATIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
-"""What the discrete actions stay, +x, -x, +y, -y are as continuous ones, ``[5, 2]``."""
-SUCCESS_DISTANCE = 0.5
-"""Distance to the target within which the cooperative task counts as solved, units of length."""
+START, TARGET, PROCESS, OBSERVATION, VELOCITY = 0, 1, 2, 3, 4  # streams of random numbers
 
 _COMPETITIVE, _MIXED = TASKS.index("competitive"), TASKS.index("mixed")
 _DT, _DAMPING = np.float32(TIME_STEP), np.float32(DAMPING)
@@ -40,34 +35,38 @@ def _in_disc(lane: int, episode: int, stream: int, seed: int) -> tuple[np.float3
 
 
 @njit(cache=True, error_model="numpy")
-def reset(
-    mask: Array,
-    seed: Array,
-    episode: Array,
-    spawn_radius: np.float32,
-    target_spread: np.float32,
-    body: Array,
-    alive: Array,
-    target: Array,
-    rewards: Array,
-    returns: Array,
-    clipped: Array,
-) -> None:
-    """Place agents and target in the copies of ``mask``; every array is written anew."""
-    copies, agents = alive.shape
-    for e in range(copies):
+def _in_square(lane: int, episode: int, stream: int, seed: int) -> tuple[np.float32, np.float32]:
+    """Return a point uniform in [-1, 1)^2, from lanes ``2 lane`` and ``2 lane + 1``."""
+    x, y = uniform(2 * lane, 0, episode, stream, seed), uniform(2 * lane + 1, 0, episode, stream, seed)
+    return _TWO * x - _ONE, _TWO * y - _ONE
+
+
+@njit(cache=True, error_model="numpy")
+def reset(mask: Array, state: SwarmState, rules: SwarmRules) -> None:
+    """Place agents and target where ``mask`` (bool ``[E]``) is true; all but seed, episode, step is written anew."""
+    body, alive, target = state.body, state.alive, state.target
+    radius, speed = np.float32(rules.spawn_radius), np.float32(rules.spawn_speed)
+    spread = np.float32(rules.target_spread)
+    num_envs, agents = alive.shape
+    for e in range(num_envs):
         if not mask[e]:
             continue
+        episode, seed = state.episode[e], state.seed[e]
         for n in range(agents):
-            x, y = _in_disc(n, episode[e], START, seed[e])
-            body[e, n, 0], body[e, n, 1] = spawn_radius * x, spawn_radius * y
-            body[e, n, 2], body[e, n, 3] = 0, 0
+            if rules.spawn_box:
+                x, y = _in_square(n, episode, START, seed)
+            else:
+                x, y = _in_disc(n, episode, START, seed)
+            body[e, n, 0], body[e, n, 1] = radius * x, radius * y
+            x, y = _in_square(n, episode, VELOCITY, seed)
+            body[e, n, 2], body[e, n, 3] = speed * x, speed * y
             alive[e, n] = True
-            rewards[e, n] = 0
-            returns[e, n] = 0
-        x, y = _in_disc(0, episode[e], TARGET, seed[e])
-        target[e, 0], target[e, 1] = target_spread * x, target_spread * y
-        clipped[e] = 0
+            state.rewards[e, n] = 0
+            state.returns[e, n] = 0
+        x, y = _in_disc(0, episode, TARGET, seed)
+        target[e, 0], target[e, 1] = spread * x, spread * y
+        state.dispersion[e] = 0
+        state.clipped[e] = 0
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
@@ -82,35 +81,29 @@ def _distance(x: np.float32, y: np.float32) -> np.float32:
 
 @njit(cache=True, error_model="numpy")
 def step(
-    actions: Array,
-    seed: Array,
-    episode: Array,
-    steps: Array,
-    running: Array,
-    task: int,
-    max_steps: int,
-    out_radius: np.float32,
-    process_noise: np.float32,
-    exit_penalty: np.float32,
-    held_steps: int,
-    team: Array,
-    body: Array,
-    alive: Array,
-    target: Array,
-    rewards: Array,
-    returns: Array,
-    clipped: Array,
-    given: Array,
-    terminated: Array,
-    truncated: Array,
+    actions: Array, state: SwarmState, rules: SwarmRules, given: Array, terminated: Array, truncated: Array
 ) -> None:
-    """Advance every copy by one step; ``given``, ``terminated`` and ``truncated`` (``[E, N]``) are written."""
-    copies, agents = alive.shape
+    """Advance every environment by one step.
+
+    Args:
+        actions: Accelerations, float32 ``[E, N, 2]``.
+        state: Is advanced.
+        rules: What holds.
+        given: Rewards, float32 ``[E, N]``, are written.
+        terminated: Bool ``[E, N]``, is written.
+        truncated: Bool ``[E, N]``, is written.
+    """
+    seed, episode, steps, body, alive = state.seed, state.episode, state.step, state.body, state.alive
+    target, rewards, returns, team = state.target, state.rewards, state.returns, rules.team
+    running, clipped, dispersion = state.running, state.clipped, state.dispersion
+    process_noise, out_radius = np.float32(rules.process_noise), np.float32(rules.out_radius)
+    exit_penalty, task = np.float32(rules.exit_penalty), rules.task
+    num_envs, agents = alive.shape
     noisy = process_noise > 0
-    for e in range(copies):
+    for e in range(num_envs):
         steps[e] += 1
-        over = steps[e] >= max_steps
-        held = steps[e] <= held_steps
+        over = steps[e] >= rules.max_steps
+        held = steps[e] <= rules.held_steps
         anybody = False
         for n in range(agents):
             terminated[e, n] = False
@@ -154,9 +147,35 @@ def step(
                 rewards[e, n] -= exit_penalty
             given[e, n] = rewards[e, n]
             returns[e, n] += rewards[e, n]
+        dispersion[e] += _dispersion(body[e], alive[e])
 
 
-# Rewards of one copy's step go to those who acted in it: who lives, and who has just left (``left``). The others
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _dispersion(body: Array, alive: Array) -> float:
+    """Return the variance of the living agents' distances to their centroid, 0 for fewer than two."""
+    agents = alive.shape[0]
+    living, sum_x, sum_y = 0, 0.0, 0.0
+    for n in range(agents):
+        if alive[n]:
+            living += 1
+            sum_x += body[n, 0]
+            sum_y += body[n, 1]
+    if living < 2:
+        return 0.0
+    share = 1.0 / living
+    centre_x, centre_y = share * sum_x, share * sum_y
+    total, squares = 0.0, 0.0
+    for n in range(agents):
+        if alive[n]:
+            dx, dy = body[n, 0] - centre_x, body[n, 1] - centre_y
+            square = dx * dx + dy * dy
+            squares += square
+            total += np.sqrt(square)
+    total *= share
+    return max(share * squares - total * total, 0.0)
+
+
+# Rewards of one environment's step go to those who acted in it: who lives, and who has just left (``left``). The others
 # that count are those who live after the move.
 
 
@@ -207,30 +226,52 @@ def _mix(body: Array, alive: Array, left: Array, team: Array, rewards: Array) ->
 
 
 @njit(cache=True, error_model="numpy")
-def observe(
-    seed: Array,
-    episode: Array,
-    steps: Array,
-    observation_noise: np.float32,
-    sensing_range: np.float32,
-    informed: int,
-    has_target: bool,
-    cue_steps: int,
-    others: Array,
-    body: Array,
-    target: Array,
-    out: Array,
-) -> None:
-    """Write every agent's observation to ``out``, ``[E, N, D]``.
+def observe(state: SwarmState, rules: SwarmRules, out: Array) -> None:
+    """Write every agent's observation to ``out``, float32 ``[E, N, D]``."""
+    if rules.own_only:
+        _observe_oneself(state, rules, out)
+    else:
+        _observe_all(state, rules, out)
+    if rules.has_target:
+        body, target = state.body, state.target
+        last = out.shape[2] - 2
+        for e in range(body.shape[0]):
+            shown = state.step[e] < rules.shown_steps
+            for n in range(body.shape[1]):
+                if shown and n < rules.informed:
+                    out[e, n, last] = target[e, 0] - body[e, n, 0]
+                    out[e, n, last + 1] = target[e, 1] - body[e, n, 1]
+                else:
+                    out[e, n, last], out[e, n, last + 1] = 0, 0
 
-    The noise of relative position ``m`` (counted through the agents of a copy) is lanes ``2 m`` and ``2 m + 1``,
-    so that two share a block of four normals.
-    """
-    copies, agents = body.shape[0], body.shape[1]
-    noisy = observation_noise > 0
-    reach = sensing_range * sensing_range
+
+@njit(cache=True, error_model="numpy")
+def _observe_oneself(state: SwarmState, rules: SwarmRules, out: Array) -> None:
+    """Write an agent's own position and velocity with noise; agent ``n`` has the block ``n`` of four normals."""
+    body, noise = state.body, np.float32(rules.observation_noise)
     n0 = n1 = n2 = n3 = np.float32(0)
-    for e in range(copies):
+    for e in range(body.shape[0]):
+        for n in range(body.shape[1]):
+            if noise > 0:
+                n0, n1, n2, n3 = normals(n, state.step[e], state.episode[e], OBSERVATION, state.seed[e])
+            out[e, n, 0], out[e, n, 1] = body[e, n, 0] + noise * n0, body[e, n, 1] + noise * n1
+            out[e, n, 2], out[e, n, 3] = body[e, n, 2] + noise * n2, body[e, n, 3] + noise * n3
+
+
+@njit(cache=True, error_model="numpy")
+def _observe_all(state: SwarmState, rules: SwarmRules, out: Array) -> None:
+    """Write an agent's own position and velocity, and the positions of the others from there with noise.
+
+    The noise of relative position ``m`` (counted through the agents of an environment) is lanes ``2 m`` and
+    ``2 m + 1``, so that two share a block of four normals.
+    """
+    seed, episode, steps, body, others = state.seed, state.episode, state.step, state.body, rules.others
+    noise, reach = np.float32(rules.observation_noise), np.float32(rules.sensing_range)
+    agents = body.shape[1]
+    noisy = noise > 0
+    reach *= reach
+    n0 = n1 = n2 = n3 = np.float32(0)
+    for e in range(body.shape[0]):
         m = 0
         for n in range(agents):
             x, y = body[e, n, 0], body[e, n, 1]
@@ -246,60 +287,35 @@ def observe(
                         n0, n1, n2, n3 = normals(m >> 1, steps[e], episode[e], OBSERVATION, seed[e])
                     m += 1
                 if dx * dx + dy * dy < reach:
-                    out[e, n, 4 + 2 * k] = dx + observation_noise * n0
-                    out[e, n, 5 + 2 * k] = dy + observation_noise * n1
+                    out[e, n, 4 + 2 * k] = dx + noise * n0
+                    out[e, n, 5 + 2 * k] = dy + noise * n1
                 else:
                     out[e, n, 4 + 2 * k], out[e, n, 5 + 2 * k] = 0, 0
-            if has_target:
-                last = 2 + 2 * agents
-                if n < informed and steps[e] < cue_steps:
-                    out[e, n, last], out[e, n, last + 1] = target[e, 0] - x, target[e, 1] - y
-                else:
-                    out[e, n, last], out[e, n, last + 1] = 0, 0
 
 
 @njit(cache=True, error_model="numpy")
-def measure(
-    task: int,
-    first_team: int,
-    body: Array,
-    alive: Array,
-    target: Array,
-    rewards: Array,
-    returns: Array,
-    coordination: Array,
-    success: Array,
-    distance: Array,
-    mean_distance: Array,
-    exits: Array,
-    team_reward: Array,
-    team_return: Array,
-    total_return: Array,
-) -> None:
-    """Write the metrics of the episodes so far; see `Swarm` for what each means."""
-    copies, agents = alive.shape
-    for e in range(copies):
-        living, sum_x, sum_y, sum_distance, farthest = 0, 0.0, 0.0, 0.0, np.float32(0)
+def measure(state: SwarmState, rules: SwarmRules, metrics: SwarmMetrics) -> None:
+    """Write the metrics of the episodes so far."""
+    body, alive, target, rewards, returns = (
+        state.body,
+        state.alive,
+        state.target,
+        state.rewards,
+        state.returns,
+    )
+    first_team = rules.first_team
+    num_envs, agents = alive.shape
+    for e in range(num_envs):
+        living, sum_distance, farthest = 0, 0.0, np.float32(0)
         for n in range(agents):
             from_target = _distance(body[e, n, 0] - target[e, 0], body[e, n, 1] - target[e, 1])
-            distance[e, n] = from_target
+            metrics.distance[e, n] = from_target
             sum_distance += from_target
             farthest = max(farthest, from_target)
-            if alive[e, n]:
-                living += 1
-                sum_x += body[e, n, 0]
-                sum_y += body[e, n, 1]
-        mean_distance[e] = sum_distance / agents
-        exits[e] = agents - living
-        coordination[e] = 0
-        if living > 1:
-            total, squares = 0.0, 0.0
-            for n in range(agents):
-                if alive[e, n]:
-                    dx, dy = body[e, n, 0] - sum_x / living, body[e, n, 1] - sum_y / living
-                    squares += dx * dx + dy * dy
-                    total += np.sqrt(dx * dx + dy * dy)
-            coordination[e] = max(squares / living - (total / living) ** 2, 0.0)
+            living += alive[e, n]
+        metrics.mean_distance[e] = sum_distance / agents
+        metrics.exits[e] = agents - living
+        metrics.coordination[e] = state.dispersion[e] / max(state.step[e], 1)
         ours, reward, theirs, best = 0.0, 0.0, 0.0, -np.inf
         for n in range(agents):
             if n < first_team:
@@ -308,10 +324,11 @@ def measure(
             else:
                 theirs += returns[e, n]
                 best = max(best, returns[e, n])
-        team_reward[e], team_return[e], total_return[e] = reward, ours, ours + theirs
-        if task == _COMPETITIVE:
-            success[e] = ours > best
-        elif task == _MIXED:
-            success[e] = ours / first_team > theirs / (agents - first_team)
+        metrics.team_reward[e] = reward
+        metrics.team_return[e], metrics.total_return[e] = ours, ours + theirs
+        if rules.task == _COMPETITIVE:
+            metrics.success[e] = ours > best
+        elif rules.task == _MIXED:
+            metrics.success[e] = ours / first_team > theirs / (agents - first_team)
         else:
-            success[e] = living == agents and farthest <= SUCCESS_DISTANCE
+            metrics.success[e] = living == agents and farthest <= SUCCESS_DISTANCE

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import gymnasium
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import Array, BatchedEnv
 from qio_envs.api.policies import RandomPolicy
+from qio_envs.swarm.config import SwarmConfig
+from qio_envs.swarm.state import SwarmRules, SwarmState
 
-if TYPE_CHECKING:
-    from qio_envs.swarm.env import Swarm
-
+ACCELERATIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
+"""What the discrete actions stay, +x, -x, +y, -y are as continuous ones, ``[5, 2]``."""
 _POSITION_GAIN = 50.0  # wanted acceleration per unit of distance from the goal; found by search
 _VELOCITY_GAIN = 12.5  # and against each unit of velocity
 _CONTACT = 2.0  # distance within which an opponent pays in the mixed task
@@ -31,16 +29,16 @@ class ControllerPolicy:
         seed: Key of the random play, 0 to 2**64 - 1.
     """
 
-    def __init__(self, env: Swarm, seed: int = 0) -> None:
+    def __init__(self, env: BatchedEnv[SwarmConfig, SwarmState], seed: int = 0) -> None:
         self.env = env
-        self._first = env.team == 0
+        self._first = SwarmRules.of(env.config).team == 0
         self._others = RandomPolicy(env, seed)
 
     def act(self) -> Array:
         """Return actions ``[E, N, 2]`` (float32), or ``[E, N]`` (int64) where they are discrete."""
         env, body = self.env, self.env.arrays.body
         wanted = _POSITION_GAIN * (self._goal() - body[..., :2]) - _VELOCITY_GAIN * body[..., 2:]
-        if isinstance(env.action_space, gymnasium.spaces.Discrete):
+        if env.config.actions == "discrete":
             actions = _nearest_of_five(wanted)
         else:
             actions = np.clip(wanted, -1, 1).astype(np.float32)

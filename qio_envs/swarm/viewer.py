@@ -40,7 +40,7 @@ _TEAMS = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a picture shows of one copy."""
+    """What a picture shows of one environment."""
 
     position: Array  # float [N, 2], units of length, y upwards
     velocity: Array  # float [N, 2], units of length a unit of time

@@ -1,4 +1,4 @@
-"""The UAV forest once more, one copy, in plain Python: what the kernels are compared with, bit for bit.
+"""The UAV forest once more, one environment, in plain Python: what the kernels are compared with, bit for bit.
 
 Written from the documentation of `ForestUAV` alone: no margins, no flat indices, sets for beliefs, exact
 fractions for the radio budget, and the difference reward by taking each UAV out.

@@ -1,4 +1,4 @@
-"""Qubit control once more, one copy, with matrices of the whole state: what the kernels are compared with.
+"""Qubit control once more, one environment, with matrices of the whole state: what the kernels are compared with.
 
 Written from the documentation of `QubitControl` alone: every gate is a Kronecker product, a CNOT a sum of two.
 """
@@ -24,7 +24,7 @@ FIXED = {
     "X": PAULI["X"],
     "Z": PAULI["Z"],
 }
-SETS = {"clifford": "HSXZ", "clifford_t": "HST"}
+SETS = {"clifford": "HSXZ", "clifford_t": "HST", "published": "HX"}
 
 block = functools.lru_cache(64)(philox)
 
@@ -50,6 +50,12 @@ def gates_of(kind, qubits):
                 gates.append((f"R{axis}({sign}pi/8,{q})", on(qubits, {q: matrix}), (q,)))
         else:
             gates += [(f"{name}({q})", on(qubits, {q: FIXED[name]}), (q,)) for name in SETS[kind]]
+        if kind == "published":
+            for axis in "YZ":
+                matrix = cos(pi / 8) * PAULI["I"] - 1j * sin(pi / 8) * PAULI[axis]
+                gates.append((f"R{axis}(+pi/4,{q})", on(qubits, {q: matrix}), (q,)))
+    if kind == "published":
+        return gates
     for c, t in product(range(qubits), repeat=2):
         if c != t:
             gates.append((f"CNOT({c},{t})", cnot(qubits, c, t), (c, t)))

@@ -18,7 +18,7 @@ def qubit_configs(draw, **fixed):
         "max_steps": draw(st.integers(1, 15)),
         "target": draw(st.sampled_from(targets)),
         "target_depth": draw(st.integers(1, 5)),
-        "gates": draw(st.sampled_from(["clifford", "clifford_t", "rotations"])),
+        "gates": draw(st.sampled_from(["clifford", "clifford_t", "rotations", "published"])),
         "observation": draw(st.sampled_from(["state", "tomography"])),
         "reward": draw(st.sampled_from(["gain", "fidelity"])),
         "gate_cost": draw(st.sampled_from([0.0, 0.01, 0.25])),
@@ -29,6 +29,11 @@ def qubit_configs(draw, **fixed):
 
 
 def actions_of(env, step, key=0):
-    """Return an action for every copy, the same ones for the same key and step."""
+    """Return an action for every environment, the same ones for the same key and step."""
     generator = np.random.default_rng([key, step])
     return generator.integers(0, int(env.action_space.n), (env.num_envs, 1))
+
+
+def close(given, expected, tolerance=2e-6):
+    """Assert equality up to a tolerance."""
+    np.testing.assert_allclose(given, expected, rtol=0, atol=tolerance)

@@ -1,4 +1,4 @@
-"""The swarm once more, one copy, in plain Python and double precision: what the kernels are compared with.
+"""The swarm once more, one environment, in plain Python and double precision: what the kernels are compared with.
 
 Written from the documentation of `Swarm` and its tasks alone; normals by the textbook's formula.
 """
@@ -9,7 +9,7 @@ from math import cos, dist, hypot, inf, log, pi, sin, sqrt
 import numpy as np
 from forest_oracle import philox
 
-START, TARGET, PROCESS, OBSERVATION = range(4)
+START, TARGET, PROCESS, OBSERVATION, VELOCITY = range(5)
 FIVE = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
 
 
@@ -30,8 +30,9 @@ class SwarmOracle:
         self.teams = teams_of(config)
         self.agents = range(len(self.teams))
         self.t = 0
-        self.x = [self.disc(n, START, config.spawn_radius) for n in self.agents]
-        self.v = [(0.0, 0.0) for _ in self.agents]
+        spawn = {"disc": self.disc, "box": self.box}[config.spawn]
+        self.x = [spawn(n, START, config.spawn_radius) for n in self.agents]
+        self.v = [self.box(n, VELOCITY, config.spawn_speed) for n in self.agents]
         spread = config.target_spread if config.task == "cooperative" else 0.0
         self.has_target = spread > 0
         self.cue = config.cue_steps if config.task == "cooperative" else None
@@ -40,6 +41,7 @@ class SwarmOracle:
         self.rewards = [0.0 for _ in self.agents]
         self.returns = [0.0 for _ in self.agents]
         self.clipped = 0
+        self.variances = []
 
     # -- random numbers
 
@@ -50,6 +52,9 @@ class SwarmOracle:
     def disc(self, n, stream, radius):
         share, turn = ((self.word(2 * n + k, 0, stream) >> 8) / 2**24 for k in (0, 1))
         return radius * sqrt(share) * cos(2 * pi * turn), radius * sqrt(share) * sin(2 * pi * turn)
+
+    def box(self, n, stream, half):
+        return tuple(half * (2 * (self.word(2 * n + k, 0, stream) >> 8) / 2**24 - 1) for k in (0, 1))
 
     def normal(self, lane, step, stream):
         first, second = (self.word(lane // 2 * 2 + k, step, stream) for k in (0, 1))
@@ -83,6 +88,9 @@ class SwarmOracle:
             self.reward(n) - c.exit_penalty * terminated[n] if n in acting else 0.0 for n in self.agents
         ]
         self.returns = [total + gain for total, gain in zip(self.returns, self.rewards, strict=True)]
+        living = [self.x[n] for n in self.living()]
+        apart = [dist(x, np.mean(living, axis=0)) for x in living]
+        self.variances.append(np.var(apart) if apart else 0.0)
         return self.rewards, terminated, truncated
 
     def reward(self, n):
@@ -110,7 +118,10 @@ class SwarmOracle:
         reach = inf if self.c.sensing_range is None else self.c.sensing_range
         for n in self.agents:
             row = [*self.x[n], *self.v[n]]
-            for j in self.others(n):
+            if self.c.observe == "own":
+                noise = [self.normal(4 * n + k, self.t, OBSERVATION) for k in range(4)]
+                row = [value + self.c.observation_noise * z for value, z in zip(row, noise, strict=True)]
+            for j in self.others(n) if self.c.observe == "relative" else []:
                 noise = [
                     self.c.observation_noise * self.normal(2 * m + k, self.t, OBSERVATION) for k in (0, 1)
                 ]
@@ -132,7 +143,6 @@ class SwarmOracle:
     def info(self):
         distance = [dist(self.x[n], self.target) for n in self.agents]
         living = [self.x[n] for n in self.living()]
-        apart = [dist(x, np.mean(living, axis=0)) for x in living]
         ours = [n for n in self.agents if self.teams[n] == 0]
         theirs = [n for n in self.agents if self.teams[n] != 0]
         returns = np.round(self.returns, 9)  # sums in another order may differ in the last bit
@@ -144,7 +154,7 @@ class SwarmOracle:
             means = [np.mean(returns[team]) for team in (ours, theirs)]
             success = means[0] > means[1]
         return {
-            "coordination": np.var(apart) if apart else 0.0,
+            "coordination": np.mean(self.variances) if self.variances else 0.0,
             "success": float(success),
             "distance": distance,
             "mean_distance": np.mean(distance),

@@ -58,7 +58,7 @@ def test_bad_masks_are_refused(mask):
     assert message_of(ValueError, env.reset, 0, mask).startswith("mask: expected bool of shape (2,), got ")
 
 
-def test_a_masked_reset_leaves_the_other_copies_alone():
+def test_a_masked_reset_leaves_the_other_environments_alone():
     env = Walk(num_envs=3)
     env.reset(0)
     env.step(np.ones((3, 3, 1)))
@@ -89,10 +89,10 @@ def test_episodes_of_a_seed_differ_and_begin_again_with_it():
     np.testing.assert_array_equal(env.observe(), first)
 
 
-@pytest.mark.parametrize("copies", [0, -1])
-def test_there_is_at_least_one_copy(copies):
-    text = message_of(ValueError, forest_uav_v0.batched_env, copies)
-    assert text == f"num_envs: expected an integer of at least 1, got {copies}"
+@pytest.mark.parametrize("num_envs", [0, -1])
+def test_there_is_at_least_one_environment(num_envs):
+    text = message_of(ValueError, forest_uav_v0.batched_env, num_envs)
+    assert text == f"num_envs: expected an integer of at least 1, got {num_envs}"
     with pytest.raises(TypeError):
         forest_uav_v0.batched_env(1.5)
 
@@ -103,8 +103,8 @@ def test_there_is_at_least_one_copy(copies):
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (5, "action of uav_3 in copy 1: expected an integer from 0 to 4, got 5"),
-        (-1, "action of uav_3 in copy 1: expected an integer from 0 to 4, got -1"),
+        (5, "action of uav_3 in env 1: expected an integer from 0 to 4, got 5"),
+        (-1, "action of uav_3 in env 1: expected an integer from 0 to 4, got -1"),
         (1.0, "actions: expected an integer from 0 to 4 each, got dtype float64"),
         (np.nan, "actions: expected an integer from 0 to 4 each, got dtype float64"),
         ("up", "actions: expected an integer from 0 to 4 each, got dtype <U"),
@@ -152,7 +152,7 @@ def test_continuous_actions_must_be_finite_in_the_type_of_the_space(value):
     actions = np.zeros((2, 3, 1))
     actions[1, 2] = value
     text = message_of(InvalidActionError, env.step, actions)
-    assert text == f"action of walker_2 in copy 1: expected finite numbers, got {np.array([value])}"
+    assert text == f"action of walker_2 in env 1: expected finite numbers, got {np.array([value])}"
     np.testing.assert_array_equal(env.get_state()["place"], before["place"])
 
 
@@ -182,7 +182,7 @@ def test_rows_of_agents_that_have_ended_are_ignored():
     assert second.rewards.tolist() == [[0, 0.25, 0.25]] * 2
     assert not second.terminated.any()
     actions[:, 1] = np.nan
-    with pytest.raises(InvalidActionError, match="walker_1 in copy 0"):
+    with pytest.raises(InvalidActionError, match="walker_1 in env 0"):
         env.step(actions)
 
 
@@ -195,7 +195,7 @@ def test_some_agents_terminate_while_others_are_truncated():
     assert last.truncated.tolist() == [[False, True, True]]
     assert not env.running.any()
     text = message_of(ResetNeededError, env.step, np.zeros((1, 3, 1)))
-    assert text == "copy 0 of walk_v0 has ended or was never reset: call reset() first"
+    assert text == "env 0 of walk_v0 has ended or was never reset: call reset() first"
 
 
 def test_a_step_before_the_first_reset_is_refused():
@@ -243,7 +243,7 @@ def test_the_environment_itself_needs_neither_ray_nor_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_parallel_face_of_agents_that_end_one_by_one():
+def test_the_parallel_interface_of_agents_that_end_one_by_one():
     env = BatchedParallelEnv(Walk(WalkConfig(max_steps=3)))
     env.reset(seed=0)
     assert env.agents == ["walker_0", "walker_1", "walker_2"]
@@ -274,7 +274,7 @@ def test_the_parallel_face_of_agents_that_end_one_by_one():
         InvalidActionError, match=r"action of walker_2: expected numbers of shape \(1,\), got 0"
     ):
         env.step({"walker_1": [0.0], "walker_2": 0.0})
-    with pytest.raises(InvalidActionError, match="action of walker_1 in copy 0: expected finite numbers"):
+    with pytest.raises(InvalidActionError, match="action of walker_1 in env 0: expected finite numbers"):
         env.step({"walker_1": [np.nan], "walker_2": [0.0]})
     with pytest.raises(InvalidActionError, match="no action for walker_2"):
         env.step({"walker_1": [0.0]})

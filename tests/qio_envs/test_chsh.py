@@ -20,9 +20,9 @@ from qio_envs.chsh import (
     EntangledPolicy,
     viewer,
 )
-from qio_envs.testing.conformance import CHECKS, check_parallel_env, table
+from qio_envs.testing import CHECKS, check_parallel_env, table
 
-COPIES, ROUNDS = 20_000, 10  # of the statistics: 200,000 rounds
+NUM_ENVS, ROUNDS = 20_000, 10  # of the statistics: 200,000 rounds
 
 block = functools.lru_cache(64)(philox)
 
@@ -69,17 +69,17 @@ def test_rounds_are_as_the_rules_say(seed, episode, rounds):
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**63), st.integers(1, 4))
-def test_a_copy_of_a_batch_is_the_environment_of_its_seed_alone(seed, copies):
-    batch, singles = chsh_v0.batched_env(copies), [chsh_v0.batched_env() for _ in range(copies)]
+def test_an_environment_of_a_batch_is_the_environment_of_its_seed_alone(seed, num_envs):
+    batch, singles = chsh_v0.batched_env(num_envs), [chsh_v0.batched_env() for _ in range(num_envs)]
     batch.reset(seed)
     for index, single in enumerate(singles):
         single.reset(seed + index)
     for t in range(25):
-        again = ~batch.running | (np.random.default_rng([seed, t]).integers(0, 8, copies) == 0)
+        again = ~batch.running | (np.random.default_rng([seed, t]).integers(0, 8, num_envs) == 0)
         batch.reset(mask=again)
         for index in np.flatnonzero(again):
             singles[index].reset()
-        actions = np.random.default_rng([seed, t]).integers(0, 2, (copies, 2))
+        actions = np.random.default_rng([seed, t]).integers(0, 2, (num_envs, 2))
         parts = [*batch.step(actions), batch.observe(), batch.state(), *batch.info().values()]
         for index, single in enumerate(singles):
             own = [*single.step(actions[index : index + 1]), single.observe(), single.state()]
@@ -92,13 +92,13 @@ def test_a_copy_of_a_batch_is_the_environment_of_its_seed_alone(seed, copies):
 
 
 def test_questions_are_uniform_and_independent():
-    env = chsh_v0.batched_env(COPIES)
+    env = chsh_v0.batched_env(NUM_ENVS)
     env.reset(0)
     counts = np.zeros((2, 2))
     for _ in range(ROUNDS):
         np.add.at(counts, tuple(env.arrays.question.T), 1)
-        env.step(np.zeros((COPIES, 2), int))
-    expected = COPIES * ROUNDS / 4
+        env.step(np.zeros((NUM_ENVS, 2), int))
+    expected = NUM_ENVS * ROUNDS / 4
     assert ((counts - expected) ** 2 / expected).sum() < 16.3  # chi-squared, 3 degrees of freedom, p = 0.001
 
 
@@ -106,9 +106,9 @@ def test_questions_are_uniform_and_independent():
     ("policy", "rate"), [("random", 0.5), ("classical", 0.75), ("entangled", cos(pi / 8) ** 2)]
 )
 def test_what_the_scripted_policies_win(policy, rate):
-    env = chsh_v0.batched_env(COPIES, rounds=ROUNDS)
+    env = chsh_v0.batched_env(NUM_ENVS, rounds=ROUNDS)
     scores = episode_scores(env, env.scripted_policies[policy], seed=3)
-    total = COPIES * ROUNDS
+    total = NUM_ENVS * ROUNDS
     assert abs(scores.sum() / total - rate) < 4 * np.sqrt(rate * (1 - rate) / total)
 
 
@@ -130,7 +130,7 @@ def test_no_deterministic_strategy_beats_the_classical_bound():
 
 
 def entangled_answers():
-    env = chsh_v0.batched_env(COPIES, rounds=ROUNDS)
+    env = chsh_v0.batched_env(NUM_ENVS, rounds=ROUNDS)
     env.reset(11)
     player, rows = EntangledPolicy(env), []
     for _ in range(ROUNDS):
@@ -223,7 +223,7 @@ def test_bad_input_is_refused():
     env = chsh_v0.batched_env()
     env.reset(0)
     with pytest.raises(
-        InvalidActionError, match="action of bob in copy 0: expected an integer from 0 to 1, got 2"
+        InvalidActionError, match="action of bob in env 0: expected an integer from 0 to 1, got 2"
     ):
         env.step([[0, 2]])
     with pytest.raises(ValueError, match="mode: expected rgb_array or ansi, got 'svg'"):
@@ -235,12 +235,12 @@ def test_a_copy_is_exact_and_apart(copier):
     env = chsh_v0.batched_env(3)
     env.reset(1)
     env.step(np.ones((3, 2), int))
-    twin = copier(env)
+    duplicate = copier(env)
     for _ in range(3):
         env.step(np.zeros((3, 2), int))
-        twin.step(np.zeros((3, 2), int))
-    np.testing.assert_array_equal(env.state(), twin.state())
-    assert twin.arrays.question is not env.arrays.question
+        duplicate.step(np.zeros((3, 2), int))
+    np.testing.assert_array_equal(env.state(), duplicate.state())
+    assert duplicate.arrays.question is not env.arrays.question
 
 
 # -- pictures

@@ -10,7 +10,8 @@ from toy_envs import Walk, WalkConfig
 
 from qio_envs import forest_uav_v0
 from qio_envs.adapters.pettingzoo import BatchedParallelEnv
-from qio_envs.testing.conformance import CHECKS, CheckResult, check_parallel_env, main, table
+from qio_envs.testing import CHECKS, CheckResult, check_parallel_env, table
+from qio_envs.testing.command_line import main
 
 
 def labels(results, label):
@@ -38,7 +39,7 @@ def test_agents_that_end_one_by_one_conform():
 def test_environments_of_others_conform(module):
     results = check_parallel_env(module.parallel_env, steps=30)
     assert all(result.conforms for result in results), table(results)
-    assert labels(results, "warning") == {"deepcopy", "pickle"}  # their copies lose the state
+    assert labels(results, "warning") == {"deepcopy", "pickle"}  # what they copy to loses the state
     assert labels(results, "skip") == {"action masks", "saved state"}
 
 

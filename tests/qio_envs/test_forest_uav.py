@@ -80,24 +80,24 @@ def test_kernels_equal_the_oracle_when_radio_is_all_there_is(loss, reach):
 @given(
     config=st.sampled_from(SCENARIOS).map(ForestConfig.from_scenario) | forest_configs(),
     seed=st.integers(0, 2**63),
-    copies=st.integers(1, 4),
+    num_envs=st.integers(1, 4),
     data=st.data(),
 )
-def test_a_copy_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, copies, data):
-    batch = ForestUAV(config, copies)
-    singles = [ForestUAV(config) for _ in range(copies)]
+def test_an_environment_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, num_envs, data):
+    batch = ForestUAV(config, num_envs)
+    singles = [ForestUAV(config) for _ in range(num_envs)]
     batch.reset(seed)
     for index, single in enumerate(singles):
         single.reset(seed + index)
     for t in range(12):
         ended = ~batch.running
-        draws = data.draw(st.lists(st.integers(0, 9), min_size=copies, max_size=copies))
+        draws = data.draw(st.lists(st.integers(0, 9), min_size=num_envs, max_size=num_envs))
         again = ended | (np.array(draws) == 0)
         if again.any():  # second and later episodes, at different times
             batch.reset(mask=again)
             for index in np.flatnonzero(again):
                 singles[index].reset()
-        actions = actions_of(batch, t, copies)
+        actions = actions_of(batch, t, num_envs)
         transition = batch.step(actions)
         parts = [*transition, batch.observe(), batch.action_mask(), batch.state(), *batch.info().values()]
         for index, single in enumerate(singles):
@@ -313,7 +313,7 @@ def test_an_episode_is_truncated_and_never_terminated():
         assert not transition.terminated.any()
         assert (transition.truncated == (t == 59)).all()
     assert (env.observe()[..., -1] == 0).all()
-    with pytest.raises(ResetNeededError, match="copy 0 of forest_uav_v0 has ended or was never reset"):
+    with pytest.raises(ResetNeededError, match="env 0 of forest_uav_v0 has ended or was never reset"):
         env.step(actions_of(env, 60))
 
 
@@ -361,14 +361,14 @@ def test_a_copy_continues_exactly_and_apart(copier):
     env.reset(0)
     for t in range(25):
         env.step(actions_of(env, t))
-    twin = copier(env)
+    duplicate = copier(env)
     expected = []
     for t in range(25, 60):
         env.step(actions_of(env, t))
         expected.append(env.observe())
     for t in range(25, 60):
-        twin.step(actions_of(twin, t))
-        np.testing.assert_array_equal(twin.observe(), expected[t - 25])
+        duplicate.step(actions_of(duplicate, t))
+        np.testing.assert_array_equal(duplicate.observe(), expected[t - 25])
 
 
 @given(forest_configs(max_steps=20), seeds, st.integers(0, 19))
@@ -423,5 +423,5 @@ def test_observe_writes_into_the_array_that_it_is_given():
     assert env.observe(out) is out
     np.testing.assert_array_equal(out, env.observe())
     for wrong in (out[:1], out.astype(np.float64), np.asfortranarray(out)):
-        with pytest.raises(ValueError, match="out: expected C-contiguous float32 of shape"):
+        with pytest.raises(ValueError, match="out: expected writable C-contiguous float32 of shape"):
             env.observe(wrong)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from qio_envs.forest_uav.lanes import LANES, divide, divide_each, spread, word
+from qio_envs.forest_uav.kernels.lanes import LANES, divide, divide_each, spread, word
 
 
 @njit

@@ -169,7 +169,7 @@ def test_scores_are_of_one_episode_each_however_long():
         def __init__(self, env):
             self.env = env
 
-        def act(self):  # copies end at different steps
+        def act(self):  # environments end at different steps
             return np.full((3, 3, 1), 0.3) * np.arange(1, 4)[:, None, None]
 
     env = Walk(num_envs=3)

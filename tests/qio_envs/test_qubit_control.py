@@ -1,26 +1,17 @@
-import copy
-import pickle
+"""The kernels of qubit control against the oracle, and batches against single environments."""
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qubit_oracle import PAULI, QubitOracle, gates_of, on, strings
-from qubit_settings import actions_of, qubit_configs, seeds
+from qubit_oracle import QubitOracle
+from qubit_settings import actions_of, close, qubit_configs, seeds
 
 from qio_envs import qubit_control_v0
-from qio_envs.api import ConfigError, InvalidActionError, ResetNeededError
 from qio_envs.qubit_control import QubitControl, QubitControlConfig
-from qio_envs.qubit_control.gates import MATRICES, GateSet
-from qio_envs.testing.conformance import CHECKS, check_parallel_env, table
+from qio_envs.testing import CHECKS, check_parallel_env, table
 
 SCENARIOS = qubit_control_v0.scenarios()
-
-
-def close(given, expected, tolerance=2e-6):
-    np.testing.assert_allclose(given, expected, rtol=0, atol=tolerance)
 
 
 def assert_close_to_oracle(env, oracle):
@@ -89,20 +80,20 @@ def test_the_state_keeps_its_length_over_long_circuits():
 
 
 @settings(deadline=None, max_examples=40)
-@given(config=qubit_configs(), seed=st.integers(0, 2**63), copies=st.integers(1, 4), data=st.data())
-def test_a_copy_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, copies, data):
-    batch, singles = QubitControl(config, copies), [QubitControl(config) for _ in range(copies)]
+@given(config=qubit_configs(), seed=st.integers(0, 2**63), num_envs=st.integers(1, 4), data=st.data())
+def test_an_environment_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, num_envs, data):
+    batch, singles = QubitControl(config, num_envs), [QubitControl(config) for _ in range(num_envs)]
     batch.reset(seed)
     for index, single in enumerate(singles):
         single.reset(seed + index)
     for t in range(10):
-        draws = data.draw(st.lists(st.integers(0, 9), min_size=copies, max_size=copies))
+        draws = data.draw(st.lists(st.integers(0, 9), min_size=num_envs, max_size=num_envs))
         again = ~batch.running | (np.array(draws) == 0)
         if again.any():  # second and later episodes, at different times
             batch.reset(mask=again)
             for index in np.flatnonzero(again):
                 singles[index].reset()
-        actions = actions_of(batch, t, copies)
+        actions = actions_of(batch, t, num_envs)
         parts = [*batch.step(actions), batch.observe(), batch.state(), *batch.info().values()]
         for index, single in enumerate(singles):
             own = [*single.step(actions[index : index + 1]), single.observe(), single.state()]
@@ -130,328 +121,3 @@ def test_everything_lies_in_its_space(config, seed):
         if not env.running.all():
             return
         env.step(actions_of(env, t))
-
-
-# -- gates
-
-
-@pytest.mark.parametrize("gates", ["clifford", "clifford_t", "rotations"])
-@pytest.mark.parametrize("qubits", [1, 2, 3])
-def test_gates_are_unitary_and_named_in_order(gates, qubits):
-    config = QubitControlConfig(num_qubits=qubits, target="ghz", gates=gates)
-    assert list(config.gate_names) == [name for name, *_ in gates_of(gates, qubits)]
-    matrices = GateSet.of(config).matrix
-    close(matrices @ matrices.conj().transpose(0, 2, 1), np.broadcast_to(np.eye(2), matrices.shape), 1e-15)
-
-
-def test_the_names_of_the_gates():
-    assert QubitControlConfig().gate_names == (
-        "H(0)", "S(0)", "X(0)", "Z(0)", "H(1)", "S(1)", "X(1)", "Z(1)", "CNOT(0,1)", "CNOT(1,0)",
-    )  # fmt: skip
-    rotations = QubitControlConfig(gates="rotations").gate_names
-    assert rotations[:3] == ("RX(+pi/8,0)", "RX(-pi/8,0)", "RY(+pi/8,0)")
-    assert [
-        len(QubitControlConfig(num_qubits=n, target="ghz", gates="clifford_t").gate_names) for n in (1, 2, 3)
-    ] == [3, 8, 15]
-    assert len(QubitControlConfig(num_qubits=6, target="ghz").gate_names) == 54
-
-
-def test_opposite_rotations_undo_each_other_and_eight_make_a_pauli():
-    for axis in "XYZ":
-        forward, back = MATRICES[f"R{axis}+"], MATRICES[f"R{axis}-"]
-        close(forward @ back, np.eye(2), 1e-15)
-        close(np.linalg.matrix_power(forward, 8), -1j * PAULI[axis], 1e-14)
-
-
-def test_the_first_qubit_is_the_most_significant_bit():
-    env = qubit_control_v0.batched_env()
-    names = env.config.gate_names
-    env.reset(0)
-    env.step([[names.index("X(0)")]])
-    assert np.abs(env.arrays.amplitude[0]).tolist() == [0, 0, 1, 0]
-    env.step([[names.index("CNOT(0,1)")]])
-    assert np.abs(env.arrays.amplitude[0]).tolist() == [0, 0, 0, 1]
-    env.step([[names.index("CNOT(1,0)")]])
-    assert np.abs(env.arrays.amplitude[0]).tolist() == [0, 1, 0, 0]
-
-
-# -- observations
-
-
-def test_sizes_and_layouts():
-    env = qubit_control_v0.batched_env()
-    assert env.observation_space.shape == (9,)
-    assert env.state_space.shape == (17,)
-    assert env.possible_agents == ("agent_0",)
-    assert env.config.observation_layout == {
-        "state_real": slice(0, 4),
-        "state_imag": slice(4, 8),
-        "time_left": slice(8, 9),
-    }
-    drawn = qubit_control_v0.config("circuit").observation_layout
-    assert list(drawn) == ["state_real", "state_imag", "target_real", "target_imag", "time_left"]
-    assert drawn["time_left"] == slice(16, 17)
-    tomography = qubit_control_v0.config("tomography")
-    assert tomography.observation_layout == {
-        "state_paulis": slice(0, 15),
-        "target_paulis": slice(15, 30),
-        "time_left": slice(30, 31),
-    }
-    assert tomography.observation_size == 31
-    assert list(tomography.pauli_names) == strings(2)
-    assert tomography.state_layout["target_imag"] == slice(12, 16)
-
-
-def test_the_first_observation_and_the_time_left():
-    env = qubit_control_v0.batched_env()
-    env.reset(0)
-    assert env.observe()[0, 0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 1]
-    env.step([[3]])
-    assert env.observe()[0, 0, -1] == np.float32(0.9)
-
-
-def test_tomography_does_not_see_the_global_phase():
-    env = qubit_control_v0.batched_env(1, "haar", gates="clifford", observation="tomography")
-    env.reset(3)
-    for action in (0, 8, 1, 4):
-        env.step([[action]])
-    seen = env.observe()
-    env.arrays.amplitude *= np.exp(0.7j)
-    close(env.observe(), seen, 1e-7)
-
-
-def test_observing_into_an_array():
-    env = qubit_control_v0.batched_env(3, "circuit")
-    env.reset(0)
-    out = np.empty((3, 1, 17), np.float32)
-    assert env.observe(out) is out
-    np.testing.assert_array_equal(out, env.observe())
-    with pytest.raises(ValueError, match="out: expected C-contiguous float32 of shape"):
-        env.observe(np.empty((3, 1, 16), np.float32))
-
-
-# -- targets
-
-
-def test_fixed_targets():
-    for target, qubits, expected in [
-        ("uniform", 1, [1, 1]),
-        ("uniform", 2, [1, 1, 1, 1]),
-        ("bell", 2, [1, 0, 0, 1]),
-        ("ghz", 1, [1, 1]),
-        ("ghz", 3, [1, 0, 0, 0, 0, 0, 0, 1]),
-    ]:
-        env = qubit_control_v0.batched_env(2, target=target, num_qubits=qubits)
-        env.reset(0)
-        close(env.arrays.target, [np.array(expected) / np.linalg.norm(expected)] * 2, 1e-15)
-
-
-@pytest.mark.parametrize("gates", ["clifford", "clifford_t", "rotations"])
-def test_circuit_targets_differ_and_are_not_reached_at_reset(gates):
-    env = qubit_control_v0.batched_env(500, target="circuit", gates=gates, target_depth=6)
-    env.reset(0)
-    first = env.arrays.target.copy()
-    assert (env.arrays.fidelity < 0.95).all()
-    assert len(np.unique(first.round(6), axis=0)) > 15
-    close(np.linalg.norm(first, axis=1), 1, 1e-12)
-    env.reset()
-    assert (np.abs(env.arrays.target - first).max(axis=1) > 1e-6).mean() > 0.7
-
-
-def test_where_every_circuit_leads_back_the_last_one_is_kept():
-    config = QubitControlConfig(target="circuit", gates="rotations", target_depth=1, success_fidelity=0.9)
-    env = QubitControl(config, 20)
-    env.reset(0)
-    assert (env.arrays.fidelity >= 0.9).all()
-    assert env.running.all()  # it does not end by itself
-    transition = env.step(np.full((20, 1), config.gate_names.index("RZ(+pi/8,0)")))
-    assert transition.terminated.all()
-
-
-def test_haar_targets_are_uniform_over_states():
-    env = qubit_control_v0.batched_env(8000, target="haar")
-    env.reset(0)
-    share = np.abs(env.arrays.target) ** 2  # each Beta(1, 3): mean 1/4, variance 3/80
-    assert np.abs(share.mean(axis=0) - 0.25).max() < 4 * np.sqrt(3 / 80 / 8000)
-    moment = (share**2).mean(axis=0)  # mean 1/10, fourth moment 1/35
-    assert np.abs(moment - 0.1).max() < 4 * np.sqrt((1 / 35 - 0.01) / 8000)
-    coherence = (env.arrays.target[:, 0] * env.arrays.target[:, 1].conj()).mean()
-    assert abs(coherence) < 4 * np.sqrt(1 / 20 / 8000)
-    close(env.arrays.fidelity, share[:, 0], 1e-12)
-
-
-# -- rewards, noise, ends
-
-
-def test_gains_sum_to_the_fidelity_won_less_the_cost_of_the_gates():
-    env = qubit_control_v0.batched_env(50, "haar", gate_cost=0.02)
-    env.reset(0)
-    start, total = env.info()["fidelity"], np.zeros(50)
-    for t in range(12):
-        total += env.step(actions_of(env, t)).rewards[:, 0]
-    info = env.info()
-    close(total, info["fidelity"] - start - 12 * 0.02)
-    close(info["team_return"], total)
-
-
-def test_with_fidelity_as_reward_lingering_pays_more_than_finishing():
-    env = qubit_control_v0.batched_env(2, reward="fidelity")
-    z, h, cnot = (env.config.gate_names.index(name) for name in ("Z(0)", "H(0)", "CNOT(0,1)"))
-    env.reset(0)
-    env.step([[h], [z]])
-    assert env.step([[cnot], [z]]).terminated.tolist() == [[True], [False]]
-    finished = env.info()["team_return"][0]
-    env.reset(0)
-    for _ in range(10):
-        env.step([[z], [z]])
-    assert finished == pytest.approx(1.25 - 0.02)
-    assert env.info()["team_return"][1] == pytest.approx(5 - 0.1)
-
-
-def test_a_bell_pair_in_two_gates():
-    env = qubit_control_v0.batched_env()
-    env.reset(0)
-    names = env.config.gate_names
-    first = env.step([[names.index("H(0)")]])
-    assert not first.terminated.any()
-    assert env.info()["steps_to_success"].tolist() == [-1]
-    last = env.step([[names.index("CNOT(0,1)")]])
-    assert last.terminated.all()
-    assert not last.truncated.any()
-    info = {key: values[0] for key, values in env.info().items()}
-    assert info["fidelity"] == pytest.approx(1)
-    assert info["team_return"] == pytest.approx(0.5 - 0.02)
-    assert (info["success"], info["gates"], info["steps_to_success"]) == (1, 2, 2)
-    assert info["steps_to_success_optimal"] == 2
-    with pytest.raises(ResetNeededError):
-        env.step([[0]])
-
-
-def test_the_time_limit_is_truncation():
-    env = qubit_control_v0.batched_env(1, max_steps=3)
-    env.reset(0)
-    given = [env.step([[3]]) for _ in range(3)]
-    assert [transition.truncated[0, 0] for transition in given] == [False, False, True]
-    assert not any(transition.terminated.any() for transition in given)
-    assert not env.running.any()
-    assert env.info()["success"].tolist() == [0]
-
-
-@pytest.mark.parametrize("p", [0.1, 0.75])
-def test_noise_is_the_depolarising_channel_on_average(p):
-    copies, names = 20_000, [("H", (0,)), ("CNOT", (0, 1)), ("S", (1,)), ("H", (1,))]
-    env = qubit_control_v0.batched_env(
-        copies, gate_noise=p, target="haar", success_fidelity=1.0, observation="tomography"
-    )
-    env.reset(0)
-    rho = np.diag([1, 0, 0, 0]).astype(complex)
-    gates = {name: matrix for name, matrix, _ in gates_of("clifford", 2)}
-    events = 0
-    for kind, touched in names:
-        name = f"{kind}({','.join(map(str, touched))})"
-        env.step(np.full((copies, 1), env.config.gate_names.index(name)))
-        rho = gates[name] @ rho @ gates[name].conj().T
-        for qubit in touched:
-            events += 1
-            hit = [on(2, {qubit: PAULI[a]}) for a in "XYZ"]
-            rho = (1 - p) * rho + p / 3 * sum(pauli @ rho @ pauli for pauli in hit)
-    seen = env.observe()[:, 0, :15].astype(float)
-    for index, name in enumerate(strings(2)):
-        expected = np.trace(rho @ on(2, dict(enumerate(PAULI[a] for a in name)))).real
-        spread = np.sqrt(max(1 - expected**2, 1e-12) / copies)
-        assert abs(seen[:, index].mean() - expected) < 4 * spread + 1e-6, name
-    count = env.info()["noise_events"]
-    assert abs(count.mean() - events * p) < 4 * np.sqrt(events * p * (1 - p) / copies)
-
-
-def test_without_noise_nothing_is_drawn_and_with_certainty_every_qubit_is_hit():
-    for noise, expected in ((0.0, 0), (1.0, 3)):
-        env = qubit_control_v0.batched_env(5, gate_noise=noise, success_fidelity=1.0, target="haar")
-        env.reset(0)
-        env.step(np.full((5, 1), 0))
-        env.step(np.full((5, 1), 8))
-        assert (env.info()["noise_events"] == expected).all()
-
-
-# -- bad input
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            {"num_qubits": 3},
-            "target: bell is a state of 2 qubits, but num_qubits is 3; "
-            "allowed with it: uniform, ghz, circuit, haar",
-        ),
-        (
-            {"num_qubits": 6, "target": "ghz", "observation": "tomography"},
-            "observation: tomography of 6 qubits would be 4095 expectations; "
-            "allowed with it: num_qubits from 1 to 4",
-        ),
-        (
-            {"target": "unifrom"},
-            "target: expected one of uniform, bell, ghz, circuit, haar, got 'unifrom' (did you mean 'uniform'?)",
-        ),
-        ({"num_qubits": 7}, "num_qubits: expected an integer from 1 to 6, got 7"),
-        ({"num_qubits": 0}, "num_qubits: expected an integer from 1 to 6, got 0"),
-        ({"num_qubits": 2.0}, "num_qubits: expected an integer from 1 to 6, got 2.0"),
-        ({"max_steps": 0}, "max_steps: expected an integer from 1 to 1000000, got 0"),
-        ({"gate_noise": 1.5}, "gate_noise: expected a number from 0.0 to 1.0, got 1.5"),
-        ({"gate_noise": float("nan")}, "gate_noise: expected a number from 0.0 to 1.0, got nan"),
-        ({"success_fidelity": 0.0}, "success_fidelity: expected a number from 0.01 to 1.0, got 0.0"),
-        ({"reward": "gains"}, "reward: expected one of gain, fidelity, got 'gains' (did you mean 'gain'?)"),
-        (
-            {"gates": "cliford"},
-            "gates: expected one of clifford, clifford_t, rotations, got 'cliford' (did you mean 'clifford'?)",
-        ),
-    ],
-)
-def test_bad_settings_are_refused(values, message):
-    with pytest.raises(ConfigError) as caught:
-        QubitControlConfig(**values)
-    assert str(caught.value) == message
-
-
-def test_unknown_settings_scenarios_and_actions_are_refused():
-    with pytest.raises(ConfigError, match="unknown environment setting 'qubits'"):
-        qubit_control_v0.batched_env(qubits=2)
-    with pytest.raises(ConfigError, match=r"unknown scenario 'tomografy' \(did you mean 'tomography'\?\)"):
-        qubit_control_v0.batched_env(1, "tomografy")
-    env = qubit_control_v0.batched_env()
-    env.reset(0)
-    with pytest.raises(
-        InvalidActionError, match="action of agent_0 in copy 0: expected an integer from 0 to 9"
-    ):
-        env.step([[10]])
-
-
-# -- faces
-
-
-def test_gymnasium_makes_it_and_its_checker_passes():
-    env = gymnasium.make("qio_envs/QubitControl-v0")
-    check_env(env.unwrapped, skip_render_check=True)
-    _, info = env.reset(seed=0)
-    assert info["steps_to_success_optimal"] == 2
-    vector = gymnasium.make_vec("qio_envs/QubitControl-v0", num_envs=3, scenario="noisy")
-    seen, _ = vector.reset(seed=0)
-    assert seen.shape == (3, 17)
-    for _ in range(25):  # over ends
-        seen, *_ = vector.step(vector.action_space.sample())
-    assert vector.observation_space.contains(seen)
-
-
-@pytest.mark.parametrize("copier", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
-def test_a_copy_is_exact_and_apart(copier):
-    env = qubit_control_v0.batched_env(3, "noisy")
-    env.reset(1)
-    env.info()
-    env.step(actions_of(env, 0))
-    twin = copier(env)
-    for t in range(1, 6):
-        if not env.running.all():
-            break
-        for one, other in zip(env.step(actions_of(env, t)), twin.step(actions_of(env, t)), strict=True):
-            np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(env.observe(), twin.observe())

@@ -139,7 +139,7 @@ def test_letters_are_written_where_they_are_wanted():
     assert np.ptp(columns) > np.ptp(rows)
 
 
-def test_the_modes_of_the_faces():
+def test_the_modes_of_the_adapters():
     env = qubit_control_v0.gym_env(render_mode="ansi")
     env.reset(seed=0)
     assert env.render().splitlines()[-1] == "gates 0/10  last none  fidelity 0.500  best 0.500"

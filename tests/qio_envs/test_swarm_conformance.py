@@ -3,7 +3,8 @@ import pytest
 from swarm_settings import SCENARIOS
 
 from qio_envs import environment
-from qio_envs.testing.conformance import CHECKS, check_parallel_env, main, table
+from qio_envs.testing import CHECKS, check_parallel_env, table
+from qio_envs.testing.command_line import main
 
 IDS = ["swarm_cooperative_v0", "swarm_competitive_v0", "swarm_mixed_v0"]
 

@@ -14,16 +14,19 @@ SCORES = {
     ("swarm_cooperative_v0", "nearsighted"): (-1029.6, -86.4),
     ("swarm_cooperative_v0", "hidden_target"): (-1298.2, -122.9),
     ("swarm_cooperative_v0", "remembered_target"): (-363.2, -166.7),
+    ("swarm_cooperative_v0", "published"): (-1354.8, -120.6),
     ("swarm_cooperative_v0", "solo"): (-297.2, -24.3),
     ("swarm_competitive_v0", "default"): (61.9, 192.0),
     ("swarm_competitive_v0", "discrete"): (73.2, 190.9),
     ("swarm_competitive_v0", "duel"): (106.0, 194.2),
     ("swarm_competitive_v0", "crowd"): (21.7, 185.1),
+    ("swarm_competitive_v0", "published"): (29.7, 187.9),
     ("swarm_mixed_v0", "default"): (-72.0, 34.1),
     ("swarm_mixed_v0", "discrete"): (-75.7, 31.5),
     ("swarm_mixed_v0", "three_a_side"): (-219.5, 52.6),
     ("swarm_mixed_v0", "outnumbered"): (-58.6, 57.3),
     ("swarm_mixed_v0", "crowd"): (-720.2, 115.2),
+    ("swarm_mixed_v0", "published"): (-92.3, 25.2),
 }
 
 
@@ -51,8 +54,8 @@ def test_the_controller_beats_random_play_clearly(env_id, scenario):
     )
 
 
-def played(env_id, policy, copies=20, scenario="default", seed=0, **settings):
-    env = environment(env_id).batched_env(copies, scenario, **settings)
+def played(env_id, policy, num_envs=20, scenario="default", seed=0, **settings):
+    env = environment(env_id).batched_env(num_envs, scenario, **settings)
     env.reset(seed)
     player = policy(env)
     for _ in range(200):
@@ -66,7 +69,7 @@ def test_under_control_agents_gather_at_the_target():
         assert info["mean_distance"].max() < 0.25
         assert (info["success"] == 1).all()
         assert (info["exits"] == 0).all()
-        assert info["coordination"].max() < 0.02
+        assert info["coordination"].max() < 0.1  # over the whole episode, the way there included
 
 
 def test_under_control_the_first_team_wins():
@@ -101,7 +104,8 @@ def test_the_controller_is_close_to_the_fastest_there_is():
 @pytest.mark.parametrize("policy", Swarm.scripted_policies.values())
 @pytest.mark.parametrize(("env_id", "scenario"), SCENARIOS)
 def test_policies_act_in_the_space_and_alike_in_a_batch_and_alone(env_id, scenario, policy):
-    settings = {"out_radius": 2.2}  # agents leave
+    wide = 3.1 if scenario == "remembered_target" else 2.2  # agents leave
+    settings = {"out_radius": wide, "spawn_radius": environment(env_id).config(scenario).spawn_radius / 1.5}
     batch = environment(env_id).batched_env(3, scenario, **settings)
     singles = [environment(env_id).batched_env(1, scenario, **settings) for _ in range(3)]
     batch.reset(40)

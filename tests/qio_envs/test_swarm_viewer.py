@@ -100,7 +100,7 @@ def test_who_lives_is_drawn_above_who_left_and_the_first_above_the_rest():
     assert "1" in viewer.draw_text(scene_of(position=there, alive=np.array([False, True]))).splitlines()[10]
 
 
-def test_the_modes_of_the_faces():
+def test_the_modes_of_the_adapters():
     env = swarm_mixed_v0.parallel_env(render_mode="ansi")
     env.reset(seed=0)
     assert env.render().splitlines()[-1] == "step 0/200  score 0.0  4 of 4 agents"

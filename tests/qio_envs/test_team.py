@@ -12,7 +12,7 @@ from toy_envs import Walk, WalkConfig
 from qio_envs import chsh_v0, forest_uav_v0, qubit_control_v0, swarm_cooperative_v0, swarm_mixed_v0
 from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import ConfigError, InvalidActionError, episode_scores
-from qio_envs.testing.conformance import check_parallel_env, table
+from qio_envs.testing import check_parallel_env, table
 
 TEAMS = {
     "chsh": (chsh_v0, {}),
@@ -109,8 +109,8 @@ def test_a_team_is_its_environment_with_joint_actions(name):
 
 @settings(deadline=None, max_examples=15)
 @given(st.sampled_from(list(TEAMS)), st.integers(0, 2**63), st.integers(1, 4))
-def test_a_copy_of_a_batch_is_the_team_of_its_seed_alone(name, seed, copies):
-    (_, batch), singles = pair(name, copies), [pair(name)[1] for _ in range(copies)]
+def test_an_environment_of_a_batch_is_the_team_of_its_seed_alone(name, seed, num_envs):
+    (_, batch), singles = pair(name, num_envs), [pair(name)[1] for _ in range(num_envs)]
     batch.reset(seed)
     for index, single in enumerate(singles):
         single.reset(seed + index)
@@ -119,7 +119,7 @@ def test_a_copy_of_a_batch_is_the_team_of_its_seed_alone(name, seed, copies):
         batch.reset(mask=again)
         for index in np.flatnonzero(again):
             singles[index].reset()
-        actions = np.random.default_rng([seed, t]).integers(0, batch.action_space.n, (copies, 1))
+        actions = np.random.default_rng([seed, t]).integers(0, batch.action_space.n, (num_envs, 1))
         parts = [*batch.step(actions), batch.observe(), batch.state(), batch.action_mask()]
         parts += batch.info().values()
         for index, single in enumerate(singles):
@@ -211,14 +211,14 @@ def test_a_copy_is_exact_and_apart(name, copier):
     _, team = pair(name, 2)
     team.reset(1)
     team.step(np.zeros((2, 1), int))
-    twin = copier(team)
-    assert twin.arrays is twin.env.arrays
-    assert twin.arrays is not team.arrays
-    for one, other in zip(team.step(np.ones((2, 1), int)), twin.step(np.ones((2, 1), int)), strict=True):
+    duplicate = copier(team)
+    assert duplicate.arrays is duplicate.env.arrays
+    assert duplicate.arrays is not team.arrays
+    for one, other in zip(team.step(np.ones((2, 1), int)), duplicate.step(np.ones((2, 1), int)), strict=True):
         np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(team.observe(), twin.observe())
-    for policy in twin.scripted_policies.values():
-        assert policy(twin).act().shape == (2, 1)
+    np.testing.assert_array_equal(team.observe(), duplicate.observe())
+    for policy in duplicate.scripted_policies.values():
+        assert policy(duplicate).act().shape == (2, 1)
 
 
 def test_saved_states_are_the_environments():
@@ -295,8 +295,8 @@ def test_what_makes_no_team_is_refused():
     team = chsh_v0.batched_env(as_team=True)
     team.reset(0)
     with pytest.raises(
-        InvalidActionError, match="action of team in copy 0: expected an integer from 0 to 3, got 4"
+        InvalidActionError, match="action of team in env 0: expected an integer from 0 to 3, got 4"
     ):
         team.step([[4]])
-    with pytest.raises(ValueError, match="out: expected C-contiguous float32 of shape"):
+    with pytest.raises(ValueError, match="out: expected writable C-contiguous float32 of shape"):
         team.observe(np.empty((1, 2, 2), np.float32))

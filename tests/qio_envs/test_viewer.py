@@ -60,7 +60,7 @@ def test_text_shows_monitored_cells_obstacles_and_uavs():
     assert viewer.draw_text(scene) == "1 . * #\n* * 2 +\nstep 3/10  coverage 42.9%"
 
 
-def test_the_text_mode_of_the_faces():
+def test_the_text_mode_of_the_adapters():
     env = forest_uav_v0.parallel_env("sprint", render_mode="ansi")
     env.reset(seed=0)
     lines = env.render().splitlines()

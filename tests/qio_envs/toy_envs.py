@@ -1,11 +1,12 @@
 """A small `BatchedEnv` with what the forest lacks: continuous actions and agents that end one by one."""
 
 import dataclasses
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import BatchedEnv, BatchState, EnvConfig, Transition, setting
+from qio_envs.api import BatchedEnv, EnvConfig, Transition, setting
 from qio_envs.api.random import uniform
 
 
@@ -17,8 +18,11 @@ class WalkConfig(EnvConfig):
     max_steps: int = setting(5, "time limit, steps", low=1)
 
 
-@dataclasses.dataclass
-class WalkState(BatchState):
+class WalkState(NamedTuple):
+    seed: np.ndarray
+    episode: np.ndarray
+    step: np.ndarray
+    running: np.ndarray
     place: np.ndarray  # float32 [E, N]
     alive: np.ndarray  # bool [E, N]
 
@@ -54,12 +58,12 @@ class Walk(BatchedEnv):
 
     def _step(self, actions):
         s = self.arrays
-        s.step += 1
+        s.step[:] += 1
         was_alive = s.alive.copy()
-        s.place += np.where(was_alive, actions[..., 0], 0)
+        s.place[:] += np.where(was_alive, actions[..., 0], 0)
         terminated = was_alive & (s.place > np.arange(1, self.num_agents + 1))
         truncated = was_alive & ~terminated & (s.step >= self.config.max_steps)[:, None]
-        s.alive &= ~(terminated | truncated)
+        s.alive[:] &= ~(terminated | truncated)
         s.running[:] = s.alive.any(axis=1)
         return Transition(np.where(was_alive, actions[..., 0], 0).astype(np.float32), terminated, truncated)
 

@@ -220,9 +220,9 @@ class TimeLimitAsTermination(Sound):
 
 class CopyThatForgets(Sound):
     def __deepcopy__(self, memo):
-        twin = type(self)()
-        twin.reset(seed=0)
-        return twin
+        duplicate = type(self)()
+        duplicate.reset(seed=0)
+        return duplicate
 
 
 class CopyThatIsRefused(Sound):
@@ -235,9 +235,9 @@ class PickleThatForgets(Sound):
         return self.__dict__ | {"place": dict.fromkeys(self.possible_agents, 0.0)}
 
     def __deepcopy__(self, memo):
-        twin = type(self)()
-        twin.set_state(self.get_state())
-        return twin
+        duplicate = type(self)()
+        duplicate.set_state(self.get_state())
+        return duplicate
 
 
 class StateThatForgets(Sound):

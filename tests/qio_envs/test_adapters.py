@@ -88,7 +88,7 @@ def test_observations_with_masks_are_dictionaries():
         np.testing.assert_array_equal(seen[agent]["action_mask"], batch.action_mask()[0, n])
 
 
-def test_the_parallel_face_gives_what_the_batch_gives():
+def test_the_parallel_interface_gives_what_the_batch_gives():
     env, batch = forest_uav_v0.parallel_env(**SMALL), forest_uav_v0.batched_env(1, **SMALL)
     seen, infos = env.reset(seed=9)
     batch.reset(9)
@@ -124,8 +124,8 @@ def test_resetting_without_a_seed_goes_on_to_the_next_episode():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"uav_1": 5}, "action of uav_1 in copy 0: expected an integer from 0 to 4, got 5"),
-        ({"uav_2": -1}, "action of uav_2 in copy 0: expected an integer from 0 to 4, got -1"),
+        ({"uav_1": 5}, "action of uav_1 in env 0: expected an integer from 0 to 4, got 5"),
+        ({"uav_2": -1}, "action of uav_2 in env 0: expected an integer from 0 to 4, got -1"),
         ({"uav_2": 1.0}, "action of uav_2: expected an integer from 0 to 4, got 1.0"),
         ({"uav_1": float("nan")}, "action of uav_1: expected an integer from 0 to 4, got nan"),
         ({"uav_0": None}, "action of uav_0: expected an integer from 0 to 4, got None"),
@@ -176,10 +176,10 @@ def test_a_copy_is_exact_and_apart(copier):
     env = forest_uav_v0.parallel_env("wooded", render_mode="rgb_array")
     env.reset(seed=2)
     walk(env, 11)
-    twin = copier(env)
+    duplicate = copier(env)
     ahead = walk(env, 30, 5)
-    assert _same(ahead, walk(twin, 30, 5))
-    np.testing.assert_array_equal(env.render(), twin.render())
+    assert _same(ahead, walk(duplicate, 30, 5))
+    np.testing.assert_array_equal(env.render(), duplicate.render())
 
 
 def _same(first, second):
@@ -237,7 +237,7 @@ def test_an_unknown_render_mode_is_refused(make):
 def test_a_parallel_environment_is_one_copy():
     from qio_envs.adapters.pettingzoo import BatchedParallelEnv
 
-    with pytest.raises(ValueError, match="num_envs: a PettingZoo environment is one copy, got 2"):
+    with pytest.raises(ValueError, match="num_envs: a PettingZoo environment is a single environment, got 2"):
         BatchedParallelEnv(forest_uav_v0.batched_env(2))
 
 
@@ -310,7 +310,7 @@ def test_gymnasium_vector_environment_equals_single_ones(masked):
             own.append((seen, info))
 
 
-def test_gymnasium_vector_environment_resets_some_copies():
+def test_gymnasium_vector_environment_resets_some_environments():
     many = forest_uav_v0.vector_env(3, "solo", max_steps=5)
     many.reset(seed=[1, 2, 3])
     many.step(np.array([1, 1, 1]))
@@ -321,7 +321,7 @@ def test_gymnasium_vector_environment_resets_some_copies():
     assert many.batch.arrays.episode.tolist() == [1, 0, 0]
     for _ in range(3):
         many.step(np.array([1, 1, 1]))
-    *_, truncated, infos = many.step(np.array([1, 1, 1]))  # copies 1 and 2 end, copy 0 goes on
+    *_, truncated, infos = many.step(np.array([1, 1, 1]))  # environments 1 and 2 end, 0 goes on
     assert truncated.tolist() == [False, True, True]
     assert infos["_final_obs"].tolist() == infos["final_info"]["_coverage"].tolist() == [False, True, True]
     assert infos["final_obs"][0] is None
@@ -329,7 +329,7 @@ def test_gymnasium_vector_environment_resets_some_copies():
     assert kept["step"].tolist() == [1, 1, 1]
 
 
-def test_gymnasium_vector_environment_takes_a_seed_for_some_copies():
+def test_gymnasium_vector_environment_takes_a_seed_for_some_environments():
     many, other = forest_uav_v0.vector_env(2, "solo"), forest_uav_v0.vector_env(2, "solo")
     many.reset(seed=[1, 2])
     other.reset(seed=[1, 2])

@@ -1,4 +1,4 @@
-"""Names for environments: one `Environment` object per versioned id, with every face behind it."""
+"""Names for environments: one `Environment` object per versioned id, with every interface behind it."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ class Environment:
     def batched_env(
         self, num_envs: int = 1, scenario: str = "default", *, as_team: bool = False, **settings: Any
     ) -> BatchedEnv:
-        """Return ``num_envs`` copies as one `BatchedEnv`.
+        """Return ``num_envs`` environments as one `BatchedEnv`.
 
         Args:
-            num_envs: Number of copies.
+            num_envs: Number of environments.
             scenario: Name of the scenario.
             as_team: Whether one player chooses for all agents.
             settings: Settings that go on top of the scenario's.
@@ -129,8 +129,8 @@ class Environment:
     def vector_env(
         self, num_envs: int = 1, scenario: str = "default", render_mode: str | None = None, **settings: Any
     ) -> VectorEnv:
-        """Return a Gymnasium ``VectorEnv`` over ``num_envs`` copies; as for `gym_env`."""
-        from qio_envs.adapters.gymnasium import BatchedVectorEnv
+        """Return a Gymnasium ``VectorEnv`` of ``num_envs`` environments; as for `gym_env`."""
+        from qio_envs.adapters.vector import BatchedVectorEnv
 
         return BatchedVectorEnv(self.batched_env(num_envs, scenario, **settings), render_mode)
 
