@@ -2,10 +2,10 @@
 
     python benchmarks/beside_stable_baselines3.py --seeds 3
 
-Each run trains on 20,000 environment steps with a gradient step after each (from 1,000 on), networks of 256 x 256, batches
-of 256, learning rates of 1e-3, a replay of all steps and an automatic temperature, on one torch thread. Seconds are those of
-training, evaluations left out; the return is the mean over 20 evaluation episodes on fixed seeds without noise. Neither side was tuned
-beyond these sizes. Writes results/beside_stable_baselines3.csv.
+Each run trains on 20,000 environment steps with a gradient step after each (from 1,000 on), networks of 256 x 256,
+batches of 256, learning rates of 1e-3, a replay of all steps and an automatic temperature, on one torch thread. Seconds
+are those of training, evaluations left out; the return is the mean over 20 evaluation episodes on fixed seeds without
+noise. Neither side was tuned beyond these sizes. Writes results/beside_stable_baselines3.csv.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.artifacts.tables import write_csv
+
 from qio_rllib.sampling.evaluation import evaluation_seeds
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,9 @@ def theirs(seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each package")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "beside_stable_baselines3.csv")
     parser.add_argument("--one", nargs=2, metavar=("PACKAGE", "SEED"), help=argparse.SUPPRESS)
