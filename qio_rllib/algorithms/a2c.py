@@ -15,6 +15,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms.base import OnPolicyAlgorithm
+from qio_rllib.algorithms.capabilities import ON_POLICY
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
@@ -27,6 +28,8 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
     One gradient step per batch: ``rollout_fragment_length`` steps of each environment. An update takes about a
     millisecond, so that many belong to one reported iteration: ``min_sample_timesteps_per_iteration``.
     """
+
+    capabilities = ON_POLICY
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or A2C)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+import gymnasium
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.callbacks.callbacks import RLlibCallback
@@ -14,14 +15,18 @@ from ray.rllib.utils.metrics import EVALUATION_RESULTS
 
 import qio_envs
 from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.algorithms.capabilities import Capabilities
+from qio_rllib.algorithms.settings import SETTERS, parameters_of
 from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
+from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
 from qio_rllib.sampling.episodes import EpisodeRecord
 from qio_rllib.sampling.evaluation import evaluate_algorithm
 from qio_rllib.sampling.global_state import OBSERVATIONS, STATE, StateSource
+from qio_rllib.sampling.groups import AGENT_ID
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.vector_env import numbers_of
 
@@ -34,7 +39,13 @@ OWN_MODEL_SETTINGS = (
     STATE_SOURCE,
     STATE_SIZE,
     NUM_AGENTS,
+    AGENT_ID,
 )
+_OWN_SETTINGS = frozenset(
+    {"agent_id", "amplification", "central_value", "communication", "entropy_annealing", "normalize_values"}
+    | {CIRCUIT, COORDINATION, "model_config"}
+)
+"""Settings that live under another name in a configuration's attributes."""
 
 
 class PolicyMapping:
@@ -108,6 +119,8 @@ class ExploringConfig(AlgorithmConfig):
     Tune hands a config to its workers as a plain dictionary, of which RLlib's own algorithm class makes a plain
     config again; so all of this is kept in settings that RLlib knows, and nothing in overridden getters.
     """
+
+    capabilities: ClassVar[Capabilities]
 
     _model_config: Any
     learner_config_dict: dict[str, Any]
@@ -189,6 +202,7 @@ class ExploringConfig(AlgorithmConfig):
         normalize_values: bool = NotProvided,
         circuit: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
+        agent_id: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -209,12 +223,17 @@ class ExploringConfig(AlgorithmConfig):
                 as ``model_config`` says.
             coordination: ``{"num_agents": 2, "resource": "entangled", ...}``, see `CoordinationSettings`: the policy
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
+            agent_id: Whether a one-hot of an agent's place among those of its module stands behind each observation,
+                for policy and critics: agents that share a network can then do different things where they observe
+                the same.
             **kwargs: The other arguments.
 
         Raises:
             ConfigError: An unknown key, a value outside its range, or ``"state"`` of an environment without one.
         """
         super().training(**kwargs)
+        if agent_id is not NotProvided:
+            self._model_config = {**_as_dict(self._model_config), AGENT_ID: bool(agent_id)}
         if central_value is not NotProvided:
             if central_value not in (None, STATE, OBSERVATIONS):
                 raise ConfigError(
@@ -267,15 +286,50 @@ class ExploringConfig(AlgorithmConfig):
         super().rl_module(**kwargs)
         return self
 
-    def validate(self) -> None:
-        """Check the settings against each other.
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
+        """Take settings by name, as ``tune.run(name, config={...})`` gives them.
+
+        Every key goes to the method that takes it, checked as in an experiment file. What `to_dict` gave is taken as
+        it is.
 
         Raises:
-            ConfigError: ``central_value`` or ``normalize_values`` with RLlib's own runner; a central value with layers
-                shared with the policy, without a critic, or for an environment that is not set by name.
+            ConfigError: An unknown key, one of another algorithm, or a value that is not allowed.
         """
+        given = {key: value for key, value in config_dict.items() if not key.startswith("__")}  # Tune's own
+        parameters = parameters_of(type(self))
+        if any(key.startswith("_") for key in given):  # a whole configuration, attributes by name
+            attributes = {key: value for key, value in given.items() if not self._is_own(key)}
+            super().update_from_dict(attributes)
+            given = {key: value for key, value in given.items() if self._is_own(key)}
+        env = given.pop("env", None)
+        calls = parameters.check(given, "config")
+        if env is not None:
+            calls.setdefault("environment", {})["env"] = env
+        for setter in SETTERS:
+            if setter in calls:
+                getattr(self, setter)(**calls[setter])
+        return self
+
+    def _is_own(self, key: str) -> bool:
+        """Whether a key is a setting that no attribute of its name keeps."""
+        return not key.startswith("_") and key in _OWN_SETTINGS
+
+    def validate(self) -> None:
+        """Check the settings against each other and against what the algorithm supports.
+
+        Raises:
+            ConfigError: A value out of its range; a setting, an action space or a runner that the algorithm does not
+                support; ``central_value`` or ``normalize_values`` with RLlib's own runner; a central value with layers
+                shared with the policy, without a critic, or for an environment that is not set by name; a recurrent
+                module whose window is longer than a rollout; ``agent_id`` where agents have no fixed places.
+        """
+        for parameter in parameters_of(type(self)).known.values():
+            if parameter.range is not None and parameter.name in vars(self):
+                parameter.range.check(parameter.name, vars(self)[parameter.name])
+        self._check_capabilities()
         super().validate()
         self._check_team()
+        self._check_windows()
         runner = self.env_runner_cls
         batched = isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)
         if self.normalize_values and not batched:
@@ -295,6 +349,65 @@ class ExploringConfig(AlgorithmConfig):
         if not self.model_config.get(STATE_SIZE):
             raise ConfigError(
                 "central_value: set the environment by name, so that its states can be measured"
+            )
+
+    def _check_capabilities(self) -> None:
+        """Refuse what the algorithm does not support."""
+        able, name = self.capabilities, _algorithm_name(self)
+        settings = {
+            "amplification": self.amplification,
+            "entropy_annealing": self.entropy_annealing,
+            "central_value": self.central_value if able.central_value or not able.joint_critics else None,
+            "normalize_values": self.normalize_values or None,
+            **{key: self.model_config.get(key) for key in (CIRCUIT, COORDINATION, "communication")},
+        }
+        for key, value in settings.items():
+            if value is not None and not getattr(able, key):
+                raise ConfigError(f"{key}: {name} {able.refusal(key)}")
+        runner = self.env_runner_cls
+        if not able.rllib_runner and not (isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)):
+            raise ConfigError(f"env_runner_cls: {name} needs BatchedEnvRunner, got {runner}")
+        if self.num_learners > 1 and not able.several_learners:
+            raise ConfigError(
+                f"num_learners: {name} learns in one Learner, got {self.num_learners}; num_env_runners can be more"
+            )
+        kind = memory_kind(self.model_config)
+        if kind is not None and not able.recurrent:
+            raise ConfigError(f"use_{kind}: {name} has no memory")
+        if isinstance(self.env, str):
+            self._check_spaces(describe_env(self.env, self.env_config))
+
+    def _check_spaces(self, description: EnvDescription) -> None:
+        able, name = self.capabilities, _algorithm_name(self)
+        if self.model_config.get(AGENT_ID) and not description.multi_agent:
+            raise ConfigError(f"agent_id: {self.env} has a single agent, or none with a fixed place")
+        for agent, space in description.action_spaces.items():
+            owner = self.env if agent is None else f"{agent} of {self.env}"
+            discrete = isinstance(space, gymnasium.spaces.Discrete)
+            if discrete and not able.discrete:
+                raise ConfigError(f"env: {name} needs Box actions, those of {owner} are {space}")
+            if not discrete and not able.continuous:
+                raise ConfigError(f"env: {name} needs Discrete actions, those of {owner} are {space}")
+            if not discrete and self.amplification is not None:
+                raise ConfigError(f"amplification: needs a Discrete action space, got {space}")
+            law = (self.entropy_annealing or {}).get("law")
+            if not discrete and law == "quantum":
+                raise ConfigError(
+                    f"entropy_annealing.law: quantum needs the normalised entropy of Discrete actions, those of "
+                    f"{owner} are {space}; the exponential law needs none"
+                )
+
+    def _check_windows(self) -> None:
+        """Refuse windows of a recurrent module that are longer than what an on-policy update has of an environment."""
+        if self.capabilities.replays or memory_kind(self.model_config) is None or self.in_evaluation:
+            return
+        if not (isinstance(self.env_runner_cls, type) and issubclass(self.env_runner_cls, BatchedEnvRunner)):
+            return
+        steps, window = self.get_rollout_fragment_length(), int(self.model_config.get("max_seq_len", 20))
+        if window > steps:
+            raise ConfigError(
+                f"model_config.max_seq_len: a window of {window} steps is longer than a rollout of {steps} steps "
+                "of each environment; lower it, or raise rollout_fragment_length or train_batch_size_per_learner"
             )
 
     def _check_team(self) -> None:
@@ -373,6 +486,10 @@ def _check_same_spaces(module_id: str, agents: list, description: EnvDescription
                     f"policies.{module_id}: {agents[0]} and {agent} differ in their {kind[:-1].replace('_', ' ')} "
                     "and cannot share a policy; use independent or {module: [agents]}"
                 )
+
+
+def _algorithm_name(config: AlgorithmConfig) -> str:
+    return type(config).__name__.removesuffix("Config")
 
 
 def _amplification(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
+from qio_rllib.algorithms.capabilities import Q_LEARNING
 from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
@@ -21,6 +22,8 @@ from qio_rllib.models.joint_module import QModule
 
 class DQNConfig(OffPolicyConfig):
     """Configuration of `DQN`."""
+
+    capabilities = Q_LEARNING
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or DQN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
+from qio_rllib.algorithms.capabilities import JOINT_CRITICS
 from qio_rllib.algorithms.off_policy_config import JointCriticConfig
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import (
@@ -28,6 +30,8 @@ from qio_rllib.models.policy_network import PolicyNetwork
 
 class MADDPGConfig(JointCriticConfig):
     """Configuration of `MADDPG`. Actors act in [-1, 1], scaled to the action space's bounds, or in Discrete spaces."""
+
+    capabilities = dataclasses.replace(JOINT_CRITICS, communication=True)
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or MADDPG)

@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import log_tanh_slope
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
+from qio_rllib.algorithms.capabilities import JOINT_CRITICS
 from qio_rllib.algorithms.off_policy_config import JointCriticConfig, check_schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
@@ -26,6 +27,8 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 class MASACConfig(JointCriticConfig):
     """Configuration of `MASAC`. Continuous policies are squashed Gaussians in [-1, 1], scaled to the bounds."""
+
+    capabilities = JOINT_CRITICS
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or MASAC)

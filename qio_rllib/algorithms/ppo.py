@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
-from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.algorithms.ppo import PPO as RLlibPPO
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
@@ -13,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.algorithms.capabilities import ON_POLICY
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
@@ -28,11 +30,22 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
     ``env_runners(env_runner_cls=None)`` brings RLlib's own runner back; the Learner takes its episodes too.
     """
 
+    capabilities = dataclasses.replace(ON_POLICY, rllib_runner=True)
+
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)
         self.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCritic))
         self.env_runners(env_runner_cls=BatchedEnvRunner)
         self.learners(learner_class=PPOLearner)
+
+
+class PPO(RLlibPPO):
+    """RLlib's algorithm with `PPOConfig` as its default, so that Tune's ``"PPO"`` knows this package's settings."""
+
+    @classmethod
+    def get_default_config(cls) -> PPOConfig:
+        """Return the default configuration."""
+        return PPOConfig()
 
 
 class PPOLearner(OnPolicyLearner, PPOTorchLearner):

@@ -31,6 +31,7 @@ from ruamel.yaml import YAML, YAMLError
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms import algorithm_config_class
+from qio_rllib.algorithms.settings import SETTERS, listing, members, parameters_of, readable, refusals, shown
 from qio_rllib.artifacts.run_directory import (
     ITERATION,
     MODES,
@@ -39,7 +40,6 @@ from qio_rllib.artifacts.run_directory import (
     flatten,
     read_yaml,
 )
-from qio_rllib.experiments.settings import SETTERS, listing, members, parameters_of, readable, refusals, shown
 from qio_rllib.sampling.environments import describe_env, make_env
 
 DEFAULT_SEED = 0
@@ -197,10 +197,8 @@ class Experiment:
         calls: dict[str, dict[str, Any]] = {
             "environment": {"env": self.env, "env_config": {}},
         }
-        for key, value in self.config.items():
-            parameter = parameters.find(key)
-            checked = parameter.checked(value, parameters)
-            calls.setdefault(parameter.setter, {})[parameter.name] = checked
+        for setter, arguments in parameters.check(self.config).items():
+            calls.setdefault(setter, {}).update(arguments)
         env_config = calls["environment"]["env_config"] = calls["environment"]["env_config"] or {}
         with refusals("config.env_config", ()):
             make_env(self.env, env_config).close()

@@ -19,6 +19,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.algorithms.ranges import AT_LEAST_ONE, Range, bare_annotation, range_of
 
 # Methods of an AlgorithmConfig whose parameters may stand under `config`, in the order of their calls.
 SETTERS = (
@@ -120,19 +121,8 @@ _ANNOTATIONS: dict[str, Any] = {
 }
 
 
-_AT_LEAST_ONE = re.compile(
-    r"\w*batch_size|\w*batch_size_per_learner|num_epochs|num_envs_per_env_runner|evaluation_interval|"
-    r"evaluation_duration|rollout_fragment_length|metrics_num_episodes_for_smoothing"
-)
-
-
-_NOT_NEGATIVE = re.compile(r"num_\w+|\w+_num_\w+|\w+_coeff|\w+_param|\w+_timeout_s|grad_clip|kl_target|lr")
-
-
-_SHARES = frozenset({"gamma", "lambda_"})
-
-
-_LARGEST_SEED = 2**32 - 1
+# Keys of ``model_config`` beside RLlib's.
+_OWN_MODEL_KEYS: dict[str, Any] = {"use_gru": bool, "gru_cell_size": int}
 
 
 _ACTIVATIONS = ("linear", "relu", "silu", "swish", "tanh")
@@ -167,12 +157,13 @@ _ERROR_TYPES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _Parameter:
+class Parameter:
     """One parameter of a setter: where it goes and what it takes."""
 
     name: str
     setter: str
     annotation: Any
+    range: Range | None = None
 
     @property
     def in_file(self) -> bool:
@@ -180,7 +171,7 @@ class _Parameter:
         parts = members(self.annotation)
         return Any in parts or not {readable(member) for member in parts} <= {None, "null"}
 
-    def checked(self, value: Any, parameters: _Parameters, where: str = "config") -> Any:
+    def checked(self, value: Any, parameters: Parameters, where: str = "config") -> Any:
         """Return the value, or raise `ConfigError` with the key and what is allowed."""
         key = f"{where}.{self.name}"
         if self.name == "model_config":
@@ -191,21 +182,33 @@ class _Parameter:
                 for inner, item in value.items()
             }
         value = _checked_type(key, value, self.annotation)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            _check_range(key, value)
+        if self.range is not None:
+            self.range.check(key, value)
         return value
 
 
 @dataclasses.dataclass(frozen=True)
-class _Parameters:
+class Parameters:
     """All parameters that may stand under ``config``, and the names that RLlib has given up."""
 
-    known: Mapping[str, _Parameter]
+    known: Mapping[str, Parameter]
     deprecated: Collection[str]
     setters: Collection[str]
     own: Sequence[str]
 
-    def find(self, key: str, where: str = "config") -> _Parameter:
+    def check(self, values: Mapping[str, Any], where: str = "config") -> dict[str, dict[str, Any]]:
+        """Return the arguments of each setter for settings by name.
+
+        Raises:
+            ConfigError: An unknown key, or a value that is not allowed.
+        """
+        calls: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            parameter = self.find(key, where)
+            calls.setdefault(parameter.setter, {})[parameter.name] = parameter.checked(value, self, where)
+        return calls
+
+    def find(self, key: str, where: str = "config") -> Parameter:
         """Return the parameter of a key.
 
         Raises:
@@ -232,9 +235,9 @@ class _Parameters:
         raise ConfigError(f"{where}: unknown key '{key}'{hint}{allowed}")
 
 
-def parameters_of(config_class: type[AlgorithmConfig]) -> _Parameters:
+def parameters_of(config_class: type[AlgorithmConfig]) -> Parameters:
     """Collect what the setters of an algorithm's configuration take, inherited ones included."""
-    known: dict[str, _Parameter] = {}
+    known: dict[str, Parameter] = {}
     deprecated: set[str] = set()
     setters = [name for name in SETTERS if hasattr(config_class, name)]
     for setter in setters:
@@ -248,10 +251,11 @@ def parameters_of(config_class: type[AlgorithmConfig]) -> _Parameters:
                 old.add(name)
             elif name not in known:
                 annotation = _ANNOTATIONS.get(name, parameter.annotation)
-                known[name] = _Parameter(name, setter, annotation)
+                found = range_of(name, annotation)
+                known[name] = Parameter(name, setter, bare_annotation(annotation), found)
         deprecated |= old
     own = sorted(name for name, parameter in known.items() if parameter.setter == "training")
-    return _Parameters(known, deprecated - known.keys(), setters, own)
+    return Parameters(known, deprecated - known.keys(), setters, own)
 
 
 @contextlib.contextmanager
@@ -368,27 +372,12 @@ def _checked_type(key: str, value: Any, annotation: Any) -> Any:
     return value
 
 
-def _check_range(key: str, value: float) -> None:
-    name = key.rpartition(".")[2]
-    if name in _SHARES and not 0 <= value <= 1:
-        allowed = "from 0 to 1"
-    elif _AT_LEAST_ONE.fullmatch(name) and value < 1:
-        allowed = "of at least 1"
-    elif name == "seed" and not 0 <= value <= _LARGEST_SEED:
-        allowed = f"from 0 to {_LARGEST_SEED}"
-    elif _NOT_NEGATIVE.fullmatch(name) and value < 0:
-        allowed = "of at least 0"
-    else:
-        return
-    raise ConfigError(f"{key}: expected a value {allowed}, got {value!r}")
-
-
 def _checked_model_config(values: Any) -> Any:
     if values is None or isinstance(values, DefaultModelConfig):
         return values
     if not isinstance(values, Mapping):
         raise ConfigError(f"config.model_config: expected a mapping, got {shown(values)}")
-    hints = typing.get_type_hints(DefaultModelConfig)
+    hints = typing.get_type_hints(DefaultModelConfig) | _OWN_MODEL_KEYS
     for key, value in values.items():
         where = f"config.model_config.{key}"
         if key not in hints:
@@ -400,6 +389,8 @@ def _checked_model_config(values: Any) -> Any:
             hint = did_you_mean(value, _ACTIVATIONS) if isinstance(value, str) else ""
             raise ConfigError(f"{where}: expected one of {', '.join(_ACTIVATIONS)}, got {shown(value)}{hint}")
         _checked_type(where, value, hints[key] if not key.endswith("_activation") else Any)
+        if key in ("max_seq_len", "lstm_cell_size", "gru_cell_size"):
+            AT_LEAST_ONE.check(where, value)
         if key.endswith("_hiddens") and any(size < 1 for size in value):
             raise ConfigError(f"{where}: expected sizes of at least 1, got {value}")
     return dict(values)
