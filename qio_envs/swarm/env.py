@@ -12,8 +12,14 @@ from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.api.random import MAX_NORMAL
 from qio_envs.swarm import kernels, viewer
-from qio_envs.swarm.config import CompetitiveConfig, CooperativeConfig, MixedConfig, SwarmConfig
-from qio_envs.swarm.policies import ACCELERATIONS, ControllerPolicy
+from qio_envs.swarm.config import (
+    ACCELERATIONS,
+    CompetitiveConfig,
+    CooperativeConfig,
+    MixedConfig,
+    SwarmConfig,
+)
+from qio_envs.swarm.policies import ControllerPolicy
 from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmState
 
 
