@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.api.random import MAX_NORMAL
@@ -82,9 +83,12 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     first team, with random play for everybody else.
     """
 
-    config_class: ClassVar[type[SwarmConfig]]
+    config_class: type[SwarmConfig]
     render_fps = 20
-    scripted_policies: ClassVar = {"random": RandomPolicy, "controller": ControllerPolicy}
+    scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {
+        "random": RandomPolicy,
+        "controller": ControllerPolicy,
+    }
 
     def __init__(self, config: SwarmConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
