@@ -260,11 +260,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         shape = (self.num_envs, self.num_agents, *self.observation_space.shape)
         if out is None:
             return np.empty(shape, np.float32)
-        if (
-            out.shape != shape
-            or out.dtype != np.float32
-            or not (out.flags.c_contiguous and out.flags.writeable)
-        ):
+        if out.shape != shape or out.dtype != np.float32 or not out.flags.carray:
             raise ValueError(
                 f"out: expected writable C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
             )

@@ -21,7 +21,7 @@ from qio_envs.swarm.config import (
     SwarmConfig,
 )
 from qio_envs.swarm.policies import ControllerPolicy
-from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmState
+from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmSight, SwarmState
 
 
 class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
@@ -93,6 +93,7 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     def __init__(self, config: SwarmConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
         self._rules = SwarmRules.of(config)
+        self._sight = SwarmSight.of(config, self._rules.team)
         self.team = self._rules.team
         """Team of each agent, int64 ``[N]``; the first team is 0."""
         self.possible_agents = self._names()
@@ -159,7 +160,7 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
             ValueError: ``out`` is not a C-contiguous float32 array of that shape.
         """
         out = self._observation_array(out)
-        self._observe_kernel(self.arrays, self._rules, out)
+        self._observe_kernel(self.arrays, self._sight, out)
         return out
 
     def state(self) -> Array:
