@@ -18,7 +18,7 @@ _ENVIRONMENTS: dict[str, Environment] = {}
 
 
 class Environment:
-    """A versioned environment; `parallel_env` and its sisters build it.
+    """A versioned environment, with a builder for each of its interfaces.
 
     Every builder takes ``scenario`` (a name in `scenarios`) and settings of the environment's configuration
     as keywords, which go on top of the scenario's. With ``as_team=True`` one player chooses for all agents, see

@@ -64,11 +64,11 @@ class TeamEnv(BatchedEnv):
             )
         space = env.observation_space
         low, high = (np.tile(bound.ravel(), agents) for bound in (space.low, space.high))
-        self.id = env.id  # type: ignore[misc]  # the wrapped environment's, not the class's
-        self.render_modes = env.render_modes  # type: ignore[misc]
-        self.render_fps = env.render_fps  # type: ignore[misc]
-        self.config_class = type(env.config)  # type: ignore[misc]
-        self.scripted_policies = {  # type: ignore[misc]
+        self.id = env.id  # the wrapped environment's, not the class's
+        self.render_modes = env.render_modes
+        self.render_fps = env.render_fps
+        self.config_class = type(env.config)
+        self.scripted_policies = {
             name: functools.partial(_TeamPolicy, policy) for name, policy in env.scripted_policies.items()
         }
         self.possible_agents = ("team",)

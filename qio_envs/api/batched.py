@@ -6,7 +6,7 @@ import abc
 import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 import numpy as np
@@ -96,11 +96,11 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
             first is random play, the last an oracle or upper bound.
     """
 
-    id: ClassVar[str]
-    render_modes: ClassVar[tuple[str, ...]] = ("human", "rgb_array", "ansi")
-    render_fps: ClassVar[int] = 10
-    config_class: ClassVar[type[EnvConfig]]
-    scripted_policies: ClassVar[Mapping[str, Callable[[Any], ScriptedPolicy]]] = {}
+    id: str
+    render_modes: tuple[str, ...] = ("human", "rgb_array", "ansi")
+    render_fps: int = 10
+    config_class: type[EnvConfig]
+    scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {}
 
     possible_agents: tuple[str, ...]
     observation_space: gymnasium.spaces.Box
@@ -260,11 +260,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         shape = (self.num_envs, self.num_agents, *self.observation_space.shape)
         if out is None:
             return np.empty(shape, np.float32)
-        if (
-            out.shape != shape
-            or out.dtype != np.float32
-            or not (out.flags.c_contiguous and out.flags.writeable)
-        ):
+        if out.shape != shape or out.dtype != np.float32 or not out.flags.carray:
             raise ValueError(
                 f"out: expected writable C-contiguous float32 of shape {shape}, got {out.dtype} of shape {out.shape}"
             )

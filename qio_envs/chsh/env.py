@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.chsh import kernels, viewer
@@ -51,7 +52,7 @@ class CHSH(BatchedEnv[CHSHConfig, CHSHState]):
     id = "chsh_v0"
     render_fps = 2
     config_class = CHSHConfig
-    scripted_policies: ClassVar = {
+    scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {
         "random": RandomPolicy,
         "classical": ClassicalPolicy,
         "entangled": EntangledPolicy,

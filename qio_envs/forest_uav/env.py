@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.forest_uav import viewer
@@ -79,7 +80,7 @@ class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
 
     id = "forest_uav_v0"
     config_class = ForestConfig
-    scripted_policies: ClassVar = {
+    scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {
         "random": RandomPolicy,
         "greedy": GreedyPolicy,
         "lawnmower": LawnmowerPolicy,

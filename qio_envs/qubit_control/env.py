@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.qubit_control import kernels, viewer
@@ -85,7 +86,10 @@ class QubitControl(BatchedEnv[QubitControlConfig, QubitControlState]):
     id = "qubit_control_v0"
     render_fps = 3
     config_class = QubitControlConfig
-    scripted_policies: ClassVar = {"random": RandomPolicy, "search": SearchPolicy}
+    scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {
+        "random": RandomPolicy,
+        "search": SearchPolicy,
+    }
 
     def __init__(self, config: QubitControlConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)

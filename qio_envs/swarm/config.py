@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import numpy as np
+
 from qio_envs.api import ConfigError, EnvConfig, setting
 from qio_envs.api.random import MAX_NORMAL
 
 TASKS = ("cooperative", "competitive", "mixed")
 TIME_STEP = 0.1
 DAMPING = 0.9
+ACCELERATIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
+"""What the discrete actions stay, +x, -x, +y, -y are as continuous ones, ``[5, 2]``."""
 SUCCESS_DISTANCE = 0.5
 """Distance to the target within which the cooperative task counts as solved, units of length."""
 _SLACK = 1.001  # float32 rounding must not lead out of a space

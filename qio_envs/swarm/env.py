@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.api.random import MAX_NORMAL
 from qio_envs.swarm import kernels, viewer
-from qio_envs.swarm.config import CompetitiveConfig, CooperativeConfig, MixedConfig, SwarmConfig
-from qio_envs.swarm.policies import ACCELERATIONS, ControllerPolicy
-from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmState
+from qio_envs.swarm.config import (
+    ACCELERATIONS,
+    CompetitiveConfig,
+    CooperativeConfig,
+    MixedConfig,
+    SwarmConfig,
+)
+from qio_envs.swarm.policies import ControllerPolicy
+from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmSight, SwarmState
 
 
 class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
@@ -76,13 +83,17 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     first team, with random play for everybody else.
     """
 
-    config_class: ClassVar[type[SwarmConfig]]
+    config_class: type[SwarmConfig]
     render_fps = 20
-    scripted_policies: ClassVar = {"random": RandomPolicy, "controller": ControllerPolicy}
+    scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {
+        "random": RandomPolicy,
+        "controller": ControllerPolicy,
+    }
 
     def __init__(self, config: SwarmConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
         self._rules = SwarmRules.of(config)
+        self._sight = SwarmSight.of(config, self._rules.team)
         self.team = self._rules.team
         """Team of each agent, int64 ``[N]``; the first team is 0."""
         self.possible_agents = self._names()
@@ -149,7 +160,7 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
             ValueError: ``out`` is not a C-contiguous float32 array of that shape.
         """
         out = self._observation_array(out)
-        self._observe_kernel(self.arrays, self._rules, out)
+        self._observe_kernel(self.arrays, self._sight, out)
         return out
 
     def state(self) -> Array:

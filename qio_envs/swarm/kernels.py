@@ -12,7 +12,7 @@ from numba import njit
 from qio_envs.api import Array
 from qio_envs.api.random import normals, uniform
 from qio_envs.swarm.config import DAMPING, SUCCESS_DISTANCE, TASKS, TIME_STEP
-from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmState
+from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmSight, SwarmState
 
 START, TARGET, PROCESS, OBSERVATION, VELOCITY = 0, 1, 2, 3, 4  # streams of random numbers
 
@@ -226,19 +226,19 @@ def _mix(body: Array, alive: Array, left: Array, team: Array, rewards: Array) ->
 
 
 @njit(cache=True, error_model="numpy")
-def observe(state: SwarmState, rules: SwarmRules, out: Array) -> None:
+def observe(state: SwarmState, sight: SwarmSight, out: Array) -> None:
     """Write every agent's observation to ``out``, float32 ``[E, N, D]``."""
-    if rules.own_only:
-        _observe_oneself(state, rules, out)
+    if sight.own_only:
+        _observe_oneself(state, sight, out)
     else:
-        _observe_all(state, rules, out)
-    if rules.has_target:
+        _observe_all(state, sight, out)
+    if sight.has_target:
         body, target = state.body, state.target
         last = out.shape[2] - 2
         for e in range(body.shape[0]):
-            shown = state.step[e] < rules.shown_steps
+            shown = state.step[e] < sight.shown_steps
             for n in range(body.shape[1]):
-                if shown and n < rules.informed:
+                if shown and n < sight.informed:
                     out[e, n, last] = target[e, 0] - body[e, n, 0]
                     out[e, n, last + 1] = target[e, 1] - body[e, n, 1]
                 else:
@@ -246,9 +246,9 @@ def observe(state: SwarmState, rules: SwarmRules, out: Array) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _observe_oneself(state: SwarmState, rules: SwarmRules, out: Array) -> None:
+def _observe_oneself(state: SwarmState, sight: SwarmSight, out: Array) -> None:
     """Write an agent's own position and velocity with noise; agent ``n`` has the block ``n`` of four normals."""
-    body, noise = state.body, np.float32(rules.observation_noise)
+    body, noise = state.body, np.float32(sight.noise)
     n0 = n1 = n2 = n3 = np.float32(0)
     for e in range(body.shape[0]):
         for n in range(body.shape[1]):
@@ -259,14 +259,14 @@ def _observe_oneself(state: SwarmState, rules: SwarmRules, out: Array) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _observe_all(state: SwarmState, rules: SwarmRules, out: Array) -> None:
+def _observe_all(state: SwarmState, sight: SwarmSight, out: Array) -> None:
     """Write an agent's own position and velocity, and the positions of the others from there with noise.
 
     The noise of relative position ``m`` (counted through the agents of an environment) is lanes ``2 m`` and
     ``2 m + 1``, so that two share a block of four normals.
     """
-    seed, episode, steps, body, others = state.seed, state.episode, state.step, state.body, rules.others
-    noise, reach = np.float32(rules.observation_noise), np.float32(rules.sensing_range)
+    seed, episode, steps, body, others = state.seed, state.episode, state.step, state.body, sight.others
+    noise, reach = np.float32(sight.noise), np.float32(sight.sensing_range)
     agents = body.shape[1]
     noisy = noise > 0
     reach *= reach

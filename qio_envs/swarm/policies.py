@@ -9,8 +9,6 @@ from qio_envs.api.policies import RandomPolicy
 from qio_envs.swarm.config import SwarmConfig
 from qio_envs.swarm.state import SwarmRules, SwarmState
 
-ACCELERATIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
-"""What the discrete actions stay, +x, -x, +y, -y are as continuous ones, ``[5, 2]``."""
 _POSITION_GAIN = 50.0  # wanted acceleration per unit of distance from the goal; found by search
 _VELOCITY_GAIN = 12.5  # and against each unit of velocity
 _CONTACT = 2.0  # distance within which an opponent pays in the mixed task

@@ -1,4 +1,4 @@
-"""What the kernels of the swarm work on: state, rules and metrics as named tuples."""
+"""What the kernels of the swarm work on: state, rules, sight and metrics as named tuples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SwarmState(NamedTuple):
 
 
 class SwarmRules(NamedTuple):
-    """What of a configuration the kernels need; numbers are made float32 there."""
+    """What of a configuration starts, moves and scores agents; numbers are made float32 in the kernels."""
 
     task: int  # index in TASKS
     max_steps: int
@@ -58,24 +58,12 @@ class SwarmRules(NamedTuple):
     process_noise: float
     exit_penalty: float
     held_steps: int  # steps at the start in which nobody moves
-    shown_steps: int  # steps at the start in which the target is observed
-    informed: int  # agents, the first ones, that observe the target
-    has_target: bool  # whether observations have a part for the target
-    own_only: bool  # whether an observation is the agent's own noisy state and no other agent
-    observation_noise: float
-    sensing_range: float  # infinity for no limit
     first_team: int  # agents in the team that is scored
     team: Array  # int64 [N], team of each agent; the first is 0
-    others: Array  # int64 [N, N - 1], the others in the order in which an agent observes them
 
     @classmethod
     def of(cls, config: SwarmConfig) -> SwarmRules:
         """Return the rules of a configuration."""
-        sizes = config.team_sizes
-        team = np.repeat(np.arange(len(sizes)), sizes)
-        agents = len(team)
-        around = (np.arange(agents)[:, None] + np.arange(1, agents)) % agents
-        mates_first = np.argsort(team[around] != team[:, None], axis=1, kind="stable")
         return cls(
             task=TASKS.index(config.task),
             max_steps=config.max_steps,
@@ -87,14 +75,35 @@ class SwarmRules(NamedTuple):
             process_noise=config.process_noise,
             exit_penalty=config.exit_penalty,
             held_steps=config.held_steps,
+            first_team=config.team_sizes[0],
+            team=np.repeat(np.arange(len(config.team_sizes)), config.team_sizes),
+        )
+
+
+class SwarmSight(NamedTuple):
+    """What of a configuration says what agents observe; numbers are made float32 in the kernels."""
+
+    shown_steps: int  # steps at the start in which the target is observed
+    informed: int  # agents, the first ones, that observe the target
+    has_target: bool  # whether observations have a part for the target
+    own_only: bool  # whether an observation is the agent's own noisy state and no other agent
+    noise: float  # standard deviation
+    sensing_range: float  # infinity for no limit
+    others: Array  # int64 [N, N - 1], the others in the order in which an agent observes them
+
+    @classmethod
+    def of(cls, config: SwarmConfig, team: Array) -> SwarmSight:
+        """Return what agents of these teams (int64 ``[N]``) observe."""
+        agents = len(team)
+        around = (np.arange(agents)[:, None] + np.arange(1, agents)) % agents
+        mates_first = np.argsort(team[around] != team[:, None], axis=1, kind="stable")
+        return cls(
             shown_steps=config.held_steps or config.max_steps + 1,
             informed=config.num_informed,
             has_target=config.has_target,
             own_only=config.observe == "own",
-            observation_noise=config.observation_noise,
+            noise=config.observation_noise,
             sensing_range=np.inf if config.sensing_range is None else config.sensing_range,
-            first_team=sizes[0],
-            team=team,
             others=np.take_along_axis(around, mates_first, axis=1),
         )
 

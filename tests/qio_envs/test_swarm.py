@@ -191,6 +191,8 @@ def test_observe_writes_into_the_array_that_it_is_given():
     out = np.full((2, 3, 10), np.nan, np.float32)
     assert env.observe(out) is out
     np.testing.assert_array_equal(out, env.observe())
-    for wrong in (out[:1], out.astype(np.float64), np.asfortranarray(out)):
+    frozen = out.copy()
+    frozen.flags.writeable = False
+    for wrong in (out[:1], out.astype(np.float64), np.asfortranarray(out), frozen):
         with pytest.raises(ValueError, match="out: expected writable C-contiguous float32 of shape"):
             env.observe(wrong)

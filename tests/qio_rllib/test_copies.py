@@ -228,12 +228,12 @@ def test_masks_are_those_of_the_living():
         (
             Lives,
             "missing",
-            r"env 1, step 3 of its episode: observation of c is None .* expected numbers of shape \(3,\)",
+            r"copy 1, step 3 of its episode: observation of c is None .* expected numbers of shape \(3,\)",
         ),
         (
             Lives,
             "shape",
-            r"env 1, step 3 .* observation of c is array\(\[1.\]\S* .*shape \(1,\), expected .* \(3,\)",
+            r"copy 1, step 3 .* observation of c is array\(\[1.\]\S* .*shape \(1,\), expected .* \(3,\)",
         ),
         (Lives, "words", r"copy 1, step 3 .* observation of c is \['x', 'y', 'z'\]"),
         (Lives, "ragged", r"copy 1, step 3 .* observation of c is \[\[1.0\], \[1.0, 2.0\], \[\]\]"),
@@ -242,7 +242,7 @@ def test_masks_are_those_of_the_living():
         (
             Masked,
             "narrow",
-            r"env 1, step 3 .* action_mask of c is .* of shape \(1,\), expected numbers of shape \(3,\)",
+            r"copy 1, step 3 .* action_mask of c is .* of shape \(1,\), expected numbers of shape \(3,\)",
         ),
     ],
 )
@@ -266,7 +266,7 @@ def test_the_agent_of_a_gymnasium_environment_has_a_name_in_messages():
     copies = EnvCopies(lambda: Wrong(gymnasium.make("CartPole-v1")), 1)
     copies.reset()
     with pytest.raises(
-        InvalidSampleError, match=r"env 0, step 0 .* observation of the agent .* \(2,\), expected .* \(4,\)"
+        InvalidSampleError, match=r"copy 0, step 0 .* observation of the agent .* \(2,\), expected .* \(4,\)"
     ):
         seen_by(copies, [0])
 

@@ -370,7 +370,7 @@ def test_agents_without_policies_are_refused():
         ({"reward": 4}, Lives, "copy 1, step 4 of its episode: reward of c is nan"),
         ({"reward": 1, "value": -np.inf}, Lives, "copy 1, step 1 .* reward of c is -inf"),
         ({"missing": 3}, Lives, "copy 1, step 3 .* observation of c is None"),
-        ({"shape": 3}, Lives, r"env 1, step 3 .* observation of c is .* expected numbers of shape \(3,\)"),
+        ({"shape": 3}, Lives, r"copy 1, step 3 .* observation of c is .* expected numbers of shape \(3,\)"),
         ({"stuck": 3}, Masked, r"copy 1, step 3 .* action mask of c is \[0 0 0\]"),
     ],
 )
