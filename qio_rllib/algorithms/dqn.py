@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -12,15 +12,22 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
-from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
+from qio_rllib.algorithms.off_policy_config import OffPolicyConfig, check_schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
 from qio_rllib.models.circuits import CIRCUIT
+from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.joint_module import QModule
 
 
 class DQNConfig(OffPolicyConfig):
     """Configuration of `DQN`."""
+
+    has_no: ClassVar[Mapping[str, str]] = {
+        **OffPolicyConfig.has_no,
+        "amplification": "learns values and has no policy of its own",
+        COORDINATION: "learns values and has no policy of its own",
+    }
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or DQN)
@@ -79,6 +86,7 @@ class DQNConfig(OffPolicyConfig):
             ConfigError: A value that is out of range or does not fit another.
         """
         super().validate()
+        check_schedule("exploration", self.exploration)
         if self.n_step < 1:
             raise ConfigError(f"n_step: expected an integer of at least 1, got {self.n_step}")
         if self.n_step > 1 and self.sequence_length > 1:

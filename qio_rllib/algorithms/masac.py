@@ -135,7 +135,7 @@ class MASACLearner(OffPolicyLearner):
         for g, module_id in enumerate(batch.modules):
             errors = []
             for network in modules[g].critic_networks():
-                view, _ = network.remembering(batch.view(), batch.length, fresh)
+                view, _ = network.remembering(batch.view(), batch.length, fresh, burn_in=self.burn_in)
                 q_values = network.critic(view, batch.actions)
                 errors.append(mean_over((q_values - targets[g]) ** 2, batch.learned[g]))
             losses[module_id] = torch.stack(errors).sum()
@@ -150,7 +150,7 @@ class MASACLearner(OffPolicyLearner):
             outputs, _ = outputs_of(policy, batch, g, None, self.burn_in)
             alpha = modules[g].log_alpha.detach().exp()
             views = [
-                (network, network.remembering(batch.view(), batch.length, fresh)[0])
+                (network, network.remembering(batch.view(), batch.length, fresh, burn_in=self.burn_in)[0])
                 for network in modules[g].critic_networks()
             ]
             if policy.spec.is_discrete:
@@ -212,7 +212,8 @@ class MASACLearner(OffPolicyLearner):
                 if module.policy.spec.is_discrete:
                     probs = extras[g].exp()
                     q_values = self.all_actions(views, actions, g)
-                    ahead = (probs * (q_values - alpha * extras[g])).sum(-1)
+                    # An illegal action's log-probability is the least number there is: alpha times it may not be finite.
+                    ahead = (probs * q_values).sum(-1) - alpha * (probs * extras[g]).sum(-1)
                 else:
                     q_values = torch.stack([network.critic(view, actions) for network, view in views]).amin(0)
                     ahead = q_values - alpha * extras[g]

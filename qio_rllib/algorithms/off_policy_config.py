@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import gymnasium
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -33,6 +33,12 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
     """
 
     exploration: float | list | None
+    has_no: ClassVar[Mapping[str, str]] = {
+        "central_value": "has no value network",
+        "normalize_values": "has no value network",
+        "entropy_annealing": "has no entropy coefficient",
+    }
+    """Settings of other algorithms that are refused, and why."""
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -75,8 +81,11 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
                 gradient step.
 
         Raises:
-            ConfigError: An unknown key or a value outside its range.
+            ConfigError: An unknown key, a setting that the algorithm has no use for, or a value outside its range.
         """
+        for key, reason in self.has_no.items():
+            if kwargs.get(key, NotProvided) not in (NotProvided, None, False):
+                raise ConfigError(f"{key}: {self.algo_class.__name__} {reason}; leave it out")
         super().training(**kwargs)
         self._take(
             tau=tau,
@@ -115,7 +124,13 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
         Raises:
             ConfigError: A value that is out of range or does not fit another.
         """
+        name = self.algo_class.__name__
+        runner = self.env_runner_cls
+        if not (isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)):
+            raise ConfigError(f"env_runner_cls: {name} needs BatchedEnvRunner, got {runner}")
         super().validate()
+        if self.num_learners > 1:
+            raise ConfigError(f"num_learners: {name} learns in one Learner, got {self.num_learners}")
         if not 0.0 < self.tau <= 1.0:
             raise ConfigError(f"tau: expected a number above 0, up to 1, got {self.tau}")
         if self.exploration is not None:

@@ -172,15 +172,7 @@ def outputs_of(
     steps = rows.reshape(batch.length, -1, rows.shape[-1])  # [L, B * M, D]
     fresh = batch.fresh[g].reshape(batch.length, -1)
     encoded = network.encoder(steps)
-    early = []
-    if burn_in:
-        with torch.no_grad():
-            first, states = network.memory.unroll(encoded[:burn_in], state, fresh[:burn_in])
-            early, state_at = [first], states[burn_in - 1]
-    else:
-        state_at = state
-    late, _ = network.memory.unroll(encoded[burn_in:], state_at, fresh[burn_in:])
-    features = torch.cat([*early, late]) if early else late
+    features = network.memory.burnt_in(encoded, state, fresh, burn_in)
     found = network.outputs(features).reshape(len(rows), agents, -1)
     if after is None:
         return found, None
