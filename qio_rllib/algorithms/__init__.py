@@ -1,6 +1,7 @@
 """Algorithms by the name that ``run:`` gives them."""
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.registry import register_trainable
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
@@ -17,6 +18,9 @@ ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
     "PPO": PPOConfig,
 }
 """Configuration class of each algorithm."""
+
+for _algorithm in (A2C, DQN, MADDPG, MASAC):  # for tune.run(name); its own DQN would take RLlib's
+    register_trainable(_algorithm.__name__, _algorithm)
 
 
 def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
