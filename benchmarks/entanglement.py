@@ -22,35 +22,41 @@ from aggregate import bootstrap_interval, interquartile_mean
 
 import qio_envs
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
-from qio_rllib.acting.policy import PolicyModule
+from qio_rllib.acting.team import Team
 from qio_rllib.artifacts.run_directory import run_description
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.evaluation import load_policy_from_checkpoint
+from qio_rllib.sampling.stepper import EnvStepper
 
 CONFIG = Path("tune_configs/chsh_entangled_ppo.yaml")
 RESOURCES = ("entangled", "separable", "shared_randomness")
-COPIES, ROUNDS = 1000, 100
+NUM_ENVS, ROUNDS = 1000, 100
 
 
-def played(module: PolicyModule, seed: int) -> float:
+def played(team: Team, seed: int) -> float:
     """Return the share of 100,000 rounds that a policy wins."""
-    env = qio_envs.chsh_v0.batched_env(COPIES, as_team=True, rounds=ROUNDS)
-    env.reset(seed)
+    env = BatchedVectorEnv(qio_envs.chsh_v0.batched_env(NUM_ENVS, as_team=True, rounds=ROUNDS))
+    stepper = EnvStepper(env, team)
+    # One game is one environment, which the seed and its index seed.
+    stepper.reset(np.random.default_rng(seed).integers(2**64, size=NUM_ENVS, dtype=np.uint64))
     rng = np.random.Generator(np.random.Philox(key=seed))
-    for _ in range(ROUNDS):
-        env.step(module.act(env.observe()[:, 0], None, rng.random(COPIES))[:, None])
-    return float(env.info()["win_rate"].mean())
+    while True:
+        step = stepper.step(rng, explore=True)
+        if step.over.all():
+            return float(np.mean([env.info(index)["win_rate"] for index in range(NUM_ENVS)]))
+        stepper.advance(step)
 
 
-def exact(module: PolicyModule) -> float:
-    """Return the probability of a win over uniform questions."""
+def exact(network: torch.nn.Module) -> float:
+    """Return the probability of a win over uniform questions, of a network from both players' rows to joint answers."""
     total = 0.0
     for x in (0, 1):
         for y in (0, 1):
-            seen = torch.tensor([[1.0 - x, x, 1.0 - y, y]])
+            obs = torch.tensor([[1.0 - x, x, 1.0 - y, y]])
             with torch.no_grad():
-                probs = torch.softmax(module.network(seen).double(), dim=-1)[0]
+                probs = torch.softmax(network(obs).double(), dim=-1)[0]
             total += sum(float(probs[2 * a + b]) for a in (0, 1) for b in (0, 1) if a ^ b == x & y)
     return total / 4
 
@@ -95,10 +101,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as runs:
                 overrides = [f"coordination.resource={resource}"]
                 result = training.train(load_experiment(CONFIG, overrides, seed=seed), runs)
-                (module,) = load_policy_from_checkpoint(result.checkpoint).modules.values()
-            rows.append(
-                {"resource": resource, "seed": seed, "win_rate": played(module, seed), "exact": exact(module)}
-            )
+                team = load_policy_from_checkpoint(result.checkpoint).team
+            (group,) = team.groups
+            row = {"win_rate": played(team, seed), "exact": exact(group.actor.network.head)}
+            rows.append({"resource": resource, "seed": seed, **row})
             print(rows[-1], flush=True)
             with open(arguments.out / "win_rates.csv", "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
