@@ -156,6 +156,12 @@ def test_what_does_not_fit_is_named_in_one_line(observations, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_mask_of_the_wrong_length_is_named():
+    for mask in (np.ones(3, np.int8), np.ones(1, np.int8)):
+        with pytest.raises(ConfigError, match=r"observation of b: expected a mask of shape \(4,\), got"):
+            policy_of(masked=True).player().act({"b": {"observation": obs(1, 2), "action_mask": mask}})
+
+
 def test_a_single_observation_of_the_wrong_shape_is_named():
     with pytest.raises(ConfigError, match=r"expected shape \(2,\), got \(3,\)"):
         policy_of(agents=(None,)).player().act(obs(1, 2, 3))
@@ -165,7 +171,7 @@ def test_a_single_observation_of_the_wrong_shape_is_named():
 def test_an_observation_without_its_mask_is_named(given):
     single = not isinstance(given, dict)
     policy = policy_of(agents=(None,) if single else ("a", "b"), masked=True)
-    with pytest.raises(ConfigError, match=r"observation of .*: expected .*observation.* and .*action_mask"):
+    with pytest.raises(ConfigError, match=r"observation.*: expected a mapping of observation and action_mask"):
         policy.player().act(given)
 
 
