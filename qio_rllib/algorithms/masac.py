@@ -212,7 +212,7 @@ class MASACLearner(OffPolicyLearner):
                 if module.policy.spec.is_discrete:
                     probs = extras[g].exp()
                     q_values = self.all_actions(views, actions, g)
-                    # An illegal action's log-probability is the least number there is: alpha times it may not be finite.
+                    # Alpha times the log-probability of an illegal action, the least number there is, may be infinite.
                     ahead = (probs * q_values).sum(-1) - alpha * (probs * extras[g]).sum(-1)
                 else:
                     q_values = torch.stack([network.critic(view, actions) for network, view in views]).amin(0)

@@ -78,7 +78,7 @@ class Memory(nn.Module):
     def burnt_in(
         self, features: torch.Tensor, state: torch.Tensor, fresh: torch.Tensor, burn_in: int
     ) -> torch.Tensor:
-        """Advance as `unroll` does, but let no gradient pass through the first ``burn_in`` steps; return the outputs."""
+        """Advance as `unroll` does, with no gradient through the first ``burn_in`` steps; return the outputs."""
         if not burn_in:
             return self.unroll(features, state, fresh)[0]
         with torch.no_grad():

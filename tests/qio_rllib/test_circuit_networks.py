@@ -23,7 +23,6 @@ from qio_rllib.models.circuits import (
 from qio_rllib.quantum import pennylane_expectation, pennylane_state
 
 
-
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -185,7 +184,7 @@ def test_the_born_rule_needs_a_state_for_each_action():
         config.network(3, 5, "born")
 
 
-# -- the MLP of as many parameters -----------------------------------------------------------------------------------------------------
+# -- the MLP of as many parameters ------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)

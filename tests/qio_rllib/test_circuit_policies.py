@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
-from toy_off_policy import MADDPGConfig, MASACConfig, config_of as off_policy_config_of, setup_of
+from toy_off_policy import MADDPGConfig, MASACConfig, setup_of
+from toy_off_policy import config_of as off_policy_config_of
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec

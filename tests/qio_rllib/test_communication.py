@@ -85,7 +85,11 @@ def test_the_actions_are_those_of_the_messages_that_are_kept(policies):
         sent[:, :, part.agent_index] = part.columns["messages"]
     losses = []
     for module_id, part in rollout.modules.items():
-        policy, messages, delivered = policy_of(runner, module_id), part.columns["messages"], part.columns["delivered"]
+        policy, messages, delivered = (
+            policy_of(runner, module_id),
+            part.columns["messages"],
+            part.columns["delivered"],
+        )
         with torch.no_grad():
             said = policy.speak(torch.from_numpy(part.observations[:-1])).numpy()
         np.testing.assert_allclose(messages, said, atol=1e-6)
@@ -204,8 +208,14 @@ def test_lossy_communication_draws_even_where_nothing_is_explored():
     config = config_of(drop=0.5)
     policy = policy_from_modules(dict(BatchedEnvRunner(config=config).module.items()), config)
     assert policy.team.draws
-    observations = {f"agent_{i}": np.full(policy.spaces["shared"].observation_shape, 0.1 * i, np.float32) for i in range(3)}
-    found = {tuple(np.stack(list(policy.player(seed=seed).act(observations).values())).ravel()) for seed in range(20)}
+    observations = {
+        f"agent_{i}": np.full(policy.spaces["shared"].observation_shape, 0.1 * i, np.float32)
+        for i in range(3)
+    }
+    found = {
+        tuple(np.stack(list(policy.player(seed=seed).act(observations).values())).ravel())
+        for seed in range(20)
+    }
     assert len(found) > 3
     again, other = (policy.player(seed=5).act(observations) for _ in range(2))
     for agent in again:

@@ -209,7 +209,9 @@ def test_acting_is_sampling_from_the_network(resource):
     assert isinstance(actor._forward, torch.jit.ScriptModule)
     for forward in (module._forward_inference, module._forward_train):
         expected = forward({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS]
-        torch.testing.assert_close(torch.from_numpy(acted.extras["dist_inputs"])[:, 0], expected, atol=0, rtol=0)
+        torch.testing.assert_close(
+            torch.from_numpy(acted.extras["dist_inputs"])[:, 0], expected, atol=0, rtol=0
+        )
     assert module.compute_values({Columns.OBS: seen}).shape == (11,)
 
 

@@ -101,13 +101,20 @@ def test_the_target_moves_every_so_many_gradient_steps():
         if step % 3:
             assert all(torch.equal(start[name], p) for name, p in module.target_policy.named_parameters())
         else:
-            assert all(torch.equal(one, two) for one, two in zip(weights, module.policy.parameters(), strict=True))
+            assert all(
+                torch.equal(one, two) for one, two in zip(weights, module.policy.parameters(), strict=True)
+            )
     state = setup.learner.get_state()
     other = dqn("pole", target_network_update_freq=3, tau=1.0)
     other.learner.set_state(state)  # the count goes on: the ninth step moves it
     for _ in range(2):
         other.learner.gradient_step(other.rows)
-    assert torch.equal(*(policy.head.layers[0].weight for policy in (other.modules[0].policy, other.modules[0].target_policy)))
+    assert torch.equal(
+        *(
+            policy.head.layers[0].weight
+            for policy in (other.modules[0].policy, other.modules[0].target_policy)
+        )
+    )
 
 
 def test_several_agents_are_independent_learners():
@@ -186,7 +193,9 @@ def test_the_q_network_is_the_circuit_or_an_mlp_of_as_many_parameters_and_the_ta
         assert not parameter.requires_grad
 
 
-@pytest.mark.parametrize(("task", "circuit"), [("pole", TINY), ("discrete", TINY), ("discrete", {**TINY, "kind": "classical"})])
+@pytest.mark.parametrize(
+    ("task", "circuit"), [("pole", TINY), ("discrete", TINY), ("discrete", {**TINY, "kind": "classical"})]
+)
 def test_a_circuit_learns_from_each_row_by_itself(task, circuit):
     setup = dqn(task, circuit=circuit)
     (module,), rows = setup.modules, setup.rows
@@ -199,7 +208,11 @@ def test_a_circuit_learns_from_each_row_by_itself(task, circuit):
             best = values.gather(-1, later.argmax(-1, keepdim=True))[:, 0]
             ahead = rows.discounts[0][:, agent] * rows.present_next[0][:, agent] * best
             chosen = (own * rows.actions[0][:, agent]).sum(-1)
-            errors.append(torch.nn.functional.smooth_l1_loss(chosen, rows.rewards[0][:, agent] + ahead, reduction="none"))
+            errors.append(
+                torch.nn.functional.smooth_l1_loss(
+                    chosen, rows.rewards[0][:, agent] + ahead, reduction="none"
+                )
+            )
         expected = torch.stack(errors, 1)[rows.acted[0] > 0].mean()
     stats = setup.learner.gradient_step(rows)
     assert float(stats[rows.modules[0], "q_loss"]) == pytest.approx(float(expected), rel=1e-5)

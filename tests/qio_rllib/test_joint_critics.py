@@ -118,7 +118,9 @@ def test_gradients_reach_every_parameter(kind):
 def test_attention_is_scaled_dot_product_attention():
     critic = critic_of(AttentionCritic, 0)
     joint, actions, _ = view_of()
-    tokens = torch.cat([critic._embed(g, joint, acts) for g, acts in enumerate(joint.executed(actions))], dim=1)
+    tokens = torch.cat(
+        [critic._embed(g, joint, acts) for g, acts in enumerate(joint.executed(actions))], dim=1
+    )
     own = tokens[:, : GROUPS[0].agents]
     query, key = (
         layer(x).unflatten(-1, (4, -1)).transpose(1, 2)

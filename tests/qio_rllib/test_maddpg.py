@@ -14,8 +14,8 @@ from qio_rllib.learners.transitions import transitions_of
 from qio_rllib.models import joint_module
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.joint_module import sampled_one_hot
-from qio_rllib.sampling.evaluation import play_episodes, policy_from_modules
 from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.evaluation import play_episodes, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 

@@ -63,7 +63,9 @@ def test_gradients_of_a_sample_are_those_of_the_reparametrised_distribution():
     noise = torch.randn(50, 1, 2, generator=torch.Generator().manual_seed(3))
     mean, log_std = two.chunk(2, -1)
     raw = mean + log_std.exp() * noise
-    expected = (torch.distributions.Normal(mean, log_std.exp()).log_prob(raw) - (1 - torch.tanh(raw) ** 2).log()).sum(-1)
+    expected = (
+        torch.distributions.Normal(mean, log_std.exp()).log_prob(raw) - (1 - torch.tanh(raw) ** 2).log()
+    ).sum(-1)
     (logp.sum() + (actions**2).sum()).backward()
     (expected.sum() + (torch.tanh(raw) ** 2).sum()).backward()
     torch.testing.assert_close(one.grad, two.grad, atol=1e-4, rtol=1e-4)
@@ -142,15 +144,13 @@ def test_targets_are_finite_with_masks_and_any_temperature(alpha):
 def test_the_lesser_target_critic_counts(task):
     setup = masac(task)
     (module,), rows, learner = setup.modules, setup.rows, setup.learner
-    first, second = module.target_critics
+    weights = copy.deepcopy(module.target_critics[0].state_dict())
     found = {}
     for shift in ((0.0, 0.0), (5.0, 0.0), (0.0, 5.0), (5.0, 5.0)):
-        for network, by in zip((first, second), shift, strict=True):
-            network.load_state_dict(module.target_critics[0].state_dict() if shift == (0.0, 0.0) else saved)
+        for network, by in zip(module.target_critics, shift, strict=True):
+            network.load_state_dict(weights)
             with torch.no_grad():
                 network.critic.head.bias += by
-        if shift == (0.0, 0.0):
-            saved = copy.deepcopy(first.state_dict())
         learner.noise.manual_seed(8)
         found[shift] = learner.targets([module], rows)[0]
     gamma = rows.discounts[0] * rows.present_next[0]
@@ -186,7 +186,9 @@ def test_both_critics_learn_and_the_policy_climbs_the_lesser_one():
     acted = rows.acted[0] > 0
     with torch.no_grad():
         legal = rows.legal[0]
-        logits = before.policy.outputs(before.policy.features(rows.obs[0], None)[0]).masked_fill(~legal, -torch.inf)
+        logits = before.policy.outputs(before.policy.features(rows.obs[0], None)[0]).masked_fill(
+            ~legal, -torch.inf
+        )
         probs = torch.softmax(logits, -1)
         entropy = -(probs * probs.clamp_min(1e-30).log()).sum(-1)
         view, values = rows.view(), []
@@ -239,9 +241,9 @@ def test_the_target_is_a_share_of_the_entropy_of_uniform_play_over_legal_actions
     assert masac("swarm").learner.target_entropy(masac("swarm").modules[0].policy, rows, 0) == -2.0
     discrete = masac("discrete", target_entropy_share=0.6)
     count = discrete.modules[0].policy.spec.num_actions
-    assert discrete.learner.target_entropy(
-        discrete.modules[0].policy, discrete.rows, 0
-    ) == pytest.approx(0.6 * math.log(count))
+    assert discrete.learner.target_entropy(discrete.modules[0].policy, discrete.rows, 0) == pytest.approx(
+        0.6 * math.log(count)
+    )
 
 
 def test_a_rate_of_zero_keeps_the_temperature():
@@ -261,7 +263,10 @@ def test_own_critics_do_not_see_the_others_and_joint_ones_do(critic, sees):
     obs, actions = rows.obs[0].clone().requires_grad_(), rows.actions[0].clone().requires_grad_()
     rows.obs[0] = obs
     for network in module.critics:
-        for value in (network.critic(rows.view(), [actions]), network.critic.of_own(rows.view(), [actions], actions)):
+        for value in (
+            network.critic(rows.view(), [actions]),
+            network.critic.of_own(rows.view(), [actions], actions),
+        ):
             seen, done = torch.autograd.grad(value[:, 0].sum(), (obs, actions), retain_graph=True)
             assert seen[:, 0].any()
             assert done[:, 0].any()
@@ -271,7 +276,9 @@ def test_own_critics_do_not_see_the_others_and_joint_ones_do(critic, sees):
     assert (state is not None) == sees
 
 
-@pytest.mark.parametrize("task", ["swarm", "discrete", "forest", "tag", "speaker", "separate", "alone", "masked"])
+@pytest.mark.parametrize(
+    "task", ["swarm", "discrete", "forest", "tag", "speaker", "separate", "alone", "masked"]
+)
 @pytest.mark.parametrize("critic", [{"hiddens": [16]}, ATTENTION, OWN], ids=["mlp", "attention", "own"])
 def test_every_kind_of_task_is_learned_from(task, critic):
     setup = masac(task, critic=critic)
@@ -287,7 +294,12 @@ def test_what_absent_agents_hold_does_not_matter():
     one, two = (masac("lives") for _ in range(2))
     rows = two.rows
     absent, gone = rows.acted[0] == 0, rows.present_next[0] == 0
-    for values, where in ((rows.obs, absent), (rows.actions, absent), (rows.rewards, absent), (rows.next_obs, gone)):
+    for values, where in (
+        (rows.obs, absent),
+        (rows.actions, absent),
+        (rows.rewards, absent),
+        (rows.next_obs, gone),
+    ):
         values[0][where] = 77.0
     for setup in (one, two):
         setup.learner.gradient_step(setup.rows)

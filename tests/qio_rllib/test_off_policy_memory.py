@@ -131,7 +131,8 @@ def test_a_critics_memory_runs_through_a_sequence_as_through_its_steps(kind, bur
     weights[: burn_in * 30] = 0
     parameters = [*network.memory.parameters()]
     gradients = [
-        torch.autograd.grad((states * weights).sum(), parameters) for states in (found.global_state, torch.cat(own))
+        torch.autograd.grad((states * weights).sum(), parameters)
+        for states in (found.global_state, torch.cat(own))
     ]
     for left, right in zip(*gradients, strict=True):
         assert left.abs().max() > 1e-8
@@ -149,7 +150,9 @@ def test_learners_let_no_gradient_of_critics_pass_through_burn_in(algorithm, mon
             monkeypatch.setattr(
                 network,
                 "remembering",
-                lambda *arguments, original=original, **named: given.append(named) or original(*arguments, **named),
+                lambda *arguments, original=original, **named: (
+                    given.append(named) or original(*arguments, **named)
+                ),
             )
     rows = setup.rows
     setup.rows.obs[0], rows.next_obs[0], rows.memory[0] = (
@@ -203,7 +206,9 @@ def test_a_fresh_environment_is_one_in_which_all_agents_begin():
 
 
 def test_bad_memory_settings_are_refused():
-    with pytest.raises(ConfigError, match="n_step: a Q-network with memory learns from single steps; set it to 1"):
+    with pytest.raises(
+        ConfigError, match="n_step: a Q-network with memory learns from single steps; set it to 1"
+    ):
         config_of("pole", algorithm=DQNConfig, model=MODELS["gru"], n_step=2).validate()
     with pytest.raises(ConfigError, match="use_lstm and use_gru exclude each other"):
         config_of("pole", algorithm=DQNConfig, model=MODELS["gru"] | MODELS["lstm"]).validate()

@@ -18,7 +18,9 @@ def policy_of(agents=("a", "b", "c"), actions=4, masked=False, agent_id=False, b
     torch.manual_seed(0)
     size = 2 + (len(agents) if agent_id else 0)
     kind = "gaussian" if box else "categorical"
-    spec = PolicySpec((size,), kind, actions, has_action_mask=masked, network={"fcnet_hiddens": [8], **network})
+    spec = PolicySpec(
+        (size,), kind, actions, has_action_mask=masked, network={"fcnet_hiddens": [8], **network}
+    )
     action = ActionSpec(None, (-3.0,) * actions, (3.0,) * actions, True) if box else ActionSpec(actions)
     net = PolicyNetwork(spec)
     with torch.no_grad():
@@ -134,7 +136,9 @@ def test_teams_are_cut_to_the_agents_of_an_environment():
     (group,) = team.groups
     assert group.agents == ("a", "c")
     assert group.index.tolist() == [1, 0]
-    with pytest.raises(ConfigError, match=r"the policy knows no agent 'cc' \(did you mean 'c'\?\); allowed: a, b, c"):
+    with pytest.raises(
+        ConfigError, match=r"the policy knows no agent 'cc' \(did you mean 'c'\?\); allowed: a, b, c"
+    ):
         policy.team_for(["a", "cc"])
     with pytest.raises(ConfigError, match="agent_id: the policy was trained for the agents a, b, c"):
         policy_of(agent_id=True).team_for(["a", "c"])
@@ -171,7 +175,9 @@ def test_a_single_observation_of_the_wrong_shape_is_named():
 def test_an_observation_without_its_mask_is_named(given):
     single = not isinstance(given, dict)
     policy = policy_of(agents=(None,) if single else ("a", "b"), masked=True)
-    with pytest.raises(ConfigError, match=r"observation.*: expected a mapping of observation and action_mask"):
+    with pytest.raises(
+        ConfigError, match=r"observation.*: expected a mapping of observation and action_mask"
+    ):
         policy.player().act(given)
 
 

@@ -15,8 +15,8 @@ import torch
 
 import qio_envs
 from qio_envs.api import ConfigError
-from qio_rllib.acting.scripted import scripted_team
 from qio_rllib.acting.policy import GroupSpaces, Policy
+from qio_rllib.acting.scripted import scripted_team
 from qio_rllib.algorithms import A2CConfig, DQNConfig, MADDPGConfig, MASACConfig, PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 8, "mask_blocked_moves": True}
 SWARM = {"max_steps": 8}
 DISCRETE = {**SWARM, "actions": "discrete"}
-TINY = {"num_qubits": 2, "num_layers": 1, "inputs": "arctan"}
+TINY = {"num_qubits": 3, "num_layers": 1, "inputs": "arctan"}
 LSTM = {"use_lstm": True, "lstm_cell_size": 4}
 GRU = {"use_gru": True, "gru_cell_size": 4}
 AMPLIFIED = {"amplification": {"eta": 0.3, "h_min": 0.2}}
@@ -43,7 +43,7 @@ KINDS = {  # algorithm, environment, its settings, training settings, model_conf
     "a share of random actions": (MADDPGConfig, "forest_uav_v0", FOREST, {"exploration": 0.5}, {}),
     "squashed": (MASACConfig, "swarm_cooperative_v0", SWARM, {}, {}),
     "dueling": (DQNConfig, "forest_uav_v0", FOREST, {"exploration": 0.4}, {}),
-    "circuit": (A2CConfig, "swarm_cooperative_v0", DISCRETE, {"circuit": {**TINY, "num_qubits": 3, "policy": "born"}}, {}),
+    "circuit": (A2CConfig, "swarm_cooperative_v0", DISCRETE, {"circuit": {**TINY, "policy": "born"}}, {}),
     "circuit of Q-values": (DQNConfig, "swarm_cooperative_v0", DISCRETE, {"circuit": TINY}, {}),
     "coordination": (PPOConfig, "chsh_v0", {"as_team": True, "rounds": 6}, {"coordination": {}}, {}),
     "lstm": (PPOConfig, "forest_uav_v0", FOREST, {}, LSTM),
@@ -176,7 +176,9 @@ def test_files_load_and_play_where_there_is_no_ray(tmp_path):
         acts = [player.act(observations) for _ in range(2)]
         expected.append([{a: np.asarray(x).tolist() for a, x in found.items()} for found in acts])
         plain = {
-            agent: {key: np.asarray(v).tolist() for key, v in o.items()} if isinstance(o, dict) else o.tolist()
+            agent: {key: np.asarray(v).tolist() for key, v in o.items()}
+            if isinstance(o, dict)
+            else o.tolist()
             for agent, o in observations.items()
         }
         arguments += [str(path), json.dumps(plain)]
@@ -245,7 +247,9 @@ def test_nothing_in_a_file_is_executed(file, tmp_path, form):
 def test_files_of_the_format_before_say_what_to_do(tmp_path):
     (old, *_) = sorted((ROOT / "results").glob("*/seed_0/policy.pt"))
     path = shutil.copy(old, tmp_path / "policy.pt")
-    with pytest.raises(ConfigError, match=r"format 1.* expected 2; make it anew from its checkpoint") as caught:
+    with pytest.raises(
+        ConfigError, match=r"format 1.* expected 2; make it anew from its checkpoint"
+    ) as caught:
         load_policy(path)
     assert "\n" not in str(caught.value)
 

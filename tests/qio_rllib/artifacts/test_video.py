@@ -23,7 +23,9 @@ def uniform_policy(agents, size, actions, env, env_config):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-    group = AgentGroup("shared", tuple(agents), np.arange(len(agents)), NetworkActor(network, ActionSpec(actions)))
+    group = AgentGroup(
+        "shared", tuple(agents), np.arange(len(agents)), NetworkActor(network, ActionSpec(actions))
+    )
     return Policy(Team([group]), {"shared": GroupSpaces((size,))}, env, env_config)
 
 
