@@ -333,7 +333,7 @@ class CriticNetwork(nn.Module):
     """A critic as a module trains it, with memory over everything that all agents observe where asked for.
 
     The memory's output joins the global state. It runs over joint observations only: no runner has to carry it, so that
-    a sequence begins with an empty one (Hausknecht and Stone, 2015).
+    a sequence begins with an empty one (Hausknecht and Stone, 2015). An agent's own critic has none.
 
     Args:
         groups: All modules' agents.
@@ -353,7 +353,8 @@ class CriticNetwork(nn.Module):
     ) -> None:
         super().__init__()
         inputs = sum(group.agents * (group.obs + group.inbox + 1) for group in groups) + state_size
-        self.memory = Memory.of(model_config, inputs)
+        # An agent's own critic must not see the others, whose observations are in the memory.
+        self.memory = None if settings.type == "own" else Memory.of(model_config, inputs)
         size = state_size + (0 if self.memory is None else self.memory.size)
         if settings.type == "attention":
             self.critic: Critic = AttentionCritic(

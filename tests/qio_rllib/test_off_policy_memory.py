@@ -189,6 +189,20 @@ def test_only_steps_behind_burn_in_are_learned_from(algorithm, kind):
 
 
 @pytest.mark.parametrize("algorithm", ["maddpg", "masac"])
+def test_own_critics_have_no_memory_of_what_others_observe(algorithm):
+    setup = recurrent(algorithm, "gru", critic={"type": "own", "hiddens": [8]})
+    (module,), rows = setup.modules, setup.rows
+    rows.obs[0] = rows.obs[0].requires_grad_()
+    for network in module.critics:
+        view, _ = network.remembering(rows.view(), rows.length, rows.fresh_environments(), burn_in=2)
+        value = network.critic(view, [actions.double() for actions in rows.actions])
+        (gradient,) = torch.autograd.grad(value[:, 0].sum(), rows.obs)
+        assert gradient[:, 0].any()
+        assert not gradient[:, 1:].any()
+        assert not [name for name, _ in network.named_parameters() if "memory" in name]
+
+
+@pytest.mark.parametrize("algorithm", ["maddpg", "masac"])
 def test_whole_updates_with_messages_and_states(algorithm):
     training = {"communication": {"bandwidth": 2, "drop": 0.3}} if algorithm == "maddpg" else {}
     config = config_of("swarm", algorithm=ALGORITHMS[algorithm], model=MODELS["gru"], burn_in=1, **training)
