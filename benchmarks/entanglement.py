@@ -23,11 +23,14 @@ from tables import read, write
 
 import qio_envs
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
-from qio_rllib.acting.policy import PolicyModule
+from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.team import Team
 from qio_rllib.artifacts.run_directory import run_description
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED, load_policy_from_checkpoint
+from qio_rllib.sampling.stepper import EnvStepper
 
 CONFIG = Path("tune_configs/chsh_entangled_ppo.yaml")
 RESOURCES = ("entangled", "separable", "shared_randomness")
@@ -40,24 +43,27 @@ def question_seeds(seed: int) -> range:
     return range(first, first + NUM_ENVS)
 
 
-def played(module: PolicyModule, seed: int) -> float:
+def played(team: Team, seed: int) -> float:
     """Return the share of 100,000 rounds that a policy wins."""
-    env = qio_envs.chsh_v0.batched_env(NUM_ENVS, as_team=True, rounds=ROUNDS)
-    env.reset(list(question_seeds(seed)))
+    env = BatchedVectorEnv(qio_envs.chsh_v0.batched_env(NUM_ENVS, as_team=True, rounds=ROUNDS))
+    stepper = EnvStepper(env, team)
+    stepper.reset(np.array(question_seeds(seed), np.uint64))
     rng = np.random.Generator(np.random.Philox(key=seed))
-    for _ in range(ROUNDS):
-        env.step(module.act(env.observe()[:, 0], None, rng.random(NUM_ENVS))[:, None])
-    return float(env.info()["win_rate"].mean())
+    while True:
+        step = stepper.step(rng, explore=True)
+        if step.over.all():
+            return float(np.mean([env.info(index)["win_rate"] for index in range(NUM_ENVS)]))
+        stepper.advance(step)
 
 
-def exact(module: PolicyModule) -> float:
-    """Return the probability of a win over uniform questions."""
+def exact(network: torch.nn.Module) -> float:
+    """Return the probability of a win over uniform questions, of a network from both players' rows to joint answers."""
     total = 0.0
     for x in (0, 1):
         for y in (0, 1):
-            observations = torch.tensor([[1.0 - x, x, 1.0 - y, y]])
+            obs = torch.tensor([[1.0 - x, x, 1.0 - y, y]])
             with torch.no_grad():
-                probs = torch.softmax(module.network(observations).double(), dim=-1)[0]
+                probs = torch.softmax(network(obs).double(), dim=-1)[0]
             total += sum(float(probs[2 * a + b]) for a in (0, 1) for b in (0, 1) if a ^ b == x & y)
     return total / 4
 
@@ -70,10 +76,11 @@ def train(seeds: int, out: Path) -> None:
             with tempfile.TemporaryDirectory() as runs:
                 overrides = [f"coordination.resource={resource}"]
                 result = training.train(load_experiment(CONFIG, overrides, seed=seed), runs)
-                (module,) = load_policy_from_checkpoint(result.checkpoint).modules.values()
-            rows.append(
-                {"resource": resource, "seed": seed, "win_rate": played(module, seed), "exact": exact(module)}
-            )
+                team = load_policy_from_checkpoint(result.checkpoint).team
+            (group,) = team.groups
+            assert isinstance(group.actor, NetworkActor)
+            row = {"win_rate": played(team, seed), "exact": exact(group.actor.network.head)}
+            rows.append({"resource": resource, "seed": seed, **row})
             print(rows[-1], flush=True)
             write(out / "win_rates.csv", rows)
     info = run_description(["python", "benchmarks/entanglement.py", "--seeds", str(seeds)])

@@ -121,6 +121,10 @@ class Player:
         )
         given: Mapping[Any, Any] = {None: observations} if single else observations
         known = self.policy.module_of
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"observations: expected a mapping from agents ({', '.join(map(str, known))}) to what they observe"
+            )
         for agent in given:
             if agent not in known:
                 raise ConfigError(
@@ -154,14 +158,20 @@ class Player:
         for column, agent in enumerate(group.agents):
             if agent not in given:
                 continue
-            value = np.asarray(given[agent][_OBSERVATION] if mask is not None else given[agent], np.float32)
-            if value.shape != spaces.observation_shape:
-                raise ConfigError(
-                    f"observation of {agent}: expected shape {spaces.observation_shape}, got {value.shape}"
-                )
-            obs[0, column] = value
+            whose = "observation" if agent is None else f"observation of {agent}"
+            value, legal = given[agent], None
             if mask is not None:
-                mask[0, column] = np.asarray(given[agent][_ACTION_MASK]) != 0
+                if not isinstance(value, Mapping) or set(value) != {_OBSERVATION, _ACTION_MASK}:
+                    raise ConfigError(f"{whose}: expected a mapping of {_OBSERVATION} and {_ACTION_MASK}")
+                value, legal = value[_OBSERVATION], np.asarray(value[_ACTION_MASK])
+            value = np.asarray(value, np.float32)
+            if value.shape != spaces.observation_shape:
+                raise ConfigError(f"{whose}: expected shape {spaces.observation_shape}, got {value.shape}")
+            obs[0, column] = value
+            if mask is not None and legal is not None:
+                if legal.shape != (count,):
+                    raise ConfigError(f"{whose}: expected a mask of shape {(count,)}, got {legal.shape}")
+                mask[0, column] = legal != 0
         return GroupInputs(with_agent_id(obs) if group.agent_id else obs, mask)
 
 

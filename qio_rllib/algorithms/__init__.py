@@ -21,6 +21,9 @@ ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
 }
 """Configuration class of each algorithm."""
 
+for _algorithm in (A2C, DQN, MADDPG, MASAC):  # for tune.run(name); its own DQN would take RLlib's
+    register_trainable(_algorithm.__name__, _algorithm)
+
 
 def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
     """Return the configuration class of an algorithm.

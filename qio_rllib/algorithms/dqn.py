@@ -82,6 +82,7 @@ class DQNConfig(OffPolicyConfig):
             ConfigError: A value that is out of range or does not fit another.
         """
         super().validate()
+        check_schedule("exploration", self.exploration)
         if self.n_step < 1:
             raise ConfigError(f"n_step: expected an integer of at least 1, got {self.n_step}")
         if self.n_step > 1 and self.sequence_length > 1:

@@ -87,6 +87,7 @@ class MADDPGConfig(JointCriticConfig):
             ConfigError: A value that is out of range or does not fit another.
         """
         super().validate()
+        check_schedule("exploration", self.exploration)
         if not self.gumbel_temperature > 0.0:
             raise ConfigError(f"gumbel_temperature: expected a number above 0, got {self.gumbel_temperature}")
         if self.action_regularization < 0.0:
@@ -140,7 +141,9 @@ class MADDPGLearner(OffPolicyLearner):
         losses, stats = {}, {}
         for g, module_id in enumerate(batch.modules):
             network = modules[g].critic_networks()[0]
-            view, _ = network.remembering(batch.view(), batch.length, batch.fresh_environments())
+            view, _ = network.remembering(
+                batch.view(), batch.length, batch.fresh_environments(), burn_in=self.burn_in
+            )
             q_values = network.critic(view, batch.actions)
             losses[module_id] = mean_over((q_values - targets[g]) ** 2, batch.learned[g])
             stats[module_id, "q_mean"] = mean_over(q_values.detach(), batch.learned[g])
@@ -155,7 +158,9 @@ class MADDPGLearner(OffPolicyLearner):
             outputs, _ = outputs_of(policy, batch, g, inboxes, self.burn_in)
             own = self.actions_of(policy, outputs, batch.legal[g])
             # Others' actions and all messages are those that were executed; only its own action is the actor's.
-            view, _ = network.remembering(batch.view(), batch.length, batch.fresh_environments())
+            view, _ = network.remembering(
+                batch.view(), batch.length, batch.fresh_environments(), burn_in=self.burn_in
+            )
             gain = mean_over(network.critic.of_own(view, batch.actions, own), batch.learned[g])
             flat = mean_over((outputs**2).mean(-1), batch.learned[g])
             losses[module_id] = -gain + self.config.action_regularization * flat

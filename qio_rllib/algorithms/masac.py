@@ -138,7 +138,7 @@ class MASACLearner(OffPolicyLearner):
         for g, module_id in enumerate(batch.modules):
             errors = []
             for network in modules[g].critic_networks():
-                view, _ = network.remembering(batch.view(), batch.length, fresh)
+                view, _ = network.remembering(batch.view(), batch.length, fresh, burn_in=self.burn_in)
                 q_values = network.critic(view, batch.actions)
                 errors.append(mean_over((q_values - targets[g]) ** 2, batch.learned[g]))
             losses[module_id] = torch.stack(errors).sum()
@@ -153,7 +153,7 @@ class MASACLearner(OffPolicyLearner):
             outputs, _ = outputs_of(policy, batch, g, None, self.burn_in)
             alpha = modules[g].log_alpha.detach().exp()
             views = [
-                (network, network.remembering(batch.view(), batch.length, fresh)[0])
+                (network, network.remembering(batch.view(), batch.length, fresh, burn_in=self.burn_in)[0])
                 for network in modules[g].critic_networks()
             ]
             if policy.spec.is_discrete:
@@ -215,7 +215,8 @@ class MASACLearner(OffPolicyLearner):
                 if module.policy.spec.is_discrete:
                     probs = extras[g].exp()
                     q_values = self.all_actions(views, actions, g)
-                    ahead = (probs * (q_values - alpha * extras[g])).sum(-1)
+                    # Alpha times the log-probability of an illegal action, the least number there is, may be infinite.
+                    ahead = (probs * q_values).sum(-1) - alpha * (probs * extras[g]).sum(-1)
                 else:
                     q_values = torch.stack([network.critic(view, actions) for network, view in views]).amin(0)
                     ahead = q_values - alpha * extras[g]

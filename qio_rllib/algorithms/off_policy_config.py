@@ -17,6 +17,7 @@ from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.learners.on_policy import window_length
 from qio_rllib.models.joint_critics import CriticSettings
 from qio_rllib.models.joint_module import CRITIC, JOINT
+from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.spaces import bare_space
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.environments import EnvDescription, describe_env
@@ -75,7 +76,7 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
                 gradient step.
 
         Raises:
-            ConfigError: An unknown key or a value outside its range.
+            ConfigError: An unknown key, a setting that the algorithm has no use for, or a value outside its range.
         """
         super().training(**kwargs)
         self._take(
@@ -123,6 +124,7 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
         for name in ("replay_capacity", "env_steps_per_update"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
+        memory_kind(self.model_config)
         if self.burn_in < 0:
             raise ConfigError(f"burn_in: expected an integer of at least 0, got {self.burn_in}")
         if self.replay_capacity < self.train_batch_size_per_learner:

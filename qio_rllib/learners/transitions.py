@@ -163,8 +163,7 @@ def outputs_of(
     rows = _with_inbox(batch.obs[g], inboxes, g)
     after = None if following is None else _with_inbox(following[g], next_inboxes, g)
     if network.memory is None:
-        found = network.outputs(network.features(rows, None)[0])
-        return found, None if after is None else network.outputs(network.features(after, None)[0])
+        return _outputs(network, rows), None if after is None else _outputs(network, after)
     memory = batch.memory[g]
     assert memory is not None
     agents = rows.shape[1]
@@ -172,15 +171,7 @@ def outputs_of(
     steps = rows.reshape(batch.length, -1, rows.shape[-1])  # [L, B * M, D]
     fresh = batch.fresh[g].reshape(batch.length, -1)
     encoded = network.encoder(steps)
-    early = []
-    if burn_in:
-        with torch.no_grad():
-            first, states = network.memory.unroll(encoded[:burn_in], state, fresh[:burn_in])
-            early, state_at = [first], states[burn_in - 1]
-    else:
-        state_at = state
-    late, _ = network.memory.unroll(encoded[burn_in:], state_at, fresh[burn_in:])
-    features = torch.cat([*early, late]) if early else late
+    features = network.memory.burnt_in(encoded, state, fresh, burn_in)
     found = network.outputs(features).reshape(len(rows), agents, -1)
     if after is None:
         return found, None
@@ -213,6 +204,12 @@ def by_agent(parts: Sequence[torch.Tensor], indices: Sequence[Sequence[int]]) ->
 def mean_over(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of the values where the mask is 1; 0 where it is nowhere."""
     return (values * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def _outputs(network: PolicyNetwork, rows: torch.Tensor) -> torch.Tensor:
+    """Return the outputs ``[R, M, K]`` of a network without memory; circuits take flat rows only."""
+    features, _ = network.features(rows.flatten(0, 1), None)
+    return network.outputs(features).unflatten(0, rows.shape[:2])
 
 
 def _with_inbox(rows: torch.Tensor, inboxes: list[torch.Tensor] | None, g: int) -> torch.Tensor:

@@ -333,7 +333,7 @@ class CriticNetwork(nn.Module):
     """A critic as a module trains it, with memory over everything that all agents observe where asked for.
 
     The memory's output joins the global state. It runs over joint observations only: no runner has to carry it, so that
-    a sequence begins with an empty one (Hausknecht and Stone, 2015).
+    a sequence begins with an empty one (Hausknecht and Stone, 2015). An agent's own critic has none.
 
     Args:
         groups: All modules' agents.
@@ -353,7 +353,8 @@ class CriticNetwork(nn.Module):
     ) -> None:
         super().__init__()
         inputs = sum(group.agents * (group.obs + group.inbox + 1) for group in groups) + state_size
-        self.memory = Memory.of(model_config, inputs)
+        # An agent's own critic must not see the others, whose observations are in the memory.
+        self.memory = None if settings.type == "own" else Memory.of(model_config, inputs)
         size = state_size + (0 if self.memory is None else self.memory.size)
         if settings.type == "attention":
             self.critic: Critic = AttentionCritic(
@@ -365,7 +366,12 @@ class CriticNetwork(nn.Module):
             self.critic = MLPCritic(groups, own, size, settings.hiddens, settings.activation)
 
     def remembering(
-        self, joint: JointView, length: int, fresh: torch.Tensor, following: JointView | None = None
+        self,
+        joint: JointView,
+        length: int,
+        fresh: torch.Tensor,
+        following: JointView | None = None,
+        burn_in: int = 0,
     ) -> tuple[JointView, JointView | None]:
         """Return views whose global state holds the memory's output too.
 
@@ -374,14 +380,15 @@ class CriticNetwork(nn.Module):
             length: ``L``.
             fresh: Environments that begin an episode with a step, bool ``[L, B]``.
             following: What follows each step.
+            burn_in: Steps through which no gradient passes.
         """
         if self.memory is None:
             return joint, following
         rows = joint.flat.unflatten(0, (length, -1))
         start = rows.new_zeros(rows.shape[1], self.memory.state_size)
         if following is None:
-            found, _ = self.memory.unroll(rows, start, fresh)
-            return _joined(joint, found.flatten(0, 1)), None
+            found = self.memory.burnt_in(rows, start, fresh, burn_in).flatten(0, 1)
+            return _joined(joint, found), None
         states = self.memory.unroll_states(rows, start, fresh).flatten(0, 1)
         after, _ = self.memory(following.flat, states)
         return _joined(joint, states[:, : self.memory.size]), _joined(following, after)

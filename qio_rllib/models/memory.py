@@ -75,6 +75,17 @@ class Memory(nn.Module):
             states[end - 1] = state
         return torch.cat(outputs), states
 
+    def burnt_in(
+        self, features: torch.Tensor, state: torch.Tensor, fresh: torch.Tensor, burn_in: int
+    ) -> torch.Tensor:
+        """Advance as `unroll` does, with no gradient through the first ``burn_in`` steps; return the outputs."""
+        if not burn_in:
+            return self.unroll(features, state, fresh)[0]
+        with torch.no_grad():
+            early, states = self.unroll(features[:burn_in], state, fresh[:burn_in])
+        late, _ = self.unroll(features[burn_in:], states[burn_in - 1], fresh[burn_in:])
+        return torch.cat([early, late])
+
     def unroll_states(self, features: torch.Tensor, state: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
         """Advance as `unroll` does; return the state after every step, ``[T, B, S]``."""
         states = []

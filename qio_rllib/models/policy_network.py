@@ -280,6 +280,9 @@ class PolicyNetwork(nn.Module):
         if not self.spec.is_discrete:
             key = CIRCUIT if circuit else COORDINATION
             raise ConfigError(f"{key}: needs a Discrete action space")
+        if self.spec.bandwidth:
+            what = "a circuit" if circuit else "a coordinated policy"
+            raise ConfigError(f"communication: {what} takes no messages; set it to null")
         if self.spec.dueling:
             raise ConfigError("dueling: a circuit has one head; set dueling to false")
         if circuit and self.spec.distribution == EPSILON_GREEDY:

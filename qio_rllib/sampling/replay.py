@@ -286,17 +286,15 @@ def n_step_columns(columns: Mapping[str, Array]) -> dict[str, Array]:
     ``present_next`` and what comes next are those of the last of these steps (Watkins, 1989).
     """
     window = columns["rewards"].shape[1]
-    goes_on = columns["acted"] & columns["present_next"] & ~columns["cut"]
-    reached = np.cumprod(goes_on[:, : window - 1], axis=1, dtype=np.int64).sum(
-        axis=1
-    )  # [B, M], steps after the first
+    # [B, M], steps after the first; an agent that does not go on from the step before is fresh.
+    reached = np.cumprod(~columns["fresh"][:, 1:], axis=1, dtype=np.int64).sum(axis=1)
     discounts = np.cumprod(columns["discounts"], axis=1)
     before = np.concatenate([np.ones_like(discounts[:, :1]), discounts[:, :-1]], axis=1)
     counted = np.arange(window)[None, :, None] <= reached[:, None]
     found = {name: array[:, 0] for name, array in columns.items()}
     found["rewards"] = (columns["rewards"] * before * counted).sum(axis=1).astype(np.float32)
     for name, array in {**columns, "discounts": discounts}.items():
-        if name in ("discounts", "present_next", "next_observations", "next_action_mask", "cut"):
+        if name in ("discounts", "present_next", "next_observations", "next_action_mask"):
             place = reached[:, None].reshape(reached.shape[0], 1, reached.shape[1], *(1,) * (array.ndim - 3))
             found[name] = np.take_along_axis(array, place, axis=1)[:, 0]
     return found
@@ -315,7 +313,6 @@ def _columns(part: ModuleRollout, gamma: float) -> dict[str, Array]:
         "discounts": np.full(part.rewards.shape, gamma, np.float32),
         "acted": part.acted,
         "terminated": part.terminated & part.acted,
-        "cut": cut,
         "present_next": part.continues | cut,
         "fresh": part.fresh_steps()[:-1],
     }

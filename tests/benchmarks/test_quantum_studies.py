@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,12 @@ import qubit_circuits
 from quantum_controls import STUDIES, Study, holm, probability_of_improvement, sign_test, summarise
 
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
-from qio_rllib.acting.policy import ActionSpec, PolicyModule
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.team import AgentGroup, Team
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.models.coordination import SharedState
+from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -232,8 +234,11 @@ def test_qubit_circuits_names_configs_and_scenarios_that_exist():
 # -- entanglement -------------------------------------------------------------------------------------------------
 
 
-def module_of(network):
-    return PolicyModule(network, ActionSpec(4), None, samples_only=True)
+def team_of(head):
+    """Return a team that plays by a network from both players' rows to joint answers."""
+    network = PolicyNetwork(PolicySpec((4,), "categorical", 4, network={"coordination": {}}))
+    network.head = head
+    return Team([AgentGroup("shared", ("team",), np.array([0]), NetworkActor(network, ActionSpec(4)))])
 
 
 def best_known():
@@ -256,13 +261,11 @@ def always(answer):
 
 
 def test_exact_win_rates_of_policies_that_are_known():
-    assert entanglement.exact(module_of(best_known())) == pytest.approx(QUANTUM_BOUND, abs=1e-6)
-    assert entanglement.exact(module_of(always(0))) == pytest.approx(CLASSICAL_BOUND, abs=1e-9)
-    assert entanglement.exact(module_of(always(3))) == pytest.approx(CLASSICAL_BOUND, abs=1e-9)
-    assert entanglement.exact(module_of(always(1))) == pytest.approx(0.25, abs=1e-9)
-    assert entanglement.exact(
-        module_of(lambda observations: torch.zeros(len(observations), 4))
-    ) == pytest.approx(0.5)
+    assert entanglement.exact(best_known()) == pytest.approx(QUANTUM_BOUND, abs=1e-6)
+    assert entanglement.exact(always(0)) == pytest.approx(CLASSICAL_BOUND, abs=1e-9)
+    assert entanglement.exact(always(3)) == pytest.approx(CLASSICAL_BOUND, abs=1e-9)
+    assert entanglement.exact(always(1)) == pytest.approx(0.25, abs=1e-9)
+    assert entanglement.exact(lambda seen: torch.zeros(len(seen), 4)) == pytest.approx(0.5)
 
 
 def test_no_question_is_asked_of_two_seeds():
@@ -275,22 +278,22 @@ def test_no_question_is_asked_of_two_seeds():
 def test_neighbouring_seeds_are_evaluated_on_their_own_questions(monkeypatch):
     asked = []
 
-    def recording(observations, mask, draws):
-        asked[-1].append(observations.copy())
-        return np.zeros(len(observations), int)
+    def recording(observations):
+        asked[-1].append(observations.numpy().copy())
+        return torch.zeros(len(observations), 4)
 
     monkeypatch.setattr(entanglement, "NUM_ENVS", 50)
-    module = types.SimpleNamespace(act=recording)
     for seed in (3, 4):
         asked.append([])
-        entanglement.played(module, seed)
+        entanglement.played(team_of(recording), seed)
+        asked[-1] = [rows for rows in asked[-1] if len(rows) == 50]
     first, second = (np.stack(rounds, axis=1).reshape(50, -1) for rounds in asked)  # a row per environment
     assert not {row.tobytes() for row in first} & {row.tobytes() for row in second}
 
 
 def test_played_rounds_agree_with_the_exact_rate(monkeypatch):
     monkeypatch.setattr(entanglement, "NUM_ENVS", 400)
-    played = entanglement.played(module_of(best_known()), 3)
+    played = entanglement.played(team_of(best_known()), 3)
     assert played == pytest.approx(QUANTUM_BOUND, abs=0.009)  # five standard deviations
 
 

@@ -35,8 +35,7 @@ def test_loss_and_gradient_are_those_of_this_packages_learner():
     learner = config.build_learner(spaces=spaces)
     module = learner.module["shared"]
     given = list(ppo.net.parameters())
-    mine = [*module.encoder.actor_encoder.parameters(), *module.pi.parameters(),
-            *module.encoder.critic_encoder.parameters(), *module.vf.parameters()]  # fmt: skip
+    mine = [*module.policy.parameters(), *module.value.parameters()]
     with torch.no_grad():
         for parameter, source in zip(mine, given, strict=True):
             parameter.copy_(source)
@@ -55,8 +54,8 @@ def test_loss_and_gradient_are_those_of_this_packages_learner():
     }
     output = module._forward_train(rows)
     policy = Distributions(output[Columns.ACTION_DIST_INPUTS], discrete=True)
-    values = module.compute_values(rows, embeddings=output.get(Columns.EMBEDDINGS))
-    loss, _ = learner.rollout_loss("shared", learner.config, rows, policy, values)
+    values = module.compute_values(rows)
+    loss, _ = learner.losses("shared", learner.config, rows, policy, values)
     loss.backward()
     assert loss.item() == pytest.approx(ppo.loss(batch).item(), rel=1e-5)
     for parameter, source in zip(mine, given, strict=True):

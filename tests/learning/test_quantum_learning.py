@@ -3,18 +3,15 @@
 import numpy as np
 import pytest
 
-from qio_envs import chsh_v0
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, policy_from_modules
 
 STEPS = "num_env_steps_sampled_lifetime"
-ROUNDS, COPIES = 100, 1000
+ROUNDS, NUM_ENVS = 100, 1000
 
 
 def policy_of(algorithm):
-    module = algorithm.env_runner.module
-    modules = dict(module.items()) if hasattr(module, "items") else {"default_policy": module}
-    return policy_from_modules(modules, algorithm.config)
+    return policy_from_modules(dict(algorithm.env_runner.module.items()), algorithm.config)
 
 
 def optimal_episodes(policy, experiment):
@@ -63,11 +60,8 @@ def test_only_entangled_agents_pass_the_classical_bound(resource, low, high):
     algorithm = experiment.algorithm_config().build_algo()
     while algorithm.train()[STEPS] < 120_000:
         pass
-    (module,) = policy_of(algorithm).modules.values()
-    env = chsh_v0.batched_env(COPIES, as_team=True, rounds=ROUNDS)
-    env.reset(0)
-    rng = np.random.default_rng(0)
-    for _ in range(ROUNDS):
-        env.step(module.act(env.observe()[:, 0], None, rng.random(COPIES))[:, None])
+    policy = policy_of(algorithm)
+    settings = {"as_team": True, "rounds": ROUNDS}
+    rows = evaluate(policy, "chsh_v0", settings, range(NUM_ENVS), explore=True)
     algorithm.stop()
-    assert low <= env.info()["win_rate"].mean() <= high
+    assert low <= np.mean([row["win_rate"] for row in rows]) <= high

@@ -1,5 +1,6 @@
-"""Policies, values and Q-networks that are circuits: acting, training, and what is refused."""
+"""Policies that are circuits: acting, learning, checkpoints and policy files, and what is refused."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,28 +9,26 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from qio_rllib.models.amplified import AmplifiedActorCritic
-from qio_rllib.models.central import CentralCritic
 from ray.rllib.core.columns import Columns
+from toy_off_policy import MADDPGConfig, MASACConfig, setup_of
+from toy_off_policy import config_of as off_policy_config_of
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import ActorInputs, NetworkActor
 from qio_rllib.algorithms import A2CConfig, PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.exploration import operate
-from qio_rllib.models.circuits import (
-    CircuitNetwork,
-    CircuitSettings,
-    ParameterMatchedMLP,
-    count_parameters,
-)
+from qio_rllib.learners.transitions import outputs_of
+from qio_rllib.models.actor_critic import INPUTS, ActorCritic, ModuleInputs
+from qio_rllib.models.circuits import CircuitNetwork, CircuitSettings, ParameterMatchedMLP, count_parameters
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 
 ROOT = Path(__file__).parents[2]
 TINY = {"num_qubits": 2, "num_layers": 1, "inputs": "arctan"}
-AMPLITUDE = {"num_qubits": 2, "num_layers": 1, "encoding": "amplitude"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,8 +44,6 @@ def one_thread() -> Iterator[None]:
 BOX, DISCRETE = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Discrete(3)
 CIRCUITS: dict[str, dict[str, Any]] = {
     "observables": {"circuit": TINY},
-    "amplitude": {"circuit": AMPLITUDE},
-    "amplitude-born": {"circuit": {**AMPLITUDE, "policy": "born"}},
     "born": {"circuit": {**TINY, "policy": "born"}},
     "classical": {"circuit": {**TINY, "kind": "classical"}},
     "amplified": {"circuit": TINY, "amplification": {"eta": 0.3, "h_min": 0.2}},
@@ -58,7 +55,7 @@ CIRCUITS: dict[str, dict[str, Any]] = {
 
 
 def module_of(observations=BOX, actions=DISCRETE, **model_config):
-    return AmplifiedActorCritic(
+    return ActorCritic(
         observation_space=observations,
         action_space=actions,
         model_config={"fcnet_hiddens": [8], **model_config},
@@ -66,36 +63,45 @@ def module_of(observations=BOX, actions=DISCRETE, **model_config):
 
 
 @pytest.mark.parametrize("name", CIRCUITS)
-def test_the_traced_way_to_act_gives_the_same_numbers(name):
+def test_acting_gives_the_numbers_of_the_network(name):
+    """It acts through a trace."""
     module = module_of(**CIRCUITS[name])
-    acting = module.acting()
-    assert acting is not None
+    actor = NetworkActor(module.policy, ActionSpec.of(DISCRETE, False), ("dist_inputs",))
+
+    def inputs_of(obs, mask=None):
+        found = actor.act(ActorInputs(obs, mask), {}, None, explore=False)
+        return torch.from_numpy(found.extras["dist_inputs"]), found.actions
+
+    for shape in ((1, 1), (2, 1), (13, 2)):
+        obs = np.random.default_rng(0).normal(size=(*shape, 3)).astype(np.float32)
+        with torch.no_grad():
+            expected = module._forward_inference({Columns.OBS: torch.from_numpy(obs).flatten(0, 1)})
+        expected = expected[Columns.ACTION_DIST_INPUTS].reshape(*shape, 3)
+        torch.testing.assert_close(inputs_of(obs)[0], expected, atol=0, rtol=0)
+        mask = np.ones((*shape, 3), bool)
+        mask[..., 1] = False
+        masked, actions = inputs_of(obs, mask)
+        assert (masked.exp()[..., 1] == 0).all()
+        assert (actions != 1).all()
+    assert isinstance(actor._forward, torch.jit.ScriptModule)
+    before, _ = inputs_of(obs)
     with torch.no_grad():
-        for rows in (1, 2, 13):
-            observations = torch.randn(rows, 3)
-            expected = module._forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
-            assert torch.equal(acting(observations, None), expected)
-            mask = torch.ones(rows, 3, dtype=torch.bool)
-            mask[:, 1] = False
-            masked = acting(observations, mask).exp()
-            assert (masked[:, 1] == 0).all()
-        before = acting(observations, None).clone()
-        next(module.pi.parameters()).add_(0.5)
-        assert not torch.allclose(acting(observations, None), before)  # it shares its parameters
+        next(module.policy.head.parameters()).add_(0.5)
+    assert not torch.allclose(inputs_of(obs)[0], before)  # it shares its parameters
 
 
 def test_policy_and_value_are_separate_networks_of_the_kind():
     for kind, network in (("circuit", CircuitNetwork), ("classical", ParameterMatchedMLP)):
         module = module_of(circuit={**TINY, "kind": kind, "policy": "born"})
-        assert isinstance(module.pi, network)
-        assert isinstance(module.vf, network)
-        observations = {Columns.OBS: torch.randn(5, 3)}
-        assert module.compute_values(observations).shape == (5,)
-        module.compute_values(observations).sum().backward()
-        assert all(p.grad is None for p in module.pi.parameters())
-        assert set(module.get_non_inference_attributes()) == {"vf"}
-        others = [name for name, _ in module.named_parameters() if not name.startswith(("pi.", "vf."))]
-        assert not others
+        assert isinstance(module.policy.head, network)
+        assert isinstance(module.value.head, network)
+        seen = {Columns.OBS: torch.randn(5, 3)}
+        assert module.compute_values(seen).shape == (5,)
+        module.compute_values(seen).sum().backward()
+        assert all(p.grad is None for p in module.policy.parameters())
+        assert set(module.get_non_inference_attributes()) == {"value"}
+        names = [name for name, _ in module.named_parameters()]
+        assert all(name.startswith(("policy.head.", "value.head.")) for name in names)
     same = [count_parameters(module_of(circuit={**TINY, "kind": kind})) for kind in ("circuit", "classical")]
     assert same[0] == same[1]
 
@@ -103,14 +109,34 @@ def test_policy_and_value_are_separate_networks_of_the_kind():
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_the_operator_is_applied_once_in_acting_and_in_learning(name):
     module = module_of(**CIRCUITS[name])
-    observations = torch.randn(6, 3)
-    amplified, values = module.amplification, module.pi(observations)
-    expected = operate(amplified, values, amplified.eta, amplified.h_min, amplified.tau)
-    if not module.is_amplified:
-        expected = values
-    for forward in (module._forward, module._forward_train):
-        given_inputs = forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
-        torch.testing.assert_close(given_inputs, expected, atol=1e-6, rtol=1e-6)
+    seen = torch.randn(6, 3)
+    policy = module.policy
+    outputs = policy.head(seen)
+    expected = operate(policy.amplification, outputs, policy.eta, policy.h_min, policy.tau)
+    if not policy.is_amplified:
+        expected = outputs
+    for found in (
+        module._forward_exploration({Columns.OBS: seen}),
+        module._forward_inference({Columns.OBS: seen}),
+        module._forward_train({Columns.OBS: seen}),
+        module._forward_train({INPUTS: ModuleInputs(seen)}),
+    ):
+        torch.testing.assert_close(found[Columns.ACTION_DIST_INPUTS], expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", [MADDPGConfig, MASACConfig])
+@pytest.mark.parametrize("kind", ["circuit", "classical"])
+def test_actors_with_joint_critics_can_be_circuits(algorithm, kind):
+    """An agent's logits are those of its own row, whatever stands around it."""
+    setup = setup_of(off_policy_config_of("discrete", algorithm=algorithm, circuit={**TINY, "kind": kind}))
+    (module,), rows = setup.modules, setup.rows
+    found, _ = outputs_of(module.policy, rows, 0, None, 0)
+    for agent in range(rows.obs[0].shape[1]):
+        torch.testing.assert_close(found[:, agent], module.policy.head(rows.obs[0][:, agent]))
+    before = [parameter.clone() for parameter in module.policy.parameters()]
+    stats = setup.learner.gradient_step(rows)
+    assert all(math.isfinite(float(value)) for value in stats.values())
+    assert all((old != new).any() for old, new in zip(before, module.policy.parameters(), strict=True))
 
 
 # -- training -----------------------------------------------------------------------------------------------------
@@ -119,13 +145,12 @@ def test_the_operator_is_applied_once_in_acting_and_in_learning(name):
 class FirstRatio(PPOLearner):
     """Keeps the ratios of the first minibatch of the last update."""
 
-    ratio: ClassVar[torch.Tensor]
+    ratio: ClassVar[list[torch.Tensor]] = []
 
-    def rollout_loss(self, module_id, config, batch, policy, values) -> Any:
-        if not self._entropy_sums:
-            log_ratio = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
-            FirstRatio.ratio = log_ratio.exp().detach()
-        return super().rollout_loss(module_id, config, batch, policy, values)
+    def losses(self, module_id, config, batch, policy, values) -> Any:
+        log_ratio = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
+        FirstRatio.ratio.append(log_ratio.exp().detach())
+        return super().losses(module_id, config, batch, policy, values)
 
 
 ENVIRONMENTS = {
@@ -159,7 +184,6 @@ def config_of(config_class, env, **training):
     [
         (PPOConfig, "CartPole-v1", {"circuit": TINY}),
         (PPOConfig, "chsh_v0", {"circuit": {**TINY, "policy": "born"}}),
-        (PPOConfig, "CartPole-v1", {"circuit": AMPLITUDE, "amplification": AMPLIFIED}),
         (PPOConfig, "CartPole-v1", {"circuit": {**TINY, "kind": "classical"}, "amplification": AMPLIFIED}),
         (
             PPOConfig,
@@ -169,15 +193,7 @@ def config_of(config_class, env, **training):
         (A2CConfig, "CartPole-v1", {"circuit": {**TINY, "policy": "born"}, "amplification": AMPLIFIED}),
         (A2CConfig, "swarm_cooperative_v0", {"circuit": TINY, "central_value": "observations"}),
     ],
-    ids=[
-        "ppo",
-        "ppo-born",
-        "ppo-amplitude",
-        "ppo-mlp-amplified",
-        "ppo-central",
-        "a2c-born-amplified",
-        "a2c-central",
-    ],
+    ids=["ppo", "ppo-born", "ppo-matched-amplified", "ppo-central", "a2c-born-amplified", "a2c-central"],
 )
 def test_it_trains_and_acts_equally_from_checkpoint_and_policy_file(config_class, env, training, tmp_path):
     algorithm = config_of(config_class, env, **training).build_algo()
@@ -185,16 +201,19 @@ def test_it_trains_and_acts_equally_from_checkpoint_and_policy_file(config_class
     learner = algorithm.learner_group._learner.module[name].unwrapped()
     before = {key: value.detach().clone() for key, value in learner.named_parameters()}
     for _ in range(2):  # the second update has weights that were synced
+        FirstRatio.ratio.clear()
         result = algorithm.train()
         if config_class is PPOConfig:
-            torch.testing.assert_close(FirstRatio.ratio, torch.ones_like(FirstRatio.ratio), atol=1e-5, rtol=0)
+            first = FirstRatio.ratio[0]
+            torch.testing.assert_close(first, torch.ones_like(first), atol=1e-5, rtol=0)
     for key, value in learner.named_parameters():
         assert value.isfinite().all()
         assert not torch.equal(value, before[key]), key
-    assert isinstance(learner.vf, CentralCritic) == ("central_value" in training)
+    assert learner.value.is_central == ("central_value" in training)
     acting = algorithm.env_runner.module[name].unwrapped()
     for key, value in acting.state_dict().items():
         assert torch.equal(value, learner.state_dict()[key]), key
+    assert acting.state_dict()
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     algorithm.stop()
     policy = load_policy_from_checkpoint(tmp_path / "checkpoint")
@@ -224,11 +243,6 @@ CHOICES = "expected one of"
         ({"policy": "bron"}, f"circuit.policy: {CHOICES} observables, born, got 'bron' .did you mean 'born'"),
         ({"entangler": "cnot"}, f"circuit.entangler: {CHOICES} CNOT, CZ, got 'cnot'"),
         ({"inputs": "tanh"}, f"circuit.inputs: {CHOICES} linear, arctan"),
-        ({"encoding": "angle"}, f"circuit.encoding: {CHOICES} angles, amplitude, got 'angle' .did you mean"),
-        (
-            {"encoding": "amplitude", "inputs": "arctan"},
-            "circuit.inputs: arctan bounds angles, and with encoding amplitude there are none",
-        ),
         ({"num_qubits": 0}, "circuit.num_qubits: expected an integer from 1 to 12, got 0"),
         ({"num_qubits": 13}, "circuit.num_qubits: expected an integer from 1 to 12, got 13"),
         ({"num_qubits": True}, "circuit.num_qubits: expected an integer from 1 to 12, got True"),
@@ -258,7 +272,7 @@ def experiment(algorithm, env, **config):
 @pytest.mark.parametrize(
     ("algorithm", "env", "config", "message"),
     [
-        ("PPO", "Pendulum-v1", {}, "circuit: needs a Discrete action space, got Box"),
+        ("PPO", "Pendulum-v1", {}, "circuit: needs a Discrete action space"),
         ("PPO", "CartPole-v1", {"model_config": {"use_lstm": True}}, "use_lstm: a circuit has no memory"),
         (
             "PPO",
@@ -268,17 +282,17 @@ def experiment(algorithm, env, **config):
         ),
         (
             "PPO",
-            "CartPole-v1",
-            {"circuit": {**AMPLITUDE, "num_qubits": 1}},
-            "circuit.num_qubits: 1 qubits have 2 amplitudes, an observation has 4 numbers; take 2 or more",
-        ),
-        (
-            "PPO",
             "chsh_v0",
             {"env_config": {"as_team": True}, "coordination": {}, "amplification": None},
             "coordination: takes the place of a circuit",
         ),
-        ("MADDPG", "swarm_cooperative_v0", {}, "circuit: MADDPG's actors are MLPs; PPO and A2C take it"),
+        ("MADDPG", "swarm_cooperative_v0", {}, "circuit: needs a Discrete action space"),
+        (
+            "MADDPG",
+            "swarm_cooperative_v0",
+            {"env_config": {"actions": "discrete"}, "communication": {"bandwidth": 2}},
+            "communication: a circuit takes no messages",
+        ),
         ("PPO", "CartPole-v1", {"circuit": {"num_qubit": 3}}, "circuit: unknown key 'num_qubit'"),
         ("PPO", "CartPole-v1", {"circuit": 3}, "config.circuit: expected a mapping or null, got 3"),
     ],
@@ -292,7 +306,7 @@ def test_what_a_circuit_cannot_do_is_refused_before_a_run(algorithm, env, config
 def test_null_takes_a_circuit_back():
     config = PPOConfig().training(circuit=TINY).training(circuit=None)
     assert config.model_config["circuit"] is None
-    assert not module_of(circuit=None).has_own_network
+    assert not isinstance(module_of(circuit=None).policy.head, CircuitNetwork)
     kept = PPOConfig().training(circuit=TINY).rl_module(model_config={"fcnet_hiddens": [4]})
     assert kept.model_config["circuit"] == TINY
 

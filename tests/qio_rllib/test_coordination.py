@@ -15,11 +15,13 @@ import qio_envs
 from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import ConfigError
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import ActorInputs, NetworkActor
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.artifacts.video import record_episode
 from qio_rllib.experiments.experiment import Experiment
-from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.models.coordination import CoordinationSettings, SharedRandomness, SharedState
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 
@@ -49,7 +51,7 @@ def network_of(resource, agents=2, actions=2, size=2, seed=0, spread=1.0, **sett
     """Return a network with random parameters."""
     torch.manual_seed(seed)
     given = CoordinationSettings.of({"num_agents": agents, "resource": resource, **settings})
-    network = given.network(*spaces(agents, actions, size))
+    network = given.network(agents * size, actions**agents)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(spread * torch.randn_like(parameter))
@@ -190,7 +192,7 @@ def test_everything_that_is_shared_can_be_learned(resource):
 
 def module_of(shape=(2, 2, 2), **model_config):
     observations, actions = spaces(*shape)
-    return AmplifiedActorCritic(
+    return ActorCritic(
         observation_space=observations,
         action_space=actions,
         model_config={"fcnet_hiddens": [8], "fcnet_activation": "tanh", **model_config},
@@ -198,15 +200,18 @@ def module_of(shape=(2, 2, 2), **model_config):
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_acting_is_the_traced_network(resource):
+def test_acting_is_sampling_from_the_network(resource):
     module = module_of(coordination={"resource": resource})
-    acting = module.acting()
-    assert module.samples_only
-    assert acting is not None
+    actor = NetworkActor(module.policy, ActionSpec.of(module.action_space, False), ("dist_inputs",))
+    assert actor.samples_only
     seen = torch.randn(11, 4)
-    with torch.no_grad():
-        for forward in (module._forward, module._forward_train):
-            assert torch.equal(acting(seen, None), forward({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS])
+    acted = actor.act(ActorInputs(seen.numpy()[:, None]), {}, np.random.default_rng(0), explore=False)
+    assert isinstance(actor._forward, torch.jit.ScriptModule)
+    for forward in (module._forward_inference, module._forward_train):
+        expected = forward({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS]
+        torch.testing.assert_close(
+            torch.from_numpy(acted.extras["dist_inputs"])[:, 0], expected, atol=0, rtol=0
+        )
     assert module.compute_values({Columns.OBS: seen}).shape == (11,)
 
 
@@ -214,7 +219,7 @@ def test_acting_is_the_traced_network(resource):
     ("shape", "model_config", "message"),
     [
         ((2, 2, 2), {"coordination": {"num_agents": 3}}, "num_agents: .*as_team"),
-        ((1, 5, 4), {"coordination": {}}, "num_agents: Discrete.5. .*set env_config.as_team to true"),
+        ((1, 5, 4), {"coordination": {}}, "num_agents: 5 actions .*set env_config.as_team to true"),
         ((3, 2, 1), {"coordination": {"num_agents": 2}}, "as_team"),
         ((2, 8, 2), {"coordination": {"num_agents": 6}}, "4 observed numbers are not those of 6 agents"),
         ((7, 4, 1), {"coordination": {"num_agents": 7}}, "7 agents with 4 actions need 14 qubits"),
@@ -254,7 +259,6 @@ def test_bad_settings_are_refused(settings, message):
         ("PPO", {"env_config": {}}, "coordination: .*as_team of chsh_v0 to true"),
         ("PPO", {"amplification": {}}, "amplification: acts on the joint distribution"),
         ("PPO", {"coordination": {"num_agents": 4}}, "coordination.num_agents: chsh_v0 has 2 agents, got 4"),
-        ("MADDPG", {}, "coordination: MADDPG's actors are MLPs"),
         ("DQN", {}, "coordination: DQN learns values"),
     ],
 )
@@ -273,7 +277,7 @@ def test_action_masks_are_refused():
         {"observation": observations, "action_mask": gymnasium.spaces.Box(0, 1, (4,), np.int8)}
     )
     with pytest.raises(ConfigError, match="mask"):
-        AmplifiedActorCritic(
+        ActorCritic(
             observation_space=masked,
             action_space=actions,
             model_config={"coordination": {}, "fcnet_hiddens": [8]},
@@ -330,22 +334,18 @@ def test_its_policy_is_sampled_whatever_is_asked(trained, tmp_path):
     logged = result["evaluation"]
     assert logged["greedy"] == logged["sampled"]
     for each in (policy, loaded):
-        assert all(module.samples_only for module in each.modules.values())
+        assert all(group.actor.samples_only for group in each.team.groups)
         rows = [evaluate(each, "chsh_v0", TEAM, evaluation_seeds(6), explore) for explore in (False, True)]
         assert rows[0] == rows[1]
         scores = mean_scores(rows[0])
         assert scores == {key: logged["greedy"][key] for key in scores}
         (agent,) = each.module_of
         seen = SEEN[0].numpy()
-        with pytest.raises(ValueError, match="rng"):
-            each.act({agent: seen})
-        with pytest.raises(ValueError, match="rng"):
-            each.act({agent: seen}, explore=True)
-        rng = np.random.default_rng(0)
-        counts = np.bincount([each.act({agent: seen}, rng=rng)[agent] for _ in range(600)], minlength=4)
-        (module,) = each.modules.values()
+        player = each.player(explore=False, seed=0)
+        counts = np.bincount([player.act({agent: seen})[agent] for _ in range(600)], minlength=4)
+        network = each.team.groups[0].actor.network.head
         with torch.no_grad():
-            expected = torch.softmax(module.network(torch.tensor(np.stack([seen, seen]))), -1)[0].numpy()
+            expected = torch.softmax(network(torch.tensor(np.stack([seen, seen]))), -1)[0].numpy()
         np.testing.assert_allclose(counts / 600, expected, atol=0.09)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qio_rllib.models.joint_critics import AttentionCritic, GroupShape, JointView, MLPCritic
+from qio_rllib.models.joint_critics import AttentionCritic, GroupShape, JointView, MLPCritic, OwnCritic
 
 GROUPS = [GroupShape(2, 3, 2, 2), GroupShape(1, 5, 4, 2), GroupShape(3, 2, 2, 2)]
 STATE = 6
@@ -13,7 +13,7 @@ STATE = 6
 
 def critic_of(kind, own, heard=True, state=True):
     torch.manual_seed(own)
-    groups = GROUPS if heard else [GroupShape(g.agents, g.seen, g.acts) for g in GROUPS]
+    groups = GROUPS if heard else [GroupShape(g.agents, g.obs, g.actions) for g in GROUPS]
     return kind(groups, own, STATE if state else 0, [16, 8], "tanh")
 
 
@@ -25,12 +25,12 @@ def view_of(rows=7, heard=True, state=True, absent=0.3):
 
     alive = [(torch.rand(rows, g.agents, generator=generator) >= absent).float() for g in GROUPS]
     joint = JointView(
-        [draw(rows, g.agents, g.seen) for g in GROUPS],
+        [draw(rows, g.agents, g.obs) for g in GROUPS],
         alive,
-        [draw(rows, g.agents, g.heard) for g in GROUPS] if heard else None,
+        [draw(rows, g.agents, g.inbox) for g in GROUPS] if heard else None,
         draw(rows, STATE) if state else None,
     )
-    return joint, [draw(rows, g.agents, g.acts) for g in GROUPS], draw
+    return joint, [draw(rows, g.agents, g.actions) for g in GROUPS], draw
 
 
 KINDS = pytest.mark.parametrize("kind", [MLPCritic, AttentionCritic])
@@ -44,7 +44,7 @@ def test_the_value_of_an_own_action_is_that_of_all_actions_with_it_in_its_place(
     joint, actions, draw = view_of(heard=whole, state=whole)
     joint = JointView(*[
         None if part is None else [x.double() for x in part] if isinstance(part, list) else part.double()
-        for part in (joint.seen, joint.alive, joint.heard, joint.state)
+        for part in (joint.obs, joint.alive, joint.inbox, joint.global_state)
     ])  # fmt: skip
     actions = [acts.double() for acts in actions]
     other = draw(*actions[own].shape).double()
@@ -66,14 +66,14 @@ def test_absent_agents_do_not_count(kind):
     noisy = JointView(
         [
             x + 9 * draw(*x.shape) * (1 - here).unsqueeze(-1)
-            for x, here in zip(joint.seen, joint.alive, strict=True)
+            for x, here in zip(joint.obs, joint.alive, strict=True)
         ],
         joint.alive,
         [
             x + 9 * draw(*x.shape) * (1 - here).unsqueeze(-1)
-            for x, here in zip(joint.heard, joint.alive, strict=True)
+            for x, here in zip(joint.inbox, joint.alive, strict=True)
         ],
-        joint.state,
+        joint.global_state,
     )
     other = [
         x + 9 * draw(*x.shape) * (1 - here).unsqueeze(-1)
@@ -83,20 +83,20 @@ def test_absent_agents_do_not_count(kind):
 
 
 @KINDS
-@pytest.mark.parametrize("part", ["seen", "heard", "state", "actions"])
+@pytest.mark.parametrize("part", ["obs", "inbox", "global_state", "actions"])
 def test_everything_of_everybody_counts(kind, part):
-    """Agent 0 of module 0 is valued by what the last agent of module 2 sees, hears and does, and by the state."""
+    """Agent 0 of module 0 is valued by what the last agent of module 2 observes, hears and does, and by the state."""
     critic = critic_of(kind, 0)
     joint, actions, _ = view_of(absent=0.0)
     before = critic(joint, actions)[:, 0]
-    seen, heard, state = (
-        [x.clone() for x in joint.seen],
-        [x.clone() for x in joint.heard],
-        joint.state.clone(),
+    obs, inbox, state = (
+        [x.clone() for x in joint.obs],
+        [x.clone() for x in joint.inbox],
+        joint.global_state.clone(),
     )
     actions = [x.clone() for x in actions]
-    {"seen": seen[2], "heard": heard[2], "actions": actions[2], "state": state}[part][:, -1] += 1.0
-    after = critic(JointView(seen, joint.alive, heard, state), actions)[:, 0]
+    {"obs": obs[2], "inbox": inbox[2], "actions": actions[2], "global_state": state}[part][:, -1] += 1.0
+    after = critic(JointView(obs, joint.alive, inbox, state), actions)[:, 0]
     assert ((after - before).abs() > 1e-6).all()
 
 
@@ -118,7 +118,9 @@ def test_gradients_reach_every_parameter(kind):
 def test_attention_is_scaled_dot_product_attention():
     critic = critic_of(AttentionCritic, 0)
     joint, actions, _ = view_of()
-    tokens = torch.cat([critic._embed(g, joint, acts) for g, acts in enumerate(joint.acted(actions))], dim=1)
+    tokens = torch.cat(
+        [critic._embed(g, joint, acts) for g, acts in enumerate(joint.executed(actions))], dim=1
+    )
     own = tokens[:, : GROUPS[0].agents]
     query, key = (
         layer(x).unflatten(-1, (4, -1)).transpose(1, 2)
@@ -128,7 +130,7 @@ def test_attention_is_scaled_dot_product_attention():
     present = (torch.cat(joint.alive, dim=1) > 0)[:, None, None, :]
     attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=present)
     whole = torch.cat(
-        [own, attended.transpose(1, 2).flatten(2), joint.state.unsqueeze(1).expand(-1, 2, -1)], dim=-1
+        [own, attended.transpose(1, 2).flatten(2), joint.global_state.unsqueeze(1).expand(-1, 2, -1)], dim=-1
     )
     expected = critic.output(whole).squeeze(-1)
     somebody = present.any(dim=-1)[:, 0, 0]
@@ -139,3 +141,22 @@ def test_attention_is_scaled_dot_product_attention():
 def test_heads_must_divide_the_embedding():
     with pytest.raises(ValueError, match="3 heads do not divide an embedding of 16"):
         AttentionCritic(GROUPS, 0, 0, [16], "relu", heads=3)
+
+
+def test_an_own_critic_is_a_network_of_an_agents_own_row():
+    torch.manual_seed(0)
+    critic = OwnCritic(GROUPS, 2, [16, 8], "tanh")
+    joint, actions, draw = view_of()
+    rows = torch.cat(
+        [
+            joint.obs[2] * joint.alive[2].unsqueeze(-1),
+            joint.inbox[2] * joint.alive[2].unsqueeze(-1),
+            joint.alive[2].unsqueeze(-1),
+            actions[2],
+        ],
+        dim=-1,
+    )
+    torch.testing.assert_close(critic(joint, actions), critic.network(rows).squeeze(-1))
+    other = draw(*actions[2].shape)
+    changed = [actions[0], actions[1], other]
+    torch.testing.assert_close(critic.of_own(joint, actions, other), critic(joint, changed))

@@ -1,76 +1,26 @@
-"""MADDPG: targets and losses by hand, who learns from what, schedules, warming up, resuming, bad input."""
+"""MADDPG's gradient step: targets and losses by hand, who learns from what, masks, messages, exploration."""
 
 import copy
 import math
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from ray.rllib.algorithms.algorithm import Algorithm
-from toy_lives import Lives
+from toy_off_policy import ATTENTION, config_of, moved_apart, setup_of
 
-from qio_envs.api import ConfigError
-from qio_rllib.algorithms import MADDPGConfig
-from qio_rllib.artifacts.run_directory import progress_row
+from qio_rllib.acting.communication import inbox
 from qio_rllib.exploration import normalized_entropy
-from qio_rllib.learners.off_policy import MADDPGLearner
+from qio_rllib.learners.transitions import transitions_of
+from qio_rllib.models import joint_module
 from qio_rllib.models.joint_critics import JointView
-from qio_rllib.models.maddpg import sampled_one_hot
-from qio_rllib.sampling.environments import register_env
-from qio_rllib.sampling.replay import joint_steps
+from qio_rllib.models.joint_module import sampled_one_hot
+from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.evaluation import play_episodes, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
-from qio_rllib.sampling.vector_env import InvalidSampleError
-
-FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 7, "mask_blocked_moves": True}
-TAG = {"chasers": ["adversary_0", "adversary_1", "adversary_2"], "prey": ["agent_0"]}
-TASKS = {
-    "swarm": ("swarm_cooperative_v0", {"max_steps": 9}, None),
-    "discrete": ("swarm_cooperative_v0", {"max_steps": 9, "actions": "discrete"}, None),
-    "forest": ("forest_uav_v0", FOREST, None),
-    "tag": ("mpe2.simple_tag_v3", {"max_cycles": 9}, TAG),
-    "speaker": ("mpe2.simple_speaker_listener_v4", {"max_cycles": 9, "continuous_actions": True}, None),
-    "separate": ("swarm_mixed_v0", {"max_steps": 9}, "independent"),
-    "alone": ("Pendulum-v1", {"max_episode_steps": 9}, None),
-    "lives": ("lives", {}, None),
-}
-WHOLE = {"type": "attention", "hiddens": [16], "heads": 2}
 
 
-def config_of(task, fragment=16, batch=32, **training):
-    register_env("lives", lambda env_config: Lives())
-    env, env_config, policies = TASKS[task]
-    config = MADDPGConfig().environment(env, env_config=env_config)
-    if policies:
-        config.multi_agent(policies=policies)
-    settings = {
-        "train_batch_size_per_learner": batch,
-        "num_steps_sampled_before_learning_starts": 128,
-        "env_steps_per_update": 16,
-        "critic": {"hiddens": [16]},
-        "replay_capacity": 500,
-    }
-    return (
-        config.env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=fragment)
-        .training(**settings | training)
-        .rl_module(model_config={"fcnet_hiddens": [8]})
-        .reporting(min_sample_timesteps_per_iteration=128)
-        .debugging(seed=3)
-    )
-
-
-def learner_with_rows(config):
-    runner = BatchedEnvRunner(config=config)
-    learner = MADDPGLearner(
-        config=config, module_spec=config.get_multi_rl_module_spec(spaces=runner.get_spaces())
-    )
-    learner.build()
-    steps = joint_steps(runner.sample()[0])
-    return learner, steps, learner._tensors(steps)
-
-
-def modules_of(learner):
-    return [learner.module[module_id].unwrapped() for module_id in learner._joint["modules"]]
+def policy_of(runner, module_id="shared"):
+    return runner.module[module_id].unwrapped().policy
 
 
 # -- one gradient step, by hand
@@ -78,118 +28,236 @@ def modules_of(learner):
 
 def test_the_critic_regresses_on_what_the_targets_say():
     """Lowe et al. (2017), equation 6, with present_next in the place of 1 - done, for continuous actions."""
-    learner, steps, rows = learner_with_rows(config_of("swarm", critic_state=False))
-    (module,) = modules_of(learner)
-    with torch.no_grad():  # targets that differ from the present networks
-        for parameter in [*module.target_actor.parameters(), *module.target_critic.parameters()]:
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    learner, _, steps, rows = setup_of(config_of("swarm", critic_state=False))
+    (module,) = learner.modules()
+    moved_apart(module.target_policy, module.target_critics)
     columns = steps.modules["shared"]
     present = columns["present_next"]
 
-    def q_of(critic, seen, alive, actions):
-        flat = np.concatenate([np.concatenate([seen * alive[..., None], alive[..., None]], -1).reshape(len(seen), -1),
-                               (actions * alive[..., None]).reshape(len(seen), -1)], -1).astype(np.float32)  # fmt: skip
-        weight = torch.cat([critic.from_seen.weight, critic.from_actions.weight], dim=1)
-        return critic.head(critic.body(torch.from_numpy(flat) @ weight.T + critic.from_seen.bias))
+    def q_of(network, obs, alive, actions):
+        critic = network.critic
+        flat = np.concatenate([np.concatenate([obs * alive[..., None], alive[..., None]], -1).reshape(len(obs), -1),
+                               (actions * alive[..., None]).reshape(len(obs), -1)], -1).astype(np.float32)  # fmt: skip
+        weight = torch.cat([critic.from_obs.weight, critic.from_actions.weight], dim=1)
+        return (
+            critic.head(critic.body(torch.from_numpy(flat) @ weight.T + critic.from_obs.bias))
+            .detach()
+            .numpy()
+        )
 
-    following = (
-        torch.tanh(module.target_actor(torch.from_numpy(columns["next_observations"]))).detach().numpy()
-    )
-    ahead = q_of(module.target_critic, columns["next_observations"], present, following).detach().numpy()
+    target = module.target_policy
+    following = torch.tanh(target.head(target.encoder(torch.from_numpy(columns["next_observations"]))))
+    ahead = q_of(module.target_critics[0], columns["next_observations"], present, following.detach().numpy())
     targets = columns["rewards"] + learner.config.gamma * present * ahead
-    worth = (
-        q_of(module.critic, columns["observations"], columns["acted"], columns["actions"]).detach().numpy()
-    )
+    worth = q_of(module.critics[0], columns["observations"], columns["acted"], columns["actions"])
     expected = ((worth - targets) ** 2)[columns["acted"]].mean()
-    np.testing.assert_allclose(learner._targets([module], rows)[0].numpy(), targets, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(learner.targets([module], rows)[0].numpy(), targets, rtol=1e-4, atol=1e-5)
     assert float(learner.gradient_step(rows)["shared", "critic_loss"]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_each_step_has_a_discount_of_its_own():
+    learner, _, steps, rows = setup_of(config_of("swarm"))
+    (module,) = learner.modules()
+    moved_apart(module.target_critics)
+    (plain,) = learner.targets([module], rows)
+    rewards = torch.from_numpy(steps.modules["shared"]["rewards"])
+    scale = torch.rand(rewards.shape, generator=torch.Generator().manual_seed(2))
+    rows.discounts[0] = rows.discounts[0] * scale
+    (scaled,) = learner.targets([module], rows)
+    assert ((plain - rewards).abs() > 1e-3).any()
+    torch.testing.assert_close(scaled - rewards, (plain - rewards) * scale, atol=1e-5, rtol=1e-4)
+
+
 def test_an_actor_climbs_its_own_value_with_the_others_actions_from_replay():
-    config = config_of("separate", action_regularization=0.0)
-    learner, _, rows = learner_with_rows(config)
-    untouched = copy.deepcopy(modules_of(learner))
-    learner.config = learner.config.copy(copy_frozen=False)
-    learner.config.critic_lr = 0.0
-    for optimizer in (learner.get_optimizer(m, "critic") for m in learner._joint["modules"]):
-        for group in optimizer.param_groups:
+    setup = setup_of(config_of("separate", action_regularization=0.0))
+    learner, rows = setup.learner, setup.rows
+    untouched = copy.deepcopy(setup.modules)
+    for module_id in learner.joint["modules"]:
+        for group in learner.get_optimizer(module_id, "critic").param_groups:
             group["lr"] = 0.0  # the critic of the actor's step is the one before
     stats = learner.gradient_step(rows)
-    for g, (before, after) in enumerate(zip(untouched, modules_of(learner), strict=True)):
+    for g, (before, after) in enumerate(zip(untouched, setup.modules, strict=True)):
         actions = list(rows.actions)
-        own = torch.tanh(before.actor(rows.seen[g]))
-        actions[g] = own
-        joint = JointView(rows.seen, rows.acted, None, rows.state)
-        worth = before.critic(joint, actions)[rows.acted[g] > 0].mean()
-        name = learner._joint["modules"][g]
+        actions[g] = torch.tanh(before.policy.outputs(before.policy.features(rows.obs[g], None)[0]))
+        joint = JointView(rows.obs, rows.acted, None, rows.global_state)
+        worth = before.critics[0].critic(joint, actions)[rows.acted[g] > 0].mean()
+        name = learner.joint["modules"][g]
         assert float(stats[name, "actor_loss"]) == pytest.approx(-worth.item(), abs=1e-5)
-        gradients = torch.autograd.grad(-worth, [*before.actor.parameters()])
+        gradients = torch.autograd.grad(-worth, [*before.policy.parameters()])
         norm = math.sqrt(sum(float((x**2).sum()) for x in gradients))
         assert float(stats[name, "actor_gradient_norm"]) == pytest.approx(norm, rel=1e-4)
-        for old, new in zip(before.critic.parameters(), after.critic.parameters(), strict=True):
+        for old, new in zip(before.critics.parameters(), after.critics.parameters(), strict=True):
             torch.testing.assert_close(old, new)  # the actors' step leaves critics alone
+            assert new.requires_grad
 
 
-@pytest.mark.parametrize("critic", [{"hiddens": [16]}, WHOLE], ids=["mlp", "attention"])
+@pytest.mark.parametrize("task", ["swarm", "forest"])
+def test_the_regulariser_is_the_mean_square_of_the_outputs_of_agents_that_acted(task):
+    losses = {}
+    for weight in (0.0, 0.5):
+        setup = setup_of(config_of(task, action_regularization=weight, critic_state=False))
+        (module,), rows = setup.modules, setup.rows
+        with torch.no_grad():
+            outputs = module.policy.outputs(module.policy.features(rows.obs[0], None)[0])
+        expected = float((outputs**2).mean(-1)[rows.acted[0] > 0].mean())
+        losses[weight] = float(setup.learner.gradient_step(rows)["shared", "actor_loss"])
+    assert expected > 1e-4
+    assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("critic", [{"hiddens": [16]}, ATTENTION], ids=["mlp", "attention"])
 def test_what_absent_agents_hold_does_not_matter(critic):
-    one, two = (learner_with_rows(config_of("lives", critic=critic, exploration=0.3)) for _ in range(2))
-    rows = two[2]
+    one, two = (setup_of(config_of("lives", critic=critic, exploration=0.3)) for _ in range(2))
+    rows = two.rows
     absent, gone = rows.acted[0] == 0, rows.present_next[0] == 0
     assert absent.any()
     assert gone.any()
-    rows.seen[0][absent] = 77.0
+    rows.obs[0][absent] = 77.0
     rows.actions[0][absent] = 77.0
     rows.rewards[0][absent] = 77.0
-    rows.next_seen[0][gone] = 77.0
-    for (learner, *_), data in ((one, one[2]), (two, rows)):
-        learner.gradient_step(data)
-    for left, right in zip(*(modules_of(part[0])[0].parameters() for part in (one, two)), strict=True):
+    rows.next_obs[0][gone] = 77.0
+    for setup in (one, two):
+        setup.learner.gradient_step(setup.rows)
+    for left, right in zip(*(setup.modules[0].parameters() for setup in (one, two)), strict=True):
         torch.testing.assert_close(left, right)
 
 
 def test_targets_follow_slowly():
-    learner, _, rows = learner_with_rows(config_of("swarm", tau=0.25))
-    (module,) = modules_of(learner)
-    before = [p.clone() for p in (*module.target_actor.parameters(), *module.target_critic.parameters())]
-    learner.gradient_step(rows)
-    present = [*module.actor.parameters(), *module.critic.parameters()]
-    after = [*module.target_actor.parameters(), *module.target_critic.parameters()]
+    setup = setup_of(config_of("swarm", tau=0.25, communication={"bandwidth": 2}))
+    (module,) = setup.modules
+    moved_apart(module.target_policy, module.target_critics)
+    before = [p.clone() for p in (*module.target_policy.parameters(), *module.target_critics.parameters())]
+    setup.learner.gradient_step(setup.rows)
+    names = [name for name, _ in module.target_policy.named_parameters()]
+    assert any(name.startswith("speaker") for name in names)
+    present = [*module.policy.parameters(), *module.critics.parameters()]
+    after = [*module.target_policy.parameters(), *module.target_critics.parameters()]
     for old, new, source in zip(before, after, present, strict=True):
+        assert (source - old).abs().max() > 1e-4
         torch.testing.assert_close(new, 0.75 * old + 0.25 * source)
+
+
+# -- discrete actions
 
 
 def test_discrete_samples_follow_the_policy_and_pass_gradients_on():
     logp = torch.log_softmax(torch.tensor([1.0, 0.0, -1.0]), -1).requires_grad_()
     many = logp.expand(20_000, 3)
     drawn = sampled_one_hot(many, 1.0, torch.Generator().manual_seed(0))
-    assert set(drawn.detach().unique().tolist()) <= {0.0, 1.0} or torch.allclose(
-        drawn.sum(-1), torch.ones(20_000)
-    )
+    assert torch.equal(drawn.detach().round().sum(-1), torch.ones(20_000))
+    torch.testing.assert_close(drawn.detach(), drawn.detach().round())
     np.testing.assert_allclose(drawn.detach().mean(0), logp.exp().detach(), atol=0.02)
     (drawn * torch.tensor([1.0, 0.0, 0.0])).sum().backward()
     assert logp.grad[0] > 0
     assert logp.grad[1] < 0
 
 
-def test_illegal_actions_are_never_drawn():
-    learner, _, rows = learner_with_rows(config_of("forest", amplification={"h_min": 0.3}))
-    (module,) = modules_of(learner)
-    assert not rows.legal[0].all()
-    for _ in range(20):
-        drawn, _ = learner._act(module, rows.seen[0], rows.legal[0])
-        assert (drawn[~rows.legal[0]] < 1e-6).all()
+def test_the_gradient_of_a_sample_is_that_of_the_relaxation_at_the_temperature(monkeypatch):
+    """Jang et al. (2017), with the noise that was drawn."""
+    logp = torch.log_softmax(torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), -1)
+    weights = torch.tensor([1.0, -0.5, 2.0])
+    uniform = torch.rand(logp.shape, generator=torch.Generator().manual_seed(7))
+    noise = -torch.log(-torch.log(uniform))
+    for temperature in (0.3, 1.0, 4.0):
+        own, by_hand = (logp.clone().requires_grad_() for _ in range(2))
+        drawn = sampled_one_hot(own, temperature, torch.Generator().manual_seed(7))
+        (drawn * weights).sum().backward()
+        (torch.softmax((by_hand + noise) / temperature, -1) * weights).sum().backward()
+        torch.testing.assert_close(own.grad, by_hand.grad)
+        assert torch.equal(drawn.argmax(-1), (logp + noise).argmax(-1))
+    setup = setup_of(config_of("discrete", gumbel_temperature=0.3))
+    seen = []
+
+    def spy(log_probs, temperature, generator):
+        seen.append(temperature)
+        return joint_module.sampled_one_hot(log_probs, temperature, generator)
+
+    monkeypatch.setattr("qio_rllib.algorithms.maddpg.sampled_one_hot", spy)
+    setup.learner.gradient_step(setup.rows)
+    assert seen == [0.3, 0.3]
 
 
-@pytest.mark.parametrize("task", list(TASKS))
-@pytest.mark.parametrize("critic", [{"hiddens": [16]}, WHOLE], ids=["mlp", "attention"])
+@pytest.mark.parametrize("amplification", [None, {"h_min": 0.3}])
+def test_neither_actors_nor_target_actors_do_what_is_illegal(amplification, monkeypatch):
+    setup = setup_of(config_of("forest", amplification=amplification))
+    (module,), rows = setup.modules, setup.rows
+    drawn = []
+
+    def spy(log_probs, temperature, generator):
+        drawn.append(
+            (log_probs.detach(), joint_module.sampled_one_hot(log_probs, temperature, generator).detach())
+        )
+        return drawn[-1][1].requires_grad_()
+
+    monkeypatch.setattr("qio_rllib.algorithms.maddpg.sampled_one_hot", spy)
+    with torch.no_grad():  # illegal actions that are wanted
+        module.policy.head.layers[-1].bias[:] = torch.tensor([9.0, -9.0, -9.0, -9.0, -9.0])
+        module.target_policy.head.layers[-1].bias[:] = torch.tensor([-9.0, 9.0, -9.0, -9.0, -9.0])
+    for action in range(2):
+        for legal in (rows.legal[0], rows.next_legal[0]):
+            legal[:, :, action] &= (
+                torch.rand(legal.shape[:2], generator=torch.Generator().manual_seed(5)) < 0.3
+            )
+            legal[:, :, 4] = True
+    setup.learner.gradient_step(rows)
+    (_, following), (_, own) = drawn  # targets come first
+    for actions, legal in ((following, rows.next_legal[0]), (own, rows.legal[0])):
+        assert not legal.all()
+        assert actions[~legal].abs().max() < 1e-6
+    # each by its own mask and its own network: what is legal is what is wanted
+    assert (following[..., 1][rows.next_legal[0][..., 1]] > 0.99).float().mean() > (
+        0.9 if amplification is None else 0.5
+    )
+    assert (own[..., 0][rows.legal[0][..., 0]] > 0.99).float().mean() > (
+        0.9 if amplification is None else 0.5
+    )
+
+
+@pytest.mark.parametrize(
+    "task", ["swarm", "discrete", "forest", "tag", "speaker", "separate", "alone", "lives"]
+)
+@pytest.mark.parametrize("critic", [{"hiddens": [16]}, ATTENTION, {"type": "own", "hiddens": [16]}],
+                         ids=["mlp", "attention", "own"])  # fmt: skip
 def test_every_kind_of_task_is_learned_from(task, critic):
-    learner, _, rows = learner_with_rows(config_of(task, critic=critic))
-    before = [copy.deepcopy(module.state_dict()) for module in modules_of(learner)]
-    stats = learner.gradient_step(rows)
+    setup = setup_of(config_of(task, critic=critic))
+    before = [copy.deepcopy(module.state_dict()) for module in setup.modules]
+    stats = setup.learner.gradient_step(setup.rows)
     assert all(math.isfinite(float(value)) for value in stats.values())
-    for old, module in zip(before, modules_of(learner), strict=True):
-        for name in ("actor.0.weight", "actor.2.weight"):
+    for old, module in zip(before, setup.modules, strict=True):
+        for name in ("policy.encoder.layers.0.weight", "policy.head.layers.0.weight"):
             assert (old[name] != module.state_dict()[name]).any(), name
+
+
+# -- messages in targets
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5, 1.0])
+def test_targets_hear_the_target_speakers_over_links_that_fail_as_often_as_said(drop, monkeypatch):
+    setup = setup_of(config_of("lives", communication={"bandwidth": 2, "drop": drop}))
+    (module,), rows, learner = setup.modules, setup.rows, setup.learner
+    moved_apart(module.target_policy, by=0.5)
+    drawn = []
+    original = learner.next_delivered
+
+    def spy(present):
+        drawn.append(original(present))
+        return drawn[-1]
+
+    monkeypatch.setattr(learner, "next_delivered", spy)
+    heard = []
+    network = module.target_critics[0]
+    forward = network.critic.forward
+    network.critic.forward = lambda view, actions: heard.append(view.inbox) or forward(view, actions)
+    learner.targets([module], rows)
+    ((delivered,),) = drawn
+    alive = rows.present_next[0] > 0
+    possible = alive[:, :, None] & alive[:, None, :] & ~torch.eye(3, dtype=torch.bool)
+    assert not (delivered & ~possible).any()
+    assert float(delivered[possible].float().mean()) == pytest.approx(1 - drop, abs=0.15)
+    with torch.no_grad():
+        said, not_said = (policy.speak(rows.next_obs[0]) for policy in (module.target_policy, module.policy))
+    torch.testing.assert_close(heard[0][0], inbox(said, delivered))
+    assert drop == 1.0 or not torch.allclose(heard[0][0], inbox(not_said, delivered))
 
 
 # -- what is sampled
@@ -197,223 +265,114 @@ def test_every_kind_of_task_is_learned_from(task, critic):
 
 def test_continuous_noise_has_the_deviation_that_exploration_says():
     runner = BatchedEnvRunner(config=config_of("swarm", fragment=200))
-    runner.module["shared"].exploration.fill_(0.2)
+    policy = policy_of(runner)
+    policy.exploration.fill_(0.2)
+
+    def mean_of(part):
+        with torch.no_grad():
+            return torch.tanh(
+                policy.outputs(policy.features(torch.from_numpy(part.observations[:-1]), None)[0])
+            ).numpy()
+
     part = runner.sample()[0].modules["shared"]
-    with torch.no_grad():
-        mean = torch.tanh(runner.module["shared"].actor(torch.from_numpy(part.observations[:-1]))).numpy()
-    assert np.std(part.actions - mean) == pytest.approx(0.2, rel=0.05)
+    assert np.std(part.actions - mean_of(part)) == pytest.approx(0.2, rel=0.05)
     quiet = runner.sample(explore=False)[0].modules["shared"]
-    with torch.no_grad():
-        mean = torch.tanh(runner.module["shared"].actor(torch.from_numpy(quiet.observations[:-1]))).numpy()
-    np.testing.assert_allclose(quiet.actions, mean, atol=1e-5)
+    np.testing.assert_allclose(quiet.actions, mean_of(quiet), atol=1e-5)
 
 
-def test_discrete_exploration_is_a_share_of_uniform_actions_on_top_of_the_operator():
-    config = config_of("forest", amplification={"eta": 0.5, "h_min": 0.4})
-    runner = BatchedEnvRunner(config=config)
-    module = runner.module["shared"]
+def distribution_of(policy, part, explore):
     with torch.no_grad():
-        module.actor[-1].bias[1] += 50.0  # a policy that is sure of itself
+        features = policy.features(torch.from_numpy(part.observations[:-1]), None)[0]
+        legal = torch.from_numpy(part.action_mask[:-1])
+        return policy.distribution(policy.outputs(features), legal, explore), legal
+
+
+def test_discrete_exploration_is_a_uniform_share_of_the_legal_actions_on_top_of_the_operator():
+    runner = BatchedEnvRunner(
+        config=config_of("forest", fragment=300, amplification={"eta": 0.5, "h_min": 0.4})
+    )
+    policy = policy_of(runner)
+    with torch.no_grad():
+        policy.head.layers[-1].bias[1] += 50.0  # a policy that is sure of itself
     part = runner.sample()[0].modules["shared"]
-    inputs, legal = torch.from_numpy(part.dist_inputs), torch.from_numpy(part.action_mask[:-1])
-    assert float(normalized_entropy(inputs, legal)[legal.sum(-1) > 1].min()) >= 0.4 - 1e-5
-    module.exploration.fill_(0.3)
-    mixed = runner.sample()[0].modules["shared"]
-    least = np.exp(mixed.dist_inputs)[mixed.action_mask[:-1]].min()
-    assert least >= 0.3 / 5 - 1e-6
-    assert not np.exp(mixed.dist_inputs)[~mixed.action_mask[:-1]].any()
+    quiet, legal = distribution_of(policy, part, explore=True)
+    assert float(normalized_entropy(quiet, legal)[legal.sum(-1) > 1].min()) >= 0.4 - 1e-5
+    policy.exploration.fill_(0.3)
+    mixed, _ = distribution_of(policy, part, explore=True)
+    share = 0.3 / legal.sum(-1, keepdim=True)
+    expected = 0.7 * torch.softmax(quiet, -1) + share * legal
+    torch.testing.assert_close(mixed.exp(), expected, atol=1e-6, rtol=1e-5)
+    assert not mixed.exp()[~legal].any()
+    greedy, _ = distribution_of(policy, part, explore=False)
+    torch.testing.assert_close(greedy, quiet)  # no exploration in greedy play
+    part = runner.sample()[0].modules["shared"]
+    mixed, legal = distribution_of(policy, part, explore=True)
+    chosen = torch.from_numpy(part.actions).unsqueeze(-1)
+    assert legal.gather(-1, chosen).all()
+    count = legal.numel() // 5
+    counted = np.bincount(part.actions.ravel(), minlength=5) / count
+    wanted = mixed.exp().flatten(0, 2).mean(0).numpy()
+    np.testing.assert_allclose(counted, wanted, atol=4 * np.sqrt(0.25 / count))
 
 
-# -- the algorithm
+def test_a_sampled_evaluation_explores_as_training_does():
+    """It draws from the same mixture, and a greedy one from none."""
+    config = config_of("forest")
+    runner = BatchedEnvRunner(config=config)
+    policy_of(runner).exploration.fill_(1.0)
+    with torch.no_grad():
+        policy_of(runner).head.layers[-1].bias[0] += 50.0  # stays where it is unless it explores
+    team = policy_from_modules(dict(runner.module.items()), config).team
+    env = make_vector_env(config.env, config.env_config, 20)
+    act, played = team.groups[0].actor.act, []
+
+    def spy(inputs, *others):
+        acted = act(inputs, *others)
+        played.append((acted.actions != 0, 1 - 1 / inputs.action_mask.sum(-1)))
+        return acted
+
+    team.groups[0].actor.act = spy
+    for explore in (False, True):
+        played.clear()
+        play_episodes(team, env, list(range(20)), explore)
+        moved, expected = np.mean(played, axis=(0, 2, 3))
+        assert moved == (pytest.approx(expected, abs=0.08) if explore else 0)
 
 
-def numbers(result):
-    row = progress_row(result)
-    return {
-        key: value for key, value in row.items() if not any(w in key for w in ("time", "per_s", "throughput"))
-    }
+# -- transitions
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_runtime")
-def test_it_warms_up_with_random_actions_and_says_so(caplog):
-    config = config_of(
-        "swarm", num_steps_sampled_before_learning_starts=256, exploration=[[0, 0.4], [512, 0.1]]
-    )
-    algorithm = config.build_algo()
-    first = algorithm.train()
-    assert first["replay"] == {"joint_steps": 128, "warming_up": 1}
-    assert "critic_loss" not in first.get("learners", {}).get("shared", {})
-    assert "warming up: it learns nothing before 256 environment steps" in caplog.text
-    second, third = algorithm.train(), algorithm.train()
-    assert (second["replay"]["warming_up"], third["replay"]["warming_up"]) == (0, 0)
-    # one update for 16 steps, from the round on that fills the 256
-    assert third["learners"]["shared"]["updates_lifetime"] == (384 - 256) // 16 + 64 // 16
-    # by environment steps, on the runner too
-    expected = 0.4 - 0.3 * 384 / 512
-    assert third["learners"]["shared"]["exploration"] == pytest.approx(
-        np.mean([expected, 0.4 - 0.3 * 320 / 512])
-    )
-    assert float(algorithm.env_runner.module["shared"].exploration) == pytest.approx(expected)
-    algorithm.stop()
+def test_executed_actions_are_what_critics_are_given():
+    """Noise leads beyond [-1, 1], where the environment clips."""
+    setup = setup_of(config_of("moving", exploration=3.0))
+    (part,) = setup.rollout.modules.values()
+    assert np.abs(part.actions).max() > 1.5
+    kept = setup.rows.actions[0].numpy().reshape(part.actions.shape)
+    np.testing.assert_array_equal(kept, part.actions.clip(-1, 1))
+    observed = part.observations[1:][part.continues & part.acted][:, 2]
+    np.testing.assert_allclose(observed, 2 * kept[part.continues & part.acted][:, 0], atol=1e-6)
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_runtime")
-@pytest.mark.parametrize("task", ["swarm", "speaker", "forest"])
-def test_an_interrupted_run_goes_on_exactly(task, tmp_path):
-    training = {"exploration": [[0, 0.4], [1000, 0.1]]}
-    if task != "forest":
-        training["communication"] = {"bandwidth": 2, "drop": 0.2}
-    whole = config_of(task, **training).build_algo()
-    for _ in range(2):
-        whole.train()
-    path = str(tmp_path / "checkpoint")
-    whole.save_to_path(path)
-    expected = [numbers(whole.train()) for _ in range(2)]
-    weights = whole.learner_group.get_weights()
-    whole.stop()
-    resumed = Algorithm.from_checkpoint(path)
-    assert len(resumed.replay) == 256
-    found = [numbers(resumed.train()) for _ in range(2)]
-    for one, two in zip(expected, found, strict=True):
-        assert one == two
-    for module_id, module in resumed.learner_group.get_weights().items():
-        for name, array in module.items():
-            np.testing.assert_array_equal(array, weights[module_id][name], name)
-    resumed.stop()
+def test_whose_return_goes_on():
+    """Agent a terminates in step 2, b comes then and terminates in step 5, in which c is cut."""
+    setup = setup_of(config_of("lives", fragment=10, num_envs=1))
+    rows, (module,) = setup.rows, setup.modules
+    present = rows.present_next[0].reshape(10, 3)
+    for t in range(10):
+        now = t % 5 + 1
+        assert present[t].tolist() == [now < 2, 2 <= now < 5, True]
+    moved_apart(module.target_critics)
+    (targets,) = setup.learner.targets([module], rows)
+    alone = targets == rows.rewards[0]
+    assert alone.reshape(10, 3).equal(present == 0)  # no bootstrap through a death, one through a cut
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_runtime")
-def test_a_remote_runner_samples_for_it():
-    config = config_of("tag").env_runners(num_env_runners=1)
-    algorithm = config.build_algo()
-    for _ in range(2):
-        result = algorithm.train()
-    assert result["num_env_steps_sampled_lifetime"] == 256
-    assert math.isfinite(result["learners"]["prey"]["critic_loss"])
-    ours = algorithm.learner_group.get_weights()["chasers"]["actor.0.weight"]
-    (theirs,) = algorithm.env_runner_group.foreach_env_runner(
-        lambda runner: runner.module["chasers"].state_dict()["actor.0.weight"].numpy(), local_env_runner=False
-    )
-    np.testing.assert_array_equal(ours, theirs)
-    algorithm.stop()
-
-
-def test_a_runner_holds_no_critic():
-    module = BatchedEnvRunner(config=config_of("swarm")).module["shared"]
-    assert {name.split(".")[0] for name in module.state_dict()} == {
-        "actor",
-        "exploration",
-        "eta",
-        "h_min",
-        "tau",
-    }
-
-
-# -- bad input
-
-
-class Unbounded(Lives):
-    def action_space(self, agent):
-        return gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-
-
-class Picture(Lives):
-    def observation_space(self, agent):
-        return gymnasium.spaces.Box(0, 1, (4, 4), np.float32)
-
-
-class Crowd(Lives):
-    """It does not say who there can be."""
-
-    possible_agents = property(lambda self: getattr(self, "unknown"))  # noqa: B009
-
-
-@pytest.mark.parametrize(
-    ("training", "message"),
-    [
-        ({"tau": 0.0}, "tau: expected a number above 0, up to 1, got 0.0"),
-        ({"gumbel_temperature": 0.0}, "gumbel_temperature: expected a number above 0"),
-        ({"action_regularization": -1.0}, "action_regularization: expected a number of at least 0"),
-        ({"exploration": [[0, 0.5], [10, -0.1]]}, "exploration: expected a number of at least 0, or"),
-        (
-            {"exploration": None},
-            r"exploration: expected a number of at least 0, or \[\[0, first\], .* got None",
-        ),
-        ({"exploration": [[0, 0.5], [10]]}, "exploration: expected a number"),
-        ({"exploration": [[5, 0.5], [10, 0.1]]}, "exploration: expected a number"),
-        ({"exploration": [[0, 0.5], [10, 0.1], [10, 0.2]]}, "with rising steps"),
-        ({"actor_lr": -1e-3}, "actor_lr: expected a number of at least 0"),
-        ({"critic_lr": True}, "critic_lr: expected a number of at least 0"),
-        ({"replay_capacity": 0}, "replay_capacity: expected an integer of at least 1, got 0"),
-        ({"replay_capacity": 10}, "replay_capacity: 10 joint steps never hold a batch of 32"),
-        (
-            {"env_steps_per_update": 7},
-            "env_steps_per_update: 7 does not divide the 64 environment steps of a round",
-        ),
-        ({"critic": {"type": "mpl"}}, "critic.type: expected one of mlp, attention, got 'mpl'"),
-        ({"critic": {"hidens": [4]}}, r"critic: unknown key 'hidens' \(did you mean 'hiddens'\?\)"),
-        ({"critic": {"hiddens": []}}, "critic.hiddens: expected sizes of at least 1"),
-        (
-            {"critic": {"type": "attention", "hiddens": [10], "heads": 3}},
-            "critic.heads: 3 heads do not divide",
-        ),
-        ({"critic": "attention"}, "critic: expected a mapping of type, hiddens, activation, heads"),
-        ({"central_value": "state"}, "central_value: MADDPG's critics are central as they are"),
-        ({"normalize_values": True}, "normalize_values: MADDPG's critics learn values as they are"),
-        ({"entropy_annealing": {"law": "quantum"}}, "entropy_annealing: MADDPG's loss has no entropy"),
-    ],
-)
-def test_bad_settings_are_refused(training, message):
-    with pytest.raises(ConfigError, match=message):
-        config_of("swarm", **training).validate()
-
-
-def test_what_it_cannot_do_is_said():
-    with pytest.raises(ConfigError, match="num_learners: MADDPG learns in one Learner, got 2"):
-        config_of("swarm").learners(num_learners=2).validate()
-    with pytest.raises(ConfigError, match="env_runner_cls: MADDPG needs BatchedEnvRunner"):
-        config_of("swarm").env_runners(env_runner_cls=None).validate()
-    with pytest.raises(ConfigError, match=r"normalize_actions: MADDPG's actors act in \[-1, 1\]"):
-        config_of("swarm").environment(normalize_actions=False).validate()
-    with pytest.raises(ConfigError, match=r"model_config.use_lstm: MADDPG's actors have fcnet_hiddens and"):
-        config_of("swarm").rl_module(model_config={"use_lstm": True}).validate()
-    with pytest.raises(ConfigError, match=r"critic_state: Pendulum-v1 has no state\(\)"):
-        config_of("alone", critic_state=True)
-
-
-def test_another_environment_takes_the_states_of_the_one_before_away():
-    config = MADDPGConfig().environment("swarm_cooperative_v0")
-    assert config.model_config["state_source"] == "state"
-    config.environment("Pendulum-v1")
-    assert config.model_config.get("state_source") is None
-
-
-@pytest.mark.parametrize(
-    ("cls", "message"),
-    [
-        (Unbounded, "MADDPG needs Discrete or bounded Box actions, a has Box"),
-        (Picture, r"observations: MADDPG takes flat ones, got the shape \(4, 4\)"),
-        (Crowd, "has no possible_agents; modules, runners and central critics need fixed agent slots"),
-    ],
-)
-def test_environments_that_do_not_suit_are_named(cls, message):
-    register_env("unsuitable", lambda env_config: cls())
-    with pytest.raises(ConfigError, match=message):
-        BatchedEnvRunner(config=MADDPGConfig().environment("unsuitable"))
-
-
-def test_a_broken_environment_ends_the_run_with_its_own_message():
-    runner = BatchedEnvRunner(config=config_of("lives"))
-    runner.copies.envs[1].faults = {"observation": 3}
-    with pytest.raises(InvalidSampleError, match="copy 1, step 3 of its episode: observation of c is nan"):
-        runner.sample()
-
-
-def test_a_loss_that_is_not_finite_stops_learning():
-    learner, steps, _ = learner_with_rows(config_of("swarm"))
-    steps.modules["shared"]["rewards"][0] = np.inf
-    with pytest.raises(FloatingPointError, match="critic_loss of 'shared' is"):
-        learner.update(episodes=[steps], timesteps={}, num_epochs=1)
+def test_transitions_are_tensors_of_the_same_numbers():
+    setup = setup_of(config_of("tag"))
+    again = transitions_of(setup.steps, setup.learner.joint, 0, "cpu")
+    for g, module_id in enumerate(setup.rows.modules):
+        columns = setup.steps.modules[module_id]
+        np.testing.assert_array_equal(again.actions[g].argmax(-1), columns["actions"])
+        assert (again.actions[g].sum(-1) == 1).all()
+        np.testing.assert_array_equal(again.obs[g], columns["observations"])
+        np.testing.assert_array_equal(again.learned[g], columns["acted"])

@@ -1,27 +1,39 @@
+"""Episodes as GIFs: the frames are those of the episode that an evaluation plays."""
+
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
 
+from qio_envs import forest_uav_v0
 from qio_envs.api import ConfigError
-from qio_rllib.acting.policy import ActionSpec, Policy, PolicyModule
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.policy import GroupSpaces, Policy
+from qio_rllib.acting.team import AgentGroup, Team
 from qio_rllib.artifacts.video import MAX_FRAMES, record_episode, save_gif, save_video
+from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.sampling.evaluation import evaluate
 
 
-def uniform_policy(agents, actions, env, env_config):
-    import torch
-
-    module = PolicyModule(
-        lambda observations: torch.zeros(len(observations), actions), ActionSpec(actions), None
+def uniform_policy(agents, size, actions, env, env_config):
+    """Return a policy whose actions are equally likely."""
+    network = PolicyNetwork(PolicySpec((size,), "categorical", actions, network={"fcnet_hiddens": [4]}))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    group = AgentGroup(
+        "shared", tuple(agents), np.arange(len(agents)), NetworkActor(network, ActionSpec(actions))
     )
-    return Policy({"shared": module}, dict.fromkeys(agents, "shared"), env, env_config)
+    return Policy(Team([group]), {"shared": GroupSpaces((size,))}, env, env_config)
 
 
 @pytest.fixture
 def forest_policy():
     settings = {"max_steps": 12, "num_uavs": 3, "reward": "local"}
-    return uniform_policy([f"uav_{i}" for i in range(3)], 5, "forest_uav_v0", settings)
+    (size,) = forest_uav_v0.batched_env(1, **settings).observation_space.shape
+    return uniform_policy([f"uav_{i}" for i in range(3)], size, 5, "forest_uav_v0", settings)
 
 
 class Dark(gymnasium.Env):
@@ -81,7 +93,7 @@ def test_long_episodes_are_thinned_and_large_frames_shrunk(tmp_path):
 
 
 def test_an_environment_without_renderer_is_refused(tmp_path):
-    policy = uniform_policy([None], 2, "test_video:Dark", {})
+    policy = uniform_policy([None], 2, 2, "test_video:Dark", {})
     with pytest.raises(ConfigError, match="test_video:Dark cannot be rendered"):
         save_video(policy, tmp_path / "a.gif")
     assert list(tmp_path.iterdir()) == []

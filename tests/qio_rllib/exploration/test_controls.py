@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import types
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -12,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from qio_rllib.models.amplified import AmplifiedActorCritic
 from ray.rllib.core.columns import Columns
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.actor import ActorInputs
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
@@ -29,6 +30,7 @@ from qio_rllib.exploration import (
     random_control,
     temperature_control,
 )
+from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.evaluation import load_policy_from_checkpoint
 
 CONTROLS = (temperature_control, random_control)
@@ -350,33 +352,33 @@ def test_unknown_operators_and_seeds_are_refused(wrong, message):
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_module_learns_through_the_operator_of_its_settings(operator):
     wanted = Amplification(0.3, 0.1, 0.9, operator, 5)
-    module = AmplifiedActorCritic(
+    module = ActorCritic(
         observation_space=gymnasium.spaces.Box(-1, 1, (3,), np.float32),
         action_space=gymnasium.spaces.Discrete(4),
         model_config={"fcnet_hiddens": [8], "amplification": dataclasses.asdict(wanted)},
     )
-    assert module.amplification == wanted
-    observations = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        acted = module._forward({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS].clone()
-    learned = module._forward_train({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
-    expected = operate(wanted, module.policy_logits(observations), 0.3, 0.1, 0.9)
+    policy = module.policy
+    assert policy.amplification == wanted
+    seen = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    acted = module._forward_exploration({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS].clone()
+    learned = module._forward_train({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS]
+    logits = policy.outputs(policy.features(seen, None)[0])
+    expected = operate(wanted, logits, 0.3, 0.1, 0.9)
     torch.testing.assert_close(learned, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(acted, expected, atol=1e-5, rtol=1e-5)
     learned[:, 0].sum().backward()
-    assert all(p.grad.abs().sum() > 0 for p in module.pi.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in policy.parameters())
 
 
 class FirstRatio(PPOLearner):
     """Keeps the ratio of the first minibatch of the last update."""
 
-    ratio: ClassVar[torch.Tensor]
+    ratios: ClassVar[list[torch.Tensor]] = []
 
-    def rollout_loss(self, module_id, config, batch, policy, values) -> Any:
-        if not self._entropy_sums:
-            log_ratio = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
-            FirstRatio.ratio = log_ratio.exp().detach()
-        return super().rollout_loss(module_id, config, batch, policy, values)
+    def losses(self, module_id, config, batch, policy, values) -> Any:
+        log_ratio = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
+        FirstRatio.ratios.append(log_ratio.exp().detach())
+        return super().losses(module_id, config, batch, policy, values)
 
 
 @pytest.mark.ray
@@ -402,26 +404,28 @@ def test_ppo_with_a_control_from_sampling_to_the_policy_file(operator, tmp_path)
         .build_algo()
     )
     for _ in range(2):  # the second update has weights that were synced
+        FirstRatio.ratios.clear()
         algorithm.train()
-        torch.testing.assert_close(FirstRatio.ratio, torch.ones(40), atol=1e-5, rtol=0)
+        torch.testing.assert_close(FirstRatio.ratios[0], torch.ones(40), atol=1e-5, rtol=0)
     module = algorithm.env_runner.module["shared"]
-    assert module.amplification == wanted
+    assert module.policy.amplification == wanted
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    observations = torch.rand(4, *module.observation_space.shape)
+    seen = torch.rand(4, *module.observation_space["observation"].shape)
     legal = torch.ones(4, 5)
     legal[1:, 2] = 0
-    observed = {"observation": observations, "action_mask": legal}
-    with torch.no_grad():
-        probs = module._forward({Columns.OBS: observed})[Columns.ACTION_DIST_INPUTS].exp().numpy()
+    observed = {"observation": seen, "action_mask": legal}
+    found = module._forward_exploration({Columns.OBS: observed})[Columns.ACTION_DIST_INPUTS]
+    probs = found.exp().numpy()
     algorithm.stop()
     policy = load_policy_from_checkpoint(tmp_path / "checkpoint")
     loaded = load_policy(save_policy(policy, tmp_path / "policy.pt"))
-    noise = (np.arange(2000) + 0.5) / 2000
+    noise = ((np.arange(2000, dtype=np.float32) + 0.5) / 2000)[:, None].repeat(4, axis=1)
+    even = types.SimpleNamespace(random=lambda size, dtype: noise)
     for each in (policy, loaded):
-        part = each.modules["shared"]
-        assert dataclasses.asdict(part.amplification) == pytest.approx(dataclasses.asdict(wanted))
+        actor = each.team.groups[0].actor
+        assert dataclasses.asdict(actor.network.amplification) == pytest.approx(dataclasses.asdict(wanted))
+        inputs = ActorInputs(seen.expand(2000, -1, -1).numpy(), (legal > 0).expand(2000, -1, -1).numpy())
+        actions = actor.act(inputs, {}, even, explore=True).actions
         for row in range(4):
-            actions = part.act(
-                np.tile(observations[row].numpy(), (2000, 1)), np.tile(legal[row].numpy(), (2000, 1)), noise
-            )
-            np.testing.assert_allclose(np.bincount(actions, minlength=5) / 2000, probs[row], atol=2e-3)
+            shares = np.bincount(actions[:, row], minlength=5) / 2000
+            np.testing.assert_allclose(shares, probs[row], atol=2e-3)
