@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
 from qio_rllib.algorithms.capabilities import Q_LEARNING
-from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
+from qio_rllib.algorithms.off_policy_config import OffPolicyConfig, check_schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
 from qio_rllib.models.circuits import CIRCUIT

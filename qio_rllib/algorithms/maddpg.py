@@ -15,7 +15,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
 from qio_rllib.algorithms.capabilities import JOINT_CRITICS
-from qio_rllib.algorithms.off_policy_config import JointCriticConfig
+from qio_rllib.algorithms.off_policy_config import JointCriticConfig, check_schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import (
     Transitions,
