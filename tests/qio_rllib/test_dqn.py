@@ -257,9 +257,9 @@ def experiment(env="CartPole-v1", **config):
     [
         ({"amplification": {}}, "amplification: DQN learns values and has no policy of its own"),
         ({"coordination": {}}, "coordination: DQN learns values"),
-        ({"entropy_annealing": {"law": "quantum"}}, "entropy_annealing: DQN has no"),
-        ({"normalize_values": True}, "normalize_values: DQN has no"),
-        ({"env": "qubit_control_v0", "central_value": "state"}, "central_value: DQN has no"),
+        ({"entropy_annealing": {"law": "quantum"}}, "entropy_annealing: DQN learns values"),
+        ({"normalize_values": True}, "normalize_values: DQN learns values"),
+        ({"env": "qubit_control_v0", "central_value": "state"}, "central_value: DQN learns values"),
         ({"circuit": TINY, "dueling": True}, "dueling: a circuit has one head; set dueling to false"),
         ({"circuit": {**TINY, "policy": "born"}}, "circuit.policy: .*allowed: observables, got 'born'"),
         ({"circuit": {"num_qubit": 3}}, "circuit: unknown key 'num_qubit' .did you mean 'num_qubits'"),
