@@ -23,7 +23,7 @@ from aggregate import bootstrap_interval, interquartile_mean
 import qio_envs
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
 from qio_rllib.acting.policy import PolicyModule
-from qio_rllib.artifacts.run_directory import run_description
+from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.evaluation import load_policy_from_checkpoint

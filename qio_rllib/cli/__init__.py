@@ -160,7 +160,7 @@ def evaluate(
         chosen = [*chosen, *range(max(chosen) + 1, max(chosen) + 1 + episodes)][:episodes]
     env_id, settings = _evaluation_env(policy, env, env_config)
 
-    from qio_rllib.artifacts.run_directory import write_csv
+    from qio_rllib.artifacts.files import write_csv
     from qio_rllib.sampling.evaluation import evaluate as play
 
     rows = {mode: play(policy, env_id, settings, chosen, explore=mode == "sampled") for mode in modes}
@@ -237,7 +237,7 @@ def bench(
         )
     experiment = _experiment(config, None, None, None, settings or [], None)
 
-    from qio_rllib.artifacts.run_directory import write_csv
+    from qio_rllib.artifacts.files import write_csv
     from qio_rllib.experiments.benchmark import benchmark
 
     measured = benchmark(experiment, rounds, seconds)
@@ -386,7 +386,7 @@ def progress_line(row: Mapping[str, float], stop: Mapping[str, float] | None = N
         row: A row of ``progress.csv``.
         stop: Stop criteria; goals of iterations and steps are shown beside them.
     """
-    from qio_rllib.artifacts.run_directory import ITERATION, MODES, SPEED, STEPS, score_column
+    from qio_rllib.artifacts.metrics import ITERATION, MODES, SPEED, STEPS, score_column
 
     parts = []
     for label, key in (("iteration", ITERATION), ("steps", STEPS)):
@@ -420,7 +420,7 @@ def progress_line(row: Mapping[str, float], stop: Mapping[str, float] | None = N
 
 
 def _print_result(result: RunResult) -> None:
-    from qio_rllib.artifacts.run_directory import score_name
+    from qio_rllib.artifacts.metrics import score_name
 
     _say(f"results       {_relative(result.run_dir)}")
     _say(f"checkpoint    {_relative(result.checkpoint)}")
@@ -507,7 +507,7 @@ def _print_benchmark(measured: Benchmark) -> None:
 
 
 def _print_yaml(values: Mapping[str, Any]) -> None:
-    from qio_rllib.artifacts.run_directory import yaml_text
+    from qio_rllib.artifacts.yaml_files import yaml_text
 
     print(yaml_text(values), end="")
 

@@ -37,7 +37,7 @@ from ray.rllib.utils.metrics import (
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.ppo import PPOLearner
-from qio_rllib.artifacts.run_directory import cpu_model
+from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources
 from qio_rllib.learners.common import learner_threads
 from qio_rllib.sampling.environments import describe_env

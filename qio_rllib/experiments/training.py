@@ -21,19 +21,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import reference_scores
-from qio_rllib.artifacts.run_directory import (
-    ITERATION,
-    MODES,
-    STEPS,
-    ProgressFile,
-    RunDirectory,
-    flatten,
-    progress_row,
-    run_description,
-    score_column,
-    timestamp,
-    write_csv,
-)
+from qio_rllib.artifacts.files import write_csv
+from qio_rllib.artifacts.metrics import ITERATION, MODES, STEPS, flatten, progress_row, score_column
+from qio_rllib.artifacts.progress_file import ProgressFile
+from qio_rllib.artifacts.run_description import run_description, timestamp
+from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.experiment import Experiment, load_experiment, quiet_ray, resources
 from qio_rllib.experiments.settings import one_line
 from qio_rllib.sampling.environments import scenario_hash

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from qio_envs.api import ConfigError
-from qio_rllib.artifacts.run_directory import yaml_text
+from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main
 from qio_rllib.experiments.benchmark import (
     OURS,

@@ -8,7 +8,10 @@ import time
 import pytest
 from PIL import Image
 
-from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, read_csv, yaml_text
+from qio_rllib.artifacts.files import read_csv
+from qio_rllib.artifacts.progress_file import ProgressFile
+from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main, progress_line
 
 SETTINGS = {

@@ -9,7 +9,9 @@ from ray import tune
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
-from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, yaml_text
+from qio_rllib.artifacts.progress_file import ProgressFile
+from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.experiments.experiment import Experiment, apply_overrides, load_experiment
 from qio_rllib.experiments.settings import _OLD_STACK, _RENAMED, parameters_of
 from qio_rllib.experiments.training import RunRecorder, TrainingFailed, TrainingInterrupted, resume, train

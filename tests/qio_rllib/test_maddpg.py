@@ -7,16 +7,16 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.models.maddpg import sampled_one_hot
 from ray.rllib.algorithms.algorithm import Algorithm
 from toy_lives import Lives
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import MADDPGConfig
-from qio_rllib.artifacts.run_directory import progress_row
+from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.exploration import normalized_entropy
 from qio_rllib.learners.off_policy import MADDPGLearner
 from qio_rllib.models.joint_critics import JointView
-from qio_rllib.models.maddpg import sampled_one_hot
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.replay import joint_steps
 from qio_rllib.sampling.runner import BatchedEnvRunner

@@ -7,7 +7,7 @@ import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from qio_rllib.algorithms import A2CConfig, PPOConfig
-from qio_rllib.artifacts.run_directory import progress_row
+from qio_rllib.artifacts.metrics import progress_row
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 

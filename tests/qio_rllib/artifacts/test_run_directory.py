@@ -9,17 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qio_envs.api import ConfigError
-from qio_rllib.artifacts.run_directory import (
-    ProgressFile,
-    RunDirectory,
-    flatten,
-    progress_row,
-    read_csv,
-    read_yaml,
-    score_column,
-    write_csv,
-    yaml_text,
-)
+from qio_rllib.artifacts.files import read_csv, write_csv
+from qio_rllib.artifacts.metrics import flatten, progress_row, score_column
+from qio_rllib.artifacts.progress_file import ProgressFile
+from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.yaml_files import read_yaml, yaml_text
 
 NOW = datetime.datetime(2030, 1, 2, 3, 4, 5)
 
