@@ -12,7 +12,8 @@ from qio_rllib.artifacts.files import read_csv
 from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.artifacts.yaml_files import yaml_text
-from qio_rllib.cli import main, progress_line
+from qio_rllib.cli import main
+from qio_rllib.cli.output import progress_line
 
 SETTINGS = {
     "num_env_runners": 0,
