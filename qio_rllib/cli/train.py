@@ -119,8 +119,12 @@ def _print_variants(outcomes: Sequence[tuple[Mapping[str, Any], RunResult | Trai
     from qio_rllib.experiments.failures import TrainingFailed
 
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for key in outcomes[0][0]:
-        table.add_column(key.removeprefix("config."), overflow="fold")
+    keys = list(outcomes[0][0])
+    last_parts = [key.rpartition(".")[2] for key in keys]
+    for key, last in zip(keys, last_parts, strict=True):
+        table.add_column(
+            last if last_parts.count(last) == 1 else key.removeprefix("config."), overflow="fold"
+        )
     for mode in MODES:
         table.add_column(mode, justify="right")
     table.add_column("results", overflow="fold")
