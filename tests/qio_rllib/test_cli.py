@@ -316,9 +316,9 @@ def test_a_process_reports_bad_input_without_a_traceback(tmp_path):
     [
         (
             "observation",
-            "InvalidSampleError: copy 0, step 15 of its episode: observation of a_1 is nan at [2]",
+            "InvalidSampleError: environment 0, step 15 of its episode: observation of a_1 is nan at [2]",
         ),
-        ("reward", "InvalidSampleError: copy 0, step 15 of its episode: reward of a_0 is inf"),
+        ("reward", "InvalidSampleError: environment 0, step 15 of its episode: reward of a_0 is inf"),
         ("error", "RuntimeError: the arm is stuck"),
     ],
 )
