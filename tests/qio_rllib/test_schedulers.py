@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ STEPS = 64
 
 
 class Diary:
-    """RLlib callbacks that write down weights, learning rates and steps, one file per trial."""
+    """RLlib callbacks that write down weights, learning rates and steps, one file per configured learning rate."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
@@ -32,10 +31,9 @@ class Diary:
             "iteration": algorithm.iteration if result is None else result["training_iteration"],
             "weights": digest(algorithm),
             "lr": rates(algorithm),
-            "configured_lr": algorithm.config.lr,
             "steps": algorithm.metrics.peek(("env_runners", "num_env_steps_sampled_lifetime"), default=0),
         }
-        with open(f"{self.folder}/{algorithm.trial_id}.jsonl", "a", encoding="utf-8") as file:
+        with open(f"{self.folder}/{algorithm.config.lr}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
 
@@ -76,12 +74,12 @@ def a2c(lr: Any, diary: Diary | None = None) -> A2CConfig:
     return config
 
 
-def fit(config: Any, scheduler: Any, folder: Path, iterations: int) -> tune.ResultGrid:
+def fit(config: Any, scheduler: Any, folder: Path, iterations: int, at_once: int) -> tune.ResultGrid:
     with quiet_ray():
         return tune.Tuner(
             config.algo_class,
             param_space=config,
-            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=2),
+            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
             run_config=tune.RunConfig(
                 storage_path=str(folder), stop={"training_iteration": iterations}, verbose=0
             ),
@@ -91,13 +89,7 @@ def fit(config: Any, scheduler: Any, folder: Path, iterations: int) -> tune.Resu
 def test_asha_stops_the_worse_trials(tmp_path):
     best, *worse = 3e-3, 2e-3, 1e-3
     scheduler = ASHAScheduler(metric="config/lr", mode="max", grace_period=1, max_t=4, reduction_factor=2)
-    with quiet_ray():
-        results = tune.Tuner(
-            a2c(best).algo_class,
-            param_space=a2c(tune.grid_search([best, *worse])),
-            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=1),
-            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
-        ).fit()
+    results = fit(a2c(tune.grid_search([best, *worse])), scheduler, tmp_path, iterations=9, at_once=1)
     assert not results.errors
     reached = {result.config["lr"]: result.metrics["training_iteration"] for result in results}
     assert reached == {best: 4, worse[0]: 1, worse[1]: 1}
@@ -117,28 +109,29 @@ def test_pbt_clones_weights_and_mutates_settings_that_are_in_force(tmp_path):
     )
     notes = tmp_path / "notes"
     notes.mkdir()
-    results = fit(a2c(tune.grid_search([1e-2, 1e-5]), Diary(notes)), scheduler, tmp_path, 4)
+    results = fit(
+        a2c(tune.grid_search([1e-2, 1e-5]), Diary(notes)), scheduler, tmp_path, iterations=4, at_once=2
+    )
     assert not results.errors
     diary = diaries(notes)
-    donor, clone = sorted(diary, key=lambda trial: diary[trial][0]["configured_lr"], reverse=True)
-    trained: dict[str, dict[int, Any]] = defaultdict(dict)
-    for trial, entries in diary.items():
-        trained[trial] |= {entry["iteration"]: entry for entry in entries if entry["what"] == "trained"}
-        assert [entry["what"] for entry in entries] == ["trained"] * 2 + ["restored"] + ["trained"] * 2
-    exploited = next(entry for entry in diary[clone] if entry["what"] == "restored")
-    assert exploited["weights"] == trained[donor][2]["weights"] != trained[clone][2]["weights"]
-    assert exploited["configured_lr"] == 5e-3
-    assert exploited["lr"] == [5e-3]  # before the first update
-    assert trained[clone][3]["lr"] == [5e-3]
-    assert trained[clone][3]["weights"] != trained[donor][3]["weights"]
-    for trial in (donor, clone):
-        assert [trained[trial][i]["steps"] for i in (1, 2, 3, 4)] == [STEPS * i for i in (1, 2, 3, 4)]
+    assert {lr: [entry["what"] for entry in entries] for lr, entries in diary.items()} == {
+        "0.01": ["trained", "trained", "restored", "trained", "trained"],
+        "1e-05": ["trained", "trained"],
+        "0.005": ["restored", "trained", "trained"],
+    }
+    donor = {entry["iteration"]: entry for entry in diary["0.01"] if entry["what"] == "trained"}
+    cloned, *after = diary["0.005"]
+    assert cloned["weights"] == donor[2]["weights"] != diary["1e-05"][1]["weights"]
+    assert cloned["lr"] == [5e-3]  # before the first update, in which RLlib would still use the donor's
+    assert after[0]["weights"] != donor[3]["weights"]
+    for entries in (donor.values(), [*diary["1e-05"], *after]):
+        assert [entry["steps"] for entry in entries] == [STEPS * i for i in (1, 2, 3, 4)]
 
     # The donor was paused and restarted in another process: it went on as one that never was.
     alone = a2c(1e-2).build_algo()
     for iteration in (1, 2, 3, 4):
         alone.train()
-        assert digest(alone) == trained[donor][iteration]["weights"]
+        assert digest(alone) == donor[iteration]["weights"]
     alone.stop()
 
 
@@ -158,7 +151,7 @@ def maddpg(eta: float, lr: Any) -> MADDPGConfig:
         MADDPGConfig()
         .environment("forest_uav_v0", env_config={"scenario": "sprint", "max_steps": 20})
         .env_runners(num_env_runners=0)
-        .training(lr=lr, critic_lr=lr, amplification={"eta": eta})
+        .training(actor_lr=lr, critic_lr=lr, amplification={"eta": eta})
         .rl_module(model_config={"fcnet_hiddens": [8]})
     )
 
