@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ def video(
     if out.suffix.lower() != ".gif":
         raise ConfigError(f"--out: expected a file that ends in .gif, got {out}")
     check_output_file(out)
+    settings: Mapping[str, Any]
     if scripted is not None:
         if greedy or sampled:
             raise ConfigError(

@@ -195,10 +195,10 @@ def test_a_dry_run_of_a_grid_search_lists_its_variants(grid_file, here, capsys):
     assert main(["train", "--config", "g.yaml", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[-4:] == [
-        "# 1 of 4: lr = 0.001, model_config.fcnet_hiddens = [8]",
-        "# 2 of 4: lr = 0.001, model_config.fcnet_hiddens = [4]",
-        "# 3 of 4: lr = 0.0001, model_config.fcnet_hiddens = [8]",
-        "# 4 of 4: lr = 0.0001, model_config.fcnet_hiddens = [4]",
+        "# 1 of 4: model_config.fcnet_hiddens = [8], lr = 0.001",
+        "# 2 of 4: model_config.fcnet_hiddens = [8], lr = 0.0001",
+        "# 3 of 4: model_config.fcnet_hiddens = [4], lr = 0.001",
+        "# 4 of 4: model_config.fcnet_hiddens = [4], lr = 0.0001",
     ]
     (here / "again.yaml").write_text(printed)
     assert main(["train", "--config", "again.yaml", "--dry-run"]) == 0
