@@ -388,7 +388,7 @@ def _checked_model_config(values: Any) -> Any:
         return values
     if not isinstance(values, Mapping):
         raise ConfigError(f"config.model_config: expected a mapping, got {shown(values)}")
-    hints = typing.get_type_hints(DefaultModelConfig)
+    hints = typing.get_type_hints(DefaultModelConfig) | {"use_gru": bool, "gru_cell_size": int}
     for key, value in values.items():
         where = f"config.model_config.{key}"
         if key not in hints:
