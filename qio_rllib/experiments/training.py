@@ -126,7 +126,7 @@ def _train(
             outcome = run_trial(experiment, directory, recorder)[0]
         if outcome.error is not None:
             raise failure(outcome.error, recorder, logs) from outcome.error
-        if not recorder.completed:  # Tune ends in peace when it is interrupted
+        if not recorder.completed:  # Tune ends without an error when it is interrupted
             raise KeyboardInterrupt
         result = finish(experiment, directory, recorder, outcome)
         status = "finished"
