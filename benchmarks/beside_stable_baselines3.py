@@ -20,9 +20,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from qio_rllib.artifacts.run_description import cpu_model
-from qio_rllib.artifacts.tables import write_csv
+from tables import write
 
+from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.sampling.evaluation import evaluation_seeds
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,7 @@ def main() -> None:
             }
             print(row, flush=True)
             rows.append(row)
-    write_csv(arguments.out, rows)
+    write(arguments.out, rows)
 
 
 if __name__ == "__main__":

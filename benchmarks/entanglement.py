@@ -25,7 +25,7 @@ import qio_envs
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
 from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.team import Team
-from qio_rllib.artifacts.run_directory import run_description
+from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv

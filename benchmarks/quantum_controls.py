@@ -38,7 +38,7 @@ from tables import append, read, write
 
 import qio_envs
 from qio_envs.api import reference_scores
-from qio_rllib.artifacts.run_directory import run_description
+from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
 
 STEPS = "num_env_steps_sampled_lifetime"

@@ -33,7 +33,7 @@ from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.config import EpisodeMetrics
-from qio_rllib.artifacts.run_directory import write_csv
+from qio_rllib.artifacts.files import write_csv
 from qio_rllib.experiments.benchmark import (
     Contestant,
     TimedAlgorithm,

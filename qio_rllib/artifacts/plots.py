@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qio_rllib.artifacts.run_directory import MODES, STEPS, score_column
+from qio_rllib.artifacts.metrics import MODES, STEPS, score_column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

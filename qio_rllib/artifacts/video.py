@@ -21,12 +21,12 @@ _COLORS = 40
 
 
 def record_episode(
-    policy: Policy, env_id: str, env_config: Mapping[str, Any], seed: int, explore: bool = False
+    policy: Policy | str, env_id: str, env_config: Mapping[str, Any], seed: int, explore: bool = False
 ) -> tuple[list[np.ndarray], float, float]:
     """Play an episode and keep its frames.
 
     Args:
-        policy: What acts.
+        policy: What acts; a name is that of a scripted policy of the environment, which is one of ``qio_envs``.
         env_id: The environment.
         env_config: Its arguments.
         seed: Seeds the environment and the sampling.
@@ -40,6 +40,7 @@ def record_episode(
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a display even where none is needed
 
+    from qio_rllib.acting.scripted import scripted_team
     from qio_rllib.sampling.environments import make_env
     from qio_rllib.sampling.evaluation import play_episodes
     from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
@@ -53,9 +54,8 @@ def record_episode(
     frames: list[np.ndarray] = []
     env = ObjectVectorEnv(lambda: shown, 1)
     try:
-        (row,) = play_episodes(
-            policy.team_for(env.agents), env, [seed], explore, lambda: frames.append(_frame(shown, env_id))
-        )
+        team = scripted_team(shown.batch, policy) if isinstance(policy, str) else policy.team_for(env.agents)
+        (row,) = play_episodes(team, env, [seed], explore, lambda: frames.append(_frame(shown, env_id)))
         return frames, float(shown.metadata.get("render_fps") or _DEFAULT_FPS), row["episode_return"]
     finally:
         env.close()
@@ -108,7 +108,7 @@ def save_gif(frames: Sequence[np.ndarray], path: str | Path, fps: float = _DEFAU
 
 
 def save_video(
-    policy: Policy,
+    policy: Policy | str,
     path: str | Path,
     env_id: str | None = None,
     env_config: Mapping[str, Any] | None = None,
@@ -118,9 +118,9 @@ def save_video(
     """Record an episode of a policy as a GIF.
 
     Args:
-        policy: What acts.
+        policy: What acts, as for `record_episode`.
         path: The file to write.
-        env_id: The environment; by default the one that the policy was trained in.
+        env_id: The environment; by default the one that the policy was trained in, a scripted policy has no default.
         env_config: Its arguments; by default, likewise.
         seed: Seeds the environment and the sampling.
         explore: Sample from the policy (True) or take its most probable actions (False).
@@ -131,9 +131,14 @@ def save_video(
     Raises:
         ConfigError: As `record_episode`.
     """
-    if env_config is None:
-        env_config = policy.env_config if env_id in (None, policy.env) else {}
-    frames, fps, total = record_episode(policy, env_id or policy.env, env_config, seed, explore)
+    if isinstance(policy, str):
+        if env_id is None:
+            raise ConfigError("env: a scripted policy needs an environment")
+        frames, fps, total = record_episode(policy, env_id, env_config or {}, seed, explore)
+    else:
+        if env_config is None:
+            env_config = policy.env_config if env_id in (None, policy.env) else {}
+        frames, fps, total = record_episode(policy, env_id or policy.env, env_config, seed, explore)
     save_gif(frames, path, fps)
     return total
 

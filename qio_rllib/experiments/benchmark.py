@@ -37,7 +37,7 @@ from ray.rllib.utils.metrics import (
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.ppo import PPOLearner
-from qio_rllib.artifacts.run_directory import cpu_model
+from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources
 from qio_rllib.learners.common import learner_threads
 from qio_rllib.sampling.environments import describe_env
@@ -222,7 +222,7 @@ def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float 
             "env": experiment.env,
             "path": name,
             "env_runners": config.num_env_runners,
-            "copies": config.num_envs_per_env_runner,
+            "num_envs": config.num_envs_per_env_runner,
             "agents": agents,
             **summary(turns[name], base),
             "torch_threads": threads[name],
@@ -357,10 +357,10 @@ def _optimizer_steps(learner: Any) -> int:
 
 
 def _settings(config: AlgorithmConfig, agents: int, row: Mapping[str, Any]) -> str:
-    runners = config.num_env_runners
+    runners, envs = config.num_env_runners, config.num_envs_per_env_runner
     parts = [
         f"{agents} agent{'s' * (agents != 1)}",
-        f"{config.num_envs_per_env_runner} copies in "
+        f"{envs} environment{'s' * (envs != 1)} in "
         + ("this process" if not runners else f"each of {runners} runners" if runners > 1 else "one runner"),
         f"{row['env_steps']:,} environment steps an iteration",
     ]

@@ -32,14 +32,8 @@ import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms import algorithm_config_class
 from qio_rllib.algorithms.settings import SETTERS, listing, members, parameters_of, readable, refusals, shown
-from qio_rllib.artifacts.run_directory import (
-    ITERATION,
-    MODES,
-    STEPS,
-    TIME,
-    flatten,
-    read_yaml,
-)
+from qio_rllib.artifacts.metrics import ITERATION, MODES, STEPS, TIME, flatten
+from qio_rllib.artifacts.yaml_files import read_yaml
 from qio_rllib.sampling.environments import describe_env, make_env
 
 DEFAULT_SEED = 0

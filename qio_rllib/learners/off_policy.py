@@ -20,6 +20,7 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from qio_envs.api import ConfigError
 from qio_rllib.learners.common import descend, learner_threads, polyak_update, refuse_non_finite
+from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.transitions import Transitions, transitions_of
 from qio_rllib.models.joint_module import JOINT
 from qio_rllib.models.memory import memory_kind
@@ -123,6 +124,7 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
         state = super().get_state(*args, **kwargs)
         if not kwargs.get("inference_only"):
             state[_NOISE_STATE] = self.noise.get_state().numpy()
+            state[OPERATORS] = operator_settings(self)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -130,6 +132,7 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
         super().set_state(state)
         if _NOISE_STATE in state:
             self.noise.set_state(torch.as_tensor(state[_NOISE_STATE], dtype=torch.uint8))
+        put_present_settings(self, state.get(OPERATORS, {}))
 
     def modules(self) -> list[Any]:
         """Return the modules, in the order of `Transitions.modules`."""

@@ -35,6 +35,7 @@ from qio_rllib.learners.common import (
 )
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.popart import PopArt
+from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.training_batch import TrainingBatch, batch_of
 from qio_rllib.models.actor_critic import INPUTS, ActorCritic
 from qio_rllib.models.memory import memory_kind
@@ -175,6 +176,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         state = super().get_state(*args, **kwargs)
         if not kwargs.get("inference_only"):
             state[_GENERATOR_STATE] = self._generator.bit_generator.state
+            state[OPERATORS] = operator_settings(self)
             if self._normalizes_values:
                 state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
             if self.entropy_coefficients.is_annealed:
@@ -189,6 +191,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         for module_id, scale in state.get(_POPART_STATE, {}).items():
             self._popart[module_id].set_state(scale)
         self.entropy_coefficients.set_state(state.get(_ENTROPY_STATE, {}))
+        put_present_settings(self, state.get(OPERATORS, {}))
 
     def row_order(self, epoch: int, units: int) -> np.ndarray:
         """Return the order in which an epoch goes through rows (or windows), int64 ``[units]``."""

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from qio_envs.api import ConfigError
-from qio_rllib.artifacts.run_directory import yaml_text
+from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main
 from qio_rllib.experiments.benchmark import (
     OURS,
@@ -23,7 +23,8 @@ from qio_rllib.experiments.benchmark import (
 from qio_rllib.experiments.experiment import load_experiment
 
 COLUMNS = [
-    "experiment", "algorithm", "env", "path", "env_runners", "copies", "agents", "env_steps_per_s", "agent_steps_per_s",
+    "experiment", "algorithm", "env", "path", "env_runners", "num_envs", "agents", "env_steps_per_s",
+    "agent_steps_per_s",
     "ratio", "slowest_round", "fastest_round", "rounds", "sample_s", "learn_s", "other_s", "env_steps",
     "gradient_steps", "torch_threads", "process_rss_mib", "runner_rss_mib", "seed", "cpu", "cpus", "python", "ray",
     "torch", "numpy",

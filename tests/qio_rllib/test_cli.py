@@ -8,8 +8,14 @@ import time
 import pytest
 from PIL import Image
 
-from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, read_csv, yaml_text
-from qio_rllib.cli import main, progress_line
+import qio_envs
+from qio_envs.api.scores import episode_scores
+from qio_rllib.artifacts.files import read_csv
+from qio_rllib.artifacts.progress_file import ProgressFile
+from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.yaml_files import read_yaml, yaml_text
+from qio_rllib.cli import main
+from qio_rllib.cli.output import progress_line
 
 SETTINGS = {
     "num_env_runners": 0,
@@ -22,6 +28,7 @@ SETTINGS = {
     "entropy_annealing": {"law": "quantum", "alpha_0": 0.02},
 }
 CARTPOLE = ["--run", "PPO", "--env", "CartPole-v1", "--config", json.dumps(SETTINGS)]
+FOREST = ["--env", "forest_uav_v0"]
 STOP = ["--stop", '{"training_iteration": 2}']
 
 
@@ -169,6 +176,90 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, capsys):
     assert files(finished.path) == before
 
 
+GRID = {
+    "lr": {"grid_search": [1e-3, 1e-4]},
+    "model_config": {"fcnet_hiddens": {"grid_search": [[8], [4]]}},
+}
+
+
+@pytest.fixture
+def grid_file(here):
+    path = here / "g.yaml"
+    entry = {"run": "PPO", "env": "CartPole-v1", "stop": {"training_iteration": 1}}
+    path.write_text(yaml_text({"g": {**entry, "config": {**SETTINGS, **GRID}}}))
+    return path
+
+
+def test_a_dry_run_of_a_grid_search_lists_its_variants(grid_file, here, capsys):
+    before = files(here)
+    assert main(["train", "--config", "g.yaml", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-4:] == [
+        "# 1 of 4: model_config.fcnet_hiddens = [8], lr = 0.001",
+        "# 2 of 4: model_config.fcnet_hiddens = [8], lr = 0.0001",
+        "# 3 of 4: model_config.fcnet_hiddens = [4], lr = 0.001",
+        "# 4 of 4: model_config.fcnet_hiddens = [4], lr = 0.0001",
+    ]
+    (here / "again.yaml").write_text(printed)
+    assert main(["train", "--config", "again.yaml", "--dry-run"]) == 0
+    assert capsys.readouterr().out == printed
+    (here / "again.yaml").unlink()
+    assert files(here) == before
+
+
+@pytest.mark.ray
+def test_a_grid_search_trains_each_variant_in_a_directory_of_its_own(grid_file, here, ray_runtime, capsys):
+    assert main(["train", "--config", "g.yaml", "--set", "model_config.fcnet_hiddens=[8]"]) == 0
+    runs = sorted((here / "runs" / "g").iterdir())
+    assert [read_yaml(run / "config.yaml")["g"]["config"]["lr"] for run in runs] == [1e-3, 1e-4]
+    out = capsys.readouterr().out
+    for run in runs:
+        info = RunDirectory.open(run).info()
+        assert info["status"] == "finished"
+        assert f"{info['evaluation']['greedy']['episode_return']:.4g}" in out
+        assert str(run.relative_to(here)) in out.replace("\n", "") or run.name[:10] in out
+    assert main(["train", "--resume", str(runs[0]), "--set", "stop.training_iteration=2"]) == 0
+    assert len(read_csv(runs[0] / "progress.csv")) == 2
+
+
+@pytest.mark.ray
+def test_a_variant_that_fails_does_not_keep_the_others_from_training(here, ray_runtime, capsys):
+    settings = {**SETTINGS, "env_config": {"fault": {"grid_search": ["error", "none"]}}}
+    settings |= {"train_batch_size_per_learner": 20, "minibatch_size": 20, "evaluation_interval": None}
+    experiment = {"run": "PPO", "env": "toy_broken:Broken", "stop": {"training_iteration": 3}}
+    (here / "b.yaml").write_text(yaml_text({"b": {**experiment, "config": settings}}))
+    assert main(["train", "--config", "b.yaml"]) == 1
+    out, err = capsys.readouterr()
+    assert "failed" in out
+    assert "the arm is stuck" in err
+    states = [RunDirectory.open(run).info()["status"] for run in sorted((here / "runs" / "b").iterdir())]
+    assert states == ["failed", "finished"]
+
+
+SPRINT = ["--env", "forest_uav_v0", "--env-config", '{"scenario": "sprint"}']
+
+
+def test_a_scripted_policy_is_scored_as_the_suite_scores_it(here, capsys):
+    arguments = ["evaluate", "--scripted", "greedy", *SPRINT, "--seeds", "7,8,9", "--out", "s.csv"]
+    assert main(arguments) == 0
+    env = qio_envs.environment("forest_uav_v0").batched_env(3, scenario="sprint")
+    expected = episode_scores(env, env.scripted_policies["greedy"], seed=7)
+    rows = read_csv(here / "s.csv")
+    assert [row["mode"] for row in rows] == ["greedy"] * 3
+    assert [row["seed"] for row in rows] == [7, 8, 9]
+    assert [row["team_return"] for row in rows] == expected.tolist()
+    assert f"{expected.mean():.6g}" in capsys.readouterr().out
+
+
+def test_a_scripted_episode_is_recorded_as_it_is_scored(here, capsys):
+    assert main(["evaluate", "--scripted", "lawnmower", *SPRINT, "--seeds", "5", "--out", "s.csv"]) == 0
+    assert main(["video", "--scripted", "lawnmower", *SPRINT, "--seed", "5", "--out", "s.gif"]) == 0
+    (row,) = read_csv(here / "s.csv")
+    assert f"lawnmower episode of seed 5, return {row['episode_return']:g}" in capsys.readouterr().out
+    with Image.open(here / "s.gif") as image:
+        assert image.n_frames > 3
+
+
 # --- without training --------------------------------------------------------------------------------------------
 
 
@@ -229,7 +320,36 @@ def test_a_dry_run_prints_the_resolved_experiment_and_writes_nothing(experiment_
         (["train", "--resume", ".", "--seed", "1"], "--seed: cannot go with --resume"),
         (["train", "--resume", ".", "--config", "x.yaml"], "--config: cannot go with --resume"),
         (["train", "--resume", ".", "--dry-run"], "--dry-run: cannot go with --resume"),
+        (
+            ["train", "--config", "x.yaml", "--set", "lr={grid_search: []}"],
+            "config.lr.grid_search: expected a list",
+        ),
+        (
+            ["train", "--config", "x.yaml", "--set", "lr={grid_search: [1, x]}"],
+            "config.lr: expected a number",
+        ),
+        (["train", "--config", "x.yaml", "--set", "num_samples=2"], "num_samples"),
         (["evaluate"], "Missing argument"),
+        (["video"], "Missing argument"),
+        (["evaluate", "--scripted", "random"], "--scripted: needs --env"),
+        (["evaluate", ".", "--scripted", "random", *FOREST], "--scripted: cannot go with a checkpoint"),
+        (["evaluate", "--scripted", "random", "--greedy", *FOREST], "--scripted: cannot go with --greedy"),
+        (
+            ["evaluate", "--scripted", "randm", *FOREST],
+            "forest_uav_v0 has no scripted policy 'randm' (did you mean 'random'?)",
+        ),
+        (
+            ["evaluate", "--scripted", "random", "--env", "CartPole-v1"],
+            "'CartPole-v1' has no scripted policies",
+        ),
+        (["evaluate", "--scripted", "random", *FOREST, "--env-config", '{"height": 0}'], "height: expected"),
+        (
+            ["evaluate", "--scripted", "random", *FOREST, "--env-config", '{"hight": 9}'],
+            "did you mean 'height'?",
+        ),
+        (["video", "--scripted", "random"], "--scripted: needs --env"),
+        (["video", ".", "--scripted", "random", *FOREST], "--scripted: cannot go with a checkpoint"),
+        (["video", "--scripted", "x", *FOREST], "forest_uav_v0 has no scripted policy 'x'"),
         (["evaluate", "nowhere"], "checkpoint: there is no nowhere"),
         (["evaluate", "."], "checkpoint: . is no checkpoint"),
         (["evaluate", "x.yaml"], "policy file: x.yaml is damaged or no policy file"),
@@ -312,9 +432,9 @@ def test_a_process_reports_bad_input_without_a_traceback(tmp_path):
     [
         (
             "observation",
-            "InvalidSampleError: copy 0, step 15 of its episode: observation of a_1 is nan at [2]",
+            "InvalidSampleError: environment 0, step 15 of its episode: observation of a_1 is nan at [2]",
         ),
-        ("reward", "InvalidSampleError: copy 0, step 15 of its episode: reward of a_0 is inf"),
+        ("reward", "InvalidSampleError: environment 0, step 15 of its episode: reward of a_0 is inf"),
         ("error", "RuntimeError: the arm is stuck"),
     ],
 )

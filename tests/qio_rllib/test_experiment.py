@@ -10,9 +10,13 @@ from ray import tune
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.settings import _OLD_STACK, _RENAMED, parameters_of
-from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, yaml_text
+from qio_rllib.artifacts.progress_file import ProgressFile
+from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.experiments.experiment import Experiment, apply_overrides, load_experiment
-from qio_rllib.experiments.training import RunRecorder, TrainingFailed, TrainingInterrupted, resume, train
+from qio_rllib.experiments.failures import TrainingFailed, TrainingInterrupted
+from qio_rllib.experiments.recorder import RunRecorder
+from qio_rllib.experiments.training import resume, train
 
 FAST = {
     "num_env_runners": 0,

@@ -11,7 +11,7 @@ from toy_off_policy import config_of, setup_of
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import MADDPGConfig
-from qio_rllib.artifacts.run_directory import progress_row
+from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.vector_env import InvalidSampleError

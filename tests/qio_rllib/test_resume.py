@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from qio_rllib.algorithms import A2CConfig, PPOConfig
-from qio_rllib.artifacts.run_directory import progress_row
+from qio_rllib.algorithms import A2CConfig, MADDPGConfig, PPOConfig
+from qio_rllib.artifacts.metrics import progress_row
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
@@ -39,12 +39,50 @@ def a2c() -> A2CConfig:
     )
 
 
+SPRINT = {"scenario": "sprint", "max_steps": 15}
+
+
+def ppo_lstm() -> PPOConfig:
+    """Episodes of 15 steps, samples of 20: memories are carried over the checkpoint."""
+    return (
+        PPOConfig()
+        .environment("forest_uav_v0", env_config=SPRINT)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+        .evaluation(evaluation_interval=2, evaluation_duration=2)
+        .training(train_batch_size_per_learner=40, minibatch_size=40, num_epochs=2)
+        .rl_module(
+            model_config={"fcnet_hiddens": [8], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5}
+        )
+        .debugging(seed=3)
+    )
+
+
+def maddpg_gru() -> MADDPGConfig:
+    return (
+        MADDPGConfig()
+        .environment("forest_uav_v0", env_config=SPRINT)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+        .training(
+            train_batch_size_per_learner=8,
+            num_steps_sampled_before_learning_starts=40,
+            env_steps_per_update=16,
+            burn_in=2,
+        )
+        .reporting(min_sample_timesteps_per_iteration=80)
+        .rl_module(model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 8, "max_seq_len": 5})
+        .debugging(seed=3)
+    )
+
+
 CONFIGS = {
     "forest": lambda: ppo("forest_uav_v0"),
     "spread": lambda: ppo("mpe2.simple_spread_v3"),
     "pendulum": lambda: ppo("Pendulum-v1"),
     "a2c": a2c,
+    "ppo_lstm": ppo_lstm,
+    "maddpg_gru": maddpg_gru,
 }
+RECURRENT = ("ppo_lstm", "maddpg_gru")
 
 
 def numbers(result: dict[str, Any]) -> dict[str, float]:
@@ -54,7 +92,12 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
 
 def weights(algorithm: Algorithm) -> list[np.ndarray]:
     state = algorithm.learner_group.get_weights()
-    return [array for module in state.values() for array in module.values()]
+    return [np.asarray(array) for module in state.values() for array in module.values()]
+
+
+def memories(algorithm: Algorithm) -> list[np.ndarray]:
+    """Return what the agents remember at the end of the last sample."""
+    return [array.copy() for memory in algorithm.env_runner.stepper.memory for array in memory.values()]
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
@@ -67,9 +110,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
     first = CONFIGS[name]().build_algo()
     before = [numbers(first.train()) for _ in range(2)]
     checkpoint = first.save_to_path(str(tmp_path / "checkpoint"))
+    remembered = memories(first)
     first.train()  # what comes after the checkpoint is lost
     first.stop()
     second = Algorithm.from_checkpoint(checkpoint)
+    assert bool(remembered) == (name in RECURRENT)
+    for ours, theirs in zip(memories(second), remembered, strict=True):
+        assert theirs.any()  # the checkpoint lies within an episode
+        np.testing.assert_array_equal(ours, theirs)
     after = [numbers(second.train()) for _ in range(2)]
     resumed = weights(second)
     second.stop()

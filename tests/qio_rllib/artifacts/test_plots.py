@@ -90,7 +90,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path):
 def test_importing_the_artifacts_imports_neither_ray_nor_matplotlib():
     code = (
         "import sys, qio_rllib, qio_rllib.cli, qio_rllib.artifacts.plots, qio_rllib.artifacts.video, "
-        "qio_rllib.artifacts.run_directory; "
+        "qio_rllib.artifacts.run_directory, qio_rllib.artifacts.progress_file; "
         "print(sorted({'ray', 'torch', 'matplotlib', 'PIL', 'tensorboardX'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,51 @@
+"""Text and CSV files that are whole whenever somebody reads them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees either the old or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="")
+    os.replace(partial, path)
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of a table; the columns are those of all rows in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(Path(path), text.getvalue())
+
+
+def read_csv(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a table; what reads as a number is one, empty cells are left out."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [
+            {key: _number_or_text(value) for key, value in row.items() if value != ""}
+            for row in csv.DictReader(file)
+        ]
+
+
+def number(text: str) -> float:
+    """Return an integer where the text is one, else a float; ValueError for other texts."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _number_or_text(text: str) -> Any:
+    try:
+        return number(text)
+    except ValueError:
+        return text

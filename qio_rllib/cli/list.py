@@ -1,0 +1,25 @@
+"""``rllib list``."""
+
+from __future__ import annotations
+
+from qio_rllib.cli.output import console, say
+
+
+def list_() -> None:
+    """Show environments with their scenarios, algorithms, and scripted policies."""
+    from rich import box
+    from rich.table import Table
+
+    import qio_envs
+    from qio_rllib.algorithms import ALGORITHMS
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("environment", "scenarios", "scripted policies"):
+        table.add_column(column, overflow="fold")
+    for name, environment in qio_envs.environments().items():
+        table.add_row(
+            name, ", ".join(environment.scenarios()), ", ".join(environment.batched_class.scripted_policies)
+        )
+    console().print(table)
+    say(f"algorithms    {', '.join(ALGORITHMS)}")
+    say("Gymnasium ids (CartPole-v1), PettingZoo modules (mpe2.simple_spread_v3) and module:callable go too.")

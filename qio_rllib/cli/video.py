@@ -1,0 +1,63 @@
+"""``rllib video``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qio_envs.api import ConfigError
+from qio_rllib.cli.arguments import (
+    check_output_file,
+    evaluation_env,
+    load_policy_of,
+    modes_of,
+    needed_checkpoint,
+    scripted_env,
+)
+from qio_rllib.cli.output import say
+
+
+def video(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint, run directory or policy file.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="GIF file to write.")] = Path("episode.gif"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episode.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Most probable actions (default).")] = False,
+    sampled: Annotated[bool, typer.Option("--sampled", help="Sampled actions.")] = False,
+    env: Annotated[str | None, typer.Option(help="Another environment than that of the training.")] = None,
+    env_config: Annotated[str | None, typer.Option(help="Its settings as a JSON object.")] = None,
+    scripted: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A scripted policy of --env in place of a checkpoint.")
+    ] = None,
+) -> None:
+    """Record an episode of a trained or scripted policy as an animated GIF."""
+    explore = modes_of(greedy, sampled) == ["sampled"]
+    if out.suffix.lower() != ".gif":
+        raise ConfigError(f"--out: expected a file that ends in .gif, got {out}")
+    check_output_file(out)
+    settings: Mapping[str, Any]
+    if scripted is not None:
+        if greedy or sampled:
+            raise ConfigError(
+                "--scripted: cannot go with --greedy or --sampled, a scripted policy has one way to act"
+            )
+        env_id, settings = scripted_env(checkpoint, env, env_config)
+
+        from qio_rllib.sampling.evaluation import evaluation_seeds
+
+        policy: Any = scripted
+        own_seeds, how = evaluation_seeds(1), scripted
+    else:
+        policy, own_seeds = load_policy_of(needed_checkpoint(checkpoint))
+        env_id, settings = evaluation_env(policy, env, env_config)
+        how = "sampled" if explore else "greedy"
+
+    from qio_rllib.artifacts.video import save_video
+
+    episode_seed = own_seeds[0] if seed is None else seed
+    total = save_video(policy, out, env_id, settings, seed=episode_seed, explore=explore)
+    say(f"{out}: {how} episode of seed {episode_seed}, return {total:g}")

@@ -1,0 +1,66 @@
+"""How a training can end without a result, and why it did, in one line."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+
+import ray
+
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms.settings import one_line
+from qio_rllib.artifacts.metrics import ITERATION
+from qio_rllib.experiments.recorder import RunRecorder
+
+
+class TrainingFailed(RuntimeError):
+    """A run that ended with an error; ``run_dir`` is its directory, with the traceback in ``error.log``."""
+
+    def __init__(self, message: str, run_dir: Path) -> None:
+        super().__init__(message)
+        self.run_dir = run_dir
+
+
+class TrainingInterrupted(Exception):
+    """A run that was stopped by the user; ``run_dir`` can be resumed."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(f"training was interrupted; resume it with: rllib train --resume {run_dir}")
+        self.run_dir = run_dir
+
+
+def failure(error: BaseException, recorder: RunRecorder, logs: Path | None) -> Exception:
+    """Say in one line why training failed, and keep the rest in ``error.log``."""
+    cause, directory = _root_cause(error), recorder.directory
+    if isinstance(cause, ConfigError) and not recorder.progress.rows:
+        return ConfigError(str(cause))
+    report = "".join(traceback.format_exception(error))
+    if isinstance(cause, ray.exceptions.ActorDiedError) and logs is not None:
+        # An env runner whose environment raises ends itself and says why in its own log only.
+        texts = [
+            log.read_text(encoding="utf-8", errors="replace") for log in sorted(logs.glob("worker-*.err"))
+        ]
+        report = "\n".join(text for text in texts if "Traceback" in text) + report
+    # RLlib raises anew without a message; the first exception in the text is what everything began with.
+    found = re.search(r"^([A-Za-z_][\w.]*(?:Error|Exception): .+)$", report, re.MULTILINE)
+    reason = f"{type(cause).__name__}: {one_line(cause)}"
+    if found is not None:
+        name, _, text = found[1].partition(": ")
+        reason = f"{name.rpartition('.')[2]}: {text}"
+    directory.error_file.write_text(report, encoding="utf-8")
+    iteration = int(recorder.progress.rows[-1][ITERATION]) + 1 if recorder.progress.rows else 1
+    return TrainingFailed(
+        f"training failed in iteration {iteration}: {reason} (log: {directory.error_file})", directory.path
+    )
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return what a chain of Ray's wrappers is about."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner = getattr(error, "cause", None) or error.__cause__
+        if isinstance(inner, BaseException):
+            error = inner
+    return error

@@ -1,0 +1,157 @@
+"""What a run makes of its checkpoints when its training is done: evaluation, policy file, animation and plots."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from ray import tune
+
+import qio_envs
+from qio_envs.api import ConfigError
+from qio_envs.api.scores import reference_scores
+from qio_rllib.algorithms.settings import one_line
+from qio_rllib.artifacts.files import write_csv
+from qio_rllib.artifacts.metrics import ITERATION, MODES, flatten, score_column
+from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.experiments.experiment import Experiment
+from qio_rllib.experiments.recorder import RunRecorder
+from qio_rllib.experiments.tuning import TRIAL
+from qio_rllib.sampling.evaluation import (
+    FIRST_EVALUATION_SEED,
+    checkpoint_experiment,
+    evaluate,
+    load_policy_from_checkpoint,
+    mean_scores,
+)
+
+_REFERENCE_EPISODES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Attributes:
+        run_dir: Its directory.
+        checkpoint: The last checkpoint, a directory that ``rllib evaluate`` takes.
+        evaluation: Means over the episodes of the final evaluation, by ``greedy`` and ``sampled``; empty where
+            the policy cannot be evaluated so.
+        notes: What could not be made (an animation of an environment without renderer) and why.
+    """
+
+    run_dir: Path
+    checkpoint: Path
+    evaluation: dict[str, dict[str, float]]
+    notes: tuple[str, ...] = ()
+
+
+def finish(
+    experiment: Experiment, directory: RunDirectory, recorder: RunRecorder, outcome: tune.Result
+) -> RunResult:
+    """Make what belongs to a finished run: evaluation, policy file, animation and plots."""
+    checkpoint = Path(outcome.checkpoint.path) if outcome.checkpoint is not None else None
+    if checkpoint is None:
+        raise ConfigError("checkpoint_config: no checkpoint was written; set checkpoint_at_end: true")
+    best, mode = _best_checkpoint(outcome, checkpoint)
+    notes: list[str] = []
+    evaluation: dict[str, dict[str, float]] = {}
+    with optional("evaluation", notes):
+        evaluation = _final_evaluation(checkpoint, directory)
+    with optional("policy.pt", notes):
+        from qio_rllib.artifacts.policy_file import save_policy
+
+        save_policy(load_policy_from_checkpoint(checkpoint), directory.path / "policy.pt")
+    with optional("best.gif", notes):
+        from qio_rllib.artifacts.video import save_video
+
+        seed = checkpoint_experiment(best)["evaluation_seeds"][0]
+        save_video(
+            load_policy_from_checkpoint(best),
+            directory.path / "best.gif",
+            seed=seed,
+            explore=mode == "sampled",
+        )
+    with optional("plots", notes):
+        draw(experiment, directory, recorder)
+    directory.update_info(
+        checkpoint=checkpoint.relative_to(directory.path).as_posix(),
+        best_checkpoint=best.relative_to(directory.path).as_posix(),
+        evaluation=evaluation,
+        notes=notes,
+    )
+    return RunResult(directory.path, checkpoint, evaluation, tuple(notes))
+
+
+def final_checkpoint(run_dir: str | Path) -> Path:
+    """Return the last checkpoint of a finished run.
+
+    Raises:
+        ConfigError: There is no such run, or it has no checkpoint.
+    """
+    directory = RunDirectory.open(run_dir)
+    found = directory.info().get("checkpoint")
+    checkpoints = sorted((directory.checkpoints / TRIAL).glob("checkpoint_*"))
+    if found is None and not checkpoints:
+        raise ConfigError(f"{run_dir}: this run has no checkpoint")
+    return directory.path / found if found is not None else checkpoints[-1]
+
+
+def draw(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> None:
+    """Draw learning curve and entropy of what was recorded so far."""
+    from qio_rllib.artifacts.plots import plot_entropy, plot_learning_curve
+
+    rows = recorder.progress.rows
+    title = f"{experiment.name} ({experiment.algorithm}, {experiment.env}, seed {experiment.seed})"
+    references: dict[str, float] = {}
+    if experiment.env in qio_envs.environments() and any("env_runners/team_return" in row for row in rows):
+        settings = experiment.config.get("env_config") or {}
+        # on the seeds of the evaluations, where those are more
+        episodes = max(_REFERENCE_EPISODES, experiment.config.get("evaluation_duration") or 0)
+        env = qio_envs.environment(experiment.env).batched_env(episodes, **settings)
+        references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+    plot_learning_curve(rows, directory.path / "learning_curve.png", references, title)
+    plot_entropy(rows, directory.path / "entropy.png", title)
+
+
+@contextlib.contextmanager
+def optional(name: str, notes: list[str]) -> Iterator[None]:
+    """Let a run finish without something that its environment or policy does not allow."""
+    try:
+        yield
+    except Exception as error:  # the training is done: nothing here may take it back
+        notes.append(f"{name}: {one_line(error)}")
+
+
+def _final_evaluation(checkpoint: Path, directory: RunDirectory) -> dict[str, dict[str, float]]:
+    policy, trained_on = load_policy_from_checkpoint(checkpoint), checkpoint_experiment(checkpoint)
+    rows, means = [], {}
+    for mode in MODES:
+        episodes = evaluate(
+            policy,
+            trained_on["env"],
+            trained_on["env_config"],
+            trained_on["evaluation_seeds"],
+            explore=mode == "sampled",
+        )
+        rows += [{"mode": mode, **episode} for episode in episodes]
+        means[mode] = mean_scores(episodes)
+    write_csv(directory.evaluation_file, rows)
+    return means
+
+
+def _best_checkpoint(outcome: tune.Result, last: Path) -> tuple[Path, str]:
+    """Return the checkpoint and the way of acting with the best evaluation, the later of equals.
+
+    Without any evaluation it is the last checkpoint, acting greedily.
+    """
+    scored = []
+    for checkpoint, metrics in outcome.best_checkpoints or []:
+        flat = flatten({"evaluation": metrics.get("evaluation") or {}})
+        for mode in MODES:
+            column = score_column(flat, f"evaluation/{mode}/")
+            if column is not None and Path(checkpoint.path).is_dir():
+                scored.append((flat[column], metrics[ITERATION], Path(checkpoint.path), mode))
+    return max(scored)[2:] if scored else (last, MODES[0])

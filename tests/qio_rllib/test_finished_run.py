@@ -1,0 +1,38 @@
+"""What a finished run makes of its checkpoint."""
+
+from types import SimpleNamespace
+
+import pytest
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from qio_rllib.algorithms import PPOConfig
+from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.experiments.experiment import Experiment
+from qio_rllib.experiments.finished_run import finish
+from qio_rllib.experiments.recorder import RunRecorder
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_module_of_another_package_is_evaluated_and_noted_to_have_no_policy_file(tmp_path):
+    config = (
+        PPOConfig()
+        .environment("CartPole-v1")
+        .env_runners(num_env_runners=0)
+        .evaluation(evaluation_duration=2)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultPPOTorchRLModule))
+    )
+    directory = RunDirectory.create(tmp_path, "x")
+    directory.update_info(status="running")
+    algorithm = config.build_algo()
+    checkpoint = algorithm.save_to_path(str(directory.path / "checkpoint"))
+    algorithm.stop()
+    experiment = Experiment("PPO", "CartPole-v1", {"training_iteration": 1})
+    outcome = SimpleNamespace(checkpoint=SimpleNamespace(path=checkpoint), best_checkpoints=[])
+    result = finish(experiment, directory, RunRecorder(directory), outcome)
+    assert set(result.evaluation) == {"greedy", "sampled"}
+    (note,) = [note for note in result.notes if note.startswith("policy.pt: ")]
+    assert "an RLModule of another package" in note
+    assert not (directory.path / "policy.pt").exists()
+    assert directory.info()["notes"] == list(result.notes)
