@@ -1,0 +1,135 @@
+"""What an algorithm can do: declared once in its configuration; refusals, the table in the docs and tests follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import gymnasium
+
+from qio_envs.api import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What an algorithm supports.
+
+    Attributes:
+        discrete_actions: Discrete action spaces.
+        continuous_actions: Box action spaces.
+        action_masks: Observations with an ``action_mask``: illegal actions are never taken.
+        recurrence: Modules with memory, ``model_config: {use_lstm: true}`` or ``{use_gru: true}``.
+        agent_id: A one-hot index within the module beside the observation, ``agent_id``.
+        several_learners: ``num_learners`` above 1.
+        central_value: A value network that sees more than its agent, ``central_value``.
+        normalize_values: Standardised value targets, ``normalize_values``.
+        amplification: The Q operator, ``amplification``.
+        entropy_annealing: A law of the entropy coefficient, ``entropy_annealing``.
+        circuit: Quantum circuits as networks, ``circuit``.
+        coordination: Teams that share a quantum state, ``coordination``.
+        communication: Learned messages between agents, ``communication``.
+        rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
+        instead: By the name of something that is not supported, why, and what to do: the end of a message that begins
+            with the key and the algorithm.
+    """
+
+    discrete_actions: bool = True
+    continuous_actions: bool = True
+    action_masks: bool = True
+    recurrence: bool = True
+    agent_id: bool = True
+    several_learners: bool = False
+    central_value: bool = False
+    normalize_values: bool = False
+    amplification: bool = False
+    entropy_annealing: bool = False
+    circuit: bool = False
+    coordination: bool = False
+    communication: bool = False
+    rllib_runner: bool = False
+    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def refuse(self, capability: str, algorithm: str, key: str, end: str = "") -> None:
+        """Refuse a setting that needs what is not supported.
+
+        Args:
+            capability: Name of a field.
+            algorithm: For the message.
+            key: The setting.
+            end: Put after the reason.
+
+        Raises:
+            ConfigError: It is not supported.
+        """
+        if not getattr(self, capability):
+            reason = self.instead.get(capability, _REASONS[capability])
+            raise ConfigError(f"{key}: {algorithm}{reason}{end}")
+
+
+CAPABILITIES = tuple(field.name for field in dataclasses.fields(Capabilities) if field.name != "instead")
+"""Names of all capabilities, in the order of the docs table."""
+
+
+TRAINING_KEYS = (
+    "agent_id",
+    "central_value",
+    "normalize_values",
+    "amplification",
+    "entropy_annealing",
+    "circuit",
+    "coordination",
+)
+"""Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
+
+
+_REASONS = {
+    "discrete_actions": " needs Box actions",
+    "continuous_actions": " needs Discrete actions",
+    "action_masks": " does not know action masks; take an environment without them",
+    "recurrence": " has no memory; set use_lstm and use_gru to false",
+    "agent_id": " does not tell agents apart; set it to false",
+    "several_learners": " learns in one Learner",
+    "central_value": " has no value network; set it to null",
+    "normalize_values": " has no value network; set it to false",
+    "amplification": " has no policy over discrete actions to amplify; set it to null",
+    "entropy_annealing": "'s loss has no entropy coefficient; set it to null",
+    "circuit": "'s networks are no circuits; set it to null",
+    "coordination": " has no policy for a whole team; set it to null",
+    "communication": " has no messages; set it to null",
+    "rllib_runner": " needs BatchedEnvRunner",
+}
+
+
+def check_action_spaces(
+    capabilities: Capabilities, algorithm: str, spaces: Iterable[tuple[Any, gymnasium.Space]]
+) -> None:
+    """Refuse environments whose actions an algorithm cannot take.
+
+    Args:
+        capabilities: Of the algorithm.
+        algorithm: For messages.
+        spaces: Agents and their action spaces.
+
+    Raises:
+        ConfigError: Naming the first agent that it cannot act for.
+    """
+    for agent, space in spaces:
+        end = f", {'the environment' if agent is None else agent} has {space}"
+        if isinstance(space, gymnasium.spaces.Discrete):
+            capabilities.refuse("discrete_actions", algorithm, "env", end)
+        elif isinstance(space, gymnasium.spaces.Box):
+            capabilities.refuse("continuous_actions", algorithm, "env", end)
+
+
+def capability_table(algorithms: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of the docs table: a header of algorithms, then one row a capability with "yes" or "no".
+
+    Args:
+        algorithms: Configuration classes by name; each has ``capabilities``.
+    """
+    rows = [["", *algorithms]]
+    for name in CAPABILITIES:
+        marks = ["yes" if getattr(found.capabilities, name) else "no" for found in algorithms.values()]
+        rows.append([name.replace("_", " "), *marks])
+    return rows
