@@ -1,25 +1,24 @@
 """Algorithms by the name that ``run:`` gives them."""
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
+from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.dqn import DQN, DQNConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.masac import MASAC, MASACConfig
-from qio_rllib.algorithms.ppo import PPOConfig
+from qio_rllib.algorithms.ppo import PPO, PPOConfig
 
-ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
+ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "A2C": A2CConfig,
     "DQN": DQNConfig,
     "MADDPG": MADDPGConfig,
     "MASAC": MASACConfig,
     "PPO": PPOConfig,
 }
-"""Configuration class of each algorithm."""
+"""Configuration class of each algorithm; Tune knows the algorithms by these names too (`qio_rllib.registration`)."""
 
 
-def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
+def algorithm_config_class(name: str) -> type[ExploringConfig]:
     """Return the configuration class of an algorithm.
 
     Raises:
@@ -38,6 +37,7 @@ __all__ = [
     "DQN",
     "MADDPG",
     "MASAC",
+    "PPO",
     "A2CConfig",
     "DQNConfig",
     "MADDPGConfig",

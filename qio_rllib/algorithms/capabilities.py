@@ -101,6 +101,11 @@ _REASONS = {
 }
 
 
+def is_wanted(value: Any) -> bool:
+    """Return whether the value of a setting asks for something; an empty mapping asks for the defaults."""
+    return value is not None and value is not False
+
+
 def check_action_spaces(
     capabilities: Capabilities, algorithm: str, spaces: Iterable[tuple[Any, gymnasium.Space]]
 ) -> None:

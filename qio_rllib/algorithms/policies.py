@@ -27,7 +27,9 @@ class PolicyMapping:
         return self.modules.get(agent_id, SHARED_MODULE)
 
 
-def policy_mapping(policies: str | Mapping[str, list], env: str, description: EnvDescription) -> PolicyMapping:
+def policy_mapping(
+    policies: str | Mapping[str, list], env: str, description: EnvDescription
+) -> PolicyMapping:
     """Return which module acts for whom.
 
     Args:

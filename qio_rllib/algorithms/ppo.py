@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.algorithms.ppo import PPO as RLlibPPO
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
@@ -13,6 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
@@ -24,15 +25,35 @@ _KL_STATE = "kl_coefficients"
 class PPOConfig(ExploringConfig, RLlibPPOConfig):
     """RLlib's ``PPOConfig`` (Schulman et al., 2017) plus what `ExploringConfig` adds, on `BatchedEnvRunner`.
 
-    The algorithm that runs it is RLlib's own ``PPO``: runner, module and Learner are plug-ins.
+    The training steps are those of RLlib's ``PPO``: runner, module and Learner are plug-ins.
     ``env_runners(env_runner_cls=None)`` brings RLlib's own runner back; the Learner takes its episodes too.
     """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        several_learners=True,
+        central_value=True,
+        normalize_values=True,
+        amplification=True,
+        entropy_annealing=True,
+        circuit=True,
+        coordination=True,
+        rllib_runner=True,
+    )
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)
         self.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCritic))
         self.env_runners(env_runner_cls=BatchedEnvRunner)
         self.learners(learner_class=PPOLearner)
+
+
+class PPO(RLlibPPO):
+    """RLlib's ``PPO`` with `PPOConfig` as its default, so that Tune's name "PPO" takes plain dictionaries with it."""
+
+    @classmethod
+    def get_default_config(cls) -> PPOConfig:
+        """Return the default configuration."""
+        return PPOConfig()
 
 
 class PPOLearner(OnPolicyLearner, PPOTorchLearner):

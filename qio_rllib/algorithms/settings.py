@@ -134,7 +134,9 @@ class Settings:
 
 
 @functools.cache
-def settings_of(config_class: type[AlgorithmConfig], others: tuple[type[AlgorithmConfig], ...] = ()) -> Settings:
+def settings_of(
+    config_class: type[AlgorithmConfig], others: tuple[type[AlgorithmConfig], ...] = ()
+) -> Settings:
     """Collect what the setters of an algorithm's configuration take, inherited ones included.
 
     Args:
@@ -148,7 +150,9 @@ def settings_of(config_class: type[AlgorithmConfig], others: tuple[type[Algorith
         for name, parameter in _signature(config_class, setter).items():
             if name.startswith("_") or name in RENAMED or name in OLD_STACK or name == "env":
                 continue
-            if type(parameter.default) is int and parameter.default == -1:  # RLlib's mark of a deprecated name
+            if (
+                type(parameter.default) is int and parameter.default == -1
+            ):  # RLlib's mark of a deprecated name
                 deprecated.add(name)
             elif name not in known:
                 known[name] = Setting(name, setter, _limited(name, parameter.annotation))
