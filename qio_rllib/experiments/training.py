@@ -21,6 +21,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import reference_scores
+from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.run_directory import (
     ITERATION,
     MODES,
@@ -35,7 +36,6 @@ from qio_rllib.artifacts.run_directory import (
     write_csv,
 )
 from qio_rllib.experiments.experiment import Experiment, load_experiment, quiet_ray, resources
-from qio_rllib.experiments.settings import one_line
 from qio_rllib.sampling.environments import scenario_hash
 from qio_rllib.sampling.evaluation import (
     FIRST_EVALUATION_SEED,
