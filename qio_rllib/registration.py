@@ -88,8 +88,11 @@ def _enter_algorithms(registry: ModuleType) -> None:
     for name in ALGORITHM_NAMES:
         registry.ALGORITHMS[name] = _Import(name)
     tune = sys.modules.get(_TUNE_REGISTRY)
-    if tune is not None and tune._global_registry.contains(tune.TRAINABLE_CLASS, "PPO"):
-        # Tune has taken RLlib's algorithms from the table already.
+    if tune is None:
+        return
+    # If this very process (a worker asks its driver) took RLlib's algorithms from the table before, it holds old ones.
+    entered = {*tune._global_registry._to_flush, *tune._global_registry._registered}
+    if (tune.TRAINABLE_CLASS, "PPO") in entered:
         for name in ALGORITHM_NAMES:
             tune.register_trainable(name, _Import(name)()[0])
 

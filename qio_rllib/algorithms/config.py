@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, Self
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
-from ray.tune.result import TRIAL_INFO
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.callbacks import EpisodeMetrics, RestoredWeights
@@ -132,7 +131,9 @@ class ExploringConfig(AlgorithmConfig):
             ConfigError: An unknown key, one of another algorithm, or a value that cannot be used.
         """
         settings = self.settings()
-        given = {key: value for key, value in config_dict.items() if key != TRIAL_INFO}
+        given = {
+            key: value for key, value in config_dict.items() if not str(key).startswith("__")
+        }  # Tune's own
         complete = "_model_config" in given
         written = self.to_dict() if complete else {}
         present = vars(self)

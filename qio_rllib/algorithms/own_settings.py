@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ray.rllib.algorithms.algorithm_config import NotProvided
+
 from qio_envs.api import ConfigError, check_keys
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.exploration import Amplification, make_annealing
@@ -40,10 +42,11 @@ def checked_mapping(given: Any, check: Callable[[Any], Any] | None) -> Any:
     """Return settings that come as a mapping, as ``check`` gives them back.
 
     Args:
-        given: The settings; None stands for itself. Of a search space every alternative of its grids is checked.
+        given: The settings; None and ``NotProvided`` stand for themselves. Of a search space every alternative of its
+            grids is checked.
         check: Returns what is kept, or raises `ConfigError`; without it the value is kept as it is.
     """
-    if given is None or check is None:
+    if given is None or given is NotProvided or check is None:
         return given
     if holds_search_space(given):
         for _, alternative in combinations(given):

@@ -22,6 +22,10 @@ class PolicyMapping:
     def __init__(self, modules: Mapping[Any, str] | None = None) -> None:
         self.modules = dict(modules or {})
 
+    def __repr__(self) -> str:
+        """Show the mapping, so that equal ones look the same."""
+        return f"{type(self).__name__}({self.modules})"
+
     def __call__(self, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
         """Return the module id of an agent."""
         return self.modules.get(agent_id, SHARED_MODULE)
@@ -46,7 +50,7 @@ def policy_mapping(
     if policies == SHARED_MODULE:
         _check_same_spaces(SHARED_MODULE, list(agents), description)
         return PolicyMapping()
-    if policies == "independent":
+    if policies == INDEPENDENT:
         return PolicyMapping({agent: str(agent) for agent in agents})
     assert isinstance(policies, Mapping)
     mapping: dict[Any, str] = {}

@@ -101,8 +101,8 @@ class Settings:
         if name in RENAMED:
             raise ConfigError(f"{where}.{key}: an old name; use '{RENAMED[name]}'")
         if name in self.elsewhere:
-            takers = " and ".join(self.elsewhere[name])
-            raise ConfigError(f"{where}.{key}: {self.algorithm} has no such setting; {takers} has")
+            takers = " or ".join(self.elsewhere[name])
+            raise ConfigError(f"{where}.{key}: a setting of {takers}, which {self.algorithm} does not have")
         if name in self.deprecated or name in OLD_STACK:
             raise ConfigError(f"{where}.{key}: RLlib's new API stack no longer takes it")
         if name in ("env", "run", "stop", "checkpoint_config"):
