@@ -233,8 +233,9 @@ class JointCriticConfig(OffPolicyConfig):
         """
         super().training(**kwargs)
         self._take(actor_lr=actor_lr, critic_lr=critic_lr)
-        self._take(critic=checked_mapping(critic, _critic), critic_state=critic_state)
-        if critic is not NotProvided or critic_state is not NotProvided:
+        given = self._checked(critic=critic, critic_state=critic_state)
+        if given:
+            self._take(**{name: checked_mapping(value, _CHECKS.get(name)) for name, value in given.items()})
             self._set_state_source()
         return self
 
@@ -280,6 +281,9 @@ class JointCriticConfig(OffPolicyConfig):
 def _critic(settings: Mapping[str, Any]) -> dict[str, Any]:
     CriticSettings.of(settings)
     return dict(settings)
+
+
+_CHECKS = {"critic": _critic}
 
 
 def _action_size(agent: Any, space: gymnasium.Space) -> int:

@@ -134,9 +134,7 @@ class Settings:
 
 
 @functools.cache
-def settings_of(
-    config_class: type[AlgorithmConfig], others: tuple[type[AlgorithmConfig], ...] = ()
-) -> Settings:
+def settings_of(config_class: Any, others: tuple[Any, ...] = ()) -> Settings:
     """Collect what the setters of an algorithm's configuration take, inherited ones included.
 
     Args:

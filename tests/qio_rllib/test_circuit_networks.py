@@ -14,6 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qio_rllib.models.amplified import AmplifiedActorCritic
+from qio_rllib.models.central import CentralCritic
 from ray.rllib.core.columns import Columns
 
 from qio_envs.api import ConfigError
@@ -23,8 +25,6 @@ from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.exploration import operate
-from qio_rllib.models.amplified import AmplifiedActorCritic
-from qio_rllib.models.central import CentralCritic
 from qio_rllib.models.circuits import (
     CircuitNetwork,
     CircuitSettings,

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.models.amplified import AmplifiedActorCritic
 from ray.rllib.core.columns import Columns
 
 import qio_envs
@@ -19,7 +20,6 @@ from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.artifacts.video import record_episode
 from qio_rllib.experiments.experiment import Experiment
-from qio_rllib.models.amplified import AmplifiedActorCritic
 from qio_rllib.models.coordination import CoordinationSettings, SharedRandomness, SharedState
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.models.q_network import QNetwork
 from ray import tune
 from ray.rllib.core.columns import Columns
 
@@ -15,7 +16,6 @@ from qio_rllib.algorithms import ALGORITHMS, DQNConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.models.circuits import CircuitNetwork, EqualCountMLP, count_parameters
-from qio_rllib.models.q_network import QNetwork
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from ray import tune
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
+from qio_rllib.algorithms.rllib_keys import OLD_STACK, RENAMED
 from qio_rllib.artifacts.run_directory import ProgressFile, RunDirectory, yaml_text
 from qio_rllib.experiments.experiment import Experiment, apply_overrides, load_experiment
-from qio_rllib.algorithms.rllib_keys import OLD_STACK, RENAMED
 from qio_rllib.experiments.training import RunRecorder, TrainingFailed, TrainingInterrupted, resume, train
 
 FAST = {

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.models.maddpg import sampled_one_hot
 from ray.rllib.algorithms.algorithm import Algorithm
 from toy_lives import Lives
 
@@ -16,7 +17,6 @@ from qio_rllib.artifacts.run_directory import progress_row
 from qio_rllib.exploration import normalized_entropy
 from qio_rllib.learners.off_policy import MADDPGLearner
 from qio_rllib.models.joint_critics import JointView
-from qio_rllib.models.maddpg import sampled_one_hot
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.replay import joint_steps
 from qio_rllib.sampling.runner import BatchedEnvRunner

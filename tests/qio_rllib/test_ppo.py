@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.models.amplified import AmplifiedActorCritic
 from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig as StockPPOConfig
 from ray.rllib.core.columns import Columns
@@ -15,7 +16,6 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.exploration import LOG_FLOOR, QuantumAnnealing
-from qio_rllib.models.amplified import AmplifiedActorCritic
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 

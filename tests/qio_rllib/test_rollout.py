@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qio_rllib.sampling.advantages import generalized_advantages
 from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
-from qio_rllib.sampling.advantages import generalized_advantages
 from qio_rllib.sampling.rollout import ModuleRollout, Rollout, join
 
 checks = settings(deadline=None, derandomize=True, max_examples=60)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from qio_rllib.models.amplified import AmplifiedActorCritic
 from ray.rllib.core.columns import Columns
 
 from qio_envs.api import ConfigError
@@ -28,7 +29,6 @@ from qio_rllib.exploration import (
     random_control,
     temperature_control,
 )
-from qio_rllib.models.amplified import AmplifiedActorCritic
 from qio_rllib.sampling.evaluation import load_policy_from_checkpoint
 
 CONTROLS = (temperature_control, random_control)
