@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
@@ -299,15 +298,16 @@ class ExploringConfig(AlgorithmConfig):
         if model_config is not NotProvided:
             present = as_dict(self._model_config)
             kept = {key: value for key, value in present.items() if key in OWN_MODEL_SETTINGS}
+            if self.has_own_modules and not isinstance(model_config, Mapping):
+                checked_model_config(model_config)
+            elif self.has_own_modules:
+                changed = {
+                    key: value
+                    for key, value in model_config.items()
+                    if not (key in kept and _same(kept[key], value))
+                }
+                checked_mapping(changed, checked_model_config)
             given = {} if model_config is None else as_dict(model_config)
-            if self.has_own_modules:
-                for key in given:
-                    if key in OWN_MODEL_SETTINGS and not (key in kept and _same(kept[key], given[key])):
-                        raise ConfigError(f"config.model_config.{key}: stands directly under config")
-                rest = {key: value for key, value in given.items() if key not in OWN_MODEL_SETTINGS}
-                checked_mapping(
-                    model_config if dataclasses.is_dataclass(model_config) else rest, checked_model_config
-                )
             super().rl_module(model_config=kept | given)
         return self
 

@@ -19,6 +19,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.algorithms.own_settings import OWN_MODEL_SETTINGS
 from qio_rllib.algorithms.rllib_keys import ALIASES, ANNOTATIONS, LIMITS, OLD_STACK, RENAMED, SETTERS
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.algorithms.setting_types import (
@@ -60,7 +61,9 @@ class Setting:
             return value
         key = f"{where}.{self.name}"
         if self.name == "model_config":
-            return checked_model_config(value)
+            return (
+                value if in_python else checked_model_config(value)
+            )  # `rl_module` knows whose modules they are
         if self.name == "evaluation_config" and isinstance(value, Mapping):
             return {
                 inner: settings.find(inner, key).checked(item, settings, key, in_python)
@@ -205,12 +208,17 @@ def apply_settings(
 def checked_model_config(values: Any) -> Any:
     """Return a ``model_config`` of this package's modules, or raise `ConfigError` with the key and what is allowed."""
     where = "config.model_config"
-    if values is None or isinstance(values, DefaultModelConfig):
-        return values
+    if values is None:
+        return None
+    if isinstance(values, DefaultModelConfig):
+        default = dataclasses.asdict(DefaultModelConfig())
+        values = {key: value for key, value in dataclasses.asdict(values).items() if value != default[key]}
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping, got {shown(values)}")
     types = _model_settings()
     for key, value in values.items():
+        if key in OWN_MODEL_SETTINGS:
+            raise ConfigError(f"{where}.{key}: stands directly under config")
         if key not in types:
             if key in typing.get_type_hints(DefaultModelConfig):
                 raise ConfigError(f"{where}.{key}: the networks of this package have no such setting")

@@ -200,7 +200,7 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
         ({"amplification": 3}, "config.amplification: expected a mapping or null, got 3"),
         ({"agent_id": 1}, "config.agent_id: expected true or false, got 1"),
         ({"central_value": "stat"}, "config.central_value: expected .* got 'stat' .did you mean 'state'"),
-        ({"policies": {"a": ["uav_9"]}}, "policies.a: unknown agent 'uav_9'"),
+        ({"policies": {"a": ["uav_99"]}}, "policies.a: unknown agent 'uav_99'"),
         ({"env_config": {"num_uav": 3}}, "unknown environment setting 'num_uav' .did you mean 'num_uavs'"),
         ({"model_config": {"use_lstn": True}}, "config.model_config: unknown key 'use_lstn' .*'use_lstm'"),
         ({"model_config": {"agent_id": True}}, "config.model_config.agent_id: stands directly under config"),
