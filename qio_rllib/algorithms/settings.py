@@ -25,6 +25,7 @@ from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.algorithms.setting_types import (
     Range,
     checked_value,
+    listing,
     members,
     one_line,
     readable,
@@ -104,7 +105,7 @@ class Settings:
         if name in RENAMED:
             raise ConfigError(f"{where}.{key}: an old name; use '{RENAMED[name]}'")
         if name in self.elsewhere:
-            takers = " or ".join(self.elsewhere[name])
+            takers = listing(self.elsewhere[name])
             raise ConfigError(f"{where}.{key}: a setting of {takers}, which {self.algorithm} does not have")
         if name in self.deprecated or name in OLD_STACK:
             raise ConfigError(f"{where}.{key}: RLlib's new API stack no longer takes it")
@@ -157,14 +158,19 @@ def settings_of(config_class: Any, others: tuple[Any, ...] = ()) -> Settings:
                 deprecated.add(name)
             elif name not in known:
                 known[name] = Setting(name, setter, _limited(name, parameter.annotation))
-    elsewhere: dict[str, list[str]] = {}
+    elsewhere: dict[str, set[str]] = {}
     for other in others:
         for name in settings_of(other).own:
             if name not in known:
-                elsewhere.setdefault(name, []).append(algorithm_name(other))
+                elsewhere.setdefault(name, set()).add(algorithm_name(other))
     own = sorted(name for name, setting in known.items() if setting.setter == "training")
     return Settings(
-        algorithm_name(config_class), known, frozenset(deprecated - known.keys()), setters, own, elsewhere
+        algorithm_name(config_class),
+        known,
+        frozenset(deprecated - known.keys()),
+        setters,
+        own,
+        {name: sorted(takers) for name, takers in elsewhere.items()},
     )
 
 

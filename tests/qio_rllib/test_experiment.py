@@ -72,7 +72,9 @@ def test_a_key_reaches_its_setting(key, value, attribute):
     assert getattr(cartpole(**{key: value}).algorithm_config(), attribute) == value
 
 
-SCHEDULE = r"expected a number of at least 0, or \[\[0, first\], \[steps, value\], ...\] with rising steps, or null, got"
+SCHEDULE = (
+    r"expected a number of at least 0, or \[\[0, first\], \[steps, value\], ...\] with rising steps, .* got"
+)
 SETTERS = ("env_runners", "learners", "training", "evaluation", "reporting", "debugging", "fault_tolerance")
 
 

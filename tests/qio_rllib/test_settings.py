@@ -192,7 +192,7 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
             {"communication": {"bandwidth": 1}},
             "config.communication: a setting of MADDPG, which PPO does not",
         ),
-        ({"tau": 0.1}, "config.tau: a setting of MADDPG or MASAC or DQN, which PPO does not"),
+        ({"tau": 0.1}, "config.tau: a setting of DQN, MADDPG or MASAC, which PPO does not"),
         ({"lr": "3e-4"}, "config.lr: expected a number of at least 0, or .* got '3e-4'"),
         ({"num_epochs": 0}, "config.num_epochs: expected an integer of at least 1, got 0"),
         ({"num_env_runners": -1}, "config.num_env_runners: expected an integer of at least 0, got -1"),
