@@ -32,7 +32,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 
 from qio_rllib.algorithms import PPOConfig
-from qio_rllib.algorithms.config import EpisodeMetrics
+from qio_rllib.algorithms.callbacks import EpisodeMetrics
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.experiments.benchmark import (
     Contestant,

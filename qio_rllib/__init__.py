@@ -1,9 +1,11 @@
-"""Plug-ins for Ray RLlib: exploration, algorithms, runners, models.
+"""Ray RLlib plug-ins for research on multi-agent exploration.
 
-Importing this package makes its algorithms and the environments of `qio_envs` known to Ray Tune by name, so that
-``tune.run("A2C", config={"env": "forest_uav_v0", ...})`` works; Ray itself is imported by the parts that need it only.
+Importing this package makes its algorithms and the environments of ``qio_envs`` known to Ray Tune by name; Ray itself
+is not imported (`qio_rllib.registration`).
 """
 
-from qio_rllib.registration import register_when_tune_is_there
+from qio_rllib.registration import register
 
-register_when_tune_is_there()
+register()
+
+__all__: list[str] = []

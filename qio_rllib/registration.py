@@ -1,10 +1,13 @@
-"""Names for Tune: algorithms and environments are registered as soon as Ray Tune is imported, and not before.
+"""Names for Ray: ``import qio_rllib`` makes algorithms and environments known to Tune without importing Ray.
 
-`qio_rllib.algorithms` registers all of them when it is imported. Policy files and the mathematics need no Ray, and
-importing RLlib takes seconds; so `register_when_tune_is_there` imports it at once where Tune has been imported already,
-and elsewhere waits for Tune with a finder on ``sys.meta_path``. That finder finds nothing by itself: it lets the others
-find ``ray.tune`` and ``ray.rllib``, and acts after their code has run. (RLlib imports Tune while it is imported itself;
-then what is waited for is the end of RLlib's own import.)
+Importing Ray and torch takes seconds and is no business of somebody who only loads a policy file. So nothing is
+imported here: where Ray's registries are loaded already, names are entered at once; otherwise they are entered right
+after Ray loads them, by a finder in ``sys.meta_path`` that steps in for these two modules and for no other:
+
+- ``ray.rllib.algorithms.registry`` holds a table of functions, by algorithm, that RLlib calls when Tune first meets a
+  name that it does not know. Ours join it: ``tune.run("A2C", ...)`` imports ours, and "PPO" and "DQN" mean ours.
+- ``ray.tune.registry`` keeps what builds an environment. The ids of ``qio_envs`` are entered with an object that
+  imports what it needs when it is called.
 """
 
 from __future__ import annotations
@@ -14,64 +17,98 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-_TUNE, _RLLIB, _ALGORITHMS = "ray.tune", "ray.rllib", "qio_rllib.algorithms"
+import qio_envs
+
+ALGORITHM_NAMES = ("A2C", "DQN", "MADDPG", "MASAC", "PPO")
+"""Keys of `qio_rllib.algorithms.ALGORITHMS`, which cannot be imported here."""
+
+_ALGORITHM_REGISTRY = "ray.rllib.algorithms.registry"
+_TUNE_REGISTRY = "ray.tune.registry"
 
 
-def register_when_tune_is_there() -> None:
-    """Register algorithms and environments now if Tune has been imported, else as soon as it has."""
-    if _TUNE in sys.modules:
-        importlib.import_module(_ALGORITHMS)
-    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport())
+class EnvCreator:
+    """Builds an environment of ``qio_envs`` as RLlib's runners take it.
+
+    Args:
+        env_id: Its id.
+    """
+
+    def __init__(self, env_id: str) -> None:
+        self.env_id = env_id
+
+    def __call__(self, env_config: Mapping[str, Any]) -> Any:
+        """Return the environment with these settings."""
+        from qio_rllib.sampling.environments import make_rllib_env
+
+        return make_rllib_env(self.env_id, env_config)
+
+
+def register() -> None:
+    """Enter all names into Ray's registries, now or when Ray loads them."""
+    waiting: dict[str, Callable[[ModuleType], None]] = {}
+    for name, enter in ((_ALGORITHM_REGISTRY, _enter_algorithms), (_TUNE_REGISTRY, _enter_environments)):
+        if name in sys.modules:
+            enter(sys.modules[name])
+        else:
+            waiting[name] = enter
+    if waiting:
+        sys.meta_path.insert(0, _AfterImport(waiting))
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Imports the algorithms once the import of Tune, and of RLlib where that has begun, is over."""
+    """Calls functions with modules right after these were loaded for the first time."""
 
-    def __init__(self) -> None:
-        self.begun: set[str] = set()
-        self.over: set[str] = set()
+    def __init__(self, waiting: dict[str, Callable[[ModuleType], None]]) -> None:
+        self._waiting = waiting
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the spec that the other finders have, with a loader that tells when it is done."""
-        if fullname not in (_TUNE, _RLLIB) or fullname in self.begun:
+        """Return the module's own specification, whose loader also makes the call."""
+        if fullname not in self._waiting:
             return None
-        self.begun.add(fullname)  # before the others are asked, which asks this finder again
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return None
-        spec.loader = _Loader(spec.loader, self)
+        enter = self._waiting.pop(fullname)
+        spec = importlib.util.find_spec(fullname)  # by the other finders: this one no longer waits for it
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_enter(module: ModuleType) -> None:
+                execute(module)
+                enter(module)
+
+            setattr(spec.loader, "exec_module", execute_and_enter)  # noqa: B010
         return spec
 
-    def loaded(self, name: str) -> None:
-        """Take note of a module that has been imported."""
-        self.over.add(name)
-        if _TUNE in self.over and self.begun == self.over and self in sys.meta_path:
-            sys.meta_path.remove(self)
-            importlib.import_module(_ALGORITHMS)
+
+def _enter_algorithms(registry: ModuleType) -> None:
+    for name in ALGORITHM_NAMES:
+        registry.ALGORITHMS[name] = _Import(name)
+    tune = sys.modules.get(_TUNE_REGISTRY)
+    if tune is None:
+        return
+    # If this very process (a worker asks its driver) took RLlib's algorithms from the table before, it holds old ones.
+    entered = {*tune._global_registry._to_flush, *tune._global_registry._registered}
+    if (tune.TRAINABLE_CLASS, "PPO") in entered:
+        for name in ALGORITHM_NAMES:
+            tune.register_trainable(name, _Import(name)()[0])
 
 
-class _Loader(importlib.abc.Loader):
-    """Another loader, after which a finder is told."""
+def _enter_environments(registry: ModuleType) -> None:
+    for env_id in qio_envs.environments():
+        registry.register_env(env_id, EnvCreator(env_id))
 
-    def __init__(self, loader: Any, finder: _AfterImport) -> None:
-        self.loader, self.finder = loader, finder
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        """Let the other loader create the module."""
-        return self.loader.create_module(spec)
+class _Import:
+    """An entry of RLlib's table: returns an algorithm's class and its default configuration."""
 
-    def exec_module(self, module: ModuleType) -> None:
-        """Let the other loader run the module's code."""
-        spec = module.__spec__
-        if spec is not None:
-            spec.loader = self.loader
-        module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        self.finder.loaded(module.__name__)
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self) -> tuple[Any, Any]:
+        algorithms = importlib.import_module("qio_rllib.algorithms")
+        config = algorithms.ALGORITHMS[self.name]()
+        return config.algo_class, config

@@ -1,31 +1,24 @@
-"""Algorithms by the name that ``run:`` gives them; importing this registers them, and environments, with Tune."""
+"""Algorithms by the name that ``run:`` gives them."""
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.tune.registry import register_trainable
-
-import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
+from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.dqn import DQN, DQNConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.masac import MASAC, MASACConfig
 from qio_rllib.algorithms.ppo import PPO, PPOConfig
-from qio_rllib.sampling.environments import register_with_tune
 
-ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
+ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "A2C": A2CConfig,
     "DQN": DQNConfig,
     "MADDPG": MADDPGConfig,
     "MASAC": MASACConfig,
     "PPO": PPOConfig,
 }
-"""Configuration class of each algorithm."""
-
-for _algorithm in (A2C, DQN, MADDPG, MASAC):  # for tune.run(name); its own DQN would take RLlib's
-    register_trainable(_algorithm.__name__, _algorithm)
+"""Configuration class of each algorithm; Tune knows the algorithms by these names too (`qio_rllib.registration`)."""
 
 
-def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
+def algorithm_config_class(name: str) -> type[ExploringConfig]:
     """Return the configuration class of an algorithm.
 
     Raises:
@@ -37,11 +30,6 @@ def algorithm_config_class(name: str) -> type[AlgorithmConfig]:
         )
     return ALGORITHMS[name]
 
-
-for _name, _config_class in ALGORITHMS.items():
-    register_trainable(_name, _config_class().algo_class)
-for _env_id in qio_envs.environments():
-    register_with_tune(_env_id)
 
 __all__ = [
     "A2C",

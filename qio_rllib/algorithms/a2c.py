@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -15,8 +15,9 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms.base import OnPolicyAlgorithm
-from qio_rllib.algorithms.capabilities import ON_POLICY
+from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -29,7 +30,15 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
     millisecond, so that many belong to one reported iteration: ``min_sample_timesteps_per_iteration``.
     """
 
-    capabilities = ON_POLICY
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        several_learners=True,
+        central_value=True,
+        normalize_values=True,
+        amplification=True,
+        entropy_annealing=True,
+        circuit=True,
+        coordination=True,
+    )
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or A2C)
@@ -52,10 +61,10 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
     def training(
         self,
         *,
-        lambda_: float | None = NotProvided,
-        vf_loss_coeff: float | None = NotProvided,
-        entropy_coeff: float | list | None = NotProvided,
-        standardize_advantages: bool | None = NotProvided,
+        lambda_: Annotated[float, Range(0, 1)] = NotProvided,
+        vf_loss_coeff: Annotated[float, Range(0)] = NotProvided,
+        entropy_coeff: Annotated[float | list, Schedule()] = NotProvided,
+        standardize_advantages: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `ExploringConfig.training`.
@@ -71,30 +80,13 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
             ConfigError: An unknown key or a value outside its range.
         """
         super().training(**kwargs)
-        for name, value in (
-            ("lambda_", lambda_),
-            ("vf_loss_coeff", vf_loss_coeff),
-            ("entropy_coeff", entropy_coeff),
-            ("standardize_advantages", standardize_advantages),
-        ):
-            if value is not NotProvided:
-                setattr(self, name, value)
+        self._take(
+            lambda_=lambda_,
+            vf_loss_coeff=vf_loss_coeff,
+            entropy_coeff=entropy_coeff,
+            standardize_advantages=standardize_advantages,
+        )
         return self
-
-    def validate(self) -> None:
-        """Check the settings against each other.
-
-        Raises:
-            ConfigError: Another runner than `BatchedEnvRunner`, or a value outside its range.
-        """
-        super().validate()
-        runner = self.env_runner_cls
-        if not (isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)):
-            raise ConfigError(f"env_runner_cls: A2C needs BatchedEnvRunner, got {runner}")
-        if not 0.0 <= self.lambda_ <= 1.0:
-            raise ConfigError(f"lambda_: expected a number from 0 to 1, got {self.lambda_}")
-        if self.vf_loss_coeff < 0:
-            raise ConfigError(f"vf_loss_coeff: expected a number of at least 0, got {self.vf_loss_coeff}")
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the specification of the module."""

@@ -1,40 +1,45 @@
-"""What an algorithm supports; refusals, the table in the docs and tests are derived from it."""
+"""What an algorithm can do: declared once in its configuration; refusals, the table in the docs and tests follow."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import gymnasium
+
+from qio_envs.api import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-    """Declared by every configuration class.
+    """What an algorithm supports.
 
     Attributes:
-        discrete: Discrete actions.
-        continuous: Box actions.
-        action_masks: Observations with an action mask.
-        recurrent: Policies with memory.
-        several_learners: More than one Learner.
-        rllib_runner: RLlib's own env runner.
-        central_value: A value network over global states.
-        normalize_values: PopArt.
-        amplification: The Q operator, where actions are discrete.
-        entropy_annealing: An annealed entropy coefficient.
-        circuit: Quantum circuits as networks.
-        coordination: Teams that share a state.
-        communication: Learned messages.
-        replays: It learns from a replay.
-        joint_critics: Its critics may see global states as they are.
-        instead: What to do in place of a setting that is not supported, by its name.
+        discrete_actions: Discrete action spaces.
+        continuous_actions: Box action spaces.
+        action_masks: Observations with an ``action_mask``: illegal actions are never taken.
+        recurrence: Modules with memory, ``model_config: {use_lstm: true}`` or ``{use_gru: true}``.
+        agent_id: A one-hot index within the module beside the observation, ``agent_id``.
+        several_learners: ``num_learners`` above 1.
+        central_value: A value network that sees more than its agent, ``central_value``.
+        normalize_values: Standardised value targets, ``normalize_values``.
+        amplification: The Q operator, ``amplification``.
+        entropy_annealing: A law of the entropy coefficient, ``entropy_annealing``.
+        circuit: Quantum circuits as networks, ``circuit``.
+        coordination: Teams that share a quantum state, ``coordination``.
+        communication: Learned messages between agents, ``communication``.
+        rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
+        instead: By the name of something that is not supported, why, and what to do: the end of a message that begins
+            with the key and the algorithm.
     """
 
-    discrete: bool = True
-    continuous: bool = True
+    discrete_actions: bool = True
+    continuous_actions: bool = True
     action_masks: bool = True
-    recurrent: bool = True
+    recurrence: bool = True
+    agent_id: bool = True
     several_learners: bool = False
-    rllib_runner: bool = False
     central_value: bool = False
     normalize_values: bool = False
     amplification: bool = False
@@ -42,89 +47,94 @@ class Capabilities:
     circuit: bool = False
     coordination: bool = False
     communication: bool = False
-    replays: bool = False
-    joint_critics: bool = False
-    instead: tuple[tuple[str, str], ...] = ()
+    rllib_runner: bool = False
+    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def refusal(self, name: str) -> str:
-        """Return why a setting is not supported, and what to do."""
-        return dict(self.instead).get(name, "not supported; set it to null")
+    def refuse(self, capability: str, algorithm: str, key: str, end: str = "") -> None:
+        """Refuse a setting that needs what is not supported.
+
+        Args:
+            capability: Name of a field.
+            algorithm: For the message.
+            key: The setting.
+            end: Put after the reason.
+
+        Raises:
+            ConfigError: It is not supported.
+        """
+        if not getattr(self, capability):
+            reason = self.instead.get(capability, _REASONS[capability])
+            raise ConfigError(f"{key}: {algorithm}{reason}{end}")
 
 
-ON_POLICY = Capabilities(
-    several_learners=True,
-    central_value=True,
-    normalize_values=True,
-    amplification=True,
-    entropy_annealing=True,
-    circuit=True,
-    coordination=True,
-    instead=(("communication", "has no messages; MADDPG has"),),
+CAPABILITIES = tuple(field.name for field in dataclasses.fields(Capabilities) if field.name != "instead")
+"""Names of all capabilities, in the order of the docs table."""
+
+
+TRAINING_KEYS = (
+    "agent_id",
+    "central_value",
+    "normalize_values",
+    "amplification",
+    "entropy_annealing",
+    "circuit",
+    "coordination",
 )
-"""Of actor-critics over rollouts."""
+"""Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
 
-_CENTRAL = "has critics that are central as they are; see critic_state"
-_VALUES = "learns values as they are; scale the rewards instead"
 
-JOINT_CRITICS = Capabilities(
-    amplification=True,
-    replays=True,
-    joint_critics=True,
-    instead=(
-        ("central_value", _CENTRAL),
-        ("normalize_values", _VALUES),
-        ("entropy_annealing", "has no entropy coefficient in its loss"),
-        ("circuit", "takes none; PPO, A2C and DQN do"),
-        ("coordination", "takes none; PPO and A2C do"),
-        ("communication", "has no messages; MADDPG has"),
-    ),
-)
-"""Of algorithms with critics of actions."""
-
-Q_LEARNING = Capabilities(
-    continuous=False,
-    circuit=True,
-    replays=True,
-    instead=tuple(
-        (key, "learns values and has no policy of its own; set it to null")
-        for key in (
-            "amplification",
-            "entropy_annealing",
-            "central_value",
-            "normalize_values",
-            "coordination",
-            "communication",
-        )
-    ),
-)
-"""Of independent Q-learning."""
-
-LABELS = {
-    "discrete": "discrete actions",
-    "continuous": "continuous actions",
-    "action_masks": "action masks",
-    "recurrent": "memory (LSTM, GRU)",
-    "several_learners": "several Learners",
-    "rllib_runner": "RLlib's own runner",
-    "central_value": "central value",
-    "normalize_values": "PopArt",
-    "amplification": "Q operator",
-    "entropy_annealing": "entropy annealing",
-    "circuit": "circuits",
-    "coordination": "entangled coordination",
-    "communication": "learned messages",
+_REASONS = {
+    "discrete_actions": " needs Box actions",
+    "continuous_actions": " needs Discrete actions",
+    "action_masks": " does not know action masks; take an environment without them",
+    "recurrence": " has no memory; set use_lstm and use_gru to false",
+    "agent_id": " does not tell agents apart; set it to false",
+    "several_learners": " learns in one Learner",
+    "central_value": " has no value network; set it to null",
+    "normalize_values": " has no value network; set it to false",
+    "amplification": " has no policy over discrete actions to amplify; set it to null",
+    "entropy_annealing": "'s loss has no entropy coefficient; set it to null",
+    "circuit": "'s networks are no circuits; set it to null",
+    "coordination": " has no policy for a whole team; set it to null",
+    "communication": " has no messages; set it to null",
+    "rllib_runner": " needs BatchedEnvRunner",
 }
-"""What the docs call each of them."""
 
 
-def table(capabilities: Iterable[tuple[str, Capabilities]]) -> list[list[str]]:
-    """Return the rows of a table with a column for each algorithm, its head first."""
-    named = list(capabilities)
-    head = ["", *(name for name, _ in named)]
-    return [
-        head,
-        *(
-            [label, *("yes" if getattr(found, key) else "" for _, found in named)]
-            for key, label in LABELS.items()
-        ),
-    ]
+def is_wanted(value: Any) -> bool:
+    """Return whether the value of a setting asks for something; an empty mapping asks for the defaults."""
+    return value is not None and value is not False
+
+
+def check_action_spaces(
+    capabilities: Capabilities, algorithm: str, spaces: Iterable[tuple[Any, gymnasium.Space]]
+) -> None:
+    """Refuse environments whose actions an algorithm cannot take.
+
+    Args:
+        capabilities: Of the algorithm.
+        algorithm: For messages.
+        spaces: Agents and their action spaces.
+
+    Raises:
+        ConfigError: Naming the first agent that it cannot act for.
+    """
+    for agent, space in spaces:
+        end = f", {'the environment' if agent is None else agent} has {space}"
+        if isinstance(space, gymnasium.spaces.Discrete):
+            capabilities.refuse("discrete_actions", algorithm, "env", end)
+        elif isinstance(space, gymnasium.spaces.Box):
+            capabilities.refuse("continuous_actions", algorithm, "env", end)
+
+
+def capability_table(algorithms: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of the docs table: a header of algorithms, then one row a capability with "yes" or "no".
+
+    Args:
+        algorithms: Configuration classes by name; each has ``capabilities``.
+    """
+    rows = [["", *algorithms]]
+    for name in CAPABILITIES:
+        marks = ["yes" if getattr(found.capabilities, name) else "no" for found in algorithms.values()]
+        rows.append([name.replace("_", " "), *marks])
+    return rows

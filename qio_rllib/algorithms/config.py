@@ -1,108 +1,56 @@
-"""What the configurations of all algorithms here have in common: names for environments, the Q operator, annealing."""
+"""What the configurations of all algorithms here have in common: names for environments, settings, capabilities."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-import gymnasium
-import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
-from ray.rllib.utils.metrics import EVALUATION_RESULTS
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.policy.policy import PolicySpec
 
-import qio_envs
-from qio_envs.api import ConfigError, check_keys, did_you_mean
-from qio_rllib.algorithms.capabilities import Capabilities
-from qio_rllib.algorithms.settings import SETTERS, parameters_of
-from qio_rllib.exploration import Amplification, make_annealing
-from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
-from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
-from qio_rllib.models.memory import memory_kind
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms.callbacks import EpisodeMetrics, RestoredWeights
+from qio_rllib.algorithms.capabilities import Capabilities, is_wanted
+from qio_rllib.algorithms.own_settings import (
+    AMPLIFICATION,
+    ENTROPY_ANNEALING,
+    MAPPINGS,
+    NORMALIZE_VALUES,
+    OWN_MODEL_SETTINGS,
+    as_dict,
+    checked_mapping,
+)
+from qio_rllib.algorithms.policies import INDEPENDENT, SHARED_MODULE, policy_mapping
+from qio_rllib.algorithms.search_spaces import holds_search_space
+from qio_rllib.algorithms.settings import (
+    Settings,
+    algorithm_name,
+    apply_settings,
+    checked_model_config,
+    settings_of,
+)
+from qio_rllib.algorithms.validation import (
+    check_capabilities,
+    check_central_value,
+    check_runner,
+    check_team,
+    check_window,
+)
+from qio_rllib.models.actor_critic import PolicyModule
+from qio_rllib.models.circuits import CIRCUIT
+from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
-from qio_rllib.sampling.environments import EnvDescription, describe_env, register_with_tune
-from qio_rllib.sampling.episodes import EpisodeRecord
+from qio_rllib.sampling.environments import (
+    EnvDescription,
+    describe_env,
+    known_to_tune_only,
+    register_with_tune,
+)
 from qio_rllib.sampling.evaluation import evaluate_algorithm
-from qio_rllib.sampling.global_state import OBSERVATIONS, STATE, StateSource
+from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.groups import AGENT_ID
 from qio_rllib.sampling.runner import BatchedEnvRunner
-from qio_rllib.sampling.vector_env import numbers_of
-
-SHARED_MODULE = "shared"
-OWN_MODEL_SETTINGS = (
-    "amplification",
-    "communication",
-    CIRCUIT,
-    COORDINATION,
-    STATE_SOURCE,
-    STATE_SIZE,
-    NUM_AGENTS,
-    AGENT_ID,
-)
-_OWN_SETTINGS = frozenset(
-    {"agent_id", "amplification", "central_value", "communication", "entropy_annealing", "normalize_values"}
-    | {CIRCUIT, COORDINATION, "model_config"}
-)
-"""Settings that live under another name in a configuration's attributes."""
-
-
-class PolicyMapping:
-    """Says which module acts for an agent.
-
-    Args:
-        modules: Module id by agent id; agents that are not in it go to ``shared``.
-    """
-
-    def __init__(self, modules: Mapping[Any, str] | None = None) -> None:
-        self.modules = dict(modules or {})
-
-    def __call__(self, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
-        """Return the module id of an agent."""
-        return self.modules.get(agent_id, SHARED_MODULE)
-
-
-class EpisodeMetrics(RLlibCallback):
-    """Logs what the environment itself says of an episode (numbers in the last ``info``) beside RLlib's return.
-
-    A value of -1 for a key that begins with ``steps_to_`` means «not reached» and is left out of the mean.
-    """
-
-    def on_episode_end(
-        self, *, episode: Any, env_runner: Any, metrics_logger: Any = None, **kwargs: Any
-    ) -> None:
-        """Log the numbers of the last info, averaged as RLlib averages returns."""
-        if isinstance(episode, EpisodeRecord):
-            return  # `BatchedEnvRunner` does so itself
-        infos = episode.get_infos(-1)
-        info = next(iter(infos.values()), {}) if hasattr(episode, "agent_episodes") else infos
-        window = env_runner.config.metrics_num_episodes_for_smoothing
-        for key, value in numbers_of(info).items():
-            if not (key.startswith("steps_to_") and value < 0):
-                metrics_logger.log_value(key, value, window=window)
-
-    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
-        """Drop what RLlib repeats of an earlier evaluation in an iteration that had none."""
-        interval = algorithm.config.evaluation_interval
-        if not interval or algorithm.iteration % interval:
-            result.pop(EVALUATION_RESULTS, None)
-
-
-class RestoredWeights(RLlibCallback):
-    """Waits until remote runners have the weights of a checkpoint; RLlib lets some sample with their first ones."""
-
-    def on_checkpoint_loaded(self, *, algorithm: Any, **kwargs: Any) -> None:
-        """Hand the Learner's weights to every remote runner."""
-        group = algorithm.env_runner_group
-        if group is not None and group.num_remote_env_runners():
-            state = algorithm.learner_group.get_state(
-                components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
-            )[COMPONENT_LEARNER]
-            reference = ray.put({COMPONENT_RL_MODULE: state[COMPONENT_RL_MODULE]})
-            group.foreach_env_runner(
-                "set_state", kwargs={"state": reference}, local_env_runner=False, timeout_seconds=60
-            )
 
 
 class ExploringConfig(AlgorithmConfig):
@@ -115,13 +63,14 @@ class ExploringConfig(AlgorithmConfig):
     - ``training(amplification=..., entropy_annealing=...)``: the Q operator in the policy and the law of the
       entropy coefficient.
     - ``training(central_value=...)``: a value network that sees the whole environment (MAPPO, for PPO).
+    - ``update_from_dict``, which Tune uses for plain dictionaries, gives every key to the method that takes it, checked
+      as in a YAML file.
 
-    Tune hands a config to its workers as a plain dictionary, of which RLlib's own algorithm class makes a plain
-    config again; so all of this is kept in settings that RLlib knows, and nothing in overridden getters.
+    Attributes:
+        capabilities: What the algorithm supports; a setting that needs more is refused.
     """
 
-    capabilities: ClassVar[Capabilities]
-
+    capabilities: ClassVar[Capabilities] = Capabilities()
     _model_config: Any
     learner_config_dict: dict[str, Any]
 
@@ -130,15 +79,36 @@ class ExploringConfig(AlgorithmConfig):
         self.callbacks([EpisodeMetrics, RestoredWeights])
         self.evaluation(custom_evaluation_function=evaluate_algorithm)
 
+    @classmethod
+    def settings(cls) -> Settings:
+        """Return the table of all settings of this algorithm."""
+        own: Any = cls  # configurations are compared as objects; their classes can be hashed all the same
+        return settings_of(own, tuple(other for other in _leaves(ExploringConfig) if other is not cls))
+
+    @property
+    def agent_id(self) -> bool:
+        """Whether agents see their index within their module; it lives in ``model_config``."""
+        return bool(self.model_config.get(AGENT_ID))
+
     @property
     def amplification(self) -> dict[str, Any] | None:
         """The Q operator's parameters; they live in ``model_config``."""
-        return self.model_config.get("amplification")
+        return self.model_config.get(AMPLIFICATION)
+
+    @property
+    def circuit(self) -> dict[str, Any] | None:
+        """Settings of circuits that are networks; they live in ``model_config``."""
+        return self.model_config.get(CIRCUIT)
+
+    @property
+    def coordination(self) -> dict[str, Any] | None:
+        """What a team shares; it lives in ``model_config``."""
+        return self.model_config.get(COORDINATION)
 
     @property
     def entropy_annealing(self) -> dict[str, Any] | None:
         """The annealing law; it lives in ``learner_config_dict``, where a stock config has room for it too."""
-        return self.learner_config_dict.get("entropy_annealing")
+        return self.learner_config_dict.get(ENTROPY_ANNEALING)
 
     @property
     def central_value(self) -> str | None:
@@ -148,7 +118,54 @@ class ExploringConfig(AlgorithmConfig):
     @property
     def normalize_values(self) -> bool:
         """Whether value targets are standardised; it lives in ``learner_config_dict``."""
-        return bool(self.learner_config_dict.get("normalize_values"))
+        return bool(self.learner_config_dict.get(NORMALIZE_VALUES))
+
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
+        """Take settings from a dictionary, as ``tune.run("PPO", config={...})`` gives it.
+
+        A plain dictionary holds ``env`` and any settings that a YAML file can hold under ``config`` (classes and
+        functions too); each is checked and goes to the method that takes it. The output of `to_dict`, with or without
+        changes, holds every attribute besides; private ones are taken as they are.
+
+        Raises:
+            ConfigError: An unknown key, one of another algorithm, or a value that cannot be used.
+        """
+        settings = self.settings()
+        given = {
+            key: value for key, value in config_dict.items() if not str(key).startswith("__")
+        }  # Tune's own
+        complete = "_model_config" in given
+        written = self.to_dict() if complete else {}
+        present = vars(self)
+        attributes: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        env = given.get("env", NotProvided)
+        for key, value in given.items():
+            name = self._translate_special_keys(key, warn_deprecated=False)
+            setting = settings.known.get(name) or settings.known.get(key)
+            if key == "env":
+                attributes |= {key: value} if complete else {}
+            elif name in present and complete and _same(value, present[name]):
+                continue
+            elif name in present and (name.startswith("_") or (complete and not setting)):
+                attributes[name] = value
+            elif complete and setting and name in present and setting.setter != "training":
+                attributes[name] = setting.checked(value, settings, "config", in_python=True)
+            elif not (complete and name not in present and _same(value, written.get(key, NotProvided))):
+                values[key] = value
+        if isinstance(attributes.get("policies"), Mapping):
+            attributes["policies"] = {
+                policy: PolicySpec.from_state(spec) if isinstance(spec, Mapping) else spec
+                for policy, spec in attributes["policies"].items()
+            }
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        if complete:
+            self._check_stored()
+        apply_settings(self, settings, values, NotProvided if complete else env, in_python=True)
+        if complete and isinstance(self.env, str):
+            self.environment(self.env)
+        return self
 
     def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the environment; arguments as in `AlgorithmConfig.environment`.
@@ -161,12 +178,18 @@ class ExploringConfig(AlgorithmConfig):
             **({} if env_config is NotProvided else {"env_config": dict(env_config or {})}),
             **kwargs,
         )
-        if isinstance(self.env, str) and (env is not NotProvided or env_config is not NotProvided):
+        if env is NotProvided and env_config is NotProvided:
+            return self
+        if (
+            isinstance(self.env, str)
+            and not known_to_tune_only(self.env)
+            and not holds_search_space(self.env_config)
+        ):
             register_with_tune(self.env)
             description = describe_env(self.env, self.env_config)
             if description.multi_agent and not self.is_multi_agent:
-                self.multi_agent(policies=SHARED_MODULE if description.homogeneous else "independent")
-            if self.central_value is not None:
+                self.multi_agent(policies=SHARED_MODULE if description.homogeneous else INDEPENDENT)
+            if isinstance(self.central_value, str):
                 self._measure_states(self.central_value, description)
         return self
 
@@ -182,8 +205,10 @@ class ExploringConfig(AlgorithmConfig):
             ConfigError: Agents that do not exist or are left out, or a shared policy over different spaces.
         """
         names_agents = isinstance(policies, Mapping) and all(isinstance(v, list) for v in policies.values())
-        if policies in (SHARED_MODULE, "independent") or (names_agents and policies):
-            mapping = self._policy_mapping(policies)
+        if policies in (SHARED_MODULE, INDEPENDENT) or (names_agents and policies):
+            if not isinstance(self.env, str):
+                raise ConfigError("policies: set the environment first, by name")
+            mapping = policy_mapping(policies, self.env, describe_env(self.env, self.env_config))
             kwargs["policy_mapping_fn"] = mapping
             policies = set(mapping.modules.values()) or {SHARED_MODULE}
         elif isinstance(policies, str):
@@ -196,22 +221,25 @@ class ExploringConfig(AlgorithmConfig):
     def training(
         self,
         *,
+        agent_id: bool = NotProvided,
         amplification: Mapping[str, Any] | None = NotProvided,
         entropy_annealing: Mapping[str, Any] | None = NotProvided,
         central_value: Literal["state", "observations"] | None = NotProvided,
         normalize_values: bool = NotProvided,
         circuit: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
-        agent_id: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
 
         Args:
+            agent_id: Whether each agent sees, beside its observation, its index among the agents of its module
+                (one-hot), so that agents of one policy can behave differently.
             amplification: ``{"eta": 0.1, "h_min": 0.05, "tau": 1.0}``, missing keys take these defaults; None leaves
                 the policy as it is.
             entropy_annealing: ``{"law": "quantum" | "exponential", "alpha_0": ..., "alpha_min": ..., "decay": ...}``;
-                takes the place of ``entropy_coeff``. None leaves ``entropy_coeff`` in charge.
+                takes the place of ``entropy_coeff``. None leaves ``entropy_coeff`` in charge. With Box actions the
+                exponential law alone, for the other one follows an entropy that has a greatest value.
             central_value: What each agent's value is estimated from besides its own observation and its place among
                 the agents (Yu et al., 2022): ``"state"``, the environment's ``state()``, or ``"observations"``, those
                 of all agents. Policies stay decentralised. None: from its own observation alone.
@@ -223,208 +251,104 @@ class ExploringConfig(AlgorithmConfig):
                 as ``model_config`` says.
             coordination: ``{"num_agents": 2, "resource": "entangled", ...}``, see `CoordinationSettings`: the policy
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
-            agent_id: Whether a one-hot of an agent's place among those of its module stands behind each observation,
-                for policy and critics: agents that share a network can then do different things where they observe
-                the same.
             **kwargs: The other arguments.
 
         Raises:
-            ConfigError: An unknown key, a value outside its range, or ``"state"`` of an environment without one.
+            ConfigError: An unknown key, a value outside its range, something that the algorithm does not support, or
+                ``"state"`` of an environment without one.
         """
+        kwargs = self._checked(**kwargs)
+        own = self._checked(
+            agent_id=agent_id,
+            central_value=central_value,
+            normalize_values=normalize_values,
+            amplification=amplification,
+            entropy_annealing=entropy_annealing,
+            circuit=circuit,
+            coordination=coordination,
+        )
+        for key, value in own.items():
+            if is_wanted(value):
+                self.capabilities.refuse(key, algorithm_name(type(self)), key)
         super().training(**kwargs)
-        if agent_id is not NotProvided:
-            self._model_config = {**_as_dict(self._model_config), AGENT_ID: bool(agent_id)}
         if central_value is not NotProvided:
-            if central_value not in (None, STATE, OBSERVATIONS):
-                raise ConfigError(
-                    f"central_value: expected {STATE}, {OBSERVATIONS} or None, got {central_value!r}"
-                    f"{did_you_mean(str(central_value), [STATE, OBSERVATIONS])}"
-                )
-            if central_value is not None and isinstance(self.env, str):
-                self._measure_states(central_value, describe_env(self.env, self.env_config))
+            description = None if holds_search_space(central_value) else self.describe_env()
+            if central_value is not None and description is not None:
+                self._measure_states(central_value, description)
             else:
                 self._set_states(None if central_value is None else {STATE_SOURCE: central_value})
-        if amplification is not NotProvided:
-            parameters = None if amplification is None else _amplification(amplification)
-            self._model_config = {**_as_dict(self._model_config), "amplification": parameters}
-        if normalize_values is not NotProvided:
-            self.learner_config_dict = {
-                **self.learner_config_dict,
-                "normalize_values": bool(normalize_values),
-            }
-        for key, given, settings in (
-            (CIRCUIT, circuit, CircuitSettings),
-            (COORDINATION, coordination, CoordinationSettings),
-        ):
-            if given is not NotProvided:
-                settings.of(given)
-                self._model_config = {
-                    **_as_dict(self._model_config),
-                    key: None if given is None else dict(given),
-                }
-        if entropy_annealing is not NotProvided:
-            try:
-                make_annealing(entropy_annealing)
-            except (ValueError, TypeError) as error:
-                raise ConfigError(f"entropy_annealing: {error}") from error
-            self.learner_config_dict = {
-                **self.learner_config_dict,
-                "entropy_annealing": None if entropy_annealing is None else dict(entropy_annealing),
-            }
+        for key in (AMPLIFICATION, CIRCUIT, COORDINATION, AGENT_ID):
+            if key in own:
+                self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
+        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING):
+            if key in own:
+                value = checked_mapping(own[key], MAPPINGS.get(key))
+                self.learner_config_dict = {**self.learner_config_dict, key: value}
         return self
 
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the network; arguments as in `AlgorithmConfig.rl_module`.
 
-        ``amplification``, ``central_value``, ``circuit`` and ``coordination`` stay as they were set.
-        """
-        if model_config is not NotProvided:
-            kept = {
-                key: value for key, value in _as_dict(self._model_config).items() if key in OWN_MODEL_SETTINGS
-            }
-            kwargs["model_config"] = kept | _as_dict(model_config)
-        super().rl_module(**kwargs)
-        return self
-
-    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
-        """Take settings by name, as ``tune.run(name, config={...})`` gives them.
-
-        Every key goes to the method that takes it, checked as in an experiment file. What `to_dict` gave is taken as
-        it is.
+        ``agent_id``, ``amplification``, ``central_value``, ``circuit`` and ``coordination`` stay as they were set.
 
         Raises:
-            ConfigError: An unknown key, one of another algorithm, or a value that is not allowed.
+            ConfigError: A key of ``model_config`` that this package's modules do not know, or a value that they do not
+                take; modules of your own get what you give.
         """
-        given = {key: value for key, value in config_dict.items() if not key.startswith("__")}  # Tune's own
-        parameters = parameters_of(type(self))
-        if any(key.startswith("_") for key in given):  # a whole configuration, attributes by name
-            attributes = {key: value for key, value in given.items() if not self._is_own(key)}
-            super().update_from_dict(attributes)
-            given = {key: value for key, value in given.items() if self._is_own(key)}
-        env = given.pop("env", None)
-        calls = parameters.check(given, "config")
-        if env is not None:
-            calls.setdefault("environment", {})["env"] = env
-        for setter in SETTERS:
-            if setter in calls:
-                getattr(self, setter)(**calls[setter])
+        super().rl_module(**kwargs)
+        if model_config is not NotProvided:
+            present = as_dict(self._model_config)
+            kept = {key: value for key, value in present.items() if key in OWN_MODEL_SETTINGS}
+            if self.has_own_modules and not isinstance(model_config, Mapping):
+                checked_model_config(model_config)
+            elif self.has_own_modules:
+                changed = {
+                    key: value
+                    for key, value in model_config.items()
+                    if not (key in kept and _same(kept[key], value))
+                }
+                checked_mapping(changed, checked_model_config)
+            given = {} if model_config is None else as_dict(model_config)
+            super().rl_module(model_config=kept | given)
         return self
-
-    def _is_own(self, key: str) -> bool:
-        """Whether a key is a setting that no attribute of its name keeps."""
-        return not key.startswith("_") and key in _OWN_SETTINGS
 
     def validate(self) -> None:
         """Check the settings against each other and against what the algorithm supports.
 
         Raises:
-            ConfigError: A value out of its range; a setting, an action space or a runner that the algorithm does not
-                support; ``central_value`` or ``normalize_values`` with RLlib's own runner; a central value with layers
-                shared with the policy, without a critic, or for an environment that is not set by name; a recurrent
-                module whose window is longer than a rollout; ``agent_id`` where agents have no fixed places.
+            ConfigError: Naming the setting.
         """
-        for parameter in parameters_of(type(self)).known.values():
-            if parameter.range is not None and parameter.name in vars(self):
-                parameter.range.check(parameter.name, vars(self)[parameter.name])
-        self._check_capabilities()
+        check_capabilities(self)
         super().validate()
-        self._check_team()
-        self._check_windows()
+        check_team(self)
+        check_runner(self)
+        if self.is_batched and not self.in_evaluation:  # RLlib gives evaluation a fragment length of its own
+            self.check_window()
+        if self.central_value is not None:
+            check_central_value(self)
+
+    def check_window(self) -> None:
+        """Refuse windows of a module with memory that no rollout can hold."""
+        check_window(self)
+
+    def describe_env(self) -> EnvDescription | None:
+        """Build the environment once to see its agents and spaces; None if it was not set by a name of ours."""
+        if not isinstance(self.env, str) or known_to_tune_only(self.env):
+            return None
+        return describe_env(self.env, self.env_config)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the environments are sampled by `BatchedEnvRunner`."""
         runner = self.env_runner_cls
-        batched = isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)
-        if self.normalize_values and not batched:
-            raise ConfigError(f"env_runner_cls: normalize_values needs BatchedEnvRunner, got {runner}")
-        if self.central_value is None:
-            return
-        if not batched:
-            raise ConfigError(
-                f"env_runner_cls: central_value needs BatchedEnvRunner, which records states, got {runner}"
-            )
-        if self.model_config.get("vf_share_layers"):
-            raise ConfigError(
-                "vf_share_layers: a central value has a network of its own; set it to false, or central_value to null"
-            )
-        if not getattr(self, "use_critic", True):
-            raise ConfigError("use_critic: false leaves nothing to learn a central value with")
-        if not self.model_config.get(STATE_SIZE):
-            raise ConfigError(
-                "central_value: set the environment by name, so that its states can be measured"
-            )
+        return isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)
 
-    def _check_capabilities(self) -> None:
-        """Refuse what the algorithm does not support."""
-        able, name = self.capabilities, _algorithm_name(self)
-        settings = {
-            "amplification": self.amplification,
-            "entropy_annealing": self.entropy_annealing,
-            "central_value": self.central_value if able.central_value or not able.joint_critics else None,
-            "normalize_values": self.normalize_values or None,
-            **{key: self.model_config.get(key) for key in (CIRCUIT, COORDINATION, "communication")},
-        }
-        for key, value in settings.items():
-            if value is not None and not getattr(able, key):
-                raise ConfigError(f"{key}: {name} {able.refusal(key)}")
-        runner = self.env_runner_cls
-        if not able.rllib_runner and not (isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)):
-            raise ConfigError(f"env_runner_cls: {name} needs BatchedEnvRunner, got {runner}")
-        if self.num_learners > 1 and not able.several_learners:
-            raise ConfigError(
-                f"num_learners: {name} learns in one Learner, got {self.num_learners}; num_env_runners can be more"
-            )
-        kind = memory_kind(self.model_config)
-        if kind is not None and not able.recurrent:
-            raise ConfigError(f"use_{kind}: {name} has no memory")
-        if isinstance(self.env, str):
-            self._check_spaces(describe_env(self.env, self.env_config))
-
-    def _check_spaces(self, description: EnvDescription) -> None:
-        able, name = self.capabilities, _algorithm_name(self)
-        if self.model_config.get(AGENT_ID) and not description.multi_agent:
-            raise ConfigError(f"agent_id: {self.env} has a single agent, or none with a fixed place")
-        for agent, space in description.action_spaces.items():
-            owner = self.env if agent is None else f"{agent} of {self.env}"
-            discrete = isinstance(space, gymnasium.spaces.Discrete)
-            if discrete and not able.discrete:
-                raise ConfigError(f"env: {name} needs Box actions, those of {owner} are {space}")
-            if not discrete and not able.continuous:
-                raise ConfigError(f"env: {name} needs Discrete actions, those of {owner} are {space}")
-            if not discrete and self.amplification is not None:
-                raise ConfigError(f"amplification: needs a Discrete action space, got {space}")
-            law = (self.entropy_annealing or {}).get("law")
-            if not discrete and law == "quantum":
-                raise ConfigError(
-                    f"entropy_annealing.law: quantum needs the normalised entropy of Discrete actions, those of "
-                    f"{owner} are {space}; the exponential law needs none"
-                )
-
-    def _check_windows(self) -> None:
-        """Refuse windows of a recurrent module that are longer than what an on-policy update has of an environment."""
-        if self.capabilities.replays or memory_kind(self.model_config) is None or self.in_evaluation:
-            return
-        if not (isinstance(self.env_runner_cls, type) and issubclass(self.env_runner_cls, BatchedEnvRunner)):
-            return
-        steps, window = self.get_rollout_fragment_length(), int(self.model_config.get("max_seq_len", 20))
-        if window > steps:
-            raise ConfigError(
-                f"model_config.max_seq_len: a window of {window} steps is longer than a rollout of {steps} steps "
-                "of each environment; lower it, or raise rollout_fragment_length or train_batch_size_per_learner"
-            )
-
-    def _check_team(self) -> None:
-        """Refuse a coordinated policy for other agents than those of the environment."""
-        settings = CoordinationSettings.of(self.model_config.get(COORDINATION))
-        if settings is None or self.env not in qio_envs.environments():
-            return
-        if not self.env_config.get("as_team"):
-            raise ConfigError(
-                f"coordination: acts for a whole team; set env_config.as_team of {self.env} to true"
-            )
-        apart = {key: value for key, value in self.env_config.items() if key != "as_team"}
-        agents = qio_envs.environment(self.env).batched_env(1, **apart).num_agents
-        if settings.num_agents != agents:
-            raise ConfigError(
-                f"coordination.num_agents: {self.env} has {agents} agents, got {settings.num_agents}"
-            )
+    @property
+    def has_own_modules(self) -> bool:
+        """Whether the modules are of this package."""
+        spec = self._rl_module_spec
+        module = spec.module_class if isinstance(spec, RLModuleSpec) else None
+        return isinstance(module, type) and issubclass(module, PolicyModule)
 
     def _measure_states(self, kind: str, description: EnvDescription) -> None:
         """Note what a central value sees, and how large it is in the environment."""
@@ -438,63 +362,51 @@ class ExploringConfig(AlgorithmConfig):
     def _set_states(self, settings: dict[str, Any] | None) -> None:
         others = {
             key: value
-            for key, value in _as_dict(self._model_config).items()
+            for key, value in as_dict(self._model_config).items()
             if key not in (STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
         }
         self._model_config = others | (settings or {})
 
-    def _policy_mapping(self, policies: str | Mapping[str, list]) -> PolicyMapping:
-        if not isinstance(self.env, str):
-            raise ConfigError("policies: set the environment first, by name")
-        description = describe_env(self.env, self.env_config)
-        if not description.multi_agent:
-            raise ConfigError(f"policies: {self.env} has a single agent")
-        agents = description.agents
-        if policies == SHARED_MODULE:
-            _check_same_spaces(SHARED_MODULE, list(agents), description)
-            return PolicyMapping()
-        if policies == "independent":
-            return PolicyMapping({agent: str(agent) for agent in agents})
-        assert isinstance(policies, Mapping)
-        mapping: dict[Any, str] = {}
-        for module_id, members in policies.items():
-            unknown = [agent for agent in members if agent not in agents]
-            if unknown:
-                hint = did_you_mean(unknown[0], [str(agent) for agent in agents])
-                raise ConfigError(
-                    f"policies.{module_id}: unknown agent '{unknown[0]}'{hint}; "
-                    f"allowed: {', '.join(str(agent) for agent in agents)}"
-                )
-            _check_same_spaces(module_id, members, description)
-            mapping |= dict.fromkeys(members, module_id)
-        missing = [str(agent) for agent in agents if agent not in mapping]
-        if missing:
-            raise ConfigError(f"policies: no module for {', '.join(missing)}")
-        return PolicyMapping(mapping)
+    def _checked(self, **values: Any) -> dict[str, Any]:
+        """Return the arguments of ``training`` that were given, checked; unknown names are refused."""
+        settings = self.settings()
+        checked: dict[str, Any] = {}
+        for key, value in values.items():
+            if value is not NotProvided:
+                checked[key] = settings.checked(key, value, in_python=True)
+                if settings.find(key).setter != "training":
+                    raise ConfigError(
+                        f"config.{key}: is set by {settings.find(key).setter}(), not by training()"
+                    )
+        return checked
+
+    def _take(self, **values: Any) -> None:
+        """Check the arguments of ``training`` that were given, and keep them as attributes."""
+        for name, value in self._checked(**values).items():
+            setattr(self, name, value)
+
+    def _check_stored(self) -> None:
+        """Check what lies in ``model_config`` and ``learner_config_dict``, where a search may have put new values."""
+        self.training(
+            **{
+                key: getattr(self, key)
+                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, ENTROPY_ANNEALING)
+                if getattr(self, key) is not None
+            }
+        )
+
+    def _set_model(self, **values: Any) -> None:
+        self._model_config = {**as_dict(self._model_config), **values}
 
 
-def _as_dict(model_config: Any) -> dict[str, Any]:
-    return dict(model_config) if isinstance(model_config, Mapping) else dataclasses.asdict(model_config)
+def _leaves(config_class: type[ExploringConfig]) -> list[type[ExploringConfig]]:
+    """Return the configurations of algorithms: subclasses without subclasses."""
+    found = [leaf for child in config_class.__subclasses__() for leaf in _leaves(child)]
+    return found or [config_class]
 
 
-def _check_same_spaces(module_id: str, agents: list, description: EnvDescription) -> None:
-    for agent in agents[1:]:
-        for kind in ("observation_spaces", "action_spaces"):
-            spaces = getattr(description, kind)
-            if spaces[agent] != spaces[agents[0]]:
-                raise ConfigError(
-                    f"policies.{module_id}: {agents[0]} and {agent} differ in their {kind[:-1].replace('_', ' ')} "
-                    "and cannot share a policy; use independent or {module: [agents]}"
-                )
-
-
-def _algorithm_name(config: AlgorithmConfig) -> str:
-    return type(config).__name__.removesuffix("Config")
-
-
-def _amplification(settings: Mapping[str, Any]) -> dict[str, Any]:
-    check_keys("amplification", settings, [field.name for field in dataclasses.fields(Amplification)])
+def _same(first: Any, second: Any) -> bool:
     try:
-        return dataclasses.asdict(Amplification(**settings))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"amplification: {error}") from error
+        return first is second or bool(first == second)
+    except Exception:  # arrays and the like
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -12,8 +12,9 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
-from qio_rllib.algorithms.capabilities import Q_LEARNING
-from qio_rllib.algorithms.off_policy_config import OffPolicyConfig, check_schedule
+from qio_rllib.algorithms.capabilities import Capabilities
+from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
+from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
 from qio_rllib.models.circuits import CIRCUIT
@@ -23,7 +24,17 @@ from qio_rllib.models.joint_module import QModule
 class DQNConfig(OffPolicyConfig):
     """Configuration of `DQN`."""
 
-    capabilities = Q_LEARNING
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        continuous_actions=False,
+        circuit=True,
+        instead={
+            "central_value": " learns values and has no critic; set it to null",
+            "normalize_values": " learns values as they are; set it to false",
+            "amplification": " learns values and has no policy of its own; set it to null",
+            "entropy_annealing": " learns values and has no entropy; set exploration instead",
+            "coordination": " learns values and has no policy of its own; set it to null",
+        },
+    )
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or DQN)
@@ -40,11 +51,11 @@ class DQNConfig(OffPolicyConfig):
     def training(
         self,
         *,
-        exploration: float | list = NotProvided,
+        exploration: Annotated[float | list, Schedule(high=1)] = NotProvided,
         double_q: bool = NotProvided,
         dueling: bool = NotProvided,
-        n_step: int = NotProvided,
-        target_network_update_freq: int | None = NotProvided,
+        n_step: Annotated[int, Range(1)] = NotProvided,
+        target_network_update_freq: Annotated[int | None, Range(1)] = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `OffPolicyConfig.training`.
@@ -79,19 +90,11 @@ class DQNConfig(OffPolicyConfig):
         """Check the settings against each other.
 
         Raises:
-            ConfigError: A value that is out of range or does not fit another.
+            ConfigError: A value that does not fit another.
         """
         super().validate()
-        check_schedule("exploration", self.exploration)
-        if self.n_step < 1:
-            raise ConfigError(f"n_step: expected an integer of at least 1, got {self.n_step}")
         if self.n_step > 1 and self.sequence_length > 1:
             raise ConfigError("n_step: a Q-network with memory learns from single steps; set it to 1")
-        if self.target_network_update_freq is not None and self.target_network_update_freq < 1:
-            raise ConfigError(
-                "target_network_update_freq: expected an integer of at least 1 or null, got "
-                f"{self.target_network_update_freq}"
-            )
 
     def module_settings(self) -> dict[str, Any]:
         """Return what a module is told beside ``model_config``."""

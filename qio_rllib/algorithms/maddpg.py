@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
-from qio_rllib.algorithms.capabilities import JOINT_CRITICS
-from qio_rllib.algorithms.off_policy_config import JointCriticConfig, check_schedule
+from qio_rllib.algorithms.capabilities import Capabilities
+from qio_rllib.algorithms.off_policy_config import JointCriticConfig
+from qio_rllib.algorithms.own_settings import checked_mapping
+from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import (
     Transitions,
@@ -31,7 +31,17 @@ from qio_rllib.models.policy_network import PolicyNetwork
 class MADDPGConfig(JointCriticConfig):
     """Configuration of `MADDPG`. Actors act in [-1, 1], scaled to the action space's bounds, or in Discrete spaces."""
 
-    capabilities = dataclasses.replace(JOINT_CRITICS, communication=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        amplification=True,
+        communication=True,
+        instead={
+            "central_value": "'s critics are central as they are; see critic_state",
+            "normalize_values": "'s critics learn values as they are; scale the rewards instead",
+            "entropy_annealing": "'s loss has no entropy; set exploration instead",
+            "circuit": "'s actors are MLPs; PPO, A2C and DQN take it",
+            "coordination": "'s actors are MLPs; PPO and A2C take it",
+        },
+    )
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or MADDPG)
@@ -47,10 +57,10 @@ class MADDPGConfig(JointCriticConfig):
     def training(
         self,
         *,
-        exploration: float | list = NotProvided,
-        gumbel_temperature: float = NotProvided,
-        action_regularization: float = NotProvided,
-        communication: dict | None = NotProvided,
+        exploration: Annotated[float | list, Schedule()] = NotProvided,
+        gumbel_temperature: Annotated[float, Range(0, low_open=True)] = NotProvided,
+        action_regularization: Annotated[float, Range(0)] = NotProvided,
+        communication: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `JointCriticConfig.training`.
@@ -74,26 +84,9 @@ class MADDPGConfig(JointCriticConfig):
             gumbel_temperature=gumbel_temperature,
             action_regularization=action_regularization,
         )
-        if communication is not NotProvided:
-            Communication.of(communication)
-            kept = None if communication is None else dict(communication)
-            self._model_config = {**self.model_config, "communication": kept}
+        for name, value in self._checked(communication=communication).items():
+            self._set_model(**{name: checked_mapping(value, _communication)})
         return self
-
-    def validate(self) -> None:
-        """Check the settings against each other.
-
-        Raises:
-            ConfigError: A value that is out of range or does not fit another.
-        """
-        super().validate()
-        check_schedule("exploration", self.exploration)
-        if not self.gumbel_temperature > 0.0:
-            raise ConfigError(f"gumbel_temperature: expected a number above 0, got {self.gumbel_temperature}")
-        if self.action_regularization < 0.0:
-            raise ConfigError(
-                f"action_regularization: expected a number of at least 0, got {self.action_regularization}"
-            )
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the specification of a module."""
@@ -102,6 +95,11 @@ class MADDPGConfig(JointCriticConfig):
     def get_default_learner_class(self) -> type[TorchLearner]:
         """Return the class of the Learner."""
         return MADDPGLearner
+
+
+def _communication(settings: Mapping[str, Any]) -> dict[str, Any]:
+    Communication.of(settings)
+    return dict(settings)
 
 
 class MADDPG(OffPolicyAlgorithm):

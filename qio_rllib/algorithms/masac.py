@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import log_tanh_slope
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
-from qio_rllib.algorithms.capabilities import JOINT_CRITICS
-from qio_rllib.algorithms.off_policy_config import JointCriticConfig, check_schedule
+from qio_rllib.algorithms.capabilities import Capabilities
+from qio_rllib.algorithms.off_policy_config import JointCriticConfig
+from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
 from qio_rllib.models.joint_critics import CriticNetwork, JointView
@@ -28,7 +28,16 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 class MASACConfig(JointCriticConfig):
     """Configuration of `MASAC`. Continuous policies are squashed Gaussians in [-1, 1], scaled to the bounds."""
 
-    capabilities = JOINT_CRITICS
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        amplification=True,
+        instead={
+            "central_value": "'s critics are central as they are; see critic_state",
+            "normalize_values": "'s critics learn values as they are; scale the rewards instead",
+            "entropy_annealing": "'s temperature is learned; set target_entropy or alpha_lr instead",
+            "circuit": "'s actors are MLPs; PPO, A2C and DQN take it",
+            "coordination": "'s actors are MLPs; PPO and A2C take it",
+        },
+    )
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or MASAC)
@@ -43,10 +52,10 @@ class MASACConfig(JointCriticConfig):
     def training(
         self,
         *,
-        alpha_lr: float | list = NotProvided,
-        initial_alpha: float = NotProvided,
+        alpha_lr: Annotated[float | list, Schedule()] = NotProvided,
+        initial_alpha: Annotated[float, Range(0, low_open=True)] = NotProvided,
         target_entropy: float | None = NotProvided,
-        target_entropy_share: float = NotProvided,
+        target_entropy_share: Annotated[float, Range(0, 1)] = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `JointCriticConfig.training`.
@@ -71,21 +80,6 @@ class MASACConfig(JointCriticConfig):
             target_entropy_share=target_entropy_share,
         )
         return self
-
-    def validate(self) -> None:
-        """Check the settings against each other.
-
-        Raises:
-            ConfigError: A value that is out of range or does not fit another.
-        """
-        super().validate()
-        check_schedule("alpha_lr", self.alpha_lr)
-        if not self.initial_alpha > 0.0:
-            raise ConfigError(f"initial_alpha: expected a number above 0, got {self.initial_alpha}")
-        if not 0.0 <= self.target_entropy_share <= 1.0:
-            raise ConfigError(
-                f"target_entropy_share: expected a number from 0 to 1, got {self.target_entropy_share}"
-            )
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the specification of a module."""

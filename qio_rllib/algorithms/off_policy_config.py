@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 import gymnasium
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -14,13 +13,16 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.own_settings import checked_mapping
+from qio_rllib.algorithms.search_spaces import holds_search_space
+from qio_rllib.algorithms.setting_types import Range, Schedule
+from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.learners.on_policy import window_length
 from qio_rllib.models.joint_critics import CriticSettings
 from qio_rllib.models.joint_module import CRITIC, JOINT
-from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.spaces import bare_space
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
-from qio_rllib.sampling.environments import EnvDescription, describe_env
+from qio_rllib.sampling.environments import describe_env
 from qio_rllib.sampling.global_state import STATE
 from qio_rllib.sampling.groups import AGENT_ID
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -57,11 +59,11 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
     def training(
         self,
         *,
-        tau: float = NotProvided,
-        replay_capacity: int = NotProvided,
-        num_steps_sampled_before_learning_starts: int = NotProvided,
-        env_steps_per_update: int = NotProvided,
-        burn_in: int = NotProvided,
+        tau: Annotated[float, Range(0, 1, low_open=True)] = NotProvided,
+        replay_capacity: Annotated[int, Range(1)] = NotProvided,
+        num_steps_sampled_before_learning_starts: Annotated[int, Range(0)] = NotProvided,
+        env_steps_per_update: Annotated[int, Range(1)] = NotProvided,
+        burn_in: Annotated[int, Range(0)] = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `ExploringConfig.training`.
@@ -76,7 +78,7 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
                 gradient step.
 
         Raises:
-            ConfigError: An unknown key, a setting that the algorithm has no use for, or a value outside its range.
+            ConfigError: An unknown key or a value outside its range.
         """
         super().training(**kwargs)
         self._take(
@@ -87,12 +89,6 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
             burn_in=burn_in,
         )
         return self
-
-    def _take(self, **values: Any) -> None:
-        """Keep the arguments that were given."""
-        for name, value in values.items():
-            if value is not NotProvided:
-                setattr(self, name, value)
 
     @property
     def round_steps(self) -> int:
@@ -114,19 +110,13 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
         """Check the settings against each other.
 
         Raises:
-            ConfigError: A value that is out of range or does not fit another.
+            ConfigError: A value that does not fit another.
         """
         super().validate()
-        if not 0.0 < self.tau <= 1.0:
-            raise ConfigError(f"tau: expected a number above 0, up to 1, got {self.tau}")
-        if self.exploration is not None:
-            check_schedule("exploration", self.exploration)
-        for name in ("replay_capacity", "env_steps_per_update"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
-        memory_kind(self.model_config)
-        if self.burn_in < 0:
-            raise ConfigError(f"burn_in: expected an integer of at least 0, got {self.burn_in}")
+        if self.model_config.get("vf_share_layers"):
+            raise ConfigError(
+                f"model_config.vf_share_layers: {algorithm_name(type(self))} has no value network to share layers with"
+            )
         if self.replay_capacity < self.train_batch_size_per_learner:
             raise ConfigError(
                 f"replay_capacity: {self.replay_capacity} joint steps never hold a batch of "
@@ -138,6 +128,9 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
                 f"env_steps_per_update: {self.env_steps_per_update} does not divide the {self.round_steps} environment "
                 "steps of a round (rollout_fragment_length x num_envs_per_env_runner x runners)"
             )
+
+    def check_window(self) -> None:
+        """Take any window: sequences are cut from the replay, not from a rollout."""
 
     def get_multi_rl_module_spec(self, **kwargs: Any) -> MultiRLModuleSpec:
         """Return the modules' specifications; each is told of all agents.
@@ -218,9 +211,9 @@ class JointCriticConfig(OffPolicyConfig):
     def training(
         self,
         *,
-        actor_lr: float | list = NotProvided,
-        critic_lr: float | list = NotProvided,
-        critic: dict | None = NotProvided,
+        actor_lr: Annotated[float | list, Schedule()] = NotProvided,
+        critic_lr: Annotated[float | list, Schedule()] = NotProvided,
+        critic: Mapping[str, Any] | None = NotProvided,
         critic_state: bool | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -240,12 +233,9 @@ class JointCriticConfig(OffPolicyConfig):
         """
         super().training(**kwargs)
         self._take(actor_lr=actor_lr, critic_lr=critic_lr)
-        if critic is not NotProvided:
-            CriticSettings.of(critic)
-            self.critic = None if critic is None else dict(critic)
-            self._set_state_source()
-        if critic_state is not NotProvided:
-            self.critic_state = critic_state
+        given = self._checked(critic=critic, critic_state=critic_state)
+        if given:
+            self._take(**{name: checked_mapping(value, _CHECKS.get(name)) for name, value in given.items()})
             self._set_state_source()
         return self
 
@@ -256,23 +246,25 @@ class JointCriticConfig(OffPolicyConfig):
             ConfigError: A value that is out of range or does not fit another.
         """
         super().validate()
-        for name in ("actor_lr", "critic_lr"):
-            check_schedule(name, getattr(self, name))
         if not self.normalize_actions:
-            raise ConfigError("normalize_actions: actors act in [-1, 1]; leave it on")
+            raise ConfigError(
+                f"normalize_actions: {algorithm_name(type(self))}'s actors act in [-1, 1]; leave it on"
+            )
 
     def module_settings(self) -> dict[str, Any]:
         """Return what a module is told beside ``model_config``: its critics."""
         return {CRITIC: self.critic}
 
-    def _measure_states(self, kind: str, description: EnvDescription) -> None:
-        """Leave the states of an environment before; `_set_state_source` looks at the present one."""
+    @property
+    def central_value(self) -> None:
+        """None: what critics see of the environment is said by ``critic`` and ``critic_state``."""
+        return None
 
     def _set_state_source(self) -> None:
         """Let runners record states where critics shall see them."""
-        if not isinstance(self.env, str):
+        description = self.describe_env()
+        if description is None or holds_search_space([self.critic, self.critic_state]):
             return
-        description = describe_env(self.env, self.env_config)
         if self.critic_state and not description.state_size:
             raise ConfigError(
                 f"critic_state: {self.env} has no state(); critics see all observations anyway, leave it null"
@@ -286,28 +278,12 @@ class JointCriticConfig(OffPolicyConfig):
         )
 
 
-def check_schedule(name: str, value: Any) -> None:
-    """Refuse what is neither a number of at least 0 nor a schedule of such over environment steps from 0 on.
+def _critic(settings: Mapping[str, Any]) -> dict[str, Any]:
+    CriticSettings.of(settings)
+    return dict(settings)
 
-    Raises:
-        ConfigError: Naming the setting.
-    """
 
-    def fits(number: Any, kinds: Any = int | float) -> bool:
-        return isinstance(number, kinds) and not isinstance(number, bool) and number >= 0
-
-    points = value if isinstance(value, Sequence) and not isinstance(value, str) else [[0, value]]
-    pairs = [tuple(point) if isinstance(point, Sequence) else () for point in points]
-    if (
-        not pairs
-        or not all(len(pair) == 2 and fits(pair[0], int) and fits(pair[1]) for pair in pairs)
-        or pairs[0][0] != 0
-        or any(before[0] >= after[0] for before, after in itertools.pairwise(pairs))
-    ):
-        raise ConfigError(
-            f"{name}: expected a number of at least 0, or [[0, first], [steps, value], ...] with rising steps, "
-            f"got {value!r}"
-        )
+_CHECKS = {"critic": _critic}
 
 
 def _action_size(agent: Any, space: gymnasium.Space) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ray.rllib.algorithms.ppo import PPO as RLlibPPO
@@ -14,7 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.acting.distributions import Distributions
-from qio_rllib.algorithms.capabilities import ON_POLICY
+from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
@@ -26,11 +25,20 @@ _KL_STATE = "kl_coefficients"
 class PPOConfig(ExploringConfig, RLlibPPOConfig):
     """RLlib's ``PPOConfig`` (Schulman et al., 2017) plus what `ExploringConfig` adds, on `BatchedEnvRunner`.
 
-    The algorithm that runs it is RLlib's own ``PPO``: runner, module and Learner are plug-ins.
+    The training steps are those of RLlib's ``PPO``: runner, module and Learner are plug-ins.
     ``env_runners(env_runner_cls=None)`` brings RLlib's own runner back; the Learner takes its episodes too.
     """
 
-    capabilities = dataclasses.replace(ON_POLICY, rllib_runner=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        several_learners=True,
+        central_value=True,
+        normalize_values=True,
+        amplification=True,
+        entropy_annealing=True,
+        circuit=True,
+        coordination=True,
+        rllib_runner=True,
+    )
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)
@@ -40,7 +48,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
 
 
 class PPO(RLlibPPO):
-    """RLlib's algorithm with `PPOConfig` as its default, so that Tune's ``"PPO"`` knows this package's settings."""
+    """RLlib's ``PPO`` with `PPOConfig` as its default, so that Tune's name "PPO" takes plain dictionaries with it."""
 
     @classmethod
     def get_default_config(cls) -> PPOConfig:

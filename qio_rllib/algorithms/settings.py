@@ -1,4 +1,8 @@
-"""Settings of an algorithm: each key is checked and goes to the AlgorithmConfig method that takes it."""
+"""The settings of an algorithm: one table of keys, one check, one way to the method that takes each.
+
+YAML files, plain dictionaries (``tune.run("PPO", config={...})``), ``config.to_dict()`` and the Python builder all go
+through here.
+"""
 
 from __future__ import annotations
 
@@ -6,164 +10,39 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import math
-import operator
 import re
-import types
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
-import pydantic
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from qio_envs.api import ConfigError, did_you_mean
-from qio_rllib.algorithms.ranges import AT_LEAST_ONE, Range, bare_annotation, range_of
-
-# Methods of an AlgorithmConfig whose parameters may stand under `config`, in the order of their calls.
-SETTERS = (
-    "environment",
-    "framework",
-    "resources",
-    "env_runners",
-    "learners",
-    "rl_module",
-    "training",
-    "callbacks",
-    "evaluation",
-    "multi_agent",
-    "reporting",
-    "checkpointing",
-    "debugging",
-    "fault_tolerance",
-    "experimental",
-    "python_environment",
+from qio_rllib.algorithms.own_settings import OWN_MODEL_SETTINGS
+from qio_rllib.algorithms.rllib_keys import ALIASES, ANNOTATIONS, LIMITS, OLD_STACK, RENAMED, SETTERS
+from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
+from qio_rllib.algorithms.setting_types import (
+    Range,
+    checked_value,
+    listing,
+    members,
+    one_line,
+    readable,
+    shown,
+    split,
 )
-
-
-_RENAMED = {
-    "create_env_on_driver": "create_local_env_runner",
-    "create_env_on_local_worker": "create_local_env_runner",
-    "entropy_coeff_schedule": "entropy_coeff",
-    "evaluation_num_episodes": "evaluation_duration",
-    "evaluation_num_workers": "evaluation_num_env_runners",
-    "framework_str": "framework",
-    "lr_schedule": "lr",
-    "metrics_smoothing_episodes": "metrics_num_episodes_for_smoothing",
-    "min_iter_time_s": "min_time_s_per_iteration",
-    "mini_batch_size_per_learner": "minibatch_size",
-    "model": "model_config",
-    "model_config_dict": "model_config",
-    "num_cpus_for_driver": "num_cpus_for_main_process",
-    "num_cpus_for_local_worker": "num_cpus_for_main_process",
-    "num_cpus_per_learner_worker": "num_cpus_per_learner",
-    "num_cpus_per_worker": "num_cpus_per_env_runner",
-    "num_envs_per_worker": "num_envs_per_env_runner",
-    "num_gpus": "num_gpus_per_learner",
-    "num_gpus_per_learner_worker": "num_gpus_per_learner",
-    "num_gpus_per_worker": "num_gpus_per_env_runner",
-    "num_learner_workers": "num_learners",
-    "num_rollout_workers": "num_env_runners",
-    "num_sgd_iter": "num_epochs",
-    "num_workers": "num_env_runners",
-    "recreate_failed_workers": "restart_failed_env_runners",
-    "ignore_worker_failures": "ignore_env_runner_failures",
-    "max_num_worker_restarts": "max_num_env_runner_restarts",
-    "sgd_minibatch_size": "minibatch_size",
-    "timesteps_per_iteration": "min_sample_timesteps_per_iteration",
-    "train_batch_size": "train_batch_size_per_learner",
-    "vf_share_layers": "model_config.vf_share_layers",
-}
-
-
-_ALIASES = {"lambda": "lambda_", "callbacks": "callbacks_class"}
-
-
-# Parameters of RLlib's old API stack, which the new one takes without a word and ignores.
-_OLD_STACK = frozenset(
-    {
-        "eager_max_retraces",
-        "eager_tracing",
-        "enable_tf1_exec_eagerly",
-        "exploration_config",
-        "fake_sampler",
-        "local_tf_session_args",
-        "observation_filter",
-        "observation_fn",
-        "optimizer",
-        "preprocessor_pref",
-        "remote_env_batch_wait_ms",
-        "remote_worker_envs",
-        "sample_collector",
-        "sampler_perf_stats_ema_coef",
-        "tf_session_args",
-        "update_worker_filter_stats",
-        "use_worker_filter_stats",
-    }
-)
-
-
-# Where RLlib's annotations say nothing, too little (Ray takes fractions of CPUs), or more than is supported here
-# (evaluations are episodes on fixed seeds).
-_ANNOTATIONS: dict[str, Any] = {
-    "num_cpus_per_env_runner": float | None,
-    "num_cpus_for_main_process": float | None,
-    "framework": Literal["torch"],
-    "batch_mode": Literal["truncate_episodes"],
-    "count_steps_by": Literal["env_steps", "agent_steps"],
-    "env_config": dict | None,
-    "evaluation_duration": int | None,
-    "evaluation_duration_unit": Literal["episodes"],
-    "grad_clip_by": Literal["value", "norm", "global_norm"],
-    "log_level": Literal["DEBUG", "INFO", "WARN", "ERROR"],
-    "rollout_fragment_length": int | Literal["auto"],
-}
-
-
-# Keys of ``model_config`` beside RLlib's.
-_OWN_MODEL_KEYS: dict[str, Any] = {"use_gru": bool, "gru_cell_size": int}
-
-
-_ACTIVATIONS = ("linear", "relu", "silu", "swish", "tanh")
-
-
-_TYPE_NAMES: dict[Any, str] = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    dict: "a mapping",
-    Mapping: "a mapping",
-    list: "a list",
-    tuple: "a list",
-    Sequence: "a list",
-    Collection: "a list",
-    set: "a list",
-    type(None): "null",
-}
-
-
-_ERROR_TYPES = {
-    "int_type": int,
-    "int_from_float": int,
-    "float_type": float,
-    "bool_type": bool,
-    "string_type": str,
-    "list_type": list,
-    "dict_type": dict,
-    "mapping_type": dict,
-}
+from qio_rllib.models.memory import memory_kind
+from qio_rllib.models.networks import ACTIVATIONS, NetworkSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameter:
-    """One parameter of a setter: where it goes and what it takes."""
+class Setting:
+    """One setting: the method that takes it, and what it may be."""
 
     name: str
     setter: str
     annotation: Any
-    range: Range | None = None
 
     @property
     def in_file(self) -> bool:
@@ -171,62 +50,71 @@ class Parameter:
         parts = members(self.annotation)
         return Any in parts or not {readable(member) for member in parts} <= {None, "null"}
 
-    def checked(self, value: Any, parameters: Parameters, where: str = "config") -> Any:
-        """Return the value, or raise `ConfigError` with the key and what is allowed."""
+    def checked(self, value: Any, settings: Settings, where: str, in_python: bool) -> Any:
+        """Return the value, or raise `ConfigError` with the key and what is allowed.
+
+        Of grids every alternative is checked; of other search spaces nothing can be.
+        """
+        if holds_search_space(value):
+            for _, alternative in combinations(value):
+                if not holds_search_space(alternative):
+                    self.checked(alternative, settings, where, in_python)
+            return value
         key = f"{where}.{self.name}"
         if self.name == "model_config":
-            return _checked_model_config(value)
+            return (
+                value if in_python else checked_model_config(value)
+            )  # `rl_module` knows whose modules they are
         if self.name == "evaluation_config" and isinstance(value, Mapping):
             return {
-                inner: parameters.find(inner, key).checked(item, parameters, key)
+                inner: settings.find(inner, key).checked(item, settings, key, in_python)
                 for inner, item in value.items()
             }
-        value = _checked_type(key, value, self.annotation)
-        if self.range is not None:
-            self.range.check(key, value)
-        return value
+        return checked_value(key, value, self.annotation, in_python)
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameters:
-    """All parameters that may stand under ``config``, and the names that RLlib has given up."""
+class Settings:
+    """All settings of an algorithm, and the names that are none.
 
-    known: Mapping[str, Parameter]
+    Attributes:
+        algorithm: Its name, for messages.
+        known: By name.
+        deprecated: Names that RLlib has given up.
+        setters: Methods of the configuration that take settings.
+        own: Names of what ``training`` takes.
+        elsewhere: Of names that only other algorithms take, those algorithms.
+    """
+
+    algorithm: str
+    known: Mapping[str, Setting]
     deprecated: Collection[str]
     setters: Collection[str]
     own: Sequence[str]
+    elsewhere: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
-    def check(self, values: Mapping[str, Any], where: str = "config") -> dict[str, dict[str, Any]]:
-        """Return the arguments of each setter for settings by name.
-
-        Raises:
-            ConfigError: An unknown key, or a value that is not allowed.
-        """
-        calls: dict[str, dict[str, Any]] = {}
-        for key, value in values.items():
-            parameter = self.find(key, where)
-            calls.setdefault(parameter.setter, {})[parameter.name] = parameter.checked(value, self, where)
-        return calls
-
-    def find(self, key: str, where: str = "config") -> Parameter:
-        """Return the parameter of a key.
+    def find(self, key: Any, where: str = "config") -> Setting:
+        """Return the setting of a key.
 
         Raises:
             ConfigError: There is none.
         """
-        name = _ALIASES.get(key, key)
+        name = ALIASES.get(key, key)
         if name in self.known:
             return self.known[name]
-        if name in _RENAMED:
-            raise ConfigError(f"{where}.{key}: an old name; use '{_RENAMED[name]}'")
-        if name in self.deprecated or name in _OLD_STACK:
+        if name in RENAMED:
+            raise ConfigError(f"{where}.{key}: an old name; use '{RENAMED[name]}'")
+        if name in self.elsewhere:
+            takers = listing(self.elsewhere[name])
+            raise ConfigError(f"{where}.{key}: a setting of {takers}, which {self.algorithm} does not have")
+        if name in self.deprecated or name in OLD_STACK:
             raise ConfigError(f"{where}.{key}: RLlib's new API stack no longer takes it")
         if name in ("env", "run", "stop", "checkpoint_config"):
             raise ConfigError(f"{where}.{key}: stands beside config, not in it")
         if name in self.setters:
             raise ConfigError(f"{where}.{key}: its settings stand directly under config")
-        settable = [parameter.name for parameter in self.known.values() if parameter.in_file]
-        hint = did_you_mean(str(key), [*settable, *_RENAMED])
+        settable = [setting.name for setting in self.known.values() if setting.in_file]
+        hint = did_you_mean(str(key), [*settable, *RENAMED])
         allowed = (
             ""
             if hint
@@ -234,28 +122,141 @@ class Parameters:
         )
         raise ConfigError(f"{where}: unknown key '{key}'{hint}{allowed}")
 
+    def checked(self, key: str, value: Any, where: str = "config", in_python: bool = False) -> Any:
+        """Return the value of a key as its setter takes it.
 
-def parameters_of(config_class: type[AlgorithmConfig]) -> Parameters:
-    """Collect what the setters of an algorithm's configuration take, inherited ones included."""
-    known: dict[str, Parameter] = {}
+        Args:
+            key: Its name.
+            value: What was given.
+            where: For messages.
+            in_python: Whether classes and other objects of Python can be given.
+
+        Raises:
+            ConfigError: An unknown key, or a value that it does not take.
+        """
+        return self.find(key, where).checked(value, self, where, in_python)
+
+
+@functools.cache
+def settings_of(config_class: Any, others: tuple[Any, ...] = ()) -> Settings:
+    """Collect what the setters of an algorithm's configuration take, inherited ones included.
+
+    Args:
+        config_class: The configuration.
+        others: Those of other algorithms, whose settings are refused by name.
+    """
+    known: dict[str, Setting] = {}
     deprecated: set[str] = set()
     setters = [name for name in SETTERS if hasattr(config_class, name)]
     for setter in setters:
-        old: set[str] = set()
         for name, parameter in _signature(config_class, setter).items():
-            if name.startswith("_") or name in _RENAMED or name in _OLD_STACK or name == "env":
+            if name.startswith("_") or name in RENAMED or name in OLD_STACK or name == "env":
                 continue
             if (
                 type(parameter.default) is int and parameter.default == -1
             ):  # RLlib's mark of a deprecated name
-                old.add(name)
+                deprecated.add(name)
             elif name not in known:
-                annotation = _ANNOTATIONS.get(name, parameter.annotation)
-                found = range_of(name, annotation)
-                known[name] = Parameter(name, setter, bare_annotation(annotation), found)
-        deprecated |= old
-    own = sorted(name for name, parameter in known.items() if parameter.setter == "training")
-    return Parameters(known, deprecated - known.keys(), setters, own)
+                known[name] = Setting(name, setter, _limited(name, parameter.annotation))
+    elsewhere: dict[str, set[str]] = {}
+    for other in others:
+        for name in settings_of(other).own:
+            if name not in known:
+                elsewhere.setdefault(name, set()).add(algorithm_name(other))
+    own = sorted(name for name, setting in known.items() if setting.setter == "training")
+    return Settings(
+        algorithm_name(config_class),
+        known,
+        frozenset(deprecated - known.keys()),
+        setters,
+        own,
+        {name: sorted(takers) for name, takers in elsewhere.items()},
+    )
+
+
+def algorithm_name(config_class: type[AlgorithmConfig]) -> str:
+    """Return what messages call the algorithm of a configuration."""
+    return config_class.__name__.removesuffix("Config")
+
+
+def apply_settings(
+    config: AlgorithmConfig,
+    settings: Settings,
+    values: Mapping[str, Any],
+    env: Any = NotProvided,
+    in_python: bool = False,
+) -> None:
+    """Check settings and give each to the method of the configuration that takes it.
+
+    Args:
+        config: What is changed.
+        settings: Of its class.
+        values: By key; whichever method takes them.
+        env: The environment, set with ``env_config``.
+        in_python: Whether classes and other objects of Python can be given.
+
+    Raises:
+        ConfigError: An unknown key, or a value that is refused; nothing may be changed then, or a part.
+    """
+    calls: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        setting = settings.find(key)
+        checked = setting.checked(value, settings, "config", in_python)
+        calls.setdefault(setting.setter, {})[setting.name] = checked
+    if env is not NotProvided:
+        calls.setdefault("environment", {})["env"] = env
+    for setter in SETTERS:
+        if setter in calls:
+            with refusals("config", calls[setter]):
+                getattr(config, setter)(**calls[setter])
+
+
+def checked_model_config(values: Any) -> Any:
+    """Return a ``model_config`` of this package's modules, or raise `ConfigError` with the key and what is allowed."""
+    where = "config.model_config"
+    if values is None:
+        return None
+    if isinstance(values, DefaultModelConfig):
+        default = dataclasses.asdict(DefaultModelConfig())
+        values = {key: value for key, value in dataclasses.asdict(values).items() if value != default[key]}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {shown(values)}")
+    types = _model_settings()
+    for key, value in values.items():
+        if key in OWN_MODEL_SETTINGS:
+            raise ConfigError(f"{where}.{key}: stands directly under config")
+        if key not in types:
+            if key in typing.get_type_hints(DefaultModelConfig):
+                raise ConfigError(f"{where}.{key}: the networks of this package have no such setting")
+            raise ConfigError(
+                f"{where}: unknown key '{key}'{did_you_mean(str(key), types)}; allowed: {', '.join(types)}"
+            )
+        if key.endswith("_activation"):
+            if value is not None and value not in ACTIVATIONS:
+                hint = did_you_mean(value, ACTIVATIONS) if isinstance(value, str) else ""
+                raise ConfigError(
+                    f"{where}.{key}: expected one of {', '.join(ACTIVATIONS)}, got {shown(value)}{hint}"
+                )
+            continue
+        checked_value(f"{where}.{key}", value, types[key])
+        if key.endswith("_hiddens") and any(size < 1 for size in value):
+            raise ConfigError(f"{where}.{key}: expected sizes of at least 1, got {value}")
+    memory_kind(values)
+    return dict(values)
+
+
+@functools.cache
+def _model_settings() -> dict[str, Any]:
+    """Return the types of the keys of ``model_config`` that this package's modules read."""
+    rllib = typing.get_type_hints(DefaultModelConfig)
+    networks = [field.name for field in dataclasses.fields(NetworkSettings)]
+    return {
+        **{name: rllib[name] for name in [*networks, "vf_share_layers", "use_lstm"]},
+        "lstm_cell_size": Annotated[int, Range(1)],
+        "use_gru": bool,
+        "gru_cell_size": Annotated[int, Range(1)],
+        "max_seq_len": Annotated[int, Range(1)],
+    }
 
 
 @contextlib.contextmanager
@@ -273,40 +274,12 @@ def refusals(where: str, keys: Collection[str]) -> Iterator[None]:
         raise ConfigError(f"{key}: {text or type(error).__name__}") from error
 
 
-def members(annotation: Any) -> list[Any]:
-    """Return the members of a union, or the annotation alone."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [member for part in typing.get_args(annotation) for member in members(part)]
-    return [annotation]
-
-
-def readable(annotation: Any) -> str | None:
-    """Say what a type is called in a file; None for what only Python code can give, such as a class."""
-    if annotation is None:
-        annotation = type(None)
-    if typing.get_origin(annotation) is Literal:
-        return " or ".join(str(choice) for choice in typing.get_args(annotation))
-    origin, items = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
-    inner = [member for item in items if item is not ... for member in members(item)]
-    if _TYPE_NAMES.get(origin) == "a list" and inner and Any not in inner and not any(map(readable, inner)):
-        return None
-    return _TYPE_NAMES.get(origin)
-
-
-def listing(names: Sequence[str]) -> str:
-    """Return ``a, b or c``."""
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it: its repr, cut to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def one_line(problem: Any) -> str:
-    """Return a text or an error's message with all white space folded."""
-    return " ".join(str(problem).split())
+def _limited(name: str, annotation: Any) -> Any:
+    """Return an annotation with the limits that the tables above have for a name; one of our own says them itself."""
+    if split(annotation)[1]:
+        return annotation
+    annotation = ANNOTATIONS.get(name, annotation)
+    return Annotated[annotation, LIMITS[name]] if name in LIMITS else annotation
 
 
 def _signature(config_class: type, method: str) -> dict[str, inspect.Parameter]:
@@ -328,7 +301,7 @@ def _signature(config_class: type, method: str) -> dict[str, inspect.Parameter]:
     return found
 
 
-def _evaluated(annotation: Any, function: Any) -> Any:
+def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
     """Return an annotation as an object; one whose names are not there is taken as ``Any``."""
     if isinstance(annotation, str):
         try:
@@ -336,61 +309,3 @@ def _evaluated(annotation: Any, function: Any) -> Any:
         except Exception:  # names that are imported for type checkers only
             return Any
     return Any if annotation is inspect.Parameter.empty else annotation
-
-
-def _checked_type(key: str, value: Any, annotation: Any) -> Any:
-    """Return the value if a type of the annotation takes it; an integer is a number too."""
-    parts = members(annotation)
-    if Any in parts:
-        return value
-    usable = [member for member in parts if readable(member) is not None]
-    names = list(dict.fromkeys(name for name in map(readable, usable) if name is not None))
-    if set(names) <= {"null"}:
-        if value is None:
-            return None
-        raise ConfigError(f"{key}: takes a Python object and can only be set in Python")
-    if isinstance(value, float) and math.isnan(value):
-        raise ConfigError(f"{key}: expected {listing(names)}, got nan")
-    try:
-        adapter: Any = pydantic.TypeAdapter(functools.reduce(operator.or_, usable))
-        adapter.validate_python(value, strict=True)
-    except pydantic.ValidationError as error:
-        inner = error.errors()[0]
-        alone = [member for member in usable if member is not type(None)]
-        if len(alone) == 1 and inner["loc"] and inner["type"] in _ERROR_TYPES:
-            path = ".".join(str(part) for part in inner["loc"])
-            expected = _TYPE_NAMES[_ERROR_TYPES[inner["type"]]]
-            raise ConfigError(f"{key}.{path}: expected {expected}, got {shown(inner['input'])}") from error
-        if _TYPE_NAMES.get(type(value)) in names and isinstance(value, list | dict):
-            form = re.sub(
-                r"typing\.|NoneType", lambda found: "" if "." in found[0] else "null", str(annotation)
-            )
-            raise ConfigError(f"{key}: expected the form {form}, got {shown(value)}") from error
-        choices = [name for name in " or ".join(names).split(" or ") if name not in _TYPE_NAMES.values()]
-        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
-        raise ConfigError(f"{key}: expected {listing(names)}, got {shown(value)}{hint}") from error
-    return value
-
-
-def _checked_model_config(values: Any) -> Any:
-    if values is None or isinstance(values, DefaultModelConfig):
-        return values
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"config.model_config: expected a mapping, got {shown(values)}")
-    hints = typing.get_type_hints(DefaultModelConfig) | _OWN_MODEL_KEYS
-    for key, value in values.items():
-        where = f"config.model_config.{key}"
-        if key not in hints:
-            raise ConfigError(
-                f"config.model_config: unknown key '{key}'{did_you_mean(str(key), hints)}; "
-                f"allowed: {', '.join(hints)}"
-            )
-        if key.endswith("_activation") and (value is not None and value not in _ACTIVATIONS):
-            hint = did_you_mean(value, _ACTIVATIONS) if isinstance(value, str) else ""
-            raise ConfigError(f"{where}: expected one of {', '.join(_ACTIVATIONS)}, got {shown(value)}{hint}")
-        _checked_type(where, value, hints[key] if not key.endswith("_activation") else Any)
-        if key in ("max_seq_len", "lstm_cell_size", "gru_cell_size"):
-            AT_LEAST_ONE.check(where, value)
-        if key.endswith("_hiddens") and any(size < 1 for size in value):
-            raise ConfigError(f"{where}: expected sizes of at least 1, got {value}")
-    return dict(values)

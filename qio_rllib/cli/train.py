@@ -66,10 +66,9 @@ def train(
         _print_result(result)
         return
     experiment = experiment_of(config, run, env, stop, overrides, seed)
-    from qio_rllib.experiments.grid import has_grids, variants
 
-    if has_grids(experiment):
-        found = variants(experiment)
+    if experiment.has_grids:
+        found = list(experiment.variants())
         for _, variant in found:
             variant.validate()
         if dry_run:

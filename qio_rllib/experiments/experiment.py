@@ -28,13 +28,17 @@ import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ruamel.yaml import YAML, YAMLError
 
-import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms import algorithm_config_class
-from qio_rllib.algorithms.settings import SETTERS, listing, members, parameters_of, readable, refusals, shown
-from qio_rllib.artifacts.metrics import ITERATION, MODES, STEPS, TIME, flatten
+from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.search_spaces import combinations, grids, holds_search_space
+from qio_rllib.algorithms.setting_types import listing, members, readable, shown
+from qio_rllib.algorithms.settings import apply_settings, refusals
+from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.yaml_files import read_yaml
-from qio_rllib.sampling.environments import describe_env, make_env
+from qio_rllib.experiments.stop_criteria import check_criterion, check_metrics
+from qio_rllib.sampling.environments import make_env
+from qio_rllib.sampling.groups import with_agent_id_space
 
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""
@@ -45,35 +49,6 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 
 
 _SECTIONS = ("run", "env", "stop", "config", "checkpoint_config")
-
-
-_STOP_HINTS = {
-    "timesteps_total": STEPS,
-    "num_env_steps_sampled": STEPS,
-    "time_s": TIME,
-    "episodes_total": "env_runners/num_episodes_lifetime",
-    "episode_reward_mean": "env_runners/episode_return_mean",
-    "episode_return_mean": "env_runners/episode_return_mean",
-    "env_runners/episode_reward_mean": "env_runners/episode_return_mean",
-}
-
-
-_COUNTERS = (ITERATION, STEPS, TIME)
-
-
-_RUNNER_METRICS = (
-    "episode_return_mean",
-    "episode_return_min",
-    "episode_return_max",
-    "episode_len_mean",
-    "episode_len_min",
-    "episode_len_max",
-    "num_episodes",
-    "num_episodes_lifetime",
-)
-
-
-_EVALUATION_METRICS = ("episode_return", "episode_length")
 
 
 class CheckpointSettings(pydantic.BaseModel):
@@ -135,7 +110,7 @@ class Experiment:
         if not self.stop:
             raise ConfigError(f"stop: at least one criterion is needed, such as {{{ITERATION}: 100}}")
         for key, value in self.stop.items():
-            _check_criterion(key, value)
+            check_criterion(key, value)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], name: str = "experiment") -> Self:
@@ -150,6 +125,11 @@ class Experiment:
             )
         if "num_samples" in values:
             raise ConfigError("num_samples: one run is one seed; start it again with another --seed instead")
+        for section, value in values.items():
+            if section != "config" and holds_search_space(value):
+                raise ConfigError(
+                    f"{section}: {shown(value)} has no place here; a grid_search stands under config"
+                )
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
         return cls(shape.run, shape.env, shape.stop, shape.config, shape.checkpoint_config, name)
 
@@ -178,49 +158,73 @@ class Experiment:
         """Iterations between checkpoints."""
         if self.checkpoint_config.checkpoint_frequency is not None:
             return self.checkpoint_config.checkpoint_frequency
-        return self.config.get("evaluation_interval") or DEFAULT_CHECKPOINT_FREQUENCY
+        interval = self.config.get("evaluation_interval")
+        return interval if isinstance(interval, int) and interval else DEFAULT_CHECKPOINT_FREQUENCY
 
-    def algorithm_config(self) -> AlgorithmConfig:
+    def algorithm_config(self) -> ExploringConfig:
         """Return the validated configuration of the algorithm; every key goes to the method that takes it.
 
         Raises:
             ConfigError: An unknown algorithm, environment or key, or a value that cannot be used.
         """
-        config_class = algorithm_config_class(self.algorithm)
-        parameters = parameters_of(config_class)
-        calls: dict[str, dict[str, Any]] = {
-            "environment": {"env": self.env, "env_config": {}},
-        }
-        for setter, arguments in parameters.check(self.config).items():
-            calls.setdefault(setter, {}).update(arguments)
-        env_config = calls["environment"]["env_config"] = calls["environment"]["env_config"] or {}
+        config = algorithm_config_class(self.algorithm)()
+        settings = config.settings()
+        for key, value in self.config.items():
+            settings.checked(key, value)  # every key, before an environment is built
+            if holds_search_space(value):
+                raise ConfigError(
+                    f"config.{key}: {shown(value)} stands for several values; take one of the experiment's variants()"
+                )
+        env_config = self.config.get("env_config") or {}
         with refusals("config.env_config", ()):
             make_env(self.env, env_config).close()
         with quiet_ray():
-            config = config_class()
-            for setter in SETTERS:
-                if setter in calls:
-                    with refusals("config", calls[setter]):
-                        getattr(config, setter)(**calls[setter])
+            apply_settings(config, settings, {**self.config, "env_config": env_config}, self.env)
             with refusals("config", self.config):
                 config.copy(copy_frozen=False).validate()
             with refusals("config.model_config", self.config.get("model_config") or {}):
                 _build_modules(config)
         return config
 
+    @property
+    def has_grids(self) -> bool:
+        """Whether a ``grid_search`` stands under ``config``."""
+        return bool(grids(self.config))
+
+    def variants(self) -> Iterator[tuple[dict[str, Any], Self]]:
+        """Yield every combination of the grids' values: the values by dotted key, and the experiment with them.
+
+        An experiment without grids is yielded once, with no values.
+
+        Raises:
+            ConfigError: A grid without values, or inside another one.
+        """
+        for chosen, config in combinations(self.config):
+            values = {".".join(map(str, path)): value for path, value in chosen.items()}
+            yield values, dataclasses.replace(self, config=config)
+
     def validate(self) -> AlgorithmConfig:
         """Check all that can be checked without training: environment, algorithm, stop criteria, resources.
 
         Returns:
-            The configuration of the algorithm.
+            The configuration of the algorithm; of the first variant where there are grids.
 
         Raises:
-            ConfigError: Something cannot be used.
+            ConfigError: Something cannot be used; with grids, in any of the variants, whose values end the message.
         """
-        config = self.algorithm_config()
-        _check_metrics(self, config)
-        _check_resources(config)
-        return config
+        found: list[AlgorithmConfig] = []
+        for values, variant in self.variants():
+            try:
+                config = variant.algorithm_config()
+                check_metrics(variant.stop, config)
+                _check_resources(config)
+            except ConfigError as error:
+                if not values:
+                    raise
+                chosen = ", ".join(f"{key} = {value!r}" for key, value in values.items())
+                raise ConfigError(f"{error} (with {chosen})") from error
+            found.append(config)
+        return found[0]
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> Experiment:
@@ -274,55 +278,6 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     return result
 
 
-def _check_criterion(key: Any, value: Any) -> None:
-    if key in _STOP_HINTS:
-        raise ConfigError(f"stop.{key}: an old name; use '{_STOP_HINTS[key]}'")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"stop.{key}: expected a number, got {shown(value)}")
-    if key in _COUNTERS:
-        if value <= 0:
-            raise ConfigError(f"stop.{key}: expected a number above 0, got {value}")
-        return
-    prefixes = ("env_runners", *(f"evaluation/{mode}" for mode in MODES))
-    if not any(str(key).startswith(f"{prefix}/") and len(key) > len(prefix) + 1 for prefix in prefixes):
-        known = [
-            *_COUNTERS,
-            *(f"env_runners/{name}" for name in _RUNNER_METRICS),
-            *(f"evaluation/{mode}/{name}" for mode in MODES for name in _EVALUATION_METRICS),
-        ]
-        raise ConfigError(
-            f"stop: unknown metric '{key}'{did_you_mean(str(key), known)}; allowed: {', '.join(_COUNTERS)}, "
-            + ", ".join(f"{prefix}/<metric>" for prefix in prefixes)
-        )
-
-
-def _check_metrics(experiment: Experiment, config: AlgorithmConfig) -> None:
-    """Refuse stop criteria that no result will ever hold."""
-    own = _info_keys(experiment)
-    for key in experiment.stop:
-        if key in _COUNTERS:
-            continue
-        prefix, _, metric = key.rpartition("/")
-        evaluation = prefix != "env_runners"
-        if evaluation and not config.evaluation_interval:
-            raise ConfigError(f"stop.{key}: there is no evaluation; set config.evaluation_interval")
-        known = [*(_EVALUATION_METRICS if evaluation else _RUNNER_METRICS), *own]
-        hint = did_you_mean(metric, known)
-        if metric not in known and (hint or experiment.env in qio_envs.environments()):
-            raise ConfigError(f"stop: unknown metric '{key}'{hint}; allowed: {prefix}/<{' | '.join(known)}>")
-
-
-def _info_keys(experiment: Experiment) -> list[str]:
-    """Return the names of the numbers in the environment's infos."""
-    env = make_env(experiment.env, experiment.config.get("env_config") or {})
-    try:
-        _, info = env.reset(seed=0)
-    finally:
-        env.close()
-    infos = [value for value in info.values() if isinstance(value, Mapping)] or [info]
-    return list(flatten(infos[0]))
-
-
 def resources(config: AlgorithmConfig) -> dict[str, float]:
     """Return what a run of the algorithm asks Ray for, by kind (``CPU``, ``GPU``)."""
     return config.algo_class.default_resource_request(config.copy(copy_frozen=False)).required_resources
@@ -351,13 +306,20 @@ def _check_resources(config: AlgorithmConfig) -> None:
             )
 
 
-def _build_modules(config: AlgorithmConfig) -> None:
+def _build_modules(config: ExploringConfig) -> None:
     """Build the networks once, so that an impossible architecture is found before anything starts."""
-    description = describe_env(config.env, config.env_config)
-    spaces: dict[str, Any] = {}
+    description = config.describe_env()
+    assert description is not None
+    members_of: dict[str, list[Any]] = {}
     for agent in description.agents:
         module_id = config.policy_mapping_fn(agent, None) if description.multi_agent else "default_policy"
-        spaces[module_id] = (description.observation_spaces[agent], description.action_spaces[agent])
+        members_of.setdefault(module_id, []).append(agent)
+    spaces: dict[str, Any] = {}
+    for module_id, agents in members_of.items():
+        space = description.observation_spaces[agents[0]]
+        if config.agent_id:
+            space = with_agent_id_space(space, len(agents))
+        spaces[module_id] = (space, description.action_spaces[agents[0]])
     config.copy(copy_frozen=False).get_multi_rl_module_spec(spaces=spaces).build()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms.settings import one_line
+from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.experiments.recorder import RunRecorder
 

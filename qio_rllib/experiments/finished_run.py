@@ -12,7 +12,7 @@ from ray import tune
 import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import reference_scores
-from qio_rllib.algorithms.settings import one_line
+from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.artifacts.metrics import ITERATION, MODES, flatten, score_column
 from qio_rllib.artifacts.run_directory import RunDirectory

@@ -15,7 +15,7 @@ from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms.settings import one_line
+from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources
 from qio_rllib.experiments.recorder import RunRecorder

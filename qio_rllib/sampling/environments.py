@@ -219,6 +219,15 @@ def register_with_tune(env_id: str) -> None:
     tune_register_env(env_id, _RLlibCreator(env_id, _creator(env_id)))
 
 
+def known_to_tune_only(env_id: str) -> bool:
+    """Whether a name was registered with Ray Tune alone (`ray.tune.register_env`), so that RLlib builds it unseen."""
+    if env_id in _CREATORS or env_id in qio_envs.environments() or env_id in gymnasium.registry:
+        return False
+    return _global_registry.contains(ENV_CREATOR, env_id) and not isinstance(
+        _global_registry.get(ENV_CREATOR, env_id), _RLlibCreator
+    )
+
+
 def scenario_hash(env_id: str, env_config: Mapping[str, Any] | None = None) -> str | None:
     """Return the content hash of a ``qio_envs`` environment's resolved settings; None for anybody else's."""
     if env_id not in qio_envs.environments():

@@ -1,0 +1,91 @@
+"""This package's settings that come as mappings: how each is checked, and what is kept of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import NotProvided
+
+from qio_envs.api import ConfigError, check_keys
+from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
+from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
+from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
+from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
+from qio_rllib.sampling.groups import AGENT_ID
+
+AMPLIFICATION = "amplification"
+ENTROPY_ANNEALING = "entropy_annealing"
+NORMALIZE_VALUES = "normalize_values"
+
+OWN_MODEL_SETTINGS = (
+    AMPLIFICATION,
+    "communication",
+    CIRCUIT,
+    COORDINATION,
+    AGENT_ID,
+    STATE_SOURCE,
+    STATE_SIZE,
+    NUM_AGENTS,
+)
+"""Keys of ``model_config`` that settings of other names fill."""
+
+
+def as_dict(model_config: Any) -> dict[str, Any]:
+    """Return a ``model_config`` as a dictionary."""
+    return dict(model_config) if isinstance(model_config, Mapping) else dataclasses.asdict(model_config)
+
+
+def checked_mapping(given: Any, check: Callable[[Any], Any] | None) -> Any:
+    """Return settings that come as a mapping, as ``check`` gives them back.
+
+    Args:
+        given: The settings; None and ``NotProvided`` stand for themselves. Of a search space every alternative of its
+            grids is checked.
+        check: Returns what is kept, or raises `ConfigError`; without it the value is kept as it is.
+    """
+    if given is None or given is NotProvided or check is None:
+        return given
+    if holds_search_space(given):
+        for _, alternative in combinations(given):
+            if not holds_search_space(alternative):
+                checked_mapping(alternative, check)
+        return given
+    return check(given)
+
+
+def _amplification(settings: Mapping[str, Any]) -> dict[str, Any]:
+    check_keys("amplification", settings, [field.name for field in dataclasses.fields(Amplification)])
+    try:
+        return dataclasses.asdict(Amplification(**settings))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"amplification: {error}") from error
+
+
+def _entropy_annealing(settings: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        make_annealing(settings)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"entropy_annealing: {error}") from error
+    return dict(settings)
+
+
+def _circuit(settings: Mapping[str, Any]) -> dict[str, Any]:
+    CircuitSettings.of(settings)
+    return dict(settings)
+
+
+def _coordination(settings: Mapping[str, Any]) -> dict[str, Any]:
+    CoordinationSettings.of(settings)
+    return dict(settings)
+
+
+MAPPINGS: dict[str, Callable[[Any], Any]] = {
+    AMPLIFICATION: _amplification,
+    ENTROPY_ANNEALING: _entropy_annealing,
+    CIRCUIT: _circuit,
+    COORDINATION: _coordination,
+}
+"""By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

@@ -1,0 +1,107 @@
+"""Checks of a whole configuration: what fits an algorithm, its runner and its environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+import qio_envs
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms.capabilities import TRAINING_KEYS, check_action_spaces, is_wanted
+from qio_rllib.algorithms.settings import algorithm_name
+from qio_rllib.learners.on_policy import window_length
+from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
+from qio_rllib.models.memory import memory_kind
+from qio_rllib.models.spaces import is_masked_space
+from qio_rllib.models.values import STATE_SIZE
+
+
+def check_capabilities(config: Any) -> None:
+    """Refuse settings, spaces and runners that the algorithm does not support."""
+    can, name = config.capabilities, algorithm_name(type(config))
+    if not config.is_batched:
+        can.refuse("rllib_runner", name, "env_runner_cls", f", got {config.env_runner_cls}")
+    for key in TRAINING_KEYS:
+        if is_wanted(getattr(config, key)):
+            can.refuse(key, name, key)
+    kind = memory_kind(config.model_config)
+    if kind is not None:
+        can.refuse("recurrence", name, f"model_config.use_{kind}")
+    if config.num_learners > 1:
+        end = f", got {config.num_learners}; num_env_runners can be more"
+        can.refuse("several_learners", name, "num_learners", end)
+    description = None if config.in_evaluation else config.describe_env()
+    if description is None:
+        return
+    check_action_spaces(can, name, description.action_spaces.items())
+    if any(map(is_masked_space, description.observation_spaces.values())):
+        can.refuse("action_masks", name, "env")
+    if config.agent_id and not description.multi_agent:
+        raise ConfigError(f"agent_id: {config.env} has a single agent; set it to false")
+    annealing = config.entropy_annealing
+    if annealing is not None and annealing.get("law", "quantum") == "quantum":
+        for agent, space in description.action_spaces.items():
+            if isinstance(space, gymnasium.spaces.Box):
+                raise ConfigError(
+                    "entropy_annealing.law: quantum follows the normalised entropy, which Box actions do not have "
+                    f"({'the environment' if agent is None else agent} has {space}); take exponential"
+                )
+
+
+def check_window(config: Any) -> None:
+    """Refuse windows of a module with memory that no rollout can hold."""
+    window, steps = window_length(config.model_config), config.get_rollout_fragment_length()
+    if window is not None and window > steps:
+        raise ConfigError(
+            f"model_config.max_seq_len: a window of {window} steps is longer than the {steps} steps of a rollout "
+            "(rollout_fragment_length)"
+        )
+
+
+def check_central_value(config: Any) -> None:
+    """Refuse a central value without its own network, states or critic."""
+    if not config.is_batched:
+        raise ConfigError(
+            "env_runner_cls: central_value needs BatchedEnvRunner, which records states, got "
+            f"{config.env_runner_cls}"
+        )
+    if config.model_config.get("vf_share_layers"):
+        raise ConfigError(
+            "vf_share_layers: a central value has a network of its own; set it to false, or central_value to null"
+        )
+    if not getattr(config, "use_critic", True):
+        raise ConfigError("use_critic: false leaves nothing to learn a central value with")
+    if not config.model_config.get(STATE_SIZE):
+        raise ConfigError("central_value: set the environment by name, so that its states can be measured")
+
+
+def check_team(config: Any) -> None:
+    """Refuse a coordinated policy for other agents than those of the environment."""
+    settings = CoordinationSettings.of(config.model_config.get(COORDINATION))
+    if settings is None or config.env not in qio_envs.environments():
+        return
+    if not config.env_config.get("as_team"):
+        raise ConfigError(
+            f"coordination: acts for a whole team; set env_config.as_team of {config.env} to true"
+        )
+    apart = {key: value for key, value in config.env_config.items() if key != "as_team"}
+    agents = qio_envs.environment(config.env).batched_env(1, **apart).num_agents
+    if settings.num_agents != agents:
+        raise ConfigError(
+            f"coordination.num_agents: {config.env} has {agents} agents, got {settings.num_agents}"
+        )
+
+
+def check_runner(config: Any) -> None:
+    """Refuse what needs `BatchedEnvRunner` with another runner."""
+    if config.is_batched:
+        return
+    kind = memory_kind(config.model_config) if config.has_own_modules else None
+    for key, needed in (
+        ("normalize_values", config.normalize_values),
+        ("agent_id", config.agent_id),
+        (f"use_{kind}", kind is not None),
+    ):
+        if needed:
+            raise ConfigError(f"env_runner_cls: {key} needs BatchedEnvRunner, got {config.env_runner_cls}")
