@@ -62,8 +62,9 @@ print("trained", trial.last_result["training_iteration"], list(trial.last_result
 )
 def test_tune_trains_an_algorithm_by_name_in_a_new_process(imports, tmp_path):
     printed = run(imports + TRAIN, str(tmp_path))
-    assert "trained 1 ['shared', '__all_modules__']" in printed or "trained 1" in printed
-    assert "shared" in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("trained")]
+    assert line.startswith("trained 1 ")
+    assert "'shared'" in line
 
 
 def test_names_that_tune_has_taken_from_rllib_become_ours():
@@ -83,10 +84,10 @@ def test_names_that_tune_has_taken_from_rllib_become_ours():
 
 def test_loading_tune_does_not_load_the_algorithms():
     printed = run(
-        "import qio_rllib, sys; from ray import tune; import ray.rllib.algorithms.registry as registry\n"
-        "print('qio_rllib.algorithms' in sys.modules, registry.__spec__.loader is not None, registry.__file__)"
+        "import qio_rllib, sys; from ray import tune; import ray.rllib.algorithms.registry\n"
+        "print('qio_rllib.algorithms' in sys.modules)"
     )
-    assert printed.split()[:2] == ["False", "True"]
+    assert printed.split() == ["False"]
 
 
 def test_rllibs_other_algorithms_keep_their_names():
@@ -108,13 +109,14 @@ def test_every_environment_is_known(env_id):
     env.close()
 
 
-def test_an_environment_is_known_to_rllibs_own_configurations():
+@pytest.mark.ray
+def test_rllibs_own_ppo_trains_in_an_environment_of_ours(ray_runtime):
     config = RLlibPPOConfig().environment("qubit_control_v0").env_runners(num_env_runners=0)
-    runner = config.env_runner_cls or config.build_env_runner_cls if False else None
-    assert runner is None
-    env = _global_registry.get(ENV_CREATOR, config.env)(config.env_config)
-    assert env.action_space.n > 1
-    env.close()
+    algorithm = config.training(train_batch_size_per_learner=64, minibatch_size=64, num_epochs=1).build_algo()
+    try:
+        assert algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"] == 64
+    finally:
+        algorithm.stop()
 
 
 # --- one real run of every algorithm ------------------------------------------------------------------------------
