@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from pettingzoo import ParallelEnv
+from qio_rllib.models.amplified import ACTION_MASK
+from qio_rllib.models.central import SLOTS, STATE_ROWS, CentralCritic
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPO
@@ -23,8 +25,6 @@ from qio_rllib.algorithms import A2CConfig, PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.learners.on_policy import ValueScale
-from qio_rllib.models.amplified import ACTION_MASK
-from qio_rllib.models.central import SLOTS, STATE_ROWS, CentralCritic
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint
 

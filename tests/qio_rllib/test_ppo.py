@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from qio_rllib.models.actor_critic import ActorCritic
 from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig as StockPPOConfig
 from ray.rllib.core.columns import Columns
@@ -15,7 +16,6 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.exploration import LOG_FLOOR, QuantumAnnealing
-from qio_rllib.models.amplified import AmplifiedActorCritic
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
@@ -28,12 +28,12 @@ class RecordingLearner(PPOLearner):
 
     seen: ClassVar[set[int]] = set()
 
-    def rollout_loss(self, module_id, config, batch, policy, values) -> Any:
-        if not self._entropy_sums:
+    def losses(self, module_id, config, batch, policy, values) -> Any:
+        if not self.minibatches_of_update:
             ratio = torch.exp(policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP])
             self.metrics.log_value((module_id, "first_ratio_low"), ratio.min().item(), window=1)
             self.metrics.log_value((module_id, "first_ratio_high"), ratio.max().item(), window=1)
-        return super().rollout_loss(module_id, config, batch, policy, values)
+        return super().losses(module_id, config, batch, policy, values)
 
 
 def small_config(runners: int = 0, **env_config: Any) -> PPOConfig:
@@ -130,7 +130,7 @@ def test_stock_config_takes_module_and_learner():
         .env_runners(num_env_runners=0)
         .rl_module(
             rl_module_spec=RLModuleSpec(
-                module_class=AmplifiedActorCritic,
+                module_class=ActorCritic,
                 model_config={"fcnet_hiddens": [16], "amplification": {"h_min": 0.3}},
             )
         )
@@ -231,7 +231,7 @@ def test_tune_run_takes_name_and_config(tmp_path):
 
 def test_clipped_actions_keep_the_loss_finite():
     env = gymnasium.make("CartPole-v1")
-    module = AmplifiedActorCritic(
+    module = ActorCritic(
         observation_space=env.observation_space,
         action_space=env.action_space,
         model_config={"fcnet_hiddens": [4], "amplification": {"eta": 10.0, "h_min": 0.0}},

@@ -118,9 +118,7 @@ def test_environments_of_others_give_what_they_give_alone(make, groups, length):
                 expected = seen[env.agents[agent]] if parallel else seen
                 np.testing.assert_array_equal(found[column], np.asarray(expected, np.float32))
         moves = act(env, groups, rng)
-        chosen = {
-            env.agents[agent]: a[1, column] for index, a in moves for column, agent in enumerate(index)
-        }
+        chosen = {env.agents[agent]: a[1, column] for index, a in moves for column, agent in enumerate(index)}
         seen, *outcome, _ = alone.step(chosen if parallel else chosen[None])
         rewards, terminated, truncated = env.step(moves)
         for found, expected in zip((rewards, terminated, truncated), outcome, strict=True):
@@ -145,9 +143,7 @@ def play(env, steps, action=1):
         log.append(
             (
                 acted,
-                *env.step(
-                    [(index, np.full((env.num_envs, len(index)), action)) for index in whole(env)]
-                ),
+                *env.step([(index, np.full((env.num_envs, len(index)), action)) for index in whole(env)]),
             )
         )
         over = ~env.alive().any(axis=1)
@@ -268,7 +264,8 @@ def test_the_agent_of_a_gymnasium_environment_has_a_name_in_messages():
     env = ObjectVectorEnv(lambda: Wrong(gymnasium.make("CartPole-v1")), 1)
     env.reset()
     with pytest.raises(
-        InvalidSampleError, match=r"environment 0, step 0 .* observation of the agent .* \(2,\), expected .* \(4,\)"
+        InvalidSampleError,
+        match=r"environment 0, step 0 .* observation of the agent .* \(2,\), expected .* \(4,\)",
     ):
         seen_by(env, [0])
 
@@ -322,7 +319,9 @@ def test_spaces_that_do_not_fit_arrays_are_refused(space, message):
 def test_environments_that_differ_are_refused():
     other = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
     makers = iter([Odd(BOX), Odd(BOX), Odd(other)])
-    with pytest.raises(ConfigError, match=r"observation space of b is Box\(-1.0.* in environment 2 and Box\(-100"):
+    with pytest.raises(
+        ConfigError, match=r"observation space of b is Box\(-1.0.* in environment 2 and Box\(-100"
+    ):
         ObjectVectorEnv(lambda: next(makers), 3)
     makers = iter([Odd(BOX), Odd(BOX, ("a", "b"))])
     with pytest.raises(
