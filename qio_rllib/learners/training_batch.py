@@ -244,7 +244,9 @@ class _Part:
             central = CentralInputs(
                 central.states, central.rows.reshape(steps, -1), central.agents.reshape(steps, -1)
             )
-        final_rows = as_tensor(part.final_observations.reshape(len(part.final_index), -1)).to(self.device)
+        final_rows = as_tensor(
+            part.final_observations.reshape(len(part.final_index), self.flat_obs.shape[-1])
+        ).to(self.device)
         at, e, m = part.final_index.T
         if module.value.memory is None and not module.shares_layers:
             values = module.value(rows, central)[0]

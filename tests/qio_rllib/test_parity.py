@@ -146,9 +146,7 @@ def test_loss_and_gradients_of_the_same_rows_are_equal(setting):
     rows = {name: setting.theirs[name][setting.real] for name in setting.ours.columns}
     module = learner.module["shared"]
     dist_inputs, values = learner._forward("shared", setting.ours)
-    loss, stats = learner.losses(
-        "shared", config, rows, Distributions(dist_inputs, discrete=True), values
-    )
+    loss, stats = learner.losses("shared", config, rows, Distributions(dist_inputs, discrete=True), values)
     loss.backward()
     assert stats["mean_kl_loss"] > 1e-3
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)

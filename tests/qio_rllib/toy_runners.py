@@ -65,3 +65,8 @@ def metrics_of(runner):
         return float(stats.peek())
 
     return values(runner.get_metrics())
+
+
+def learner_of(config, runner):
+    """Return the Learner of a configuration, built without an Algorithm."""
+    return config.build_learner(spaces=runner.get_spaces())
