@@ -86,6 +86,17 @@ class NetworkSettings:
         return dataclasses.asdict(self)
 
 
+def encoder_layers(sizes: Sequence[int], settings: NetworkSettings) -> list[nn.Module]:
+    """Return the hidden layers of an encoder: linear, normalised where asked for, and an activation, for each pair."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers.append(_initialized(nn.Linear(before, after), settings))
+        if settings.fcnet_use_layernorm:
+            layers.append(nn.LayerNorm(after))
+        layers.append(ACTIVATIONS[settings.fcnet_activation]())
+    return layers
+
+
 class Encoder(nn.Module):
     """From flat rows to features: an MLP, or for images convolutions whose features further numbers join.
 
@@ -110,13 +121,7 @@ class Encoder(nn.Module):
         if len(self.shape) == 3:
             self.convolutions, inputs = _convolutions(self.shape, settings)
         sizes = [inputs + extra, *settings.fcnet_hiddens]
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(sizes):
-            layers.append(_initialized(nn.Linear(before, after), settings))
-            if settings.fcnet_use_layernorm:
-                layers.append(nn.LayerNorm(after))
-            layers.append(ACTIVATIONS[settings.fcnet_activation]())
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*encoder_layers(sizes, settings))
         self.size = sizes[-1]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.memory import Memory
-from qio_rllib.models.networks import ACTIVATIONS, Encoder, Head, NetworkSettings, hidden_layers
+from qio_rllib.models.networks import Encoder, Head, NetworkSettings, encoder_layers
 
 STATE_SOURCE, STATE_SIZE, NUM_AGENTS = "state_source", "state_size", "num_agents"
 """Keys of ``model_config``: where global states come from, their size, and the number of agents."""
@@ -138,10 +138,9 @@ class JointEncoder(nn.Module):
         super().__init__()
         hiddens = settings.fcnet_hiddens or (observation_size,)
         self.widths = [state_size, observation_size, num_agents]
-        self.first = nn.Linear(sum(self.widths), hiddens[0])
-        self.rest = nn.Sequential(
-            ACTIVATIONS[settings.fcnet_activation](), *hidden_layers(hiddens, settings.fcnet_activation)
-        )
+        first, *rest = encoder_layers([sum(self.widths), *hiddens], settings)
+        assert isinstance(first, nn.Linear)
+        self.first, self.rest = first, nn.Sequential(*rest)
         self.size = hiddens[-1]
 
     def forward(self, rows: torch.Tensor, central: CentralInputs) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qio_envs.adapters.spaces import agent_observation_space
 from qio_envs.api import BatchedEnv
-from qio_rllib.sampling.vector_env import Array, VectorEnv
+from qio_rllib.sampling.vector_env import Array, VectorEnv, mean_over_agents
 
 
 class BatchedVectorEnv(VectorEnv):
@@ -70,7 +70,7 @@ class BatchedVectorEnv(VectorEnv):
 
     def info(self, env_index: int) -> dict[str, float]:
         """Return the numbers of an environment's info now; of those that each agent has, the mean over agents."""
-        return {key: float(np.mean(array[env_index])) for key, array in self.env.info().items()}
+        return {key: mean_over_agents(array[env_index]) for key, array in self.env.info().items()}
 
     def get_state(self) -> dict[str, Array]:
         """Return the state of all environments, by name."""

@@ -22,6 +22,7 @@ from qio_rllib.sampling.vector_env import (
     Array,
     InvalidSampleError,
     VectorEnv,
+    mean_over_agents,
     name_of,
     numbers_of,
 )
@@ -177,7 +178,7 @@ class ObjectVectorEnv(VectorEnv):
         for info in self._infos[env_index].values():
             for key, value in numbers_of(info).items():
                 found.setdefault(key, []).append(float(value))
-        return {key: float(np.mean(values)) for key, values in found.items()}
+        return {key: mean_over_agents(values) for key, values in found.items()}
 
     def get_state(self) -> bytes | None:
         """Return the environments and what they gave last, pickled; None where they cannot be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -40,6 +40,20 @@ _CALLBACKS = (
 )  # fmt: skip
 
 
+@runtime_checkable
+class RolloutLearner(Protocol):
+    """What runners need to know of a Learner class.
+
+    Attributes:
+        rollout_columns: Columns that it needs of the Actors.
+    """
+
+    rollout_columns: tuple[str, ...]
+
+    def memory_interval(self, config: Any) -> int:
+        """Return after how many steps the memory of agents is recorded."""
+
+
 class BatchedEnvRunner(EnvRunner, Checkpointable):
     """Steps environments of one kind together; ``config.env_runners(env_runner_cls=BatchedEnvRunner)``.
 
@@ -61,7 +75,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     An error in an environment reaches the caller, and the next `sample` starts anew.
 
     Raises:
-        ConfigError: Another package's recurrent module, connectors of the user's own,
+        ConfigError: Another package's recurrent module, a Learner that takes no rollouts, connectors of the user's own,
             ``batch_mode="complete_episodes"``, agents that no module acts for or of different spaces in one module, or
             an environment that cannot be held in arrays.
     """
@@ -144,6 +158,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             module.eval()
         if self.env is not None:
             learner = self.config.learner_class
+            if not isinstance(learner, RolloutLearner):
+                raise ConfigError(
+                    f"learner_class: {learner.__name__} cannot learn from the rollouts of BatchedEnvRunner; take one "
+                    "of this package (PPOLearner), or env_runner_cls=None for RLlib's own runner"
+                )
             team = team_of(self.env, self._groups, self.module, self.config, learner.rollout_columns)
             self._memory_interval = learner.memory_interval(self.config)
             self.stepper = EnvStepper(self.env, team, self._state_source)

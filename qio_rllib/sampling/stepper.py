@@ -149,7 +149,7 @@ class EnvStepper:
         return {
             "env": self.env.get_state(),
             "obs": [obs.copy() for obs in self.obs],
-            "masks": self.masks,
+            "masks": list(self.masks),  # the next step replaces its entries
             "memory": [{name: array.copy() for name, array in memory.items()} for memory in self.memory],
             "fresh": self.fresh,
             "alive": self.alive,

@@ -130,6 +130,12 @@ def numbers_of(info: Mapping[str, Any] | None) -> dict[str, float]:
     }
 
 
+def mean_over_agents(values: Any) -> float:
+    """Return the mean of one number an agent; the number itself, without rounding, where all have the same."""
+    array = np.asarray(values, np.float64).ravel()
+    return float(array[0] if (array == array[0]).all() else array.mean())
+
+
 def name_of(agent: Agent) -> str:
     """Return how messages call an agent."""
     return "the agent" if agent is None else str(agent)

@@ -35,7 +35,7 @@ def test_the_loss_is_the_policy_gradient_with_value_and_entropy_terms():
     logits = torch.randn(30, 5, generator=generator)
     actions = torch.randint(0, 5, (30,), generator=generator)
     advantages, targets, values = torch.randn(3, 30, generator=generator)
-    loss, stats = learner.rollout_loss(
+    loss, stats = learner.losses(
         "shared",
         learner.config.get_config_for_module("shared"),
         {Columns.ACTIONS: actions, "advantages": advantages, "value_targets": targets},

@@ -13,7 +13,8 @@ from ray.rllib.core.distribution.torch.torch_distribution import (
 from scipy import stats
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.distributions import Distributions, Sampler, check_distribution
+from qio_rllib.acting.distributions import Distributions, sample, uniform_inputs
+from qio_rllib.acting.module_actor import check_distribution
 
 LEAST = float(np.finfo(np.float32).min)
 DISCRETE, BOX = gymnasium.spaces.Discrete(5), gymnasium.spaces.Box(-1, 1, (3,), np.float32)
@@ -27,9 +28,17 @@ def module_of(space):
     )
 
 
-@pytest.fixture(scope="module")
-def samplers():
-    return {"discrete": Sampler(module_of(DISCRETE), DISCRETE), "box": Sampler(module_of(BOX), BOX)}
+def drawn(kind, inputs, rng):
+    """Return actions and log-probabilities of samples; without random numbers, of the most probable actions."""
+    noise = None
+    if rng is not None:
+        discrete = kind == "discrete"
+        noise = (
+            rng.random(len(inputs), np.float32)
+            if discrete
+            else rng.standard_normal((len(inputs), 3), np.float32)
+        )
+    return sample(inputs, kind == "discrete", False, noise)
 
 
 def parameters(kind, seed, rows=20):
@@ -98,10 +107,10 @@ def test_masked_actions_have_probability_0_and_gradients_stay_finite():
 
 @pytest.mark.parametrize("kind", ["discrete", "box"])
 @pytest.mark.parametrize("explore", [True, False])
-def test_the_samplers_logp_is_that_of_the_distribution(samplers, kind, explore):
+def test_the_samplers_logp_is_that_of_the_distribution(kind, explore):
     inputs = parameters(kind, 3, rows=500)
     rng = np.random.default_rng(0) if explore else None
-    actions, logp = samplers[kind].sample(inputs, rng)
+    actions, logp = drawn(kind, inputs, rng)
     assert actions.dtype == (np.int64 if kind == "discrete" else np.float32)
     assert actions.shape == ((500,) if kind == "discrete" else (500, 3))
     assert (logp.dtype, logp.shape) == (np.float32, (500,))
@@ -111,9 +120,9 @@ def test_the_samplers_logp_is_that_of_the_distribution(samplers, kind, explore):
         np.testing.assert_array_equal(actions, inputs.argmax(-1) if kind == "discrete" else inputs[:, :3])
 
 
-def test_actions_come_as_often_as_their_probability_says(samplers):
+def test_actions_come_as_often_as_their_probability_says():
     row = np.array([[0.3, -1.0, LEAST, 1.2, -2.5]], np.float32)
-    actions, _ = samplers["discrete"].sample(np.repeat(row, 40_000, axis=0), np.random.default_rng(5))
+    actions, _ = drawn("discrete", np.repeat(row, 40_000, axis=0), np.random.default_rng(5))
     counts = np.bincount(actions, minlength=5)
     assert counts[2] == 0
     legal = [0, 1, 3, 4]
@@ -121,9 +130,9 @@ def test_actions_come_as_often_as_their_probability_says(samplers):
     assert stats.chisquare(counts[legal], expected).pvalue > 0.01
 
 
-def test_gaussian_actions_have_their_mean_and_deviation(samplers):
+def test_gaussian_actions_have_their_mean_and_deviation():
     row = np.array([[0.5, -2.0, 0.0, 0.0, -1.0, 1.0]], np.float32)
-    actions, _ = samplers["box"].sample(np.repeat(row, 20_000, axis=0), np.random.default_rng(5))
+    actions, _ = drawn("box", np.repeat(row, 20_000, axis=0), np.random.default_rng(5))
     scaled = (actions - row[:, :3]) / np.exp(row[:, 3:])
     for column in scaled.T:
         assert stats.kstest(column, "norm").pvalue > 0.01
@@ -139,27 +148,27 @@ class Extreme:
         return draws
 
 
-def test_masked_actions_are_never_taken_at_the_ends_of_the_draw(samplers):
+def test_masked_actions_are_never_taken_at_the_ends_of_the_draw():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(4000, 5), scale=3).astype(np.float32)
     mask = rng.random((4000, 5)) < 0.4
     mask[np.arange(4000), rng.integers(5, size=4000)] = True
     inputs[~mask] = LEAST
     for source in (Extreme(), np.random.default_rng(1)):
-        actions, logp = samplers["discrete"].sample(inputs, source)
+        actions, logp = drawn("discrete", inputs, source)
         assert mask[np.arange(4000), actions].all()
         assert np.isfinite(logp).all()
 
 
-def test_uniform_play_is_over_legal_actions(samplers):
+def test_uniform_play_is_over_legal_actions():
     inputs = parameters("discrete", 0, rows=6)
     mask = np.ones((2, 3, 5), bool)
     mask[0, 1, [0, 4]] = False
-    uniform = samplers["discrete"].uniform_inputs(inputs, mask)
+    uniform = uniform_inputs(inputs.reshape(2, 3, 5), mask).reshape(6, 5)
     probs = Distributions(torch.tensor(uniform), True).probs.numpy()
     np.testing.assert_allclose(probs[1], [0, 1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
     np.testing.assert_allclose(np.delete(probs, 1, 0), 0.2, rtol=1e-6)
-    assert not samplers["box"].uniform_inputs(parameters("box", 0), None).any()
+    assert not uniform_inputs(parameters("box", 0), None).any()
 
 
 class Squashed(DefaultPPOTorchRLModule):

@@ -14,11 +14,13 @@ import torch
 
 import qio_rllib
 from qio_envs.api import ConfigError
-from qio_rllib.acting.policy import ActionSpec, Policy, PolicyModule
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import ActorInputs, NetworkActor
+from qio_rllib.acting.policy import Policy
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
-from qio_rllib.exploration import Amplification, amplify
-from qio_rllib.sampling.environments import make_env
+from qio_rllib.exploration import amplify
+from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.sampling.evaluation import (
     checkpoint_experiment,
     evaluate,
@@ -87,36 +89,31 @@ def test_policy_file_needs_no_ray(trained, tmp_path):
             assert str(Path(qio_rllib.__file__).parent).encode() not in archive.read(name)
     code = f"""
 import sys
-import numpy as np
 from qio_envs import forest_uav_v0
 from qio_rllib.artifacts.policy_file import load_policy
 policy = load_policy({str(path)!r})
 env = forest_uav_v0.parallel_env(**policy.env_config)
 observations, _ = env.reset(seed=1)
-rng = np.random.default_rng(0)
+player = policy.player(explore=True, seed=1)
 while env.agents:
-    observations, rewards, _, _, infos = env.step(policy.act(observations, explore=True, rng=rng))
+    observations, rewards, _, _, infos = env.step(player.act(observations))
 print(infos["uav_0"]["team_return"])
 assert not [name for name in sys.modules if name == "ray" or name.startswith("ray.")]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    env = make_env("forest_uav_v0", ENV_CONFIG)
-    policy, rng = load_policy(path), np.random.default_rng(0)
-    observations, _ = env.reset(seed=1)
-    while env.agents:
-        observations, _, _, _, infos = env.step(policy.act(observations, explore=True, rng=rng))
-    assert float(done.stdout) == infos["uav_0"]["team_return"]
+    (row,) = evaluate(load_policy(path), "forest_uav_v0", ENV_CONFIG, [1], True)
+    assert float(done.stdout) == row["team_return"]
 
 
 def test_an_episode_depends_on_its_own_seed_only(trained):
     policy = load_policy_from_checkpoint(trained[1])
     together = scores_of(policy, True)
     assert len({row["episode_return"] for row in together}) > 1
-    alone = evaluate(policy, "forest_uav_v0", ENV_CONFIG, [together[2]["seed"]], True)
-    # A batch of another size may round a logit otherwise; what the environment draws is the same.
-    assert alone[0]["messages"] == together[2]["messages"]
-    assert alone[0]["episode_return"] == pytest.approx(together[2]["episode_return"], abs=2.0)
+    for place in (0, 2):
+        assert evaluate(policy, "forest_uav_v0", ENV_CONFIG, [together[place]["seed"]], True) == [
+            together[place]
+        ]
 
 
 def damage_nothing_there(path: Path) -> Path:
@@ -161,38 +158,63 @@ def test_missing_and_damaged_policy_files_are_named(tmp_path):
         load_policy(tmp_path / "other.pt")
 
 
+def actor_of_outputs(network: PolicyNetwork, bias: list[float], action: ActionSpec) -> NetworkActor:
+    """Return an Actor whose network gives the same outputs for every observation."""
+    last = network.head.layers[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor(bias))
+    return NetworkActor(network, action)
+
+
+class Draws:
+    """Gives the draws that it was told."""
+
+    def __init__(self, noise: np.ndarray) -> None:
+        self.noise = noise
+
+    def random(self, size: tuple[int, ...], dtype: type) -> np.ndarray:
+        return self.noise.reshape(size).astype(dtype)
+
+    standard_normal = random
+
+
 def test_sampling_follows_the_amplified_distribution():
-    logits = torch.tensor([2.0, 0.0, 1.0, -50.0, 1.5])
-    settings = Amplification(eta=0.4, h_min=0.3, tau=0.8)
-    module = PolicyModule(lambda rows: logits.expand(len(rows), 5), ActionSpec(5), settings)
-    mask = np.array([1, 1, 0, 1, 1])
-    noise = (np.arange(20_000) + 0.5) / 20_000
-    actions = module.act(np.zeros((20_000, 1)), np.tile(mask, (20_000, 1)), noise)
-    expected = amplify(logits, 0.4, 0.3, 0.8, torch.tensor(mask, dtype=torch.bool)).exp().numpy()
+    logits = [2.0, 0.0, 1.0, -50.0, 1.5]
+    settings = {"fcnet_hiddens": [2], "amplification": {"eta": 0.4, "h_min": 0.3, "tau": 0.8}}
+    network = PolicyNetwork(PolicySpec((1,), "categorical", 5, network=settings))
+    actor = actor_of_outputs(network, logits, ActionSpec(5))
+    mask = np.array([1, 1, 0, 1, 1], bool)
+    inputs = ActorInputs(np.zeros((20_000, 1, 1), np.float32), np.tile(mask, (20_000, 1, 1)))
+    actions = actor.act(inputs, {}, Draws((np.arange(20_000) + 0.5) / 20_000), True).actions[:, 0]
+    expected = amplify(torch.tensor(logits), 0.4, 0.3, 0.8, torch.tensor(mask)).exp().numpy()
     assert np.bincount(actions, minlength=5) / 20_000 == pytest.approx(expected, abs=1e-4)
     assert 2 not in actions
-    greedy = module.act(np.zeros((3, 1)), np.tile(mask, (3, 1)), None)
-    assert greedy.tolist() == [0, 0, 0]
+    assert not actor.act(inputs, {}, None, False).actions.any()
 
 
 def test_the_ends_of_the_unit_interval_give_legal_actions():
-    module = PolicyModule(lambda rows: torch.zeros(len(rows), 4), ActionSpec(4), None)
-    mask = np.array([[0, 1, 1, 0]] * 2)
-    assert module.act(np.zeros((2, 1)), mask, np.array([0.0, np.nextafter(1.0, 0.0)])).tolist() == [1, 2]
+    network = PolicyNetwork(PolicySpec((1,), "categorical", 4, network={"fcnet_hiddens": [2]}))
+    actor = actor_of_outputs(network, [0.0] * 4, ActionSpec(4))
+    mask = np.array([[[0, 1, 1, 0]]] * 2, bool)
+    draws = Draws(np.array([0.0, np.nextafter(np.float32(1), np.float32(0))]))
+    actions = actor.act(ActorInputs(np.zeros((2, 1, 1), np.float32), mask), {}, draws, True).actions
+    assert actions.tolist() == [[1], [2]]
 
 
 def test_continuous_actions_are_scaled_to_their_bounds():
-    output = torch.tensor([[0.5, -3.0, np.log(0.1), np.log(0.2)]])
-    spec = ActionSpec(None, (-2.0, 0.0), (2.0, 10.0), rescaled=True)
-    module = PolicyModule(lambda rows: output, spec, None)
-    assert module.act(np.zeros((1, 1)), None, None) == pytest.approx(np.array([[1.0, 0.0]]))
-    noisy = module.act(np.zeros((1, 1)), None, np.array([[1.0, 20.0]]))
-    assert noisy == pytest.approx(np.array([[1.2, 10.0]]), rel=1e-5)
+    network = PolicyNetwork(PolicySpec((1,), "gaussian", 2, network={"fcnet_hiddens": [2]}))
+    action = ActionSpec(None, (-2.0, 0.0), (2.0, 10.0), rescaled=True)
+    actor = actor_of_outputs(network, [0.5, -3.0, np.log(0.1), np.log(0.2)], action)
+    inputs = ActorInputs(np.zeros((1, 1, 1), np.float32))
+    assert action.to_env(actor.act(inputs, {}, None, False).actions) == pytest.approx(
+        np.array([[[1.0, 0.0]]])
+    )
+    noisy = actor.act(inputs, {}, Draws(np.array([1.0, 20.0])), True).actions
+    assert action.to_env(noisy) == pytest.approx(np.array([[[1.2, 10.0]]]), rel=1e-5)
 
 
-def test_sampling_without_a_generator_and_unknown_agents_are_refused(trained):
-    policy = load_policy_from_checkpoint(trained[1])
-    with pytest.raises(ValueError, match="rng"):
-        policy.act({}, explore=True)
+def test_unknown_agents_are_refused(trained):
+    player = load_policy_from_checkpoint(trained[1]).player()
     with pytest.raises(ConfigError, match="knows no agent 'uav_9'"):
-        policy.act({"uav_9": {"observation": np.zeros(153), "action_mask": np.ones(5)}})
+        player.act({"uav_9": {"observation": np.zeros(153), "action_mask": np.ones(5)}})

@@ -22,7 +22,7 @@ SMALL = {"height": 12, "width": 12, "num_uavs": 3, "max_steps": 15, "reward": "l
 
 
 def sequences(part: ModuleRollout) -> list[tuple[int, int, int]]:
-    """Return (copy, first step, step after the last) of the parts of episodes in a rollout."""
+    """Return (environment, first step, step after the last) of the parts of episodes in a rollout."""
     ends, found = part.truncated.any(-1), []
     for e in range(part.rewards.shape[1]):
         bounds = [0, *(int(t) + 1 for t in np.flatnonzero(ends[:, e])), part.num_steps]
@@ -45,7 +45,7 @@ def episodes_of(part: ModuleRollout, module_id: str) -> list[MultiAgentEpisode]:
             last = [final[(stop - 1, e, m)] for m in range(len(part.agents))]
         outputs = [
             {agent: {Columns.ACTION_LOGP: a[agent], Columns.ACTION_DIST_INPUTS: b[agent]} for agent in a}
-            for a, b in zip(rows(part.logp), rows(part.dist_inputs), strict=True)
+            for a, b in zip(rows(part.columns["logp"]), rows(part.columns["dist_inputs"]), strict=True)
         ]
         episodes.append(
             MultiAgentEpisode(
@@ -62,10 +62,10 @@ def episodes_of(part: ModuleRollout, module_id: str) -> list[MultiAgentEpisode]:
     return episodes
 
 
-def keys(batch) -> list[bytes]:
+def keys(observations, columns) -> list[bytes]:
     """Return what tells the rows of a batch apart."""
-    columns = (Columns.OBS, Columns.ACTIONS, Columns.ACTION_LOGP)
-    rows = torch.cat([batch[name].float().reshape(len(batch[Columns.ACTIONS]), -1) for name in columns], 1)
+    parts = [observations, columns[Columns.ACTIONS], columns[Columns.ACTION_LOGP]]
+    rows = torch.cat([part.float().reshape(len(observations), -1) for part in parts], 1)
     return [row.tobytes() for row in rows.numpy()]
 
 
@@ -90,10 +90,11 @@ def setting(ray_runtime):
     stock.module.set_state(learner.module.get_state())
     part = rollout.modules["shared"]
     theirs = stock._make_batch_if_necessary(TrainingData(episodes=episodes_of(part, "shared")))["shared"]
-    ours = learner._credited("shared", [part])
-    places = {key: index for index, key in enumerate(keys(ours))}
+    ours = learner.prepare("shared", [part])
+    places = {key: index for index, key in enumerate(keys(ours.inputs.rows, ours.columns))}
     assert len(places) == 240
-    order = [places[key] for key, real in zip(keys(theirs), theirs[Columns.LOSS_MASK], strict=True) if real]
+    real = theirs[Columns.LOSS_MASK]
+    order = [places[key] for key in itertools.compress(keys(theirs[Columns.OBS], theirs), real)]
     # Away from the policy that sampled, so that clipping and divergence have something to do.
     with torch.no_grad():
         for mine, other in zip(
@@ -105,21 +106,19 @@ def setting(ray_runtime):
         learner=learner,
         stock=stock,
         theirs=theirs,
-        real=theirs[Columns.LOSS_MASK],
-        ours={name: column[order] for name, column in ours.items()},
+        real=real,
+        ours=ours.select(torch.tensor(order)),
     )
     algorithm.stop()
 
 
 def test_value_targets_are_equal(setting):
     assert 0 < int((~setting.real).sum()) == 2 * 3 * 3  # a phantom row for each part of an episode and agent
-    for name in (Columns.OBS, Columns.ACTIONS, Columns.ACTION_LOGP, Postprocessing.VALUE_TARGETS):
-        torch.testing.assert_close(
-            setting.ours[name],
-            setting.theirs[name][setting.real].to(setting.ours[name].dtype),
-            atol=1e-5,
-            rtol=1e-5,
-        )
+    torch.testing.assert_close(setting.ours.inputs.rows, setting.theirs[Columns.OBS][setting.real])
+    for name in (Columns.ACTIONS, Columns.ACTION_LOGP, Postprocessing.VALUE_TARGETS):
+        ours = setting.ours.columns[name]
+        expected = setting.theirs[name][setting.real].to(ours.dtype)
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_advantages_differ_by_the_phantom_rows_in_rllibs_mean_and_deviation_alone(setting):
@@ -128,7 +127,7 @@ def test_advantages_differ_by_the_phantom_rows_in_rllibs_mean_and_deviation_alon
     real = everything[setting.real]
     assert real.mean().abs() > 1e-4  # RLlib's phantom rows took part in its mean
     torch.testing.assert_close(
-        setting.ours[Postprocessing.ADVANTAGES],
+        setting.ours.columns[Postprocessing.ADVANTAGES],
         (real - real.mean()) / real.std(correction=0),
         atol=1e-4,
         rtol=1e-4,
@@ -144,16 +143,10 @@ def test_loss_and_gradients_of_the_same_rows_are_equal(setting):
         module_id="shared", config=config, batch=setting.theirs, fwd_out=output
     )
     expected.backward()
-    rows = {name: setting.theirs[name][setting.real] for name in setting.ours}
+    rows = {name: setting.theirs[name][setting.real] for name in setting.ours.columns}
     module = learner.module["shared"]
-    output = module.forward_train(rows)
-    loss, stats = learner.rollout_loss(
-        "shared",
-        config,
-        rows,
-        Distributions(output[Columns.ACTION_DIST_INPUTS], discrete=True),
-        module.compute_values(rows, embeddings=output[Columns.EMBEDDINGS]),
-    )
+    dist_inputs, values = learner._forward("shared", setting.ours)
+    loss, stats = learner.losses("shared", config, rows, Distributions(dist_inputs, discrete=True), values)
     loss.backward()
     assert stats["mean_kl_loss"] > 1e-3
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)

@@ -1,12 +1,11 @@
 """PPO on the new API stack with the Q operator and entropy annealing, on RLlib's own runners and learner."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from qio_rllib.models.amplified import AmplifiedActorCritic
 from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig as StockPPOConfig
 from ray.rllib.core.columns import Columns
@@ -16,6 +15,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.exploration import LOG_FLOOR, QuantumAnnealing
+from qio_rllib.models.actor_critic import ActorCritic
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
@@ -26,14 +26,17 @@ LAW = {"law": "quantum", "alpha_0": 0.1, "alpha_min": 0.01, "decay": 0.5}
 class RecordingLearner(PPOLearner):
     """Writes the ratio of the first minibatch of every update into the metrics."""
 
-    seen: ClassVar[set[int]] = set()
+    def before_gradient_based_update(self, *, timesteps) -> None:
+        super().before_gradient_based_update(timesteps=timesteps)
+        self.is_first = True
 
-    def rollout_loss(self, module_id, config, batch, policy, values) -> Any:
-        if not self._entropy_sums:
+    def losses(self, module_id, config, batch, policy, values) -> Any:
+        if self.is_first:
             ratio = torch.exp(policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP])
             self.metrics.log_value((module_id, "first_ratio_low"), ratio.min().item(), window=1)
             self.metrics.log_value((module_id, "first_ratio_high"), ratio.max().item(), window=1)
-        return super().rollout_loss(module_id, config, batch, policy, values)
+        self.is_first = False
+        return super().losses(module_id, config, batch, policy, values)
 
 
 def small_config(runners: int = 0, **env_config: Any) -> PPOConfig:
@@ -130,7 +133,7 @@ def test_stock_config_takes_module_and_learner():
         .env_runners(num_env_runners=0)
         .rl_module(
             rl_module_spec=RLModuleSpec(
-                module_class=AmplifiedActorCritic,
+                module_class=ActorCritic,
                 model_config={"fcnet_hiddens": [16], "amplification": {"h_min": 0.3}},
             )
         )
@@ -142,15 +145,15 @@ def test_stock_config_takes_module_and_learner():
     module = algorithm.get_module()
     assert metrics["normalized_entropy"] >= 0.3
     assert metrics["alpha"] <= 0.1
-    assert {"eta", "h_min", "tau"} <= set(module.get_state())
-    assert float(module.h_min) == pytest.approx(0.3)
+    assert {"policy.eta", "policy.h_min", "policy.tau"} <= set(module.get_state())
+    assert float(module.policy.h_min) == pytest.approx(0.3)
     algorithm.stop()
 
 
 def test_operator_parameters_reach_remote_runners():
     algorithm = small_config(runners=1).build_algo()
     values = algorithm.env_runner_group.foreach_env_runner(
-        lambda runner: float(runner.module["shared"].eta), local_env_runner=False
+        lambda runner: float(runner.module["shared"].policy.eta), local_env_runner=False
     )
     assert values == [pytest.approx(0.3)]
     algorithm.stop()
@@ -231,7 +234,7 @@ def test_tune_run_takes_name_and_config(tmp_path):
 
 def test_clipped_actions_keep_the_loss_finite():
     env = gymnasium.make("CartPole-v1")
-    module = AmplifiedActorCritic(
+    module = ActorCritic(
         observation_space=env.observation_space,
         action_space=env.action_space,
         model_config={"fcnet_hiddens": [4], "amplification": {"eta": 10.0, "h_min": 0.0}},

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qio_rllib.sampling.advantages import generalized_advantages
 from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
+from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.sampling.rollout import ModuleRollout, Rollout, join
 
 checks = settings(deadline=None, derandomize=True, max_examples=60)
 
 
-def made_up(steps, copies, agents, seed, ends=0.25, absent=0.3, masked=True):
+def made_up(steps, envs, agents, seed, ends=0.25, absent=0.3, masked=True):
     """Return a rollout in which agents die, are cut, appear and are away, and values for it."""
     rng = np.random.default_rng(seed)
-    shape = (steps, copies, agents)
+    shape = (steps, envs, agents)
     acted = rng.random(shape) >= absent
     over = acted & (rng.random(shape) < ends)
     terminated = over & (rng.random(shape) < 0.5)
@@ -25,27 +25,32 @@ def made_up(steps, copies, agents, seed, ends=0.25, absent=0.3, masked=True):
     # An agent that does not act in the next step has ended in this one, as runners see to.
     truncated[:-1] |= acted[:-1] & ~acted[1:] & ~terminated[:-1]
     final_index = np.argwhere(truncated)
+    fresh = rng.random((envs, agents)) < 0.5
     part = ModuleRollout(
         agents=tuple(f"agent_{m}" for m in range(agents)),
-        observations=rng.random((steps + 1, copies, agents, 2), np.float32),
-        action_mask=rng.random((steps + 1, copies, agents, 4)) < 0.5 if masked else None,
+        observations=rng.random((steps + 1, envs, agents, 2), np.float32),
+        action_mask=rng.random((steps + 1, envs, agents, 4)) < 0.5 if masked else None,
         actions=rng.integers(4, size=shape),
-        dist_inputs=rng.random((*shape, 4), np.float32),
-        logp=rng.random(shape, np.float32),
         rewards=rng.normal(size=shape).astype(np.float32),
         terminated=terminated,
         truncated=truncated,
         acted=acted,
         continues=acted & ~over,
+        fresh=fresh,
         final_index=final_index,
         final_observations=rng.random((len(final_index), 2), np.float32),
-        states=rng.random((steps + 1, copies, 3), np.float32),
-        final_states=rng.random((len(final_index), 3), np.float32),
-        messages=rng.random((*shape, 2), np.float32),
-        delivered=rng.random((*shape, agents)) < 0.5,
-        slots=np.arange(agents),
+        global_states=rng.random((steps + 1, envs, 3), np.float32),
+        final_global_states=rng.random((len(final_index), 3), np.float32),
+        columns={
+            "logp": rng.random(shape, np.float32),
+            "messages": rng.random((*shape, 2), np.float32),
+            "delivered": rng.random((*shape, agents)) < 0.5,
+        },
+        memory={"policy": rng.random((-(-steps // 2), *shape[1:], 5), np.float32)},
+        memory_interval=2,
+        agent_index=np.arange(agents),
     )
-    values = rng.normal(size=(steps + 1, copies, agents)).astype(np.float32)
+    values = rng.normal(size=(steps + 1, envs, agents)).astype(np.float32)
     return part, values, rng.normal(size=len(final_index)).astype(np.float32)
 
 
@@ -77,7 +82,7 @@ unit = st.floats(0, 1)
 @given(shapes, unit, unit, st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from([0.0, 0.3]))
 def test_advantages_are_those_of_the_equation(size, gamma, lambda_, ends, absent):
     part, values, final = made_up(*size, ends=ends, absent=absent)
-    found = generalized_advantages(part, values, final, gamma, lambda_)
+    found = compute_advantages(part, values, final, gamma, lambda_)
     assert found.dtype == np.float32
     np.testing.assert_allclose(
         found, by_the_equation(part, values, final, gamma, lambda_), rtol=1e-4, atol=1e-5
@@ -92,7 +97,7 @@ def test_advantages_by_hand():
     part.truncated[1], part.terminated[2] = True, True
     part.final_index = np.array([[1, 0, 0]])
     values[:, 0, 0] = [0.5, 1, 1.5, 2, 100]
-    found = generalized_advantages(part, values, np.array([10], np.float32), 0.5, 0.5)[:, 0, 0]
+    found = compute_advantages(part, values, np.array([10], np.float32), 0.5, 0.5)[:, 0, 0]
     cut = 2 + 0.5 * 10 - 1
     np.testing.assert_allclose(found, [(1 + 0.5 * 1 - 0.5) + 0.25 * cut, cut, 3 - 1.5, 4 + 0.5 * 100 - 2])
 
@@ -104,7 +109,7 @@ def test_lambda_0_is_the_residual(size, gamma):
     following = values[1:].copy()
     following[part.truncated] = final
     residual = part.rewards + gamma * np.where(part.terminated, 0, following) - values[:-1]
-    found = generalized_advantages(part, values, final, gamma, 0.0)
+    found = compute_advantages(part, values, final, gamma, 0.0)
     np.testing.assert_allclose(found, np.where(part.acted, residual, 0), rtol=1e-4, atol=1e-5)
 
 
@@ -115,27 +120,27 @@ def test_lambda_1_and_gamma_1_is_the_return_minus_the_value(size):
     part, values, final = made_up(*size, ends=0, absent=0)
     part.terminated[-1] = True
     returns = part.rewards[::-1].cumsum(axis=0)[::-1]
-    found = generalized_advantages(part, values, final, 1.0, 1.0)
+    found = compute_advantages(part, values, final, 1.0, 1.0)
     np.testing.assert_allclose(found, returns - values[:-1], rtol=1e-3, atol=1e-4)
 
 
 @checks
 @given(shapes, st.integers(0, 4))
-def test_splitting_along_copies_changes_nothing(size, place):
+def test_splitting_along_environments_changes_nothing(size, place):
     part, values, final = made_up(*size)
-    whole = generalized_advantages(part, values, final, 0.9, 0.8)
-    for copies in (slice(place), slice(place, None)):
-        kept = np.isin(part.final_index[:, 1], np.arange(part.rewards.shape[1])[copies])
-        piece = generalized_advantages(part.select(copies), values[:, copies], final[kept], 0.9, 0.8)
-        np.testing.assert_array_equal(piece, whole[:, copies])
+    whole = compute_advantages(part, values, final, 0.9, 0.8)
+    for envs in (slice(place), slice(place, None)):
+        kept = np.isin(part.final_index[:, 1], np.arange(part.rewards.shape[1])[envs])
+        piece = compute_advantages(part.select(envs), values[:, envs], final[kept], 0.9, 0.8)
+        np.testing.assert_array_equal(piece, whole[:, envs])
 
 
 def test_values_of_another_shape_are_refused():
     part, values, final = made_up(5, 2, 2, 0)
     with pytest.raises(ValueError, match=r"expected shapes \(6, 2, 2\) .* got \(5, 2, 2\)"):
-        generalized_advantages(part, values[1:], final, 0.9, 0.9)
+        compute_advantages(part, values[1:], final, 0.9, 0.9)
     with pytest.raises(ValueError, match="values"):
-        generalized_advantages(part, values, final[1:], 0.9, 0.9)
+        compute_advantages(part, values, final[1:], 0.9, 0.9)
 
 
 def assert_same(one, other):
@@ -143,9 +148,14 @@ def assert_same(one, other):
         left, right = getattr(one, field.name), getattr(other, field.name)
         if field.name == "agents" or left is None:
             assert left == right
-        else:
-            np.testing.assert_array_equal(left, right, field.name)
-            assert left.dtype == right.dtype
+            continue
+        pairs = [(left, right)]
+        if isinstance(left, dict):
+            assert set(left) == set(right)
+            pairs = [(left[key], right[key]) for key in left]
+        for mine, yours in pairs:
+            np.testing.assert_array_equal(mine, yours, field.name)
+            assert np.asarray(mine).dtype == np.asarray(yours).dtype
 
 
 def in_order(part):
@@ -155,7 +165,7 @@ def in_order(part):
         part,
         final_index=part.final_index[order],
         final_observations=part.final_observations[order],
-        final_states=part.final_states[order],
+        final_global_states=part.final_global_states[order],
     )
 
 
@@ -175,15 +185,18 @@ def test_a_slice_keeps_final_observations_with_their_rows(size, stride):
     place_of = {
         tuple(i): seen for i, seen in zip(part.final_index.tolist(), part.final_observations, strict=True)
     }
-    copies = slice(size[1] - 1, None, -stride)
-    kept = np.arange(size[1])[copies]
-    piece = part.select(copies)
+    envs = slice(size[1] - 1, None, -stride)
+    kept = np.arange(size[1])[envs]
+    piece = part.select(envs)
     assert sorted(map(tuple, piece.final_index.tolist())) == sorted(
         map(tuple, np.argwhere(piece.truncated).tolist())
     )
     for (t, e, m), seen in zip(piece.final_index.tolist(), piece.final_observations, strict=True):
         np.testing.assert_array_equal(seen, place_of[t, kept[e], m])
     np.testing.assert_array_equal(piece.rewards, part.rewards[:, kept])
+    np.testing.assert_array_equal(piece.columns["messages"], part.columns["messages"][:, kept])
+    np.testing.assert_array_equal(piece.memory["policy"], part.memory["policy"][:, kept])
+    np.testing.assert_array_equal(piece.fresh, part.fresh[kept])
 
 
 def test_slices_are_views():
@@ -211,8 +224,8 @@ def test_counts():
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3])
-def test_rllib_shares_rollouts_among_learners_by_copies(shards):
-    rollouts = [Rollout({"shared": made_up(5, copies, 2, copies)[0]}) for copies in (4, 1, 2)]
+def test_rllib_shares_rollouts_among_learners_by_environments(shards):
+    rollouts = [Rollout({"shared": made_up(5, envs, 2, envs)[0]}) for envs in (4, 1, 2)]
     pieces = list(ShardEpisodesIterator(rollouts, shards))
     sizes = [sum(len(rollout) for rollout in piece) for piece in pieces]
     assert sum(sizes) == 7

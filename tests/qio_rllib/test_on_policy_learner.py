@@ -1,4 +1,4 @@
-"""Learning from rollouts: every row once an epoch, Learners in step, what does not fit is refused."""
+"""Learning from rollouts: every row once an epoch, Learners in step, what is not finite is refused."""
 
 from typing import ClassVar
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.ppo import PPOLearner
 
@@ -20,9 +19,9 @@ class CountingLearner(PPOLearner):
 
     minibatches: ClassVar[list[torch.Tensor]] = []
 
-    def rollout_loss(self, module_id, config, batch, policy, values):
+    def losses(self, module_id, config, batch, policy, values):
         self.minibatches.append(batch["action_logp"].clone())
-        return super().rollout_loss(module_id, config, batch, policy, values)
+        return super().losses(module_id, config, batch, policy, values)
 
 
 def small_config(env: str = "forest_uav_v0", **training) -> PPOConfig:
@@ -49,17 +48,15 @@ def test_every_epoch_takes_each_row_once_in_even_minibatches_and_a_new_order():
     torch.testing.assert_close(first.sort().values, second.sort().values, rtol=0, atol=0)
 
 
-def test_a_minibatch_that_does_not_fit_is_refused_and_the_weights_stay():
-    algorithm = small_config().build_algo()
+def test_fewer_rows_than_a_minibatch_are_one_smaller_minibatch():
+    CountingLearner.minibatches.clear()
+    algorithm = small_config().learners(learner_class=CountingLearner).build_algo()
     (rollout,) = algorithm.env_runner.sample(num_timesteps=10)
     before = algorithm.learner_group.get_weights()
-    with pytest.raises(
-        ConfigError, match="minibatch_size: 35 rows do not fit the 30 rows of module 'shared'"
-    ):
-        algorithm.learner_group.update(episodes=[rollout], minibatch_size=35)
+    algorithm.learner_group.update(episodes=[rollout], minibatch_size=35, num_epochs=1)
+    assert [len(rows) for rows in CountingLearner.minibatches] == [30]
     after = algorithm.learner_group.get_weights()
-    for name, values in before["shared"].items():
-        np.testing.assert_array_equal(values, after["shared"][name])
+    assert any(np.any(values != after["shared"][name]) for name, values in before["shared"].items())
     algorithm.stop()
 
 
@@ -67,7 +64,7 @@ def test_a_loss_that_is_not_finite_ends_the_update():
     algorithm = small_config().build_algo()
     (rollout,) = algorithm.env_runner.sample(num_timesteps=40)
     rollout.modules["shared"].rewards[3, 1, 2] = np.inf
-    with pytest.raises(FloatingPointError, match="module 'shared': .*total_loss is nan"):
+    with pytest.raises(FloatingPointError, match="shared/total_loss is nan"):
         algorithm.learner_group.update(episodes=[rollout])
     algorithm.stop()
 
@@ -88,7 +85,7 @@ def test_only_modules_that_are_to_be_trained_change():
 
 
 @pytest.mark.parametrize("learners", [1, 2])
-def test_remote_learners_share_the_copies_and_stay_equal(learners):
+def test_remote_learners_share_the_environments_and_stay_equal(learners):
     config = small_config(train_batch_size_per_learner=40 // learners, minibatch_size=20)
     algorithm = config.learners(num_learners=learners).build_algo()
     before = algorithm.learner_group.get_weights()["shared"]

@@ -1,4 +1,4 @@
-"""Copies of environments: a batch and single environments alike, agents that come and go, faults with names."""
+"""Environments as arrays: a batch and single environments alike, agents that come and go, faults with names."""
 
 import pickle
 
@@ -10,41 +10,43 @@ from toy_lives import EzLives, Lives, Locked, Masked, StillListed, Vanishing
 
 from qio_envs import environment
 from qio_envs.api import ConfigError
-from qio_rllib.sampling.vector_env import BatchedCopies, EnvCopies, InvalidSampleError
+from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
+from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
+from qio_rllib.sampling.vector_env import InvalidSampleError
 
 FOREST = environment("forest_uav_v0")
 SEEDS = np.array([5, 2**31 - 1, 77], np.uint64)
 
 
-def shape_of(copies, slots):
-    space = copies.observation_spaces[copies.agents[slots[0]]]
+def shape_of(env, index):
+    space = env.observation_spaces[env.agents[index[0]]]
     return (space["observation"] if isinstance(space, gymnasium.spaces.Dict) else space).shape
 
 
-def seen_by(copies, slots):
-    out = np.full((copies.num_copies, len(slots), *shape_of(copies, slots)), np.nan, np.float32)
-    copies.observe(np.array(slots), out)
+def seen_by(env, index):
+    out = np.full((env.num_envs, len(index), *shape_of(env, index)), np.nan, np.float32)
+    env.observe(np.array(index), out)
     return out
 
 
-def whole(copies):
-    return [np.arange(len(copies.agents))]
+def whole(env):
+    return [np.arange(len(env.agents))]
 
 
-def act(copies, groups, rng):
-    """Return legal random actions for groups of slots."""
+def act(env, groups, rng):
+    """Return legal random actions for groups of agent indices."""
     moves = []
-    for slots in groups:
-        space, mask = copies.action_spaces[copies.agents[slots[0]]], copies.action_mask(slots)
-        shape = (copies.num_copies, len(slots))
+    for index in groups:
+        space, mask = env.action_spaces[env.agents[index[0]]], env.action_mask(index)
+        shape = (env.num_envs, len(index))
         if isinstance(space, gymnasium.spaces.Box):
             moves.append(
-                (slots, rng.uniform(space.low, space.high, (*shape, *space.shape)).astype(np.float32))
+                (index, rng.uniform(space.low, space.high, (*shape, *space.shape)).astype(np.float32))
             )
         elif mask is None:
-            moves.append((slots, rng.integers(space.n, size=shape)))
+            moves.append((index, rng.integers(space.n, size=shape)))
         else:
-            moves.append((slots, (rng.random(mask.shape) * mask).argmax(-1)))
+            moves.append((index, (rng.random(mask.shape) * mask).argmax(-1)))
     return moves
 
 
@@ -58,8 +60,8 @@ def act(copies, groups, rng):
 )
 def test_a_batch_is_exactly_its_single_environments(settings, split):
     pair = (
-        BatchedCopies(FOREST.batched_env(3, **settings)),
-        EnvCopies(lambda: FOREST.parallel_env(**settings), 3),
+        BatchedVectorEnv(FOREST.batched_env(3, **settings)),
+        ObjectVectorEnv(lambda: FOREST.parallel_env(**settings), 3),
     )
     agents = len(pair[0].agents)
     groups = [np.arange(0, agents, 2), np.arange(1, agents, 2)] if split else whole(pair[0])
@@ -68,17 +70,17 @@ def test_a_batch_is_exactly_its_single_environments(settings, split):
     assert pair[0].action_spaces == pair[1].action_spaces
     rng = np.random.default_rng(0)
     episodes, masks_differ = np.zeros(3, int), False
-    for copies in pair:
-        copies.reset(SEEDS)
+    for env in pair:
+        env.reset(SEEDS)
     while episodes.min() < 2:
-        for slots in groups:
-            one, other = (seen_by(copies, slots) for copies in pair)
+        for index in groups:
+            one, other = (seen_by(env, index) for env in pair)
             np.testing.assert_array_equal(one, other)
-            one, other = (copies.action_mask(slots) for copies in pair)
+            one, other = (env.action_mask(index) for env in pair)
             np.testing.assert_array_equal(one, other)
             masks_differ |= one is not None and not one.all()
         moves = act(pair[0], groups, rng)
-        for one, other in zip(*(copies.step(moves) for copies in pair), strict=True):
+        for one, other in zip(*(env.step(moves) for env in pair), strict=True):
             np.testing.assert_array_equal(one, other)
             assert one.dtype == other.dtype
         np.testing.assert_array_equal(pair[0].alive(), pair[1].alive())
@@ -88,8 +90,8 @@ def test_a_batch_is_exactly_its_single_environments(settings, split):
         assert "team_return" in pair[0].info(0)
         if over.any():
             episodes += over
-            for copies in pair:
-                copies.reset(mask=over)
+            for env in pair:
+                env.reset(mask=over)
     assert masks_differ == ("mask_blocked_moves" in settings)
 
 
@@ -103,61 +105,57 @@ def test_a_batch_is_exactly_its_single_environments(settings, split):
     ],
 )
 def test_environments_of_others_give_what_they_give_alone(make, groups, length):
-    copies, groups = EnvCopies(make, 2), [np.array(group) for group in groups]
+    env, groups = ObjectVectorEnv(make, 2), [np.array(group) for group in groups]
     alone = make()
     parallel = hasattr(alone, "possible_agents")
-    copies.reset(np.array([9, 4], np.uint64))
+    env.reset(np.array([9, 4], np.uint64))
     seen = alone.reset(seed=4)[0]
     rng = np.random.default_rng(1)
     for step in range(1, 300):
-        for slots in groups:
-            found = seen_by(copies, slots)[1]
-            for column, slot in enumerate(slots):
-                expected = seen[copies.agents[slot]] if parallel else seen
+        for index in groups:
+            found = seen_by(env, index)[1]
+            for column, agent in enumerate(index):
+                expected = seen[env.agents[agent]] if parallel else seen
                 np.testing.assert_array_equal(found[column], np.asarray(expected, np.float32))
-        moves = act(copies, groups, rng)
-        chosen = {
-            copies.agents[slot]: a[1, column] for slots, a in moves for column, slot in enumerate(slots)
-        }
+        moves = act(env, groups, rng)
+        chosen = {env.agents[agent]: a[1, column] for index, a in moves for column, agent in enumerate(index)}
         seen, *outcome, _ = alone.step(chosen if parallel else chosen[None])
-        rewards, terminated, truncated = copies.step(moves)
+        rewards, terminated, truncated = env.step(moves)
         for found, expected in zip((rewards, terminated, truncated), outcome, strict=True):
-            expected = [expected[agent] for agent in copies.agents] if parallel else [expected]
+            expected = [expected[agent] for agent in env.agents] if parallel else [expected]
             np.testing.assert_array_equal(found[1], np.asarray(expected, found.dtype))
-        if not copies.alive()[1].any():
+        if not env.alive()[1].any():
             assert (terminated | truncated)[1].all()
             assert step == length or (length is None and terminated[1, 0])
             break
-        if not copies.alive()[0].any():
-            copies.reset(mask=np.array([True, False]))
+        if not env.alive()[0].any():
+            env.reset(mask=np.array([True, False]))
     else:
         pytest.fail("no episode ended")
-    copies.close()
+    env.close()
 
 
-def play(copies, steps, action=1):
-    """Return (acted, rewards, terminated, truncated), each [T, E, N], with ended copies begun anew."""
+def play(env, steps, action=1):
+    """Return (acted, rewards, terminated, truncated), each [T, E, N], with ended env begun anew."""
     log = []
     for _ in range(steps):
-        acted = copies.alive().copy()
+        acted = env.alive().copy()
         log.append(
             (
                 acted,
-                *copies.step(
-                    [(slots, np.full((copies.num_copies, len(slots)), action)) for slots in whole(copies)]
-                ),
+                *env.step([(index, np.full((env.num_envs, len(index)), action)) for index in whole(env)]),
             )
         )
-        over = ~copies.alive().any(axis=1)
+        over = ~env.alive().any(axis=1)
         if over.any():
-            copies.reset(mask=over)
+            env.reset(mask=over)
     return [np.stack(arrays) for arrays in zip(*log, strict=True)]
 
 
 def test_agents_die_appear_and_end_together_in_different_ways():
-    copies = EnvCopies(Lives, 2)
-    copies.reset(np.array([1, 2], np.uint64))
-    acted, rewards, terminated, truncated = play(copies, 6)
+    env = ObjectVectorEnv(Lives, 2)
+    env.reset(np.array([1, 2], np.uint64))
+    acted, rewards, terminated, truncated = play(env, 6)
     for e in range(2):
         # columns: a, b, c; the sixth step is the first of the next episode
         assert acted[:, e].astype(int).tolist() == [
@@ -169,16 +167,16 @@ def test_agents_die_appear_and_end_together_in_different_ways():
 
 
 def test_observations_of_agents_that_are_away_are_0_and_last_ones_are_kept():
-    copies = EnvCopies(Lives, 1)
-    copies.reset(np.array([1], np.uint64))
+    env = ObjectVectorEnv(Lives, 1)
+    env.reset(np.array([1], np.uint64))
     number = np.float32(np.random.default_rng(1).random())
-    assert seen_by(copies, [0, 1, 2])[0].tolist() == [[number, 0, 0], [0, 0, 0], [number, 0, 0]]
+    assert seen_by(env, [0, 1, 2])[0].tolist() == [[number, 0, 0], [0, 0, 0], [number, 0, 0]]
     for _ in range(2):
-        copies.step([(np.arange(3), np.array([[1, 0, 2]]))])
-    assert seen_by(copies, [0, 1, 2])[0].tolist() == [[number, 2, 1], [number, 2, 0], [number, 2, 2]]
-    copies.step([(np.arange(3), np.array([[1, 0, 2]]))])
-    assert seen_by(copies, [2, 0])[0].tolist() == [[number, 3, 2], [0, 0, 0]]
-    assert copies.info(0) == {"time": 3}
+        env.step([(np.arange(3), np.array([[1, 0, 2]]))])
+    assert seen_by(env, [0, 1, 2])[0].tolist() == [[number, 2, 1], [number, 2, 0], [number, 2, 2]]
+    env.step([(np.arange(3), np.array([[1, 0, 2]]))])
+    assert seen_by(env, [2, 0])[0].tolist() == [[number, 3, 2], [0, 0, 0]]
+    assert env.info(0) == {"time": 3}
 
 
 def test_an_agent_that_is_listed_though_it_has_ended_has_ended():
@@ -186,40 +184,40 @@ def test_an_agent_that_is_listed_though_it_has_ended_has_ended():
         np.testing.assert_array_equal(expected, found)
 
 
-def play_and_see(copies, action):
-    play(copies, 1, action)
-    seen_by(copies, [0, 1, 2])
-    copies.action_mask(np.arange(3))
+def play_and_see(env, action):
+    play(env, 1, action)
+    seen_by(env, [0, 1, 2])
+    env.action_mask(np.arange(3))
 
 
 def play_from_start(cls, steps):
-    copies = EnvCopies(cls, 1)
-    copies.reset(np.array([1], np.uint64))
-    return play(copies, steps)
+    env = ObjectVectorEnv(cls, 1)
+    env.reset(np.array([1], np.uint64))
+    return play(env, steps)
 
 
 def test_an_agent_that_is_gone_without_a_flag_was_cut_and_keeps_what_it_saw():
-    copies = EnvCopies(Vanishing, 1)
-    copies.reset(np.array([1], np.uint64))
-    play(copies, 2)
-    before = seen_by(copies, [2])
+    env = ObjectVectorEnv(Vanishing, 1)
+    env.reset(np.array([1], np.uint64))
+    play(env, 2)
+    before = seen_by(env, [2])
     assert before[0, 0, 1] == 2
-    _, rewards, terminated, truncated = play(copies, 1)
-    assert not copies.alive()[0, 2]
+    _, rewards, terminated, truncated = play(env, 1)
+    assert not env.alive()[0, 2]
     assert (rewards[0, 0, 2], terminated[0, 0, 2], truncated[0, 0, 2]) == (0, False, True)
-    np.testing.assert_array_equal(seen_by(copies, [2]), before)
-    _, _, terminated, truncated = play(copies, 2)
+    np.testing.assert_array_equal(seen_by(env, [2]), before)
+    _, _, terminated, truncated = play(env, 2)
     assert terminated[1, 0, 1]
     assert not truncated.any()
 
 
 def test_masks_are_those_of_the_living():
-    copies = EnvCopies(Masked, 2)
-    copies.reset(np.array([1, 2], np.uint64))
-    assert copies.action_mask(np.arange(3))[1].astype(int).tolist() == [[0, 1, 1], [1, 1, 1], [0, 1, 1]]
-    play(copies, 1)
-    assert copies.action_mask(np.array([2]))[0].astype(int).tolist() == [[1, 0, 1]]
-    assert EnvCopies(Lives, 1).action_mask(np.array([0])) is None
+    env = ObjectVectorEnv(Masked, 2)
+    env.reset(np.array([1, 2], np.uint64))
+    assert env.action_mask(np.arange(3))[1].astype(int).tolist() == [[0, 1, 1], [1, 1, 1], [0, 1, 1]]
+    play(env, 1)
+    assert env.action_mask(np.array([2]))[0].astype(int).tolist() == [[1, 0, 1]]
+    assert ObjectVectorEnv(Lives, 1).action_mask(np.array([0])) is None
 
 
 @pytest.mark.parametrize(
@@ -228,32 +226,32 @@ def test_masks_are_those_of_the_living():
         (
             Lives,
             "missing",
-            r"copy 1, step 3 of its episode: observation of c is None .* expected numbers of shape \(3,\)",
+            r"environment 1, step 3 of its episode: observation of c is None .* expected numbers of shape \(3,\)",
         ),
         (
             Lives,
             "shape",
-            r"copy 1, step 3 .* observation of c is array\(\[1.\]\S* .*shape \(1,\), expected .* \(3,\)",
+            r"environment 1, step 3 .* observation of c is array\(\[1.\]\S* .*shape \(1,\), expected .* \(3,\)",
         ),
-        (Lives, "words", r"copy 1, step 3 .* observation of c is \['x', 'y', 'z'\]"),
-        (Lives, "ragged", r"copy 1, step 3 .* observation of c is \[\[1.0\], \[1.0, 2.0\], \[\]\]"),
-        (Lives, "stranger", r"copy 1, step 3 .* agent d is not among the possible agents"),
-        (Masked, "bare", r"copy 1, step 3 .* action_mask of c is None"),
+        (Lives, "words", r"environment 1, step 3 .* observation of c is \['x', 'y', 'z'\]"),
+        (Lives, "ragged", r"environment 1, step 3 .* observation of c is \[\[1.0\], \[1.0, 2.0\], \[\]\]"),
+        (Lives, "stranger", r"environment 1, step 3 .* agent d is not among the possible agents"),
+        (Masked, "bare", r"environment 1, step 3 .* action_mask of c is None"),
         (
             Masked,
             "narrow",
-            r"copy 1, step 3 .* action_mask of c is .* of shape \(1,\), expected numbers of shape \(3,\)",
+            r"environment 1, step 3 .* action_mask of c is .* of shape \(1,\), expected numbers of shape \(3,\)",
         ),
     ],
 )
-def test_faults_are_told_with_copy_step_agent_and_value(cls, fault, message):
+def test_faults_are_told_with_environment_step_agent_and_value(cls, fault, message):
     makers = iter([cls(), cls(**{fault: 3})])
-    copies = EnvCopies(lambda: next(makers), 2)
-    copies.reset(np.array([1, 2], np.uint64))
+    env = ObjectVectorEnv(lambda: next(makers), 2)
+    env.reset(np.array([1, 2], np.uint64))
     for time in range(2):
-        play_and_see(copies, action=(time + 1) % 3)
+        play_and_see(env, action=(time + 1) % 3)
     with pytest.raises(InvalidSampleError, match=message) as caught:
-        play_and_see(copies, action=0)
+        play_and_see(env, action=0)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again)) == (InvalidSampleError, str(caught.value))
 
@@ -263,12 +261,13 @@ def test_the_agent_of_a_gymnasium_environment_has_a_name_in_messages():
         def observation(self, observation):
             return observation[:2]
 
-    copies = EnvCopies(lambda: Wrong(gymnasium.make("CartPole-v1")), 1)
-    copies.reset()
+    env = ObjectVectorEnv(lambda: Wrong(gymnasium.make("CartPole-v1")), 1)
+    env.reset()
     with pytest.raises(
-        InvalidSampleError, match=r"copy 0, step 0 .* observation of the agent .* \(2,\), expected .* \(4,\)"
+        InvalidSampleError,
+        match=r"environment 0, step 0 .* observation of the agent .* \(2,\), expected .* \(4,\)",
     ):
-        seen_by(copies, [0])
+        seen_by(env, [0])
 
 
 def test_an_episode_without_agents_is_refused():
@@ -278,8 +277,8 @@ def test_an_episode_without_agents_is_refused():
             self.agents = []
             return result
 
-    with pytest.raises(InvalidSampleError, match="copy 0, step 0 .* no agents after reset"):
-        EnvCopies(Empty, 1).reset()
+    with pytest.raises(InvalidSampleError, match="environment 0, step 0 .* no agents after reset"):
+        ObjectVectorEnv(Empty, 1).reset()
 
 
 class Odd(Lives):
@@ -314,38 +313,40 @@ MASK = gymnasium.spaces.Box(0, 1, (4,), np.int8)
 )
 def test_spaces_that_do_not_fit_arrays_are_refused(space, message):
     with pytest.raises(ConfigError, match=message):
-        EnvCopies(lambda: Odd(space), 1)
+        ObjectVectorEnv(lambda: Odd(space), 1)
 
 
-def test_copies_that_differ_are_refused():
+def test_environments_that_differ_are_refused():
     other = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
     makers = iter([Odd(BOX), Odd(BOX), Odd(other)])
-    with pytest.raises(ConfigError, match=r"observation space of b is Box\(-1.0.* in copy 2 and Box\(-100"):
-        EnvCopies(lambda: next(makers), 3)
+    with pytest.raises(
+        ConfigError, match=r"observation space of b is Box\(-1.0.* in environment 2 and Box\(-100"
+    ):
+        ObjectVectorEnv(lambda: next(makers), 3)
     makers = iter([Odd(BOX), Odd(BOX, ("a", "b"))])
     with pytest.raises(
-        ConfigError, match=r"copy 1 has the agents \['a', 'b'\], copy 0 has \['a', 'b', 'c'\]"
+        ConfigError, match=r"environment 1 has the agents \['a', 'b'\], environment 0 has \['a', 'b', 'c'\]"
     ):
-        EnvCopies(lambda: next(makers), 2)
+        ObjectVectorEnv(lambda: next(makers), 2)
     with pytest.raises(ConfigError, match="expected a PettingZoo ParallelEnv or a Gymnasium Env, got dict"):
-        EnvCopies(dict, 1)
+        ObjectVectorEnv(dict, 1)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: EnvCopies(Lives, 2),
-        lambda: EnvCopies(EzLives, 2),
-        lambda: EnvCopies(lambda: gymnasium.make("CartPole-v1"), 2),
-        lambda: BatchedCopies(FOREST.batched_env(2, scenario="sprint", max_steps=5)),
+        lambda: ObjectVectorEnv(Lives, 2),
+        lambda: ObjectVectorEnv(EzLives, 2),
+        lambda: ObjectVectorEnv(lambda: gymnasium.make("CartPole-v1"), 2),
+        lambda: BatchedVectorEnv(FOREST.batched_env(2, scenario="sprint", max_steps=5)),
     ],
 )
-def test_copies_go_on_exactly_from_a_state(make):
-    copies, later = make(), make()
-    copies.reset(np.array([1, 2], np.uint64))
-    play(copies, 3)
-    state = pickle.loads(pickle.dumps(copies.get_state()))
-    expected = [seen_by(copies, whole(copies)[0]), *play(copies, 12), seen_by(copies, whole(copies)[0])]
+def test_environments_go_on_exactly_from_a_state(make):
+    env, later = make(), make()
+    env.reset(np.array([1, 2], np.uint64))
+    play(env, 3)
+    state = pickle.loads(pickle.dumps(env.get_state()))
+    expected = [seen_by(env, whole(env)[0]), *play(env, 12), seen_by(env, whole(env)[0])]
     later.set_state(state)
     found = [seen_by(later, whole(later)[0]), *play(later, 12), seen_by(later, whole(later)[0])]
     for one, other in zip(expected, found, strict=True):
@@ -353,6 +354,6 @@ def test_copies_go_on_exactly_from_a_state(make):
 
 
 def test_no_state_where_an_environment_cannot_be_pickled():
-    copies = EnvCopies(Locked, 2)
-    copies.reset()
-    assert copies.get_state() is None
+    env = ObjectVectorEnv(Locked, 2)
+    env.reset()
+    assert env.get_state() is None

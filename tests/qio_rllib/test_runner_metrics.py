@@ -1,0 +1,185 @@
+"""What runners report of episodes, and what callbacks are told."""
+
+from collections import Counter
+
+import gymnasium
+import numpy as np
+import pytest
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from toy_runners import config_of, lives, metrics_of, runner_of
+
+from qio_rllib.sampling.environments import register_env
+from qio_rllib.sampling.episodes import EpisodeRecord
+from qio_rllib.sampling.rollout import Rollout
+from qio_rllib.sampling.runner import BatchedEnvRunner
+from qio_rllib.sampling.vector_env import VectorEnv
+
+# -- metrics ------------------------------------------------------------------------------------------------------
+
+
+class Schedule(gymnasium.Env):
+    """Episode ``i`` lasts ``lengths[i]`` steps and pays ``i`` in each; every third one says when it was found."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    lengths = (2, 3, 5, 1, 4)
+
+    def __init__(self):
+        self.episode = -1
+
+    def reset(self, *, seed=None, options=None):
+        self.episode, self.time = self.episode + 1, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        over = self.time == self.lengths[self.episode % 5]
+        info = {
+            "twice": 2 * self.episode,
+            "steps_to_find": -1 if self.episode % 3 else 7,
+            "name": "x",
+            "flag": True,
+        }
+        return np.zeros(1, np.float32), float(self.episode), over, False, info
+
+
+def schedule(fragment, **settings):
+    register_env("schedule", lambda env_config: Schedule())
+    return config_of("schedule", None, 1, fragment).reporting(**settings)
+
+
+def test_metrics_are_those_computed_by_hand():
+    runner = runner_of(schedule(fragment=1, metrics_num_episodes_for_smoothing=2))
+    runner.sample()
+    metrics = metrics_of(runner)
+    assert not any("mean" in key for key in metrics)  # no episode has ended, nothing is NaN
+    assert metrics["num_episodes"] == 0
+    returns = [i * Schedule.lengths[i % 5] for i in range(12)]
+    ends = np.cumsum([Schedule.lengths[i % 5] for i in range(12)])
+    for step in range(2, 31):
+        runner.sample()
+        metrics = metrics_of(runner)
+        done = int((ends <= step).sum())
+        assert metrics["num_env_steps_sampled"] == 1
+        assert metrics["num_env_steps_sampled_lifetime"] == 1
+        assert metrics["num_episodes"] == (step in ends)
+        assert metrics["num_agent_steps_sampled"] == {"default_agent": 1}
+        assert metrics["num_module_steps_sampled"] == {"default_policy": 1}
+        last = range(max(0, done - 2), done)
+        assert metrics["episode_return_mean"] == np.mean([returns[i] for i in last])
+        assert metrics["episode_return_min"] == min(returns[i] for i in last)
+        assert metrics["episode_return_max"] == max(returns[i] for i in last)
+        assert metrics["episode_len_mean"] == np.mean([Schedule.lengths[i % 5] for i in last])
+        assert metrics["twice"] == np.mean([2 * i for i in last])
+        assert metrics["steps_to_find"] == 7  # in two of three iterations nobody found it
+        assert not {"name", "flag"} & set(metrics)
+    assert runner.num_env_steps_sampled_lifetime == 30
+
+
+def test_metrics_of_agents_and_modules():
+    config = lives(fragment=10).multi_agent(policies={"first": ["a"], "rest": ["b", "c"]})
+    runner = runner_of(config)
+    runner.sample()
+    metrics = metrics_of(runner)
+    assert metrics["agent_episode_returns_mean"] == {"a": 3, "b": 12, "c": 15}
+    assert metrics["module_episode_returns_mean"] == {"first": 3, "rest": 27}
+    assert metrics["episode_return_mean"] == 30
+    assert metrics["episode_len_mean"] == 5
+    assert metrics["time"] == 5
+    assert metrics["num_episodes"] == 4
+    assert metrics["num_env_steps_sampled"] == 20
+    assert metrics["num_agent_steps_sampled"] == {"a": 8, "b": 12, "c": 20}
+    assert metrics["num_module_steps_sampled"] == {"first": 8, "rest": 32}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_nothing_is_nan_in_any_iteration():
+    algorithm = schedule(fragment=1).training(train_batch_size_per_learner=2, minibatch_size=2).build_algo()
+    for iteration in range(1, 8):
+        result = algorithm.train()["env_runners"]
+        numbers = {key: value for key, value in result.items() if isinstance(value, int | float | np.number)}
+        assert all(np.isfinite(value) for value in numbers.values()), numbers
+        assert result["num_env_steps_sampled_lifetime"] == 2 * iteration
+        assert result["num_agent_steps_sampled_lifetime"] == {"default_agent": 2 * iteration}
+        assert result["num_episodes_lifetime"] == int((np.cumsum([2, 3, 5, 1, 4]) <= 2 * iteration).sum())
+        assert "steps_to_find" in numbers
+    algorithm.stop()
+
+
+# -- callbacks ----------------------------------------------------------------------------------------------------
+
+
+class Listener(RLlibCallback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.log = []
+
+    def hear(self, callback, arguments):
+        runner = arguments["env_runner"]
+        assert isinstance(runner, BatchedEnvRunner)
+        assert arguments["metrics_logger"] is runner.metrics
+        assert arguments.get("env", runner.env) is runner.env
+        episode = arguments.get("episode")
+        if episode is not None:
+            assert isinstance(episode, EpisodeRecord)
+            assert isinstance(arguments["env"], VectorEnv)
+            assert arguments["rl_module"] is runner.module
+            assert arguments["env_index"] == episode.env_index
+        self.log.append((callback, arguments))
+
+    def on_environment_created(self, **arguments):
+        self.hear("created", arguments)
+
+    def on_episode_start(self, **arguments):
+        self.hear("start", arguments)
+
+    def on_episode_step(self, **arguments):
+        self.hear("step", arguments)
+
+    def on_episode_end(self, **arguments):
+        self.hear("end", arguments)
+
+    def on_sample_end(self, **arguments):
+        self.hear("sample", arguments)
+
+
+def test_callbacks_hear_what_they_are_promised():
+    runner = runner_of(lives(fragment=6).callbacks(Listener))
+    (listener,) = runner._callbacks
+    assert [(name, dict(arguments["env_context"])) for name, arguments in listener.log] == [("created", {})]
+    rollouts = runner.sample()
+    log = listener.log[1:]
+    names = [name for name, _ in log]
+    assert Counter(names) == {"start": 4, "step": 12, "end": 2, "sample": 1}
+    assert names[:4] == ["start", "start", "step", "step"]
+    assert names[-7:] == ["end", "end", "start", "start", "step", "step", "sample"]
+    records = [arguments["episode"] for name, arguments in log if name == "step"]
+    assert [len(record) for record in records[::2]] == [1, 2, 3, 4, 5, 1]
+    assert [record.get_return() for record in records[::2]] == [2, 6, 12, 20, 30, 2]
+    ends = [arguments["episode"] for name, arguments in log if name == "end"]
+    assert [end.env_index for end in ends] == [0, 1]
+    for end in ends:
+        assert end == EpisodeRecord({"a": 3, "b": 12, "c": 15}, 5, {"time": 5}, end.env_index)
+    starts = [arguments["episode"] for name, arguments in log if name == "start"]
+    assert all(len(start) == 0 == start.get_return() for start in starts)
+    assert log[-1][1]["samples"] is rollouts
+    assert all(isinstance(rollout, Rollout) for rollout in rollouts)
+
+
+def test_callback_functions_hear_and_log():
+    returns, samples = [], []
+
+    def at_end(*, episode, metrics_logger, **rest):
+        returns.append(episode.get_return())
+        metrics_logger.log_value("mine", len(episode), window=1)
+
+    def at_sample(*, env_runner, metrics_logger, samples: list, seen=samples):
+        seen.extend(samples)
+
+    runner = runner_of(lives(fragment=5).callbacks(on_episode_end=at_end, on_sample_end=[at_sample]))
+    rollouts = runner.sample()
+    assert returns == [30, 30]
+    assert samples == rollouts
+    assert metrics_of(runner)["mine"] == 5
