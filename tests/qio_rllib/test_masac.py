@@ -336,7 +336,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path):
         ({"alpha_lr": -1.0}, "alpha_lr: expected a number of at least 0"),
         ({"tau": 0.0}, "tau: expected a number above 0, up to 1"),
         ({"critic": {"type": "owm"}}, "critic.type: .*did you mean 'own'"),
-        ({"entropy_annealing": {"law": "quantum"}}, "entropy_annealing: MASAC has no entropy coefficient"),
+        ({"entropy_annealing": {"law": "quantum"}}, "entropy_annealing: MASAC's temperature is learned"),
     ],
 )
 def test_bad_settings_are_refused(training, message):
