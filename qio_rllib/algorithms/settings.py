@@ -163,13 +163,9 @@ def settings_of(
     )
 
 
-_COLLECTED: dict[type[AlgorithmConfig], tuple[dict[str, Setting], frozenset[str], list[str]]] = {}
-
-
-def _collected(config_class: type[AlgorithmConfig]) -> tuple[dict[str, Setting], frozenset[str], list[str]]:
+@functools.cache
+def _collected(config_class: Any) -> tuple[dict[str, Setting], frozenset[str], list[str]]:
     """Return what the setters of a configuration take, the names that RLlib has given up, and the setters."""
-    if config_class in _COLLECTED:
-        return _COLLECTED[config_class]
     known: dict[str, Setting] = {}
     deprecated: set[str] = set()
     setters = [name for name in SETTERS if hasattr(config_class, name)]
@@ -183,8 +179,7 @@ def _collected(config_class: type[AlgorithmConfig]) -> tuple[dict[str, Setting],
                 deprecated.add(name)
             elif name not in known:
                 known[name] = Setting(name, setter, _limited(name, parameter.annotation))
-    _COLLECTED[config_class] = known, frozenset(deprecated - known.keys()), setters
-    return _COLLECTED[config_class]
+    return known, frozenset(deprecated - known.keys()), setters
 
 
 def algorithm_name(config_class: type[AlgorithmConfig]) -> str:
