@@ -82,7 +82,7 @@ class ExploringConfig(AlgorithmConfig):
     @classmethod
     def settings(cls) -> Settings:
         """Return the table of all settings of this algorithm."""
-        return settings_of(cls, [other for other in _leaves(ExploringConfig) if other is not cls])
+        return settings_of(cls, tuple(other for other in _leaves(ExploringConfig) if other is not cls))
 
     @property
     def agent_id(self) -> bool:

@@ -137,35 +137,14 @@ class Settings:
         return self.find(key, where).checked(value, self, where, in_python)
 
 
-def settings_of(
-    config_class: type[AlgorithmConfig], others: Sequence[type[AlgorithmConfig]] = ()
-) -> Settings:
+@functools.cache
+def settings_of(config_class: Any, others: tuple[Any, ...] = ()) -> Settings:
     """Collect what the setters of an algorithm's configuration take, inherited ones included.
 
     Args:
         config_class: The configuration.
         others: Those of other algorithms, whose settings are refused by name.
     """
-    known, deprecated, setters = _collected(config_class)
-    elsewhere: dict[str, set[str]] = {}
-    for other in others:
-        for name, setting in _collected(other)[0].items():
-            if setting.setter == "training" and name not in known:
-                elsewhere.setdefault(name, set()).add(algorithm_name(other))
-    own = sorted(name for name, setting in known.items() if setting.setter == "training")
-    return Settings(
-        algorithm_name(config_class),
-        known,
-        deprecated,
-        setters,
-        own,
-        {name: sorted(takers) for name, takers in elsewhere.items()},
-    )
-
-
-@functools.cache
-def _collected(config_class: Any) -> tuple[dict[str, Setting], frozenset[str], list[str]]:
-    """Return what the setters of a configuration take, the names that RLlib has given up, and the setters."""
     known: dict[str, Setting] = {}
     deprecated: set[str] = set()
     setters = [name for name in SETTERS if hasattr(config_class, name)]
@@ -179,7 +158,20 @@ def _collected(config_class: Any) -> tuple[dict[str, Setting], frozenset[str], l
                 deprecated.add(name)
             elif name not in known:
                 known[name] = Setting(name, setter, _limited(name, parameter.annotation))
-    return known, frozenset(deprecated - known.keys()), setters
+    elsewhere: dict[str, set[str]] = {}
+    for other in others:
+        for name in settings_of(other).own:
+            if name not in known:
+                elsewhere.setdefault(name, set()).add(algorithm_name(other))
+    own = sorted(name for name, setting in known.items() if setting.setter == "training")
+    return Settings(
+        algorithm_name(config_class),
+        known,
+        frozenset(deprecated - known.keys()),
+        setters,
+        own,
+        {name: sorted(takers) for name, takers in elsewhere.items()},
+    )
 
 
 def algorithm_name(config_class: type[AlgorithmConfig]) -> str:

@@ -111,8 +111,7 @@ def test_every_environment_is_known(env_id):
 
 @pytest.mark.ray
 def test_rllibs_own_ppo_trains_in_an_environment_of_ours(ray_runtime):
-    config = RLlibPPOConfig().environment("chsh_v0").env_runners(num_env_runners=0)
-    config.multi_agent(policies={"shared"}, policy_mapping_fn=lambda agent, episode, **kwargs: "shared")
+    config = RLlibPPOConfig().environment("qubit_control_v0").env_runners(num_env_runners=0)
     algorithm = config.training(train_batch_size_per_learner=64, minibatch_size=64, num_epochs=1).build_algo()
     try:
         assert algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"] == 64
