@@ -33,13 +33,13 @@ class MADDPGConfig(JointCriticConfig):
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         amplification=True,
+        circuit=True,
         communication=True,
         instead={
             "central_value": "'s critics are central as they are; see critic_state",
             "normalize_values": "'s critics learn values as they are; scale the rewards instead",
             "entropy_annealing": "'s loss has no entropy; set exploration instead",
-            "circuit": "'s actors are MLPs; PPO, A2C and DQN take it",
-            "coordination": "'s actors are MLPs; PPO and A2C take it",
+            "coordination": "'s actors act each by itself; PPO and A2C take it",
         },
     )
 

@@ -30,12 +30,12 @@ class MASACConfig(JointCriticConfig):
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         amplification=True,
+        circuit=True,
         instead={
             "central_value": "'s critics are central as they are; see critic_state",
             "normalize_values": "'s critics learn values as they are; scale the rewards instead",
             "entropy_annealing": "'s temperature is learned; set target_entropy or alpha_lr instead",
-            "circuit": "'s actors are MLPs; PPO, A2C and DQN take it",
-            "coordination": "'s actors are MLPs; PPO and A2C take it",
+            "coordination": "'s actors act each by itself; PPO and A2C take it",
         },
     )
 
