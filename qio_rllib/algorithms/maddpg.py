@@ -33,6 +33,7 @@ class MADDPGConfig(JointCriticConfig):
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         amplification=True,
+        circuit=True,
         communication=True,
         circuit=True,
         instead={

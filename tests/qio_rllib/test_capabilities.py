@@ -166,8 +166,8 @@ def test_the_table_has_a_row_for_each_capability_and_a_column_for_each_algorithm
     head, *rows = capability_table(ALGORITHMS)
     assert head == ["", *ALGORITHMS]
     assert [row[0] for row in rows] == [name.replace("_", " ") for name in CAPABILITIES]
-    marks = dict(zip(head, rows[CAPABILITIES.index("circuit")], strict=True))
-    assert [marks[name] for name in ("A2C", "DQN", "MADDPG", "PPO")] == ["yes", "yes", "no", "yes"]
+    marks = dict(zip(head, rows[CAPABILITIES.index("central_value")], strict=True))
+    assert [marks[name] for name in ("A2C", "DQN", "MADDPG", "PPO")] == ["yes", "no", "no", "yes"]
 
 
 def test_an_algorithm_that_declares_nothing_more_gets_the_least():
