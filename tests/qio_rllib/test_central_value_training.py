@@ -314,7 +314,7 @@ def test_rollouts_without_states_are_refused():
     algorithm = small_config().build_algo()
     learner = algorithm.learner_group._learner
     (rollout,) = algorithm.env_runner.sample()
-    rollout.modules["shared"].states = None
+    rollout.modules["shared"].global_states = None
     with pytest.raises(ConfigError, match="central_value: the rollouts have no global states"):
         learner.update(episodes=[rollout])
     with pytest.raises(ConfigError, match="central_value: there are no global states in the batch"):

@@ -216,7 +216,7 @@ def test_two_learners_agree_on_alpha():
 
 def test_continuous_actions_are_refused_where_they_make_no_sense():
     config = PPOConfig().environment("Pendulum-v1").env_runners(num_env_runners=0).training(amplification={})
-    with pytest.raises(ConfigError, match="Discrete"):
+    with pytest.raises(ConfigError, match="discrete actions"):
         config.build_algo()
 
 

@@ -6,10 +6,12 @@ import gymnasium
 import numpy as np
 import pytest
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from toy_lives import Lives
 from toy_runners import config_of, lives, metrics_of, runner_of
 
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.episodes import EpisodeRecord
+from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 from qio_rllib.sampling.rollout import Rollout
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.vector_env import VectorEnv
@@ -199,3 +201,55 @@ def test_callback_functions_hear_and_log():
     assert returns == [30, 30]
     assert samples == rollouts
     assert metrics_of(runner)["mine"] == 5
+
+
+# -- windows and means over agents --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("runners", "window"), [(1, 5), (2, 3), (4, 2), (9, 1)])
+def test_runners_share_the_window_of_finished_episodes(runners, window):
+    config = schedule(fragment=15, metrics_num_episodes_for_smoothing=5)
+    config.env_runners(num_env_runners=runners).training(train_batch_size_per_learner=15 * runners)
+    runner = runner_of(config, worker_index=1)
+    runner.sample(num_timesteps=30)  # ten episodes: each length twice
+    returns = [i * Schedule.lengths[i % 5] for i in range(10)]
+    metrics = metrics_of(runner)
+    assert metrics["episode_return_mean"] == np.mean(returns[-window:])
+    assert metrics["twice"] == np.mean([2 * i for i in range(10)][-window:])
+
+
+class Own(Lives):
+    """Each agent tells a number of its own, and one that all share."""
+
+    def step(self, actions):
+        seen, rewards, terminated, truncated, infos = super().step(actions)
+        numbers = {"a": 1.0, "b": 4.0, "c": 13.0}
+        return seen, rewards, terminated, truncated, {a: {"own": numbers[a], "team": 0.1} for a in infos}
+
+
+def evaluated(config, runner, seeds):
+    """Return one row of the runner's policy for each seed."""
+    policy = policy_from_modules(dict(runner.module.items()), config)
+    return evaluate(policy, config.env, config.env_config, seeds, True)
+
+
+def test_numbers_of_agents_are_means_over_agents_in_training_and_evaluation():
+    config = lives(Own, fragment=5)
+    runner = runner_of(config)
+    runner.sample()
+    metrics = metrics_of(runner)
+    (row,) = evaluated(config, runner, [3])
+    # In the last step there are b and c.
+    assert metrics["own"] == row["own"] == 8.5
+    assert metrics["team"] == row["team"] == 0.1
+
+
+def test_numbers_of_agents_of_a_batch_are_means_over_agents_in_training_and_evaluation():
+    settings = {"max_steps": 6, "actions": "discrete"}
+    config = config_of("swarm_cooperative_v0", settings, num_envs=1, fragment=6)
+    runner = runner_of(config)
+    part = runner.sample()[0].modules["shared"]
+    expected = part.rewards.sum(axis=0, dtype=np.float64).mean()
+    assert metrics_of(runner)["agent_return"] == pytest.approx(expected, rel=1e-5)
+    for row in evaluated(config, runner, [3, 4]):
+        assert row["agent_return"] == pytest.approx(row["episode_return"] / 3, rel=1e-5)

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -245,10 +244,12 @@ def test_nothing_in_a_file_is_executed(file, tmp_path, form):
 
 
 def test_files_of_the_format_before_say_what_to_do(tmp_path):
-    (old, *_) = sorted((ROOT / "results").glob("*/seed_0/policy.pt"))
-    path = shutil.copy(old, tmp_path / "policy.pt")
+    path = tmp_path / "policy.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("policy.json", json.dumps({"format": 1, "env": "CartPole-v1", "modules": {}}))
+        archive.writestr("default_policy.pt2", b"a torch.export program")
     with pytest.raises(
-        ConfigError, match=r"format 1.* expected 2; make it anew from its checkpoint"
+        ConfigError, match=r"format 1.* expected 2; it was made by an earlier version: train again"
     ) as caught:
         load_policy(path)
     assert "\n" not in str(caught.value)
