@@ -35,7 +35,6 @@ class MADDPGConfig(JointCriticConfig):
         amplification=True,
         circuit=True,
         communication=True,
-        circuit=True,
         instead={
             "central_value": "'s critics are central as they are; see critic_state",
             "normalize_values": "'s critics learn values as they are; scale the rewards instead",

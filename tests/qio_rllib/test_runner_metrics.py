@@ -78,22 +78,6 @@ def test_metrics_are_those_computed_by_hand():
     assert runner.num_env_steps_sampled_lifetime == 30
 
 
-def test_the_window_is_shared_among_runners_and_their_means_are_averaged():
-    runners = []
-    for index in (1, 2):
-        config = schedule(fragment=15 * index, metrics_num_episodes_for_smoothing=5)
-        runners.append(runner_of(config.env_runners(num_env_runners=2), worker_index=index))
-        runners[-1].sample()
-    # Episodes 0 to 4 take 15 steps: the runners have finished 5 and 10, of which 3 each count.
-    means = [np.mean([2 * i for i in last]) for last in (range(2, 5), range(7, 10))]
-    logger = MetricsLogger(root=True)
-    logger.aggregate([runner.get_metrics() for runner in runners])
-    assert [np.mean(runner.episodes.finished["twice"]) for runner in runners] == means
-    assert logger.peek("twice") == np.mean(means)
-    assert logger.peek("episode_return_max") == max(i * Schedule.lengths[i % 5] for i in range(7, 10))
-    assert logger.peek("num_episodes") == 15
-
-
 def test_metrics_of_agents_and_modules():
     config = lives(fragment=10).multi_agent(policies={"first": ["a"], "rest": ["b", "c"]})
     runner = runner_of(config)
