@@ -18,9 +18,11 @@ from typing import Any
 from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS
+from qio_rllib.algorithms.capabilities import capability_table
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.models.circuits import CircuitSettings
 from qio_rllib.models.coordination import CoordinationSettings
+from qio_rllib.models.joint_critics import CriticSettings
 
 PAGES = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- (settings of|mapping) (\w+)(?:: ([\w, ]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -28,6 +30,7 @@ MAPPINGS: dict[str, type] = {
     "amplification": Amplification,
     "circuit": CircuitSettings,
     "communication": Communication,
+    "critic": CriticSettings,
     "coordination": CoordinationSettings,
     "entropy_annealing": Annealing,
 }
@@ -95,6 +98,10 @@ def entries(docstring: str, section: str) -> dict[str, str]:
 
 def _block(match: re.Match[str]) -> str:
     opening, kind, name, chosen, _, closing = match.groups()
+    if name == "capabilities":
+        head, *body = capability_table(ALGORITHMS)
+        rule = ["---"] * len(head)
+        return opening + "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]) + "\n" + closing
     if kind == "mapping":
         rows = [(key, *cells) for key, cells in _mapping(name).items()]
     elif name in ALGORITHMS:

@@ -37,9 +37,9 @@ FOREST = Section(
     "The forest",
     "Team return of ten UAVs on 20 fixed episodes of `forest_uav_v0`; 400 is the most there is. The runs of "
     "PPO and A2C have the Q operator in their policies and no control beside it: that it is what makes them "
-    "good is not claimed, and the runs with controls (below) speak against it. The policies are made to be "
-    "sampled: UAVs that share a network and see the same choose the same most probable action and stay "
-    "together.",
+    "good is not claimed, and the runs with controls (below) speak against it. UAVs that share a network and "
+    "see the same choose the same most probable action and stay together, which is what ruins greedy play; "
+    "with `agent_id` and the `difference` reward, as PPO has them here, they do not.",
     (
         learning(
             "PPO",
@@ -98,6 +98,32 @@ SWARM = Section(
             scripted=lambda: f.scripted("swarm_maddpg"),
             seconds=lambda: f.training_seconds("swarm_maddpg"),
         ),
+        learning(
+            "MASAC on the same task",
+            "swarm_masac",
+            "swarm_masac.yaml",
+            more=": {normalized} between random play and the scripted controller; {seconds} s of training a seed",
+            normalized=lambda: f.normalized("swarm_masac", "greedy"),
+            seconds=lambda: f.training_seconds("swarm_masac"),
+        ),
+        learning(
+            "PPO with an LSTM on `remembered_target`, whose target is shown in the first five steps only (40 episodes)",
+            "swarm_memory_ppo",
+            "swarm_memory_ppo.yaml",
+            more=(
+                ": {normalized} between random play and the scripted controller, with sampled actions; on the same "
+                "episodes {scripted}"
+            ),
+            normalized=lambda: f.normalized("swarm_memory_ppo", "sampled"),
+            scripted=lambda: f.scripted("swarm_memory_ppo"),
+        ),
+        learning(
+            "The same without memory",
+            "swarm_memory_ppo_control",
+            "swarm_memory_ppo.yaml --set model_config.use_lstm=false --out results/swarm_memory_ppo_control",
+            more=": {normalized} between random play and the scripted controller, with sampled actions",
+            normalized=lambda: f.normalized("swarm_memory_ppo_control", "sampled"),
+        ),
         Claim(
             "Learned messages on `hidden_target`, without noise, numbers in a message: none {none}; one "
             "{one}; two {two}; four {four}. Four with half of the messages lost {half}, with nine of ten "
@@ -155,6 +181,28 @@ MPE = Section(
         ),
         learning("PPO with independent values", "spread_ppo", "spread_ppo.yaml --seeds 3", "episode_return"),
         learning("A2C on `CartPole-v1`", "cartpole_a2c", "cartpole_a2c.yaml --seeds 3", "episode_return"),
+        learning("Q-learning on `CartPole-v1`", "cartpole_dqn", "cartpole_dqn.yaml", "episode_return"),
+        learning(
+            "MASAC on `Pendulum-v1`", "pendulum_masac", "pendulum_masac.yaml --seeds 3", "episode_return"
+        ),
+        Claim(
+            "The same beside Stable-Baselines3's SAC, 20,000 steps, sizes and rates alike, neither tuned: return "
+            "without noise {our_return} here, {their_return} there; CPU seconds of training {ours} and {theirs}",
+            {
+                "our_return": lambda: f.grouped(
+                    "beside_stable_baselines3.csv", "greedy_return", package="qio"
+                ),
+                "their_return": lambda: f.grouped(
+                    "beside_stable_baselines3.csv", "greedy_return", package="stable-baselines3"
+                ),
+                "ours": lambda: f.grouped("beside_stable_baselines3.csv", "cpu_seconds", package="qio"),
+                "theirs": lambda: f.grouped(
+                    "beside_stable_baselines3.csv", "cpu_seconds", package="stable-baselines3"
+                ),
+            },
+            "python benchmarks/beside_stable_baselines3.py --seeds 2",
+            ("beside_stable_baselines3.csv",),
+        ),
         Claim(
             "MADDPG beside BenchMARL's 1.5.2, `simple_spread_v3` with continuous actions, one seed: "
             "training took {ours} s here, {theirs} s there ({times} times). Returns of an agent, "

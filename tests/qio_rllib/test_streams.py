@@ -1,82 +1,164 @@
-"""Random numbers: a stream of its own for each purpose of each run."""
+"""Random numbers: one stream for each purpose and runner, one for each evaluated episode."""
 
 import itertools
 
 import numpy as np
-import torch
-from small_runners import forest, runner_of
+import pytest
+from toy_lives import Masked
+from toy_runners import MASKED, config_of, forest, learner_of, runner_of
 
+from qio_envs import environment
+from qio_rllib.acting.policy import EpisodeStreams
 from qio_rllib.algorithms import MADDPGConfig
+from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
+from qio_rllib.sampling.environments import make_vector_env, register_env
+from qio_rllib.sampling.evaluation import play_episodes, policy_from_modules
+from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
 from qio_rllib.sampling.replay import JointReplay
 from qio_rllib.sampling.streams import generator, torch_generator
 
-
-def first_numbers(source):
-    """Return the first numbers of a stream, which later ones of others must not repeat."""
-    if isinstance(source, torch.Generator):
-        return tuple(torch.randint(2**62, (4,), generator=source).tolist())
-    return tuple(source.integers(2**62, size=4).tolist())
+FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 7, **MASKED}
 
 
-def learner_of(config, runner):
-    learner = config.learner_class(
-        config=config, module_spec=config.get_multi_rl_module_spec(spaces=runner.get_spaces())
-    )
-    learner.build()
-    return learner
+def first_draws(rng):
+    return tuple(rng.integers(2**63, size=4).tolist())
 
 
-def off_policy():
-    env_config = {"scenario": "hidden_target", "max_steps": 10}
-    return (
-        MADDPGConfig()
-        .environment("swarm_cooperative_v0", env_config=env_config)
-        .env_runners(num_env_runners=0)
-        .rl_module(model_config={"fcnet_hiddens": [4]})
-        .training(critic={"hiddens": [4]})
-        .debugging(seed=3)
-    )
-
-
-def test_runners_replay_minibatches_and_learner_noise_of_one_seed_draw_different_numbers():
-    config, evaluation = forest(), forest()
-    evaluation.in_evaluation = True
-    runners = [runner_of(config), runner_of(config, worker_index=1), runner_of(evaluation)]
-    sources = [runner._rng for runner in runners]
-    sources += [JointReplay(10, 3)._rng, learner_of(config, runners[0])._generator]
-    noise = learner_of(off_policy(), runner_of(off_policy())).noise
-    # torch's numbers are those of another kind of generator, so that the seeds themselves are compared.
-    seeds = [torch_generator(3, purpose).initial_seed() for purpose in ("runner", "replay", "minibatches")]
-    assert noise.initial_seed() not in seeds
-    found = [first_numbers(source) for source in [*sources, noise]]
-    assert len(set(itertools.chain.from_iterable(found))) == 4 * len(found)
-
-
-def test_a_runner_of_one_seed_is_not_another_runner_of_the_next_seed():
-    runners = {
-        (seed, index): first_numbers(runner_of(forest().debugging(seed=seed), worker_index=index)._rng)
-        for seed in (0, 1)
-        for index in (0, 1)
+def test_every_purpose_of_one_seed_has_a_stream_of_its_own():
+    maddpg = MADDPGConfig().environment("swarm_cooperative_v0").debugging(seed=3)
+    runner, other = runner_of(forest()), runner_of(maddpg)
+    streams = {
+        "runner 0": runner._rng,
+        "runner 1": runner_of(forest(), worker_index=1)._rng,
+        "runner 2": runner_of(forest(), worker_index=2)._rng,
+        "minibatches": learner_of(forest(), runner)._generator,
+        "replay": JointReplay(100, 3)._rng,
+        "padded": np.random.Generator(np.random.Philox(np.random.SeedSequence(3))),
     }
-    assert runners[0, 1] != runners[1, 0]
-    assert len(set(runners.values())) == 4
+    evaluation = forest()
+    evaluation.in_evaluation = True
+    streams["evaluation runner 0"] = runner_of(evaluation)._rng
+    draws = {name: first_draws(rng) for name, rng in streams.items()}
+    for one, two in itertools.combinations(draws, 2):
+        assert draws[one] != draws[two], (one, two)
+    noise = learner_of(maddpg, other).noise
+    assert noise.initial_seed() == torch_generator(3, "learner noise").initial_seed()
+    purposes = ("learner noise", "runner", "replay", "minibatches", "evaluation runner")
+    assert len({torch_generator(3, purpose).initial_seed() for purpose in purposes}) == 5
 
 
-def test_a_seed_a_purpose_and_numbers_repeat_a_stream_and_nothing_else_does():
-    cases = list(itertools.product((0, 1), ("runner", "replay"), ((), (0,), (1,), (0, 1), (1, 0))))
-    numbers = [first_numbers(generator(seed, purpose, *index)) for seed, purpose, index in cases]
-    again = [first_numbers(generator(seed, purpose, *index)) for seed, purpose, index in cases]
-    assert numbers == again
-    # SeedSequence pads with zeros: (3, purpose) and (3, purpose, 0) are one stream, which no two callers share.
-    distinct = {numbers[place] for place, (_, _, index) in enumerate(cases) if index != (0,)}
-    assert len(distinct) == 16
-    assert first_numbers(torch_generator(0, "noise")) == first_numbers(torch_generator(0, "noise"))
-    assert first_numbers(torch_generator(0, "noise")) != first_numbers(torch_generator(1, "noise"))
+def test_runner_1_of_seed_0_is_not_runner_0_of_seed_1():
+    found = {
+        (seed, index): first_draws(runner_of(forest().debugging(seed=seed), worker_index=index)._rng)
+        for seed in range(3)
+        for index in range(3)
+    }
+    assert len(set(found.values())) == 9
 
 
-def test_without_a_seed_every_stream_is_another():
-    assert first_numbers(generator(None, "runner")) != first_numbers(generator(None, "runner"))
-    one, other = (torch_generator(None, "noise") for _ in range(2))
-    assert first_numbers(one) != first_numbers(other)
-    assert isinstance(generator(None, "runner").random(), float)
-    assert np.isfinite(generator(3, "runner").standard_normal())
+def test_a_stream_repeats_and_without_a_seed_does_not():
+    assert first_draws(generator(5, "replay")) == first_draws(generator(5, "replay"))
+    assert first_draws(generator(5, "runner", 1, 0)) != first_draws(generator(5, "runner", 1, 40))
+    assert first_draws(generator(None, "replay")) != first_draws(generator(None, "replay"))
+
+
+# -- evaluation ---------------------------------------------------------------------------------------------------
+
+
+def test_each_episodes_draws_are_those_of_its_seed_alone():
+    together = EpisodeStreams([4, 9, 4])
+    alone = EpisodeStreams([9])
+    for _ in range(3):
+        for name, size in (("random", (2,)), ("standard_normal", (2, 5))):
+            found = getattr(together, name)((3, *size), np.float32)
+            assert (found.dtype, found.shape) == (np.float32, (3, *size))
+            np.testing.assert_array_equal(found[0], found[2])
+            assert (found[0] != found[1]).any()
+            np.testing.assert_array_equal(found[1:2], getattr(alone, name)((1, *size), np.float32))
+
+
+def team_for(config, env):
+    runner = runner_of(config)
+    modules = dict(runner.module.items())
+    return policy_from_modules(modules, config).team_for(env.agents)
+
+
+def masked_lives():
+    register_env("streams_masked", lambda env_config: Masked())
+    return config_of("streams_masked"), lambda count: ObjectVectorEnv(Masked, count)
+
+
+def batched_forest():
+    config = config_of("forest_uav_v0", FOREST)
+    make = environment("forest_uav_v0").batched_env
+    return config, lambda count: BatchedVectorEnv(make(count, **FOREST))
+
+
+def forest_of_objects():
+    config = config_of("forest_uav_v0", FOREST)
+    return config, lambda count: ObjectVectorEnv(
+        lambda: environment("forest_uav_v0").parallel_env(**FOREST), count
+    )
+
+
+def spread():
+    config = config_of("mpe2.simple_spread_v3", {"max_cycles": 7})
+    return config, lambda count: make_vector_env("mpe2.simple_spread_v3", {"max_cycles": 7}, count)
+
+
+class Watched:
+    """Keeps what the agents of an environment did, by episode."""
+
+    def __init__(self, env):
+        self.env, self.moves = env, []
+        step = env.step
+        env.step = lambda actions: (self.moves.append([a.copy() for _, a in actions]), step(actions))[1]
+
+    def of(self, episode, steps):
+        return [[group[episode].tolist() for group in moves] for moves in self.moves[:steps]]
+
+
+@pytest.mark.parametrize("make", [masked_lives, batched_forest, forest_of_objects, spread])
+@pytest.mark.parametrize("explore", [True, False])
+def test_an_episode_is_the_same_alone_and_among_others(make, explore):
+    config, vector = make()
+    seeds = [11, 5, 23, 5]
+    env = vector(4)
+    watched = Watched(env)
+    rows = play_episodes(team_for(config, env), env, seeds, explore)
+    assert rows[1] == rows[3]
+    for place, seed in enumerate(seeds):
+        alone = vector(1)
+        watched_alone = Watched(alone)
+        assert play_episodes(team_for(config, alone), alone, [seed], explore) == [rows[place]]
+        steps = rows[place]["episode_length"]
+        assert watched.of(place, steps) == watched_alone.of(0, steps)
+    if explore:
+        assert watched.of(0, 5) != watched.of(1, 5)
+
+
+def test_a_batch_and_single_environments_give_the_same_rows():
+    (config, batch), (_, objects) = batched_forest(), forest_of_objects()
+    rows = []
+    for vector in (batch, objects):
+        env = vector(3)
+        rows.append(play_episodes(team_for(config, env), env, [4, 5, 6], True))
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_training_goes_on_bit_for_bit_the_same_with_and_without_evaluation():
+    found = []
+    for interval in (None, 1):
+        config = forest().evaluation(evaluation_interval=interval, evaluation_duration=3)
+        algorithm = config.training(minibatch_size=20).build_algo()
+        losses = [algorithm.train()["learners"]["shared"]["total_loss"] for _ in range(3)]
+        weights = algorithm.learner_group.get_weights()["shared"]
+        found.append((losses, weights, first_draws(algorithm.env_runner._rng)))
+        algorithm.stop()
+    (losses, weights, draws), (others, other_weights, other_draws) = found
+    assert losses == others
+    assert draws == other_draws
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value, other_weights[name])
