@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -91,6 +92,11 @@ class PPOLearner(OnPolicyLearner, PPOTorchLearner):
             loss = loss + self.curr_kl_coeffs_per_module[module_id] * divergence
             stats["mean_kl_loss"] = divergence.detach()
         return loss, stats
+
+    def _update_module_kl_coeff(self, *, module_id: str, config: Any, kl_loss: float) -> None:
+        """Adapt a KL coefficient; that of a module none of whose agents acted in this update stays."""
+        if math.isfinite(kl_loss):
+            super()._update_module_kl_coeff(module_id=module_id, config=config, kl_loss=kl_loss)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the Learner's state, KL coefficients included."""

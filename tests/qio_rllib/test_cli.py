@@ -309,7 +309,10 @@ def test_a_dry_run_prints_the_resolved_experiment_and_writes_nothing(experiment_
             "config.num_gpus_per_learner: 99 GPUs are needed",
         ),
         (["train", "--config", "x.yaml", "--seed", "-1"], "--seed"),
-        (["train", "--config", "x.yaml", "--seed", "4294967296"], "config.seed: expected an integer from 0 to"),
+        (
+            ["train", "--config", "x.yaml", "--seed", "4294967296"],
+            "config.seed: expected an integer from 0 to",
+        ),
         (
             ["train", "--config", "x.yaml", "--seed", "1", "--set", "seed=2"],
             "--seed: cannot go with --set seed",

@@ -1,0 +1,67 @@
+"""What an update of an on-policy Learner reports, and what it leaves alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from qio_rllib.algorithms import A2CConfig, PPOConfig
+from qio_rllib.sampling.runner import BatchedEnvRunner
+
+FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 20}
+SWARM = {"actions": "discrete", "out_radius": 2.01, "max_steps": 12}
+
+
+def runner_and_learner(config):
+    """Return a runner and a Learner with the same weights, without a Ray runtime."""
+    torch.set_num_threads(1)
+    runner = BatchedEnvRunner(config=config)
+    learner = config.build_learner(spaces=runner.get_spaces())
+    runner.set_state({"rl_module": learner.get_state(components="rl_module")["rl_module"]})
+    return runner, learner
+
+
+def config_of(config_class, env, env_config, **training):
+    return (
+        config_class()
+        .environment(env, env_config=env_config)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=20)
+        .training(train_batch_size_per_learner=40, **training)
+        .rl_module(model_config={"fcnet_hiddens": [16]})
+        .debugging(seed=0)
+    )
+
+
+@pytest.mark.parametrize("config_class", [PPOConfig, A2CConfig])
+def test_losses_are_means_over_all_minibatches_and_epochs(config_class, monkeypatch):
+    runner, learner = runner_and_learner(config_of(config_class, "forest_uav_v0", FOREST, lr=0.01))
+    steps, step = [], learner._step
+    monkeypatch.setattr(learner, "_step", lambda *given: steps.append(step(*given)) or steps[-1])
+    results = learner.update(episodes=runner.sample(num_timesteps=40), num_epochs=2, minibatch_size=40)
+    assert len(steps) == 6
+    for name in steps[0]:
+        mean = np.mean([float(stats[name]) for stats in steps])
+        assert float(results["shared"][name].peek()) == pytest.approx(mean, rel=1e-4, abs=1e-6)
+    losses = [float(stats["total_loss"]) for stats in steps]
+    assert abs(np.mean(losses) - losses[-1]) > 1e-3  # the last alone would be another number
+
+
+def test_a_module_none_of_whose_agents_acted_stays_as_it_is_and_the_others_learn():
+    config = config_of(PPOConfig, "swarm_cooperative_v0", SWARM, normalize_values=True, minibatch_size=20)
+    runner, learner = runner_and_learner(config.multi_agent(policies="independent"))
+    (rollout,) = runner.sample(num_timesteps=40)
+    absent, present, *_ = rollout.modules
+    rollout.modules[absent].acted[:] = False
+
+    def weights():
+        return {
+            (module_id, name): value.detach().clone()
+            for module_id, module in learner.module.items()
+            for name, value in module.unwrapped().named_parameters()
+        }
+
+    before, coefficient = weights(), float(learner.curr_kl_coeffs_per_module[absent])
+    learner.update(episodes=[rollout], num_epochs=1, minibatch_size=20)
+    moved = {key[0] for key, value in weights().items() if not torch.equal(value, before[key])}
+    assert absent not in moved
+    assert present in moved
+    assert float(learner.curr_kl_coeffs_per_module[absent]) == coefficient
