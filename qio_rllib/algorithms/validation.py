@@ -97,11 +97,6 @@ def check_runner(config: Any) -> None:
     """Refuse what needs `BatchedEnvRunner` with another runner."""
     if config.is_batched:
         return
-    kind = memory_kind(config.model_config) if config.has_own_modules else None
-    for key, needed in (
-        ("normalize_values", config.normalize_values),
-        ("agent_id", config.agent_id),
-        (f"use_{kind}", kind is not None),
-    ):
+    for key, needed in (("normalize_values", config.normalize_values), ("agent_id", config.agent_id)):
         if needed:
             raise ConfigError(f"env_runner_cls: {key} needs BatchedEnvRunner, got {config.env_runner_cls}")

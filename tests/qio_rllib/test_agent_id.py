@@ -14,8 +14,10 @@ HIDDEN = [8]
 
 
 def with_id(policies="shared", central=None, **env_config):
-    config = forest(**env_config).training(central_value=central).multi_agent(policies=policies)
-    return config.rl_module(model_config={"fcnet_hiddens": HIDDEN, "agent_id": True})
+    config = (
+        forest(**env_config).multi_agent(policies=policies).rl_module(model_config={"fcnet_hiddens": HIDDEN})
+    )
+    return config.training(central_value=central, agent_id=True)
 
 
 def watched(network):

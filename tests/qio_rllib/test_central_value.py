@@ -132,7 +132,7 @@ class Nameless(ParallelEnv):
     [
         (
             lambda: small_config(central_value="stat"),
-            r"central_value: expected state, observations or None, got 'stat'.*state",
+            r"central_value: expected state or observations or null, got 'stat'.*state",
         ),
         (
             lambda: small_config("central_lives"),

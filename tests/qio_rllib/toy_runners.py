@@ -17,7 +17,10 @@ def config_of(env, env_config=None, num_envs=2, fragment=10, **training):
         .environment(env, env_config=env_config or {})
         .env_runners(num_env_runners=0, num_envs_per_env_runner=num_envs, rollout_fragment_length=fragment)
         .training(
-            train_batch_size_per_learner=num_envs * fragment, minibatch_size=8, num_epochs=1, **training
+            train_batch_size_per_learner=num_envs * (fragment if isinstance(fragment, int) else 10),
+            minibatch_size=8,
+            num_epochs=1,
+            **training,
         )
         .rl_module(model_config={"fcnet_hiddens": [8]})
         .debugging(seed=3)

@@ -49,8 +49,8 @@ KINDS = {  # algorithm, environment, its settings, training settings, model_conf
     "gru that talks": (
         MADDPGConfig, "swarm_cooperative_v0", SWARM, {"communication": {"bandwidth": 2}}, GRU,
     ),
-    "agent_id": (PPOConfig, "forest_uav_v0", FOREST, {}, {"agent_id": True}),
-    "agent_id and memory of Q-values": (DQNConfig, "forest_uav_v0", FOREST, {}, {"agent_id": True, **GRU}),
+    "agent_id": (PPOConfig, "forest_uav_v0", FOREST, {"agent_id": True}, {}),
+    "agent_id and memory of Q-values": (DQNConfig, "forest_uav_v0", FOREST, {"agent_id": True}, GRU),
     "single agent": (PPOConfig, "CartPole-v1", {}, {}, {}),
     "several modules": (PPOConfig, "swarm_mixed_v0", SWARM, {}, {}),
 }  # fmt: skip
