@@ -97,19 +97,19 @@ class Team:
             What each group does. Rows of agents that are not alive mean nothing.
         """
         columns: list[dict[str, Array]] = [{} for _ in self.groups]
-        heard: list[Array | None] = [None for _ in self.groups]
+        inboxes: list[Array | None] = [None for _ in self.groups]
         if self.communication is not None:
             sent = np.zeros((*alive.shape, self.communication.bandwidth), np.float32)
             for group, seen, extra in zip(self.groups, inputs, columns, strict=True):
                 extra[MESSAGES] = sent[:, group.index] = group.actor.speak(seen.obs)
             delivered = self.communication.deliver(alive, rng)
             received = inbox(sent, delivered)
-            heard = [received[:, group.index] for group in self.groups]
+            inboxes = [received[:, group.index] for group in self.groups]
             for group, extra in zip(self.groups, columns, strict=True):
                 extra[DELIVERED] = delivered[:, group.index]
         found = []
         for group, seen, state, extra, messages in zip(
-            self.groups, inputs, states, columns, heard, strict=True
+            self.groups, inputs, states, columns, inboxes, strict=True
         ):
             acted = group.actor.act(
                 ActorInputs(seen.obs, seen.action_mask, messages, global_state, group.index),

@@ -169,18 +169,18 @@ class MADDPGLearner(OffPolicyLearner):
     def targets(self, modules: list[MADDPGModule], batch: Transitions) -> list[torch.Tensor]:
         """Return what each agent's action was worth by the target networks, ``[R, M]`` by group."""
         with torch.no_grad():
-            heard = None
+            inboxes = None
             if self.communication is not None:
                 messages = [
                     module.target_policy.speak(obs)
                     for module, obs in zip(modules, batch.next_obs, strict=True)
                 ]
                 delivered = self.next_delivered(batch.present_next)
-                heard = inboxes_by_group(messages, delivered, self.joint["indices"])
+                inboxes = inboxes_by_group(messages, delivered, self.joint["indices"])
             actions = []
             for g, module in enumerate(modules):
                 _, outputs = outputs_of(
-                    module.target_policy, batch, g, batch.inbox, self.burn_in, batch.next_obs, heard
+                    module.target_policy, batch, g, batch.inbox, self.burn_in, batch.next_obs, inboxes
                 )
                 assert outputs is not None
                 actions.append(self.actions_of(module.target_policy, outputs, batch.next_legal[g]))
@@ -188,7 +188,7 @@ class MADDPGLearner(OffPolicyLearner):
             for g, module in enumerate(modules):
                 network = module.critic_networks(target=True)[0]
                 _, following = network.remembering(
-                    batch.view(), batch.length, batch.fresh_environments(), batch.next_view(heard)
+                    batch.view(), batch.length, batch.fresh_environments(), batch.next_view(inboxes)
                 )
                 assert following is not None
                 ahead = batch.discounts[g] * batch.present_next[g]

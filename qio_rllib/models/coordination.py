@@ -6,7 +6,7 @@ can be correlated in ways that no shared random numbers allow (J. Bell, 1964; J.
 learns anything of the others' observations: the probability of its own action does not depend on them (no
 signalling).
 
-A policy of this kind is a joint distribution over the actions of all agents. It acts through the team face of an
+A policy of this kind is a joint distribution over the actions of all agents. It acts through the team interface of an
 environment (``as_team: true``), as one player whose action holds everybody's, and is simulated centrally; separate
 agents would need the qubits. Only its samples can be played by separate agents: the most probable joint action, or
 the Q operator on the joint distribution, would need to know all observations at once.

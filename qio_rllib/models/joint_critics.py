@@ -129,7 +129,7 @@ class Critic(nn.Module, abc.ABC):
         """Return the value of what all agents did, one for each agent of the module, ``[B, M]``.
 
         Args:
-            joint: What was observed and heard.
+            joint: What was observed and received.
             actions: Of all modules' agents, each ``[B, M, A]``.
         """
 
@@ -138,7 +138,7 @@ class Critic(nn.Module, abc.ABC):
         """Return the value to each agent of the module of doing another thing while all others do what they did.
 
         Args:
-            joint: What was observed and heard.
+            joint: What was observed and received.
             actions: What was done.
             own: The other things, ``[B, M, A]``; the value to agent ``m`` depends on ``own[:, m]`` and on no other.
 

@@ -197,7 +197,7 @@ def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
                 agents = tuple(env.possible_agents)
             except AttributeError as error:
                 raise ConfigError(
-                    f"env: {env_id} has no possible_agents; modules, runners and central critics need fixed agent slots"
+                    f"env: {env_id} has no possible_agents; modules, runners and critics need agents with fixed places"
                 ) from error
             return EnvDescription(
                 agents,

@@ -144,7 +144,7 @@ class Nameless(ParallelEnv):
                 register_env("central_nameless", lambda env_config: Nameless())
                 or PPOConfig().training(central_value="observations").environment("central_nameless")
             ),
-            "central_nameless has no possible_agents; .*central critics need fixed agent",
+            "central_nameless has no possible_agents; .*critics need agents with fixed",
         ),
         (
             lambda: small_config().env_runners(env_runner_cls=None).validate(),
