@@ -165,10 +165,15 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
     def _learn(self, batch: JointTransitions, updates: int) -> None:
         rows = len(batch) // updates
         totals: dict[tuple[str, str], torch.Tensor] = {}
+        # Single transitions become tensors all at once; of sequences steps come first, so each share by itself.
+        single = self.config.sequence_length == 1
+        whole = transitions_of(batch, self.joint, self.burn_in, self._device) if single else None
         for update in range(updates):
-            part = transitions_of(
-                batch[slice(update * rows, (update + 1) * rows)], self.joint, self.burn_in, self._device
-            )
+            share = slice(update * rows, (update + 1) * rows)
+            if whole is not None:
+                part = whole.rows(share)
+            else:
+                part = transitions_of(batch[share], self.joint, self.burn_in, self._device)
             for key, value in self.gradient_step(part).items():
                 totals[key] = totals[key] + value if key in totals else value
         means = {key: float(total) / updates for key, total in totals.items()}

@@ -60,6 +60,18 @@ class Transitions:
     fresh: list[torch.Tensor]
     memory: list[torch.Tensor | None]
 
+    def rows(self, chosen: slice) -> Transitions:
+        """Return some of the samples, as views; for single transitions (``L`` is 1)."""
+
+        def part(value: Any) -> Any:
+            if isinstance(value, list):
+                return [part(item) for item in value]
+            return value[chosen] if isinstance(value, torch.Tensor) else value
+
+        fields = dataclasses.fields(self)
+        found = {field.name: part(getattr(self, field.name)) for field in fields if field.name != "modules"}
+        return Transitions(modules=self.modules, **found)
+
     def view(self) -> JointView:
         """Return what critics are given of the steps."""
         return JointView(self.obs, self.acted, self.inbox, self.global_state)
