@@ -184,7 +184,8 @@ MPE = Section(
         learning("Q-learning on `CartPole-v1`", "cartpole_dqn", "cartpole_dqn.yaml", "episode_return"),
         Claim(
             "MASAC on `Pendulum-v1` beside Stable-Baselines3's SAC, 20,000 steps, sizes and rates alike, neither "
-            "tuned: return without noise {our_return} here, {their_return} there; CPU seconds of training {ours} and {theirs}",
+            "tuned: return without noise {our_return} here, {their_return} there; CPU seconds of training {ours} "
+            "and {theirs}",
             {
                 "our_return": lambda: f.grouped(
                     "beside_stable_baselines3.csv", "greedy_return", package="qio"
