@@ -183,25 +183,6 @@ MPE = Section(
         learning("A2C on `CartPole-v1`", "cartpole_a2c", "cartpole_a2c.yaml --seeds 3", "episode_return"),
         learning("Q-learning on `CartPole-v1`", "cartpole_dqn", "cartpole_dqn.yaml", "episode_return"),
         Claim(
-            "MASAC on `Pendulum-v1` beside Stable-Baselines3's SAC, 20,000 steps, sizes and rates alike, neither "
-            "tuned: return without noise {our_return} here, {their_return} there; CPU seconds of training {ours} "
-            "and {theirs}",
-            {
-                "our_return": lambda: f.grouped(
-                    "beside_stable_baselines3.csv", "greedy_return", package="qio"
-                ),
-                "their_return": lambda: f.grouped(
-                    "beside_stable_baselines3.csv", "greedy_return", package="stable-baselines3"
-                ),
-                "ours": lambda: f.grouped("beside_stable_baselines3.csv", "cpu_seconds", package="qio"),
-                "theirs": lambda: f.grouped(
-                    "beside_stable_baselines3.csv", "cpu_seconds", package="stable-baselines3"
-                ),
-            },
-            "python benchmarks/beside_stable_baselines3.py --seeds 1",
-            ("beside_stable_baselines3.csv",),
-        ),
-        Claim(
             "MADDPG beside BenchMARL's 1.5.2, `simple_spread_v3` with continuous actions, one seed: "
             "training took {ours} s here, {theirs} s there ({times} times). Returns of an agent, "
             "{our_return} and {their_return}, are no fair comparison: ours are settings tuned on this task "

@@ -84,7 +84,7 @@ class Broken(gymnasium.Env):
 @pytest.mark.ray
 def test_a_failing_environment_ends_the_run_with_its_cause(tmp_path, ray_runtime):
     experiment = Experiment.from_mapping(
-        {**CARTPOLE, "env": "test_experiment:Broken", "stop": {"training_iteration": 9}}
+        {**CARTPOLE, "env": "test_experiment_runs:Broken", "stop": {"training_iteration": 9}}
     )
     with pytest.raises(
         TrainingFailed, match="training failed in iteration 2: .*RuntimeError: the motor is broken"
