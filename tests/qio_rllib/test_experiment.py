@@ -1,6 +1,7 @@
 import inspect
 
 import pytest
+from toy_experiments import CARTPOLE, FOREST, cartpole, forest
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
@@ -8,29 +9,6 @@ from qio_rllib.algorithms.rllib_keys import OLD_STACK, RENAMED
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.experiments.experiment import Experiment, apply_overrides, load_experiment
-
-FAST = {
-    "num_env_runners": 0,
-    "train_batch_size_per_learner": 200,
-    "minibatch_size": 100,
-    "num_epochs": 1,
-    "model_config": {"fcnet_hiddens": [8]},
-}
-CARTPOLE = {"run": "PPO", "env": "CartPole-v1", "stop": {"training_iteration": 2}, "config": FAST}
-FOREST = {
-    "run": "PPO",
-    "env": "forest_uav_v0",
-    "stop": {"training_iteration": 2},
-    "config": {**FAST, "env_config": {"scenario": "sprint", "num_uavs": 4}},
-}
-
-
-def cartpole(**config):
-    return Experiment.from_mapping({**CARTPOLE, "config": {**FAST, **config}})
-
-
-def forest(**config):
-    return Experiment.from_mapping({**FOREST, "config": {**FOREST["config"], **config}})
 
 
 def write(tmp_path, text):

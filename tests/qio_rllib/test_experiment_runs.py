@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from ray import tune
+from toy_experiments import CARTPOLE, cartpole, forest
 
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.progress_file import ProgressFile
@@ -15,29 +16,6 @@ from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingFailed, TrainingInterrupted
 from qio_rllib.experiments.recorder import RunRecorder
 from qio_rllib.experiments.training import resume, train
-
-FAST = {
-    "num_env_runners": 0,
-    "train_batch_size_per_learner": 200,
-    "minibatch_size": 100,
-    "num_epochs": 1,
-    "model_config": {"fcnet_hiddens": [8]},
-}
-CARTPOLE = {"run": "PPO", "env": "CartPole-v1", "stop": {"training_iteration": 2}, "config": FAST}
-FOREST = {
-    "run": "PPO",
-    "env": "forest_uav_v0",
-    "stop": {"training_iteration": 2},
-    "config": {**FAST, "env_config": {"scenario": "sprint", "num_uavs": 4}},
-}
-
-
-def cartpole(**config):
-    return Experiment.from_mapping({**CARTPOLE, "config": {**FAST, **config}})
-
-
-def forest(**config):
-    return Experiment.from_mapping({**FOREST, "config": {**FOREST["config"], **config}})
 
 
 def test_the_recorder_gives_the_speed_and_survives_a_restart(tmp_path):
