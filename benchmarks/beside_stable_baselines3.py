@@ -6,7 +6,7 @@ Each run trains on 20,000 environment steps with a gradient step after each (fro
 batches of 256, learning rates of 1e-3, a replay of all steps and an automatic temperature, on one torch thread. Seconds
 are those of training, evaluations left out, by the clock and of the CPU, which a busy machine stretches less; the
 return is the mean over 20 evaluation episodes on fixed seeds without noise. Neither side was tuned beyond these sizes.
-Writes results/beside_stable_baselines3.csv.
+Each run adds its row to results/beside_stable_baselines3.csv as it ends; runs that are there are not repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from tables import write
+from tables import append, read
 
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.sampling.evaluation import evaluation_seeds
@@ -104,9 +104,11 @@ def main() -> None:
         row = (ours if package == "qio" else theirs)(int(seed))
         print("row", *row.values(), sep="\t")
         return
-    rows = []
+    done_before = {(row["package"], int(row["seed"])) for row in read(arguments.out)}
     for seed in range(arguments.seeds):
         for package in ("qio", "stable-baselines3"):  # in turns, so that both meet the same machine
+            if (package, seed) in done_before:
+                continue
             command = [sys.executable, __file__, "--one", package, str(seed)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             (line,) = [text for text in done.stdout.splitlines() if text.startswith("row\t")]
@@ -121,8 +123,7 @@ def main() -> None:
                 "cpu": cpu_model(),
             }
             print(row, flush=True)
-            rows.append(row)
-    write(arguments.out, rows)
+            append(arguments.out, [row])
 
 
 if __name__ == "__main__":
