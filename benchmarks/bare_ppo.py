@@ -1,7 +1,7 @@
 """PPO over the UAV forest in plain torch: the limit that a framework on the same environment can come to.
 
-One file, one class, nothing of Ray: kernels fill an array, one forward pass a step for all copies and UAVs, the same
-network and the same gradient steps as RLlib's PPO with two hidden layers of 64 and separate actor and critic.
+One file, one class, nothing of Ray: kernels fill an array, one forward pass a step for all environments and UAVs, the
+same network and the same gradient steps as RLlib's PPO with two hidden layers of 64 and separate actor and critic.
 
     python benchmarks/bare_ppo.py --seconds 60
 """
@@ -50,8 +50,8 @@ class BarePPO:
     """PPO (Schulman et al., 2017) of one policy for all UAVs.
 
     Args:
-        copies: Environments ``E``.
-        env_steps: Environment steps of an iteration, over all copies; a multiple of ``copies``.
+        num_envs: Environments ``E``.
+        env_steps: Environment steps of an iteration, over all environments; a multiple of ``num_envs``.
         epochs: Passes over an iteration's rows.
         minibatch_size: Rows of a gradient step, at most.
         lr: Of Adam.
@@ -69,7 +69,7 @@ class BarePPO:
 
     def __init__(
         self,
-        copies: int = 8,
+        num_envs: int = 8,
         *,
         env_steps: int = 1600,
         epochs: int = 4,
@@ -93,10 +93,10 @@ class BarePPO:
             entropy_coeff,
             max_norm,
         )
-        self.env = env = forest_uav_v0.batched_env(copies, **env_config)
+        self.env = env = forest_uav_v0.batched_env(num_envs, **env_config)
         env.reset(seed)
         (size,) = env.observation_space.shape
-        self.shape = (env_steps // copies, copies, env.num_agents)  # T, E, N
+        self.shape = (env_steps // num_envs, num_envs, env.num_agents)  # T, E, N
         steps = self.shape[0]
         self.observations = np.empty((steps + 1, *self.shape[1:], size), np.float32)
         self.rows = torch.from_numpy(self.observations).view(steps + 1, -1, size)  # the same memory
@@ -138,9 +138,9 @@ class BarePPO:
     def sample(self) -> list[tuple[int, Array]]:
         """Play ``T`` steps; return the steps after which episodes ended, and what was seen then, ``[E, N, D]``."""
         env, ends = self.env, []
-        steps, copies, agents = self.shape
-        every = np.arange(copies * agents)
-        draws = self.rng.random((steps, copies * agents, 1), np.float32)
+        steps, num_envs, agents = self.shape
+        every = np.arange(num_envs * agents)
+        draws = self.rng.random((steps, num_envs * agents, 1), np.float32)
         self.observations[0] = env.observe()
         for t in range(steps):
             logits = self.net.actor(self.rows[t]).numpy()
@@ -148,8 +148,8 @@ class BarePPO:
             cumulative = np.exp(logits).cumsum(axis=-1)
             total = cumulative[:, -1:]
             actions = (draws[t] * total >= cumulative).sum(axis=-1)
-            self.logp[t] = (logits[every, actions] - np.log(total[:, 0])).reshape(copies, agents)
-            self.actions[t] = actions.reshape(copies, agents)
+            self.logp[t] = (logits[every, actions] - np.log(total[:, 0])).reshape(num_envs, agents)
+            self.actions[t] = actions.reshape(num_envs, agents)
             self.rewards[t], self.terminated[t], self.truncated[t] = env.step(self.actions[t])
             over = ~env.running
             if over.any():
@@ -206,8 +206,8 @@ class BarePPO:
 @njit(cache=True)
 def sweep(errors: Array, over: Array, decay: float, out: Array) -> None:
     """Sum temporal-difference errors backwards, each ``[T, E, N]``, up to the ends of episodes."""
-    steps, copies, agents = errors.shape
-    for e in range(copies):
+    steps, num_envs, agents = errors.shape
+    for e in range(num_envs):
         for n in range(agents):
             carried = 0.0
             for t in range(steps - 1, -1, -1):
@@ -218,10 +218,10 @@ def sweep(errors: Array, over: Array, decay: float, out: Array) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="training time (60)")
-    parser.add_argument("--copies", type=int, default=8, help="environments (8)")
+    parser.add_argument("--num-envs", type=int, default=8, help="environments (8)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    ppo = BarePPO(args.copies, seed=args.seed, reward="local", entropy_coeff=0.01)
+    ppo = BarePPO(args.num_envs, seed=args.seed, reward="local", entropy_coeff=0.01)
     spent, steps = 0.0, 0
     while spent < args.seconds:
         row = ppo.iterate()

@@ -287,7 +287,7 @@ def measure(agents: int, contestants: list[Contestant], rounds: int, seconds: fl
     return [
         {
             "contestant": key.name,
-            "copies": key.num_envs,
+            "num_envs": key.num_envs,
             "agents": agents,
             "env_steps_per_s": round(medians[key]),
             "agent_steps_per_s": round(medians[key] * agents),

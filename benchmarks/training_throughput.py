@@ -5,12 +5,12 @@ tanh layers of 64 for actor and critic, no Q operator. RLlib's path is its own `
 as they come, but for one torch thread in this process (the default is several times slower). Plain torch is
 `bare_ppo.py`.
 
-- forest: ten UAVs, with 1 and with 8 copies of the environment; no remote runners.
-- mpe2: simple_spread_v3 (3 agents, 25 steps), 8 copies, through this package's adapters.
+- forest: ten UAVs, with 1 and with 8 environments; no remote runners.
+- mpe2: simple_spread_v3 (3 agents, 25 steps), 8 environments, through this package's adapters.
 - scaling: this package's path with 0, 1 and 2 remote runners, and with one runner on each of two nodes (two Ray nodes
-  simulated on this machine), 8 copies each.
+  simulated on this machine), 8 environments each.
 - target: seconds of sampling and learning until the last 100 episodes have a mean team return of 380 (actions sampled,
-  8 copies). Starting up is not counted.
+  8 environments). Starting up is not counted.
 
     python benchmarks/training_throughput.py                           # about half an hour, most of it RLlib's path
     python benchmarks/training_throughput.py --parts forest --rounds 3
@@ -58,7 +58,7 @@ Task = tuple[str, dict]
 Row = dict[str, object]
 
 
-def config_of(path: str, task: Task, copies: int, runners: int = 0) -> AlgorithmConfig:
+def config_of(path: str, task: Task, num_envs: int, runners: int = 0) -> AlgorithmConfig:
     """Return the configuration of RLlib's path or of this package's."""
     env, env_config = task
     if path == STOCK:
@@ -69,7 +69,7 @@ def config_of(path: str, task: Task, copies: int, runners: int = 0) -> Algorithm
         config = PPOConfig()
     return (
         config.environment(env, env_config=env_config)
-        .env_runners(num_env_runners=runners, num_envs_per_env_runner=copies)
+        .env_runners(num_env_runners=runners, num_envs_per_env_runner=num_envs)
         .reporting(metrics_num_episodes_for_smoothing=8)  # RLlib's own path reports an iteration's episodes
         .rl_module(model_config={"fcnet_hiddens": [64, 64], "fcnet_activation": "tanh", "vf_share_layers": False})
         .debugging(seed=0)
@@ -95,9 +95,9 @@ def config_of(path: str, task: Task, copies: int, runners: int = 0) -> Algorithm
 class BareContestant:
     """`BarePPO` on the forest, taking turns."""
 
-    def __init__(self, copies: int) -> None:
+    def __init__(self, num_envs: int) -> None:
         self.ppo = BarePPO(
-            copies,
+            num_envs,
             env_steps=STEPS,
             minibatch_size=MINIBATCH,
             epochs=EPOCHS,
@@ -133,24 +133,24 @@ def algorithms(configs: Mapping[str, AlgorithmConfig]) -> Iterator[dict[str, Tim
 
 
 def forest(rounds: int) -> list[Row]:
-    """Compare the three with 1 and with 8 copies."""
-    copies_of = {1: "1 copy", 8: "8 copies"}
+    """Compare the three with 1 and with 8 environments."""
+    names = {1: "1 environment", 8: "8 environments"}
     configs = {
-        f"{path}, {text}": config_of(path, FOREST, copies)
-        for copies, text in copies_of.items()
+        f"{path}, {text}": config_of(path, FOREST, num_envs)
+        for num_envs, text in names.items()
         for path in (STOCK, OURS)
     }
     with ray_for(*configs.values()), algorithms(configs) as built:
         contestants: dict[str, Contestant] = {}
-        for copies, text in copies_of.items():
+        for num_envs, text in names.items():
             contestants |= {name: built[name] for name in built if name.endswith(text)}
-            contestants[f"{BARE}, {text}"] = BareContestant(copies)
+            contestants[f"{BARE}, {text}"] = BareContestant(num_envs)
         turns = take_turns(contestants, rounds)
     rows = []
-    for copies, text in copies_of.items():
+    for num_envs, text in names.items():
         base, limit = (summary(turns[f"{path}, {text}"])["env_steps_per_s"] for path in (STOCK, BARE))
         for path in (STOCK, OURS, BARE):
-            row = {"contestant": f"{path}, {text}", "copies": copies, "env_runners": 0}
+            row = {"contestant": f"{path}, {text}", "num_envs": num_envs, "env_runners": 0}
             rows.append(row | compared(turns[f"{path}, {text}"], float(base), float(limit)))
     return rows
 
@@ -162,7 +162,7 @@ def mpe2(rounds: int) -> list[Row]:
         turns = take_turns(built, rounds)
     base = float(summary(turns[STOCK])["env_steps_per_s"])
     return [
-        {"contestant": path, "copies": 8, "env_runners": 0} | compared(turns[path], base) for path in built
+        {"contestant": path, "num_envs": 8, "env_runners": 0} | compared(turns[path], base) for path in built
     ]
 
 
@@ -188,7 +188,7 @@ def scaling(rounds: int) -> list[Row]:
         }
     base = float(summary(turns["0 runners"])["env_steps_per_s"])
     return [
-        {"contestant": name, "copies": 8, "env_runners": places[name][0], "nodes": nodes[name]}
+        {"contestant": name, "num_envs": 8, "env_runners": places[name][0], "nodes": nodes[name]}
         | compared(turns[name], base)
         | {"runner_rss_mib": round(statistics.fmean(memory[name])) if memory[name] else ""}
         for name in places
@@ -236,7 +236,7 @@ def target(seconds: float, curves: list[Row]) -> list[Row]:
                 }
                 curves.append({"contestant": name, **point})
                 if turn.team_return >= TARGET or spent[name] >= seconds:
-                    rows[name] = {"contestant": name, "copies": 8, "env_runners": 0, **point}
+                    rows[name] = {"contestant": name, "num_envs": 8, "env_runners": 0, **point}
     for row in rows.values():
         row["reached"] = float(row["team_return"]) >= TARGET
     return [rows[name] for name in contestants]
@@ -254,14 +254,14 @@ def compared(turns: list[Turn], base: float, limit: float = math.nan) -> Row:
 
 TITLES: dict[str, tuple[str, str]] = {  # part -> title, what the ratio is to
     "forest": ("forest_uav_v0, 10 UAVs", "to RLlib"),
-    "mpe2": ("mpe2 simple_spread_v3, 3 agents, 8 copies", "to RLlib"),
-    "scaling": ("this package over remote runners, forest_uav_v0, 8 copies each", "to 0"),
+    "mpe2": ("mpe2 simple_spread_v3, 3 agents, 8 environments", "to RLlib"),
+    "scaling": ("this package over remote runners, forest_uav_v0, 8 environments each", "to 0"),
 }
 
 
 def show(part: str, rows: list[Row]) -> None:
     if part == "target":
-        print(f"\ntime to a team return of {TARGET:g}, forest_uav_v0, 8 copies")
+        print(f"\ntime to a team return of {TARGET:g}, forest_uav_v0, 8 environments")
         print(f"{'':<24}{'seconds':>9}{'env steps':>12}{'team return':>13}")
         for row in rows:
             more = "" if row["reached"] else "   not reached"

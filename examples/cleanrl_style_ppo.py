@@ -1,6 +1,6 @@
 """PPO in one file and plain torch, straight on the arrays of a batched environment.
 
-Shows how to train on ``BatchedEnv`` without any framework: observations are ``[E, N, D]`` for E copies and N
+Shows how to train on ``BatchedEnv`` without any framework: observations are ``[E, N, D]`` for E environments and N
 agents, nothing resets by itself, and the observation after the last step of an episode is there to be read.
 All agents share one policy. Discrete and continuous actions; no action masks.
 
@@ -28,8 +28,8 @@ from qio_envs.api import BatchedEnv
 SETTINGS = {  # where --settings is not given; other environments keep their defaults
     "forest_uav_v0": {"height": 10, "width": 10, "num_uavs": 4, "max_steps": 40, "reward": "local"},
 }
-COPIES = 16  # environments E that are stepped together
-LENGTH = 40  # steps T of an iteration, in each copy
+NUM_ENVS = 16  # environments E that are stepped together
+LENGTH = 40  # steps T of an iteration, in each environment
 EPOCHS, MINIBATCHES = 4, 4
 LEARNING_RATE = 1e-3  # at the start; falls linearly to 0
 GAMMA, LAMBDA = 0.99, 0.95  # discount, and of generalised advantage estimation
@@ -37,11 +37,11 @@ CLIP = 0.2  # of the probability ratio, around 1
 VALUE_WEIGHT, ENTROPY_WEIGHT = 0.5, 0.01
 MAX_NORM = 0.5  # to which gradients are clipped
 LINES = 10  # of progress
-EVALUATION_COPIES, EVALUATION_SEED = 32, 10_000  # one episode for each of the seeds 10000 to 10031
+EVALUATION_ENVS, EVALUATION_SEED = 32, 10_000  # one episode for each of the seeds 10000 to 10031
 
 
 class Agent(nn.Module):
-    """One actor and one critic for every agent of every copy; leading axes may be any."""
+    """One actor and one critic for every agent of every environment; leading axes may be any."""
 
     def __init__(self, env: BatchedEnv) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def for_env(env: BatchedEnv, actions: torch.Tensor) -> np.ndarray:
 
 
 def train(env: BatchedEnv, agent: Agent, steps: int) -> None:
-    """Improve the agent for that many environment steps, over all copies (each moves all agents once)."""
+    """Improve the agent for that many environment steps, over all environments (each moves all agents once)."""
     iterations = math.ceil(steps / (LENGTH * env.num_envs))
     optimizer = torch.optim.Adam(agent.parameters(), lr=LEARNING_RATE, eps=1e-5)
     first = observe(env)
@@ -100,7 +100,7 @@ def train(env: BatchedEnv, agent: Agent, steps: int) -> None:
     for iteration in range(iterations):
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - iteration / iterations)
 
-        # Sample: one forward pass a step for all copies and agents.
+        # Sample: one forward pass a step for all environments and agents.
         drawn = []
         with torch.no_grad():
             for t in range(LENGTH):
@@ -154,7 +154,7 @@ def train(env: BatchedEnv, agent: Agent, steps: int) -> None:
 
 @torch.no_grad()
 def evaluate(env: BatchedEnv, act: Callable[[], np.ndarray]) -> float:
-    """Return the mean team return of one episode in each copy, on the evaluation's seeds."""
+    """Return the mean team return of one episode in each environment, on the evaluation's seeds."""
     returns = np.full(env.num_envs, np.nan)
     env.reset(EVALUATION_SEED)
     while np.isnan(returns).any():
@@ -185,7 +185,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = SETTINGS.get(args.env, {}) if args.settings is None else args.settings
     try:
-        env = environment(args.env).batched_env(COPIES, **settings)
+        env = environment(args.env).batched_env(NUM_ENVS, **settings)
         env.reset(args.seed)
     except (TypeError, ValueError) as error:  # an unknown environment or setting, or a seed that is too large
         parser.error(str(error))
@@ -197,8 +197,8 @@ def main() -> None:
     agent = Agent(env)
     train(env, agent, args.steps)
 
-    env = environment(args.env).batched_env(EVALUATION_COPIES, **settings)
-    print(f"team return over {EVALUATION_COPIES} episodes on seeds that were not trained on")
+    env = environment(args.env).batched_env(EVALUATION_ENVS, **settings)
+    print(f"team return over {EVALUATION_ENVS} episodes on seeds that were not trained on")
     for name, policy in env.scripted_policies.items():
         print(f"{name:>12} {evaluate(env, policy(env).act):8.2f}")
     trained = evaluate(env, lambda: for_env(env, agent.distribution(observe(env)).sample()))

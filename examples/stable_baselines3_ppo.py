@@ -1,7 +1,7 @@
 """Stable-Baselines3's PPO on a PettingZoo environment, through SuperSuit; all agents share one policy.
 
 SuperSuit makes a vector environment of a PettingZoo environment: each agent is a row of it, as if it were an
-environment of its own. Several copies are laid one below the other, and PPO learns from all rows.
+environment of its own. Several environments are laid one below the other, and PPO learns from all rows.
 
     python examples/stable_baselines3_ppo.py
     python examples/stable_baselines3_ppo.py --settings '{"scenario": "sprint", "reward": "local"}' --steps 200000
@@ -28,9 +28,9 @@ from qio_envs.api import BatchedEnv
 SETTINGS = {  # where --settings is not given; other environments keep their defaults
     "forest_uav_v0": {"height": 10, "width": 10, "num_uavs": 4, "max_steps": 40, "reward": "local"},
 }
-COPIES = 8  # of the environment, each with a row for every agent
-LENGTH = 80  # steps in each copy between two updates
-EVALUATION_COPIES, EVALUATION_SEED = 32, 10_000  # one episode for each of the seeds 10000 to 10031
+NUM_ENVS = 8  # of the environment, each with a row for every agent
+LENGTH = 80  # steps in each environment between two updates
+EVALUATION_ENVS, EVALUATION_SEED = 32, 10_000  # one episode for each of the seeds 10000 to 10031
 
 
 class KeepRows(BaseParallelWrapper):
@@ -64,9 +64,9 @@ class KeepRows(BaseParallelWrapper):
 
 
 def vector_env(env: ParallelEnv, seed: int) -> VecEnv:
-    """Return copies of a PettingZoo environment as one vector environment of Stable-Baselines3."""
+    """Return several PettingZoo environments of a kind as one vector environment of Stable-Baselines3."""
     rows = supersuit.pettingzoo_env_to_vec_env_v1(KeepRows(env))
-    rows = supersuit.concat_vec_envs_v1(rows, COPIES, num_cpus=1, base_class="stable_baselines3")
+    rows = supersuit.concat_vec_envs_v1(rows, NUM_ENVS, num_cpus=1, base_class="stable_baselines3")
     rows.venv.reset(
         seed=seed
     )  # SuperSuit's wrapper has no seed() that works; later resets go on from this one
@@ -74,7 +74,7 @@ def vector_env(env: ParallelEnv, seed: int) -> VecEnv:
 
 
 def evaluate(env: BatchedEnv, act: Callable[[], np.ndarray]) -> float:
-    """Return the mean team return of one episode in each copy, on the evaluation's seeds."""
+    """Return the mean team return of one episode in each environment, on the evaluation's seeds."""
     returns = np.full(env.num_envs, np.nan)
     env.reset(EVALUATION_SEED)
     while np.isnan(returns).any():
@@ -106,7 +106,7 @@ def main() -> None:
     settings = SETTINGS.get(args.env, {}) if args.settings is None else args.settings
     try:
         chosen = environment(args.env)
-        env = chosen.batched_env(EVALUATION_COPIES, **settings)  # all copies and agents at once
+        env = chosen.batched_env(EVALUATION_ENVS, **settings)  # all environments and agents at once
         set_random_seed(args.seed)
         rows = vector_env(chosen.parallel_env(**settings), args.seed)
     except (TypeError, ValueError) as error:  # an unknown environment or setting, or a seed that is too large
@@ -126,7 +126,7 @@ def main() -> None:
         actions, _ = model.predict(observations.reshape(-1, *observations.shape[2:]))
         return actions.reshape(*observations.shape[:2], *env.action_space.shape)
 
-    print(f"team return over {EVALUATION_COPIES} episodes on seeds that were not trained on")
+    print(f"team return over {EVALUATION_ENVS} episodes on seeds that were not trained on")
     for name, policy in env.scripted_policies.items():
         print(f"{name:>12} {evaluate(env, policy(env).act):8.2f}")
     print(f"{'trained':>12} {evaluate(env, act):8.2f}")

@@ -17,8 +17,10 @@ def _row(
 
 
 def _share_of_rllib_with_one() -> str:
-    eight = f.number(SPEED, "env_steps_per_s", part="forest", contestant="this package, 8 copies")
-    return f"{eight / f.number(SPEED, 'env_steps_per_s', part='forest', contestant='RLlib, 1 copy'):.1f}"
+    eight = f.number(SPEED, "env_steps_per_s", part="forest", contestant="this package, 8 environments")
+    return (
+        f"{eight / f.number(SPEED, 'env_steps_per_s', part='forest', contestant='RLlib, 1 environment'):.1f}"
+    )
 
 
 def _million(contestant: str, agents: str) -> Callable[[], str]:
@@ -39,11 +41,11 @@ SPEEDS = Section(
             "times. Team return 380: after {here} s, against {there} s on RLlib's path. On two cores remote "
             "runners do not pay ({runner} of none with one, {runners} with two); {memory} MiB each",
             {
-                "eight": _row("this package, 8 copies"),
+                "eight": _row("this package, 8 environments"),
                 "eight_one": _share_of_rllib_with_one,
-                "bare": _row("this package, 8 copies", "ratio_to_bare", 2),
-                "one": _row("this package, 1 copy"),
-                "bare_one": _row("this package, 1 copy", "ratio_to_bare", 2),
+                "bare": _row("this package, 8 environments", "ratio_to_bare", 2),
+                "one": _row("this package, 1 environment"),
+                "bare_one": _row("this package, 1 environment", "ratio_to_bare", 2),
                 "mpe": _row("this package", part="mpe2"),
                 "here": _row("this package", "seconds", part="target"),
                 "there": _row("RLlib", "seconds", 0, part="target"),

@@ -37,6 +37,32 @@ def test_every_contestant_plays_over_the_ends_of_episodes():
                 contestant.make()(210)
 
 
+@pytest.mark.parametrize("environment", [forest_uav_v0, swarm_cooperative_v0], ids=lambda e: e.id)
+@pytest.mark.parametrize("player", ["batch", "PettingZoo"])
+def test_environments_of_this_package_are_reset_where_an_episode_ends(environment, player):
+    made = []
+
+    class Recorded:
+        """The environment, which keeps what it makes."""
+
+        def batched_env(self, *args, **settings):
+            made.append(environment.batched_env(*args, **settings))
+            return made[-1]
+
+        def parallel_env(self):
+            made.append(environment.parallel_env())
+            return made[-1]
+
+    play = (
+        env_throughput.batched(Recorded(), 2)
+        if player == "batch"
+        else env_throughput.parallel(Recorded().parallel_env())
+    )
+    (env,) = made
+    play(210)  # episodes of 200 steps
+    assert env.running.all() if player == "batch" else env.agents == env.possible_agents
+
+
 def test_each_group_has_its_agents_and_the_base_of_its_ratios():
     groups = env_throughput.GROUPS
     assert set(groups) == {10, 3}

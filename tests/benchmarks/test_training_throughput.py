@@ -114,8 +114,10 @@ def test_the_script_compares_the_three_and_trains_to_a_target(tmp_path, monkeypa
         rows = list(csv.DictReader(file))
     speeds = [row for row in rows if row["part"] == "forest"]
     assert [row["contestant"] for row in speeds] == [
-        f"{path}, {copies}" for copies in ("1 copy", "8 copies") for path in ("RLlib", "this package", "plain torch")
-    ]  # fmt: skip
+        f"{path}, {num_envs}"
+        for num_envs in ("1 environment", "8 environments")
+        for path in ("RLlib", "this package", "plain torch")
+    ]
     for row in speeds:
         assert row["env_steps"] == "48"
         assert 12 <= int(row["gradient_steps"]) <= (14 if row["contestant"].startswith("RLlib") else 12)

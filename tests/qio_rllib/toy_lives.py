@@ -11,7 +11,7 @@ from pettingzoo import ParallelEnv
 class Lives(ParallelEnv):
     """Agent ``a`` terminates in step 2; ``b`` comes in step 2; in step 5 ``b`` terminates while ``c`` truncates.
 
-    An observation is (copy's random number, step, last action); a reward is the step.
+    An observation is (environment's random number, step, last action); a reward is the step.
     """
 
     metadata = {"name": "lives", "render_modes": []}  # noqa: RUF012
