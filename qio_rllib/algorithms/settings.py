@@ -32,8 +32,9 @@ from qio_rllib.algorithms.setting_types import (
     shown,
     split,
 )
+from qio_rllib.layers import ACTIVATIONS
 from qio_rllib.models.memory import memory_kind
-from qio_rllib.models.networks import ACTIVATIONS, NetworkSettings
+from qio_rllib.models.networks import NetworkSettings
 
 
 @dataclasses.dataclass(frozen=True)

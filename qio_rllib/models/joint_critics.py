@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.layers import ACTIVATIONS, hidden_layers, mlp
 from qio_rllib.models.memory import Memory
-from qio_rllib.models.networks import ACTIVATIONS, hidden_layers, mlp
 
 CRITIC_TYPES = ("mlp", "attention", "own")
 
@@ -27,7 +27,7 @@ class CriticSettings:
         type: "mlp" or "attention", over everything that all agents observe, do and hear, and the global state; "own",
             over what the agent itself observes and does.
         hiddens: Sizes of the hidden layers.
-        activation: A key of `networks.ACTIVATIONS`.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
         heads: Attention heads; they divide the first hidden size.
     """
 
@@ -155,7 +155,7 @@ class MLPCritic(Critic):
         own: Index of the module that it values.
         state_size: Numbers in a state; 0 without one.
         hiddens: Sizes of the hidden layers, at least one.
-        activation: A key of `networks.ACTIVATIONS`.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class OwnCritic(Critic):
         groups: All modules' agents.
         own: Index of the module that it values.
         hiddens: Sizes of the hidden layers, at least one.
-        activation: A key of `networks.ACTIVATIONS`.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ class AttentionCritic(Critic):
         own: Index of the module that it values.
         state_size: Numbers in a state; 0 without one.
         hiddens: Sizes of the hidden layers of the output network; the first is that of the embeddings too.
-        activation: A key of `networks.ACTIVATIONS`.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
         heads: Number of attention heads; the embedding's size is a multiple of it.
 
     Raises:

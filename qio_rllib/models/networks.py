@@ -12,31 +12,10 @@ import torch
 from torch import nn
 
 from qio_envs.api import ConfigError
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "linear": nn.Identity,
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "swish": nn.SiLU,
-    "tanh": nn.Tanh,
-}
-"""By the name that ``model_config`` gives them."""
+from qio_rllib.layers import ACTIVATIONS, hidden_layers
 
 _LARGE_IMAGE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. (2015)
 _SMALL_IMAGE = ((16, 3, 2), (32, 3, 2))
-
-
-def hidden_layers(sizes: Sequence[int], activation: str) -> list[nn.Module]:
-    """Return a linear layer and an activation (a key of `ACTIVATIONS`) for each pair of successive sizes."""
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(sizes):
-        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-    return layers
-
-
-def mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
-    """Return a network of these sizes, input and output included, whose last layer is linear."""
-    return nn.Sequential(*hidden_layers(sizes[:-1], activation), nn.Linear(sizes[-2], sizes[-1]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,11 @@ from torch import nn
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification, operate
+from qio_rllib.layers import mlp
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.memory import Memory, memory_kind
-from qio_rllib.models.networks import Encoder, Head, NetworkSettings, mlp
+from qio_rllib.models.networks import Encoder, Head, NetworkSettings
 
 CATEGORICAL = "categorical"
 GAUSSIAN = "gaussian"

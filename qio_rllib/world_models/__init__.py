@@ -1,0 +1,1 @@
+"""World models: learned dynamics, planning and imagination, in plain torch."""

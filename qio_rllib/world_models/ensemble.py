@@ -1,0 +1,265 @@
+"""`Ensemble`: probabilistic networks that predict the next observation, the reward and the end of an episode."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qio_rllib.layers import ACTIVATIONS
+from qio_rllib.world_models.model import Learned, Predicted, Sequences, ValueFunction, WorldModel
+from qio_rllib.world_models.scales import RunningScale
+
+_VARIANCE_BOUND_WEIGHT = 0.01  # of the learned bounds in the loss, as in PETS's published code
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleSettings:
+    """Sizes of an `Ensemble`.
+
+    Attributes:
+        members: Networks that learn from resamples of the data of their own, at least 1.
+        hiddens: Sizes of the hidden layers.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+        weight_decay: Of the layers' weights, at least 0.
+    """
+
+    members: int = 5
+    hiddens: tuple[int, ...] = (128, 128)
+    activation: str = "silu"
+    weight_decay: float = 1e-5
+
+
+class BatchedLinear(nn.Module):
+    """``K`` linear layers as one batched product.
+
+    Args:
+        count: Layers ``K``.
+        inputs: Numbers in a row.
+        outputs: Numbers returned.
+    """
+
+    def __init__(self, count: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(count, 1, outputs))
+        bound = 1.0 / math.sqrt(inputs)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return ``[K, B, outputs]`` of rows ``[K, B, inputs]``."""
+        return torch.baddbmm(self.bias, rows, self.weight)
+
+
+class BatchedMLP(nn.Module):
+    """``K`` networks of equal sizes as batched products.
+
+    Args:
+        count: Networks ``K``.
+        sizes: Of the input, the hidden layers and the output.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+    """
+
+    def __init__(self, count: int, sizes: Sequence[int], activation: str) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for place in range(len(sizes) - 1):
+            layers.append(BatchedLinear(count, sizes[place], sizes[place + 1]))
+            if place < len(sizes) - 2:
+                layers.append(ACTIVATIONS[activation]())
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return ``[K, B, outputs]`` of rows ``[K, B, inputs]``."""
+        return self.layers(rows)
+
+
+class Ensemble(WorldModel):
+    """Members that each predict Gaussian changes and rewards, and the probability that the episode goes on.
+
+    See Chua et al., "Deep reinforcement learning in a handful of trials", 2018 (PETS).
+
+    A state is the observation: the model is for environments that show all there is to know.
+
+    With an input mask each target has a network of its own in every member, which sees its inputs alone: a masked input
+    has no influence at all, and neither a gradient (the factored models of causal learning need that).
+
+    Args:
+        obs_size: Numbers ``D`` in an observation.
+        num_actions: Numbers ``A`` in an action.
+        settings: Sizes.
+        input_mask: Which of the ``D + A`` inputs each of the ``D + 2`` targets (next observation, reward, continuation)
+            may depend on, bool ``[D + 2, D + A]``; None for all, in one network a member.
+
+    Raises:
+        ValueError: A mask of another shape.
+    """
+
+    input_mask: torch.Tensor
+
+    def __init__(
+        self,
+        obs_size: int,
+        num_actions: int,
+        settings: EnsembleSettings | None = None,
+        input_mask: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        settings = settings or EnsembleSettings()
+        self.settings = settings
+        self.obs_size, self.num_actions = obs_size, num_actions
+        self.state_size = self.feature_size = obs_size
+        self.members, targets = settings.members, obs_size + 1  # Gaussian targets: changes and reward
+        inputs = obs_size + num_actions
+        self.is_factored = input_mask is not None
+        if input_mask is not None:
+            if input_mask.shape != (targets + 1, inputs):
+                raise ValueError(
+                    f"input_mask: expected the shape {(targets + 1, inputs)}, got {tuple(input_mask.shape)}"
+                )
+            self.register_buffer("input_mask", input_mask.float().repeat(self.members, 1).unsqueeze(1))
+            # Two outputs a target, mean and log variance; of the continuation the first is the logit.
+            self.networks = BatchedMLP(
+                self.members * (targets + 1), (inputs, *settings.hiddens, 2), settings.activation
+            )
+        else:
+            self.networks = BatchedMLP(
+                self.members, (inputs, *settings.hiddens, 2 * targets + 1), settings.activation
+            )
+        self.input_scale = RunningScale(inputs)
+        self.target_scale = RunningScale(targets)
+        self.max_log_variance = nn.Parameter(torch.full((targets,), 0.5))
+        self.min_log_variance = nn.Parameter(torch.full((targets,), -10.0))
+
+    def predictions(
+        self, obs: torch.Tensor, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return every member's predictions.
+
+        Args:
+            obs: ``[K, B, D]``, a batch a member.
+            actions: ``[K, B, A]``.
+
+        Returns:
+            Means and log variances of the scaled targets, ``[K, B, D + 1]`` (changes of the observation, reward), and
+            logits of the continuation, ``[K, B]``.
+        """
+        rows = self.input_scale(torch.cat([obs, actions], dim=-1))
+        targets = self.obs_size + 1
+        if self.is_factored:
+            masked = rows.repeat_interleave(targets + 1, dim=0) * self.input_mask
+            found = self.networks(masked).unflatten(0, (self.members, targets + 1))  # [K, targets + 1, B, 2]
+            mean, raw = (part.transpose(1, 2) for part in found[:, :-1].unbind(-1))
+            logits = found[:, -1, :, 0]
+        else:
+            mean, raw, last = self.networks(rows).split([targets, targets, 1], dim=-1)
+            logits = last.squeeze(-1)
+        # Bounds that move with the data, so that a deviation is neither 0 nor without limit where there was none.
+        log_variance = self.max_log_variance - functional.softplus(self.max_log_variance - raw)
+        log_variance = self.min_log_variance + functional.softplus(log_variance - self.min_log_variance)
+        return mean, log_variance, logits
+
+    def observe(
+        self,
+        state: torch.Tensor,
+        action: torch.Tensor,
+        obs: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Return the observation."""
+        return obs
+
+    def features(self, state: torch.Tensor) -> torch.Tensor:
+        """Return scaled observations."""
+        size = self.obs_size
+        return (state - self.input_scale.mean[:size]) / self.input_scale.deviation[:size]
+
+    def decode(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the state, which is the observation."""
+        return state
+
+    def step(
+        self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator | None = None
+    ) -> Predicted:
+        """Predict one step: by a member and a draw of its Gaussian for each row, or the mean over the members."""
+        members = self.members
+        mean, log_variance, logits = self.predictions(
+            state.expand(members, *state.shape), action.expand(members, *action.shape)
+        )
+        if generator is None:
+            scaled, goes_on = mean.mean(0), torch.sigmoid(logits).mean(0)
+        else:
+            chosen = torch.randint(members, (len(state),), generator=generator).to(state.device)
+            rows = torch.arange(len(state), device=state.device)
+            noise = torch.randn(mean.shape[1:], generator=generator).to(state.device)
+            scaled = mean[chosen, rows] + (0.5 * log_variance[chosen, rows]).exp() * noise
+            goes_on = torch.sigmoid(logits[chosen, rows])
+        found = self.target_scale.inverse(scaled)
+        return Predicted(state + found[..., :-1], found[..., -1], goes_on)
+
+    def returns(
+        self,
+        state: torch.Tensor,
+        actions: torch.Tensor,
+        gamma: float,
+        value: ValueFunction | None = None,
+    ) -> torch.Tensor:
+        """Return the mean over the members of what each expects by itself; see `WorldModel.returns`.
+
+        Every member goes on from its own predictions through the whole sequence (PETS's TS-infinity, with means).
+        """
+        rows, candidates, horizon, _ = actions.shape
+        members = self.members
+        present = state.repeat_interleave(candidates, dim=0).expand(members, -1, -1)
+        flat = actions.flatten(0, 1)
+        total = flat.new_zeros(members, len(flat))
+        weight = torch.ones_like(total)
+        for step in range(horizon):
+            mean, _, logits = self.predictions(present, flat[:, step].expand(members, -1, -1))
+            found = self.target_scale.inverse(mean)
+            present = present + found[..., :-1]
+            total = total + weight * found[..., -1]
+            weight = weight * torch.sigmoid(logits) * gamma
+        if value is not None:
+            total = total + weight * value(self.features(present))
+        return total.mean(0).unflatten(0, (rows, candidates))
+
+    def take_in(self, batch: Sequences) -> None:
+        """Take in the scales of inputs and targets."""
+        rows = batch.learned.flatten() > 0
+        inputs = torch.cat([batch.obs, batch.actions], dim=-1).flatten(0, 1)
+        self.input_scale.update(inputs[rows])
+        self.target_scale.update(self._targets(batch)[rows])
+
+    def learn(self, batch: Sequences, generator: torch.Generator) -> Learned:
+        """Return the negative log-likelihood of a batch; each member learns from a resample of it."""
+        rows = batch.learned.numel()
+        drawn = torch.randint(rows, (self.members, rows), generator=generator).to(batch.obs.device)
+        counts = batch.learned.flatten()[drawn]
+        targets = self.target_scale(self._targets(batch))[drawn]
+        mean, log_variance, logits = self.predictions(
+            batch.obs.flatten(0, 1)[drawn], batch.actions.flatten(0, 1)[drawn]
+        )
+        errors = (mean - targets) ** 2
+        nll = (errors * (-log_variance).exp() + log_variance).sum(-1)
+        goes_on = 1.0 - batch.terminated.flatten()[drawn]
+        ends = functional.binary_cross_entropy_with_logits(logits, goes_on, reduction="none")
+        total = counts.sum(-1).clamp_min(1.0)
+        bounds = (self.max_log_variance - self.min_log_variance).sum()
+        per_member = ((nll + ends) * counts).sum(-1) / total
+        stats = {
+            "model_error": ((errors.mean(-1) * counts).sum(-1) / total).mean().detach(),
+            "continuation_loss": ((ends * counts).sum(-1) / total).mean().detach(),
+        }
+        loss = per_member.sum() + _VARIANCE_BOUND_WEIGHT * bounds
+        return Learned(loss, stats, batch.obs.detach())
+
+    def _targets(self, batch: Sequences) -> torch.Tensor:
+        """Return changes of the observation and rewards, ``[L B, D + 1]``."""
+        change = (batch.next_obs - batch.obs).flatten(0, 1)
+        return torch.cat([change, batch.rewards.reshape(-1, 1)], dim=-1)

@@ -1,0 +1,94 @@
+"""What world models predict beside observations: rewards by two-hot classes, and whether an episode goes on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qio_rllib.layers import mlp
+
+
+def symlog(values: torch.Tensor) -> torch.Tensor:
+    """Return ``sign(x) log(1 + |x|)``, which makes rewards of any scale alike (DreamerV3, eq. 9)."""
+    return torch.sign(values) * torch.log1p(values.abs())
+
+
+def symexp(values: torch.Tensor) -> torch.Tensor:
+    """Return the inverse of `symlog`."""
+    return torch.sign(values) * torch.expm1(values.abs())
+
+
+class TwoHotHead(nn.Module):
+    """A network that predicts a number by a distribution over bins of its `symlog` (DreamerV3, eq. 10 and 11).
+
+    Args:
+        inputs: Numbers in the features.
+        hiddens: Sizes of the hidden layers.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+        num_bins: Bins, odd and at least 3, so that one of them is 0.
+        limit: The outermost bins lie at ``-limit`` and ``limit`` of the symlog, above 0.
+
+    Attributes:
+        bins: Places of the bins in symlog, ``[num_bins]``.
+    """
+
+    bins: torch.Tensor
+
+    def __init__(
+        self, inputs: int, hiddens: tuple[int, ...], activation: str, num_bins: int = 41, limit: float = 10.0
+    ) -> None:
+        super().__init__()
+        self.layers = mlp((inputs, *hiddens, num_bins), activation, normalize=True)
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)  # every bin alike: the first prediction is 0
+        nn.init.zeros_(last.bias)
+        self.register_buffer("bins", torch.linspace(-limit, limit, num_bins))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits ``[..., num_bins]``."""
+        return self.layers(features)
+
+    def mean(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the predicted numbers ``[...]``: the symexp of the mean bin."""
+        probs = torch.softmax(self(features), dim=-1)
+        return symexp((probs * self.bins).sum(-1))
+
+    def loss(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of two-hot targets, ``[...]``."""
+        return -(self.two_hot(targets) * torch.log_softmax(self(features), dim=-1)).sum(-1)
+
+    def two_hot(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return weights on the two bins next to a number ``[..., num_bins]``; their mean is its symlog, clipped."""
+        places = symlog(targets).clamp(self.bins[0], self.bins[-1])
+        step = self.bins[1] - self.bins[0]
+        position = (places - self.bins[0]) / step
+        below = position.floor().long().clamp(0, len(self.bins) - 2)
+        share = (position - below).unsqueeze(-1)
+        low = functional.one_hot(below, len(self.bins)).to(share.dtype)
+        high = functional.one_hot(below + 1, len(self.bins)).to(share.dtype)
+        return low * (1.0 - share) + high * share
+
+
+class ContinuationHead(nn.Module):
+    """A network that predicts the probability that an episode goes on.
+
+    Args:
+        inputs: Numbers in the features.
+        hiddens: Sizes of the hidden layers.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+    """
+
+    def __init__(self, inputs: int, hiddens: tuple[int, ...], activation: str) -> None:
+        super().__init__()
+        self.layers = mlp((inputs, *hiddens, 1), activation, normalize=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return probabilities in (0, 1), ``[...]``."""
+        return torch.sigmoid(self.layers(features).squeeze(-1))
+
+    def loss(self, features: torch.Tensor, goes_on: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of what happened (1 = went on), ``[...]``."""
+        logits = self.layers(features).squeeze(-1)
+        return functional.binary_cross_entropy_with_logits(logits, goes_on, reduction="none")

@@ -1,0 +1,228 @@
+"""`RSSM`: a recurrent state-space model, whose state is a deterministic memory and a stochastic latent."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from qio_rllib.layers import mlp
+from qio_rllib.world_models.heads import ContinuationHead, TwoHotHead, symlog
+from qio_rllib.world_models.latents import (
+    CategoricalLatent,
+    GaussianLatent,
+    Latent,
+    Statistics,
+    balanced_divergence,
+)
+from qio_rllib.world_models.model import Learned, Predicted, Sequences, WorldModel
+from qio_rllib.world_models.scales import RunningScale
+
+GAUSSIAN, CATEGORICAL = "gaussian", "categorical"
+
+
+@dataclasses.dataclass(frozen=True)
+class RSSMSettings:
+    """Sizes and weights of an `RSSM`.
+
+    Attributes:
+        deterministic: Numbers in the memory (GRU).
+        latent: "gaussian" or "categorical".
+        stochastic: Variables in the latent.
+        classes: Values of each variable of a categorical latent.
+        embedding: Numbers in an embedded observation.
+        hiddens: Sizes of the hidden layers of encoder and decoder.
+        head_hiddens: Those of the reward and continuation heads, the prior and the posterior.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+        dynamics_weight: Of the divergence that trains the prior.
+        representation_weight: Of the divergence that trains the posterior.
+        free_nats: Divergences below this are not lowered further.
+        reward_weight: Of the reward's loss, beside the reconstruction's.
+    """
+
+    deterministic: int = 200
+    latent: str = GAUSSIAN
+    stochastic: int = 30
+    classes: int = 16
+    embedding: int = 200
+    hiddens: tuple[int, ...] = (200,)
+    head_hiddens: tuple[int, ...] = (200,)
+    activation: str = "silu"
+    dynamics_weight: float = 0.5
+    representation_weight: float = 0.1
+    free_nats: float = 1.0
+    reward_weight: float = 1.0
+
+
+class RSSM(WorldModel):
+    """A recurrent state-space model (Hafner et al., 2019 and 2023).
+
+    ``h_t = GRU([z_{t-1}, a_{t-1}], h_{t-1})``, prior ``p(z_t | h_t)``, posterior ``q(z_t | h_t, o_t)``; observation,
+    reward and continuation are predicted from ``(h_t, z_t)``, in which the reward is that of the step into ``t``.
+
+    A state is ``[h, z]``. At the start of an episode it is zeros, and so is the action: the first posterior comes from
+    the first observation alone.
+
+    Args:
+        obs_size: Numbers ``D`` in an observation.
+        num_actions: Numbers ``A`` in an action.
+        settings: Sizes.
+    """
+
+    def __init__(self, obs_size: int, num_actions: int, settings: RSSMSettings | None = None) -> None:
+        super().__init__()
+        settings = settings or RSSMSettings()
+        self.settings = settings
+        self.obs_size, self.num_actions = obs_size, num_actions
+        self.latent: Latent = (
+            GaussianLatent(settings.stochastic)
+            if settings.latent == GAUSSIAN
+            else CategoricalLatent(settings.stochastic, settings.classes)
+        )
+        memory, activation, heads = settings.deterministic, settings.activation, settings.head_hiddens
+        self.state_size = self.feature_size = memory + self.latent.size
+        self.scale = RunningScale(obs_size)
+        self.encoder = mlp((obs_size, *settings.hiddens, settings.embedding), activation, normalize=True)
+        self.mixer = mlp((self.latent.size + num_actions, memory), activation)
+        self.cell = nn.GRUCell(memory, memory)
+        self.prior = mlp((memory, *heads, self.latent.num_outputs), activation, normalize=True)
+        self.posterior = mlp(
+            (memory + settings.embedding, *heads, self.latent.num_outputs), activation, normalize=True
+        )
+        self.decoder = mlp((self.state_size, *settings.hiddens[::-1], obs_size), activation, normalize=True)
+        self.reward = TwoHotHead(self.state_size, heads, activation)
+        self.continuation = ContinuationHead(self.state_size, heads, activation)
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        state: torch.Tensor,
+        action: torch.Tensor,
+        obs: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Return the state after an action and an observation; see `WorldModel.observe`."""
+        memory = self._remember(state, action)
+        statistics = self._posterior(memory, self.encode(obs))
+        return torch.cat([memory, self._drawn(statistics, generator)], dim=-1)
+
+    def step(
+        self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator | None = None
+    ) -> Predicted:
+        """Predict one step by the prior; see `WorldModel.step`."""
+        memory = self._remember(state, action)
+        statistics = self.latent.statistics(self.prior(memory))
+        following = torch.cat([memory, self._drawn(statistics, generator)], dim=-1)
+        return Predicted(following, self.reward.mean(following), self.continuation(following))
+
+    def features(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the state."""
+        return state
+
+    def decode(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the observations of states."""
+        return self.scale.inverse(self.decoder(state))
+
+    def encode(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return embedded observations ``[..., embedding]``."""
+        return self.encoder(symlog(self.scale(obs)))
+
+    # -- sequences ------------------------------------------------------------------------------------------------
+
+    def take_in(self, batch: Sequences) -> None:
+        """Take in the scale of observations."""
+        self.scale.update(batch.obs.flatten(0, 1)[batch.learned.flatten() > 0])
+
+    def learn(self, batch: Sequences, generator: torch.Generator) -> Learned:
+        """Return the loss ``-log p(o, r, c) + KL`` of sequences (DreamerV3, eq. 4 and 5).
+
+        Every step gives a posterior from what followed it, the last observation of an episode included; steps that an
+        episode begins with give one from their own observation besides.
+        """
+        length = len(batch.obs)
+        fresh = batch.fresh.clone()
+        fresh[0] = True
+        first, first_posterior, first_prior = self._starts(batch.obs, generator)
+        embedded = self.encode(batch.next_obs)
+        state = first[0]
+        states, following, posteriors, memories = [], [], [], []
+        for step in range(length):
+            state = torch.where(fresh[step].unsqueeze(-1), first[step], state)
+            states.append(state)
+            memory = self._remember(state, batch.actions[step])
+            statistics = self._posterior(memory, embedded[step])
+            state = torch.cat([memory, self.latent.sample(statistics, generator)], dim=-1)
+            following.append(state)
+            posteriors.append(statistics)
+            memories.append(memory)
+        after = torch.stack(following)
+        posterior = Statistics(*(torch.stack(parts) for parts in zip(*posteriors, strict=True)))
+        prior = self.latent.statistics(self.prior(torch.stack(memories)))
+        counts, starts = batch.learned, batch.learned * fresh
+        seen = self.scale(torch.cat([batch.next_obs, batch.obs]))
+        rebuilt = self.decoder(torch.cat([after, first]))
+        errors = ((rebuilt - seen) ** 2).sum(-1)
+        divergence = self._divergence(posterior, prior)
+        losses = {
+            "reconstruction": _mean(errors, torch.cat([counts, starts])),
+            "reward": _mean(self.reward.loss(after, batch.rewards), counts),
+            "continuation": _mean(self.continuation.loss(after, 1.0 - batch.terminated), counts),
+            "divergence": _mean(
+                torch.cat([divergence, self._divergence(first_posterior, first_prior)]),
+                torch.cat([counts, starts]),
+            ),
+        }
+        total = (
+            0.5 * losses["reconstruction"]
+            + self.settings.reward_weight * losses["reward"]
+            + losses["continuation"]
+            + losses["divergence"]
+        )
+        stats = {f"{name}_loss": loss.detach() for name, loss in losses.items()}
+        with torch.no_grad():
+            stats["kl"] = _mean(self.latent.divergence(posterior, prior), counts)
+        return Learned(total, stats, torch.stack(states).detach())
+
+    def _starts(
+        self, obs: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, Statistics, Statistics]:
+        """Return the states that episodes would begin with at each step, their posteriors and priors."""
+        zeros = obs.new_zeros(*obs.shape[:2], self.state_size).flatten(0, 1)
+        memory = self._remember(zeros, obs.new_zeros(len(zeros), self.num_actions))
+        statistics = self._posterior(memory, self.encode(obs.flatten(0, 1)))
+        state = torch.cat([memory, self.latent.sample(statistics, generator)], dim=-1)
+        prior = self.latent.statistics(self.prior(memory))
+
+        def shaped(values: Statistics) -> Statistics:
+            return Statistics(*(part.unflatten(0, obs.shape[:2]) for part in values))
+
+        return state.unflatten(0, obs.shape[:2]), shaped(statistics), shaped(prior)
+
+    def _divergence(self, posterior: Statistics, prior: Statistics) -> torch.Tensor:
+        settings = self.settings
+        return balanced_divergence(
+            self.latent,
+            posterior,
+            prior,
+            settings.dynamics_weight,
+            settings.representation_weight,
+            settings.free_nats,
+        )
+
+    def _remember(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        memory, latent = state.split([self.settings.deterministic, self.latent.size], dim=-1)
+        return self.cell(self.mixer(torch.cat([latent, action], dim=-1)), memory)
+
+    def _posterior(self, memory: torch.Tensor, embedded: torch.Tensor) -> Statistics:
+        return self.latent.statistics(self.posterior(torch.cat([memory, embedded], dim=-1)))
+
+    def _drawn(self, statistics: Statistics, generator: torch.Generator | None) -> torch.Tensor:
+        if generator is None:
+            return self.latent.mode(statistics)
+        return self.latent.sample(statistics, generator)
+
+
+def _mean(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    return (values * counts).sum() / counts.sum().clamp_min(1.0)
