@@ -25,8 +25,10 @@ from qio_rllib.acting.actor import (
     State,
 )
 from qio_rllib.acting.distributions import sample, uniform_inputs
+from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.models.actor_critic import ActorCritic, PolicyModule
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
+from qio_rllib.models.world_model_module import WorldModelModule
 
 
 def actor_of(module: Any, action: ActionSpec, records: tuple[str, ...]) -> Actor:
@@ -45,6 +47,8 @@ def actor_of(module: Any, action: ActionSpec, records: tuple[str, ...]) -> Actor
     if isinstance(module, PolicyModule):
         value = module.value if isinstance(module, ActorCritic) and module.policy.memory is not None else None
         return NetworkActor(module.policy, action, records, value)
+    if isinstance(module, WorldModelModule):
+        return WorldModelActor(module.policy, action)
     return ModuleActor(module, action, records)
 
 

@@ -7,6 +7,7 @@ from qio_rllib.algorithms.dqn import DQN, DQNConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.masac import MASAC, MASACConfig
 from qio_rllib.algorithms.ppo import PPO, PPOConfig
+from qio_rllib.algorithms.world_model import WorldModel, WorldModelConfig
 
 ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "A2C": A2CConfig,
@@ -14,6 +15,7 @@ ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "MADDPG": MADDPGConfig,
     "MASAC": MASACConfig,
     "PPO": PPOConfig,
+    "WorldModel": WorldModelConfig,
 }
 """Configuration class of each algorithm; Tune knows the algorithms by these names too (`qio_rllib.registration`)."""
 
@@ -43,5 +45,7 @@ __all__ = [
     "MADDPGConfig",
     "MASACConfig",
     "PPOConfig",
+    "WorldModel",
+    "WorldModelConfig",
     "algorithm_config_class",
 ]

@@ -23,6 +23,7 @@ from qio_rllib.sampling.replay import JointReplay
 from qio_rllib.sampling.rollout import Rollout, SamplingFailure
 
 _REPLAY = "replay"
+_UPDATES_AT_ONCE = 32  # of pretraining: their samples lie in memory together
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +137,13 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
                 )
                 self._told_of_warm_up = True
             return
-        updates = config.round_steps // config.env_steps_per_update
-        self.learn([self.replay.sample(updates * batch)], num_epochs=updates)
+        module_id = next(iter(self.env_runner.module.keys()))
+        first_time = not self.metrics.peek((LEARNER_RESULTS, module_id, "updates_lifetime"), default=0)
+        due = config.round_updates + (config.pretraining_updates if first_time else 0)
+        while due:
+            updates = min(due, max(config.round_updates, _UPDATES_AT_ONCE))
+            self.learn([self.replay.sample(updates * batch)], num_epochs=updates)
+            due -= updates
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any

@@ -44,7 +44,8 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
         self.exploration = None
         self.replay_capacity = 100_000
         self.num_steps_sampled_before_learning_starts = 1000
-        self.env_steps_per_update = 8
+        self.env_steps_per_update: float = 8
+        self.pretraining_updates = 0
         self.burn_in = 0
         self.n_step = 1
         self.grad_clip_by = "global_norm"
@@ -62,7 +63,7 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
         tau: Annotated[float, Range(0, 1, low_open=True)] = NotProvided,
         replay_capacity: Annotated[int, Range(1)] = NotProvided,
         num_steps_sampled_before_learning_starts: Annotated[int, Range(0)] = NotProvided,
-        env_steps_per_update: Annotated[int, Range(1)] = NotProvided,
+        env_steps_per_update: Annotated[float, Range(0, low_open=True)] = NotProvided,
         burn_in: Annotated[int, Range(0)] = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -72,7 +73,7 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
             tau: Share of the present network that the target networks take over after each update, in (0, 1].
             replay_capacity: Joint transitions that are kept.
             num_steps_sampled_before_learning_starts: Environment steps with random actions before the first update.
-            env_steps_per_update: Environment steps to a gradient step.
+            env_steps_per_update: Environment steps to a gradient step, above 0; 0.25 are four gradient steps to one.
             burn_in: Steps at the start of a sequence that only fill memories; without effect where there are none.
             **kwargs: The other arguments; ``train_batch_size_per_learner`` is the joint transitions, or sequences, in a
                 gradient step.
@@ -101,6 +102,11 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
         return self.rollout_fragment_length * self.num_envs_per_env_runner * runners
 
     @property
+    def round_updates(self) -> int:
+        """Gradient steps after a round of sampling."""
+        return round(self.round_steps / self.env_steps_per_update)
+
+    @property
     def sequence_length(self) -> int:
         """Steps in a sample from the replay: 1 without memory."""
         length = window_length(self.model_config)
@@ -123,7 +129,8 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
                 f"{self.train_batch_size_per_learner} (train_batch_size_per_learner)"
             )
         # RLlib gives evaluation a fragment length of its own.
-        if not self.in_evaluation and self.round_steps % self.env_steps_per_update:
+        updates = self.round_steps / self.env_steps_per_update
+        if not self.in_evaluation and (updates < 1 or abs(updates - round(updates)) > 1e-6):
             raise ConfigError(
                 f"env_steps_per_update: {self.env_steps_per_update} does not divide the {self.round_steps} environment "
                 "steps of a round (rollout_fragment_length x num_envs_per_env_runner x runners)"

@@ -18,7 +18,7 @@ class RolloutRecorder:
     Args:
         stepper: Whose steps.
         steps: ``T``.
-        memory_interval: Steps between two records of agents' memory.
+        memory_interval: Steps between two records of agents' memory; 0 for none.
         runner: Index of the runner.
     """
 
@@ -44,7 +44,7 @@ class RolloutRecorder:
         t = self.count
         for g, group in enumerate(self.groups):
             group.record(t, step, step.acted[g])
-        if step.truncated.any():
+        if step.truncated.any() or step.terminated.any():
             final, state = self.stepper.final(step)
             for group, obs in zip(self.groups, final, strict=True):
                 group.keep_final(t, obs, state)
@@ -87,13 +87,14 @@ class _GroupRecorder:
             name: np.empty((*rows, *entry), dtype)
             for name, (entry, dtype) in stepper.team.extras(self.group).items()
         }
-        self.memory: dict[str, list[Array]] = {name: [] for name in self.group.actor.memory}
+        kept = self.group.actor.memory if memory_interval else ()
+        self.memory: dict[str, list[Array]] = {name: [] for name in kept}
         self.final_index: list[Array] = []
         self.final_observations: list[Array] = []
         self.final_states: list[Array] = []
 
     def before(self, t: int, memory: dict[str, Array]) -> None:
-        if t % self.interval == 0:
+        if self.interval and t % self.interval == 0:
             for name, found in self.memory.items():
                 found.append(memory[name].copy())
 
@@ -109,8 +110,8 @@ class _GroupRecorder:
         self.continues[t] = step.continuing[:, index]
 
     def keep_final(self, t: int, obs: Array, state: Array | None) -> None:
-        """Keep what truncated agents see: their value continues the return."""
-        rows = np.argwhere(self.truncated[t] & self.acted[t])
+        """Keep what agents see last: after a truncation its value continues the return, and a model learns from it."""
+        rows = np.argwhere((self.truncated[t] | self.terminated[t]) & self.acted[t])
         if len(rows):
             self.final_index.append(np.insert(rows, 0, t, axis=1))
             self.final_observations.append(obs[rows[:, 0], rows[:, 1]])

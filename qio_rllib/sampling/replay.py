@@ -84,8 +84,8 @@ class JointTransitions:
 def joint_transitions(rollout: Rollout, gamma: float) -> JointTransitions:
     """Return the steps of a rollout as transitions ``[T, E, ...]``.
 
-    An action is kept as the environment executed it: clipped to [-1, 1] where it is continuous. What follows a
-    truncated step is what the agent saw last, not what it sees after the reset.
+    An action is kept as the environment executed it: clipped to [-1, 1] where it is continuous. What follows the last
+    step of an episode is what the agent saw last, not what it sees after the reset.
     """
     first = next(iter(rollout.modules.values()))
     states = following = None

@@ -35,20 +35,22 @@ class ModuleRollout:
     acted: Array  # bool [T, E, M]
     continues: Array  # bool [T, E, M], the agent acts in the next step of the same episode
     fresh: Array  # bool [E, M], the agent does not go on from before the first step
-    final_index: Array  # int64 [K, 3], (step, environment, agent) of the truncated rows
+    final_index: (
+        Array  # int64 [K, 3], (step, environment, agent) of the rows that ended, terminated or truncated
+    )
     final_observations: (
         Array  # float32 [K, ...], what those agents saw last, before the environment was reset
     )
     global_states: Array | None = (
         None  # float32 [T + 1, E, S], what a central critic sees; the same for all modules
     )
-    final_global_states: Array | None = None  # float32 [K, S], of the truncated rows
+    final_global_states: Array | None = None  # float32 [K, S], of the same rows
     columns: dict[str, Array] = dataclasses.field(
         default_factory=dict
     )  # [T, E, M, ...], what the Actor keeps
     memory: dict[str, Array] = dataclasses.field(
         default_factory=dict
-    )  # float32 [W, E, M, S], before steps 0, I, 2 I
+    )  # float32 [W, E, M, S], before steps 0, I, 2 I; {} where I is 0
     memory_interval: int = 1  # I, steps between two recorded memories
 
     @property

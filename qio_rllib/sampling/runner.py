@@ -51,7 +51,7 @@ class RolloutLearner(Protocol):
     rollout_columns: tuple[str, ...]
 
     def memory_interval(self, config: Any) -> int:
-        """Return after how many steps the memory of agents is recorded."""
+        """Return after how many steps the memory of agents is recorded; 0 for never."""
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):

@@ -1,0 +1,126 @@
+"""`WorldModelActor`: acts by a world model, through a planner or a policy over its features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import Acted, ActorInputs, Array, RandomNumbers, State
+from qio_rllib.acting.distributions import sample, uniform_inputs
+from qio_rllib.models.world_model_policy import WorldModelPolicy
+
+LATENT, PREVIOUS_ACTION, PLAN = "latent", "previous_action", "plan"
+
+
+class WorldModelActor:
+    """See `Actor`. Its memory is the model's state, the action that was executed last, and the plan.
+
+    A recurrent model's state goes on by the most probable latent, so that it depends on what was seen and done alone.
+    Random actions are uniform, in Box spaces over [-1, 1].
+
+    Args:
+        policy: Model and behaviour; its weights are shared, not copied.
+        action: How an action becomes one of the environment.
+    """
+
+    bandwidth = 0
+    samples_only = False
+
+    def __init__(self, policy: WorldModelPolicy, action: ActionSpec) -> None:
+        self.policy = policy
+        self.action = action
+        self.extras: dict[str, tuple[tuple[int, ...], type]] = {}
+        self.memory: dict[str, int] = {}
+        if policy.is_recurrent:
+            self.memory |= {LATENT: policy.model.state_size, PREVIOUS_ACTION: policy.spec.num_actions}
+        if policy.planner is not None and policy.planner.memory_size:
+            self.memory[PLAN] = policy.planner.memory_size
+
+    def act(
+        self,
+        inputs: ActorInputs,
+        state: State,
+        rng: RandomNumbers | None,
+        explore: bool,
+        random_actions: bool = False,
+    ) -> Acted:
+        """Choose actions; see `Actor.act`."""
+        envs, agents = inputs.obs.shape[:2]
+        shape = (envs, agents)
+
+        def rows(array: Array) -> torch.Tensor:
+            return torch.from_numpy(array.reshape(envs * agents, -1)).clone()
+
+        with torch.inference_mode():
+            obs = rows(inputs.obs)
+            present = obs
+            if self.policy.is_recurrent:
+                present = self.policy.model.observe(rows(state[LATENT]), rows(state[PREVIOUS_ACTION]), obs)
+            legal = None if inputs.action_mask is None else rows(inputs.action_mask)
+            plan = state.get(PLAN)
+            if random_actions:
+                assert rng is not None
+                actions = self._random(shape, inputs.action_mask, rng)
+            elif self.policy.planner is not None:
+                memory = None if plan is None else rows(plan)
+                found = self.policy.planner.plan(
+                    lambda candidates: self.policy.returns(present, candidates),
+                    memory,
+                    shape,
+                    rng,
+                    explore,
+                    legal,
+                )
+                actions = found.actions.numpy().reshape(*shape, *self.action.shape)
+                plan = None if found.memory is None else found.memory.numpy().reshape(*shape, -1)
+            else:
+                actions = self._by_network(present, legal, shape, rng, explore)
+            after: dict[str, Array] = {}
+            if self.policy.is_recurrent:
+                after[LATENT] = present.numpy().reshape(*shape, -1)
+                after[PREVIOUS_ACTION] = self._executed(actions)
+            if PLAN in self.memory:
+                assert plan is not None
+                after[PLAN] = plan
+        return Acted(actions, after, {})
+
+    def speak(self, obs: Array) -> Array:
+        """Return no messages."""
+        return np.zeros((*obs.shape[:2], 0), np.float32)
+
+    def _random(self, shape: tuple[int, int], mask: Array | None, rng: RandomNumbers) -> Array:
+        if self.action.count is None:
+            return 2.0 * rng.random((*shape, len(self.action.low)), np.float32) - 1.0
+        uniform = uniform_inputs(np.empty((*shape, self.action.count), np.float32), mask)
+        return sample(uniform, True, False, rng.random(shape, np.float32))[0]
+
+    def _by_network(
+        self,
+        present: torch.Tensor,
+        legal: torch.Tensor | None,
+        shape: tuple[int, int],
+        rng: RandomNumbers | None,
+        explore: bool,
+    ) -> Array:
+        network = self.policy.actor
+        assert network is not None
+        features = self.policy.model.features(present)
+        parameters = network.distribution(
+            network.outputs(network.features(features, None)[0]), legal, explore
+        )
+        discrete = self.action.count is not None
+        noise = None
+        if explore:
+            assert rng is not None
+            if discrete:
+                noise = rng.random(shape, np.float32)
+            else:
+                noise = rng.standard_normal((*shape, len(self.action.low)), np.float32)
+        return sample(parameters.numpy().reshape(*shape, -1), discrete, True, noise)[0]
+
+    def _executed(self, actions: Array) -> Array:
+        """Return actions as the model takes them: clipped to [-1, 1], or one-hot."""
+        if self.action.count is None:
+            return actions.clip(-1.0, 1.0).astype(np.float32)
+        return np.eye(self.action.count, dtype=np.float32)[actions]

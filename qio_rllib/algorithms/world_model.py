@@ -1,0 +1,324 @@
+"""WorldModel: agents that learn a model of their environment and plan with it, or learn a policy inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from ray.rllib.algorithms.algorithm_config import NotProvided
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from qio_envs.api import ConfigError
+from qio_rllib.acting.distributions import log_tanh_slope
+from qio_rllib.algorithms.base import OffPolicyAlgorithm
+from qio_rllib.algorithms.capabilities import Capabilities
+from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
+from qio_rllib.algorithms.own_settings import checked_mapping
+from qio_rllib.algorithms.setting_types import Range, Schedule
+from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
+from qio_rllib.learners.transitions import Transitions, mean_over
+from qio_rllib.models.world_model_module import (
+    BEHAVIOUR,
+    DISCOUNT,
+    PLANNER_SETTINGS,
+    WORLD_MODEL,
+    WorldModelModule,
+)
+from qio_rllib.models.world_model_policy import PLANNER, RECURRENT, model_settings
+from qio_rllib.world_models.imagination import Imagined, imagine, lambda_returns, reach_weights
+from qio_rllib.world_models.model import Sequences
+from qio_rllib.world_models.planning import PlanningSettings
+
+_RANGE_DECAY, _RANGE_QUANTILES = 0.99, (0.05, 0.95)  # DreamerV3, eq. 12
+
+
+class WorldModelConfig(OffPolicyConfig):
+    """Configuration of `WorldModel`."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        recurrence=False,
+        amplification=True,
+        instead={
+            "recurrence": "'s memory is that of its model; set world_model.type to rssm",
+            "central_value": "'s critic sees what its model does; set it to null",
+            "normalize_values": "'s critic learns values in classes of their logarithm; set it to false",
+            "entropy_annealing": " has a fixed entropy_coeff; set it to null",
+            "circuit": "'s networks are no circuits; set it to null",
+            "coordination": "'s agents act each by itself; PPO and A2C take it",
+        },
+    )
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or WorldModel)
+        self.world_model: dict[str, Any] | None = None
+        self.behaviour = PLANNER
+        self.planner: dict[str, Any] | None = None
+        self.model_lr: float | list = 1e-3
+        self.actor_lr: float | list = 3e-4
+        self.critic_lr: float | list = 3e-4
+        self.model_sequence_length = 32
+        self.pretraining_updates = 0
+        self.imagination_horizon = 10
+        self.lambda_ = 0.95
+        self.entropy_coeff = 1e-3
+        self.tau = 0.02
+        self.grad_clip = 100.0
+        self._model_config = {"fcnet_hiddens": [128, 128], "fcnet_activation": "silu"}
+        self.rl_module(rl_module_spec=RLModuleSpec(module_class=WorldModelModule))
+        self.learners(learner_class=WorldModelLearner)
+
+    def training(
+        self,
+        *,
+        world_model: Mapping[str, Any] | None = NotProvided,
+        behaviour: Literal["planner", "actor"] = NotProvided,
+        planner: Mapping[str, Any] | None = NotProvided,
+        model_lr: Annotated[float | list, Schedule()] = NotProvided,
+        actor_lr: Annotated[float | list, Schedule()] = NotProvided,
+        critic_lr: Annotated[float | list, Schedule()] = NotProvided,
+        model_sequence_length: Annotated[int, Range(2)] = NotProvided,
+        pretraining_updates: Annotated[int, Range(0)] = NotProvided,
+        imagination_horizon: Annotated[int, Range(1)] = NotProvided,
+        lambda_: Annotated[float, Range(0, 1)] = NotProvided,
+        entropy_coeff: Annotated[float, Range(0)] = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters; the rest as in `OffPolicyConfig.training`.
+
+        Args:
+            world_model: ``{"type": "ensemble" | "rssm", ...}`` and sizes, see `EnsembleSettings` and `RSSMSettings`;
+                missing keys take their defaults.
+            behaviour: "planner", which plans anew at each step, or "actor", a policy that learns inside the model.
+            planner: ``{"method": "cem" | "icem" | "mppi", ...}``, see `PlanningSettings`.
+            model_lr: Learning rate of the model, or a schedule ``[[timestep, value], ...]``.
+            actor_lr: Likewise of the actor.
+            critic_lr: Likewise of the critic.
+            model_sequence_length: Successive steps in a sample for a recurrent model, at least 2.
+            pretraining_updates: Gradient steps besides, before the first ones.
+            imagination_horizon: Steps that are imagined for an actor, at least 1.
+            lambda_: Weight of longer imagined returns, in [0, 1].
+            entropy_coeff: Weight of the actor's entropy beside returns of range 1, at least 0.
+            **kwargs: The other arguments; ``train_batch_size_per_learner`` is the single steps in a gradient step of an
+                ensemble, the sequences in one of a recurrent model.
+
+        Raises:
+            ConfigError: An unknown key or a value outside its range.
+        """
+        super().training(**kwargs)
+        self._take(
+            behaviour=behaviour,
+            model_lr=model_lr,
+            actor_lr=actor_lr,
+            critic_lr=critic_lr,
+            model_sequence_length=model_sequence_length,
+            pretraining_updates=pretraining_updates,
+            imagination_horizon=imagination_horizon,
+            lambda_=lambda_,
+            entropy_coeff=entropy_coeff,
+        )
+        given = self._checked(world_model=world_model, planner=planner)
+        self._take(**{name: checked_mapping(value, _CHECKS[name]) for name, value in given.items()})
+        return self
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the model has a memory."""
+        return model_settings(self.world_model)[0] == RECURRENT
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps in a sample from the replay: 1 for an ensemble."""
+        return self.model_sequence_length if self.is_recurrent else 1
+
+    def validate(self) -> None:
+        """Check the settings against each other.
+
+        Raises:
+            ConfigError: A value that does not fit another.
+        """
+        super().validate()
+        if not self.normalize_actions:
+            raise ConfigError("normalize_actions: WorldModel acts in [-1, 1]; leave it on")
+        if self.model_config.get("communication"):
+            raise ConfigError("communication: WorldModel has no messages; set it to null")
+
+    def module_settings(self) -> dict[str, Any]:
+        """Return what a module is told beside ``model_config``."""
+        return {
+            WORLD_MODEL: self.world_model or {},
+            BEHAVIOUR: self.behaviour,
+            PLANNER_SETTINGS: self.planner or {},
+            DISCOUNT: self.gamma,
+        }
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Return the specification of a module."""
+        return RLModuleSpec(module_class=WorldModelModule)
+
+    def get_default_learner_class(self) -> type[TorchLearner]:
+        """Return the class of the Learner."""
+        return WorldModelLearner
+
+
+class WorldModel(OffPolicyAlgorithm):
+    """Model-based reinforcement learning, a two-by-two of models and behaviours.
+
+    ================  ===================================================  =========================================
+    world_model.type  ``behaviour: planner``                               ``behaviour: actor``
+    ================  ===================================================  =========================================
+    ensemble          PETS (Chua et al., 2018)                             policy in a model's rollouts, as MBPO's
+                                                                           (Janner et al., 2019), with Dreamer's loss
+    rssm              PlaNet (Hafner et al., 2019)                         Dreamer (Hafner et al., 2020, 2021, 2023)
+    ================  ===================================================  =========================================
+
+    Agents of one module share its model; each plans or learns for its own rewards.
+    """
+
+    @classmethod
+    def get_default_config(cls) -> WorldModelConfig:
+        """Return the default configuration."""
+        return WorldModelConfig()
+
+
+class WorldModelLearner(OffPolicyLearner):
+    """Fits the model to sequences from the replay; an actor and its critic learn from what the model imagines."""
+
+    @classmethod
+    def memory_interval(cls, config: Any) -> int:
+        """Return 0: every sequence starts anew, nothing is recorded."""
+        return 0
+
+    def optimizer_parameters(
+        self, module: Any, config: Any
+    ) -> dict[str, tuple[list[torch.nn.Parameter], float | list]]:
+        """Return the parameters of the model, and of actor and critic."""
+        found: dict[str, tuple[list[torch.nn.Parameter], float | list]] = {
+            "model": ([*module.policy.model.parameters()], config.model_lr)
+        }
+        if module.policy.actor is not None:
+            found["actor"] = ([*module.policy.actor.parameters()], config.actor_lr)
+            found["critic"] = ([*module.critic.parameters()], config.critic_lr)
+        return found
+
+    def losses(self, batch: Transitions) -> Iterator[Objective]:
+        """Yield the losses of models, actors and critics."""
+        modules = dict(zip(batch.modules, self.modules(), strict=True))
+        losses: dict[str, torch.Tensor] = {}
+        stats: dict[tuple[str, str], torch.Tensor] = {}
+        starts: dict[str, torch.Tensor] = {}
+        for g, (module_id, module) in enumerate(modules.items()):
+            sequences = sequences_of(batch, g)
+            module.policy.model.take_in(sequences)
+            learned = module.policy.model.learn(sequences, self.noise)
+            losses[module_id] = learned.loss
+            stats |= {(module_id, name): value for name, value in learned.stats.items()}
+            starts[module_id] = learned.states[sequences.learned > 0]
+        yield Objective("model", losses, stats)
+        acting = {key: module for key, module in modules.items() if module.policy.actor is not None}
+        if not acting:
+            return
+        losses, stats, critics = {}, {}, {}
+        for module_id, module in acting.items():
+            module.policy.model.requires_grad_(False)
+            losses[module_id], critics[module_id], entropy = self.imagined_losses(module, starts[module_id])
+            stats[module_id, "entropy"] = entropy
+            stats[module_id, "return_range"] = module.return_range.clone()
+        yield Objective("actor", losses, stats)
+        yield Objective("critic", critics)
+        for module in acting.values():
+            module.policy.model.requires_grad_(True)
+
+    def imagined_losses(
+        self, module: WorldModelModule, starts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the losses of actor and critic over imagined steps, and the actor's entropy.
+
+        The actor's gradient passes through the model where actions are continuous (Hafner et al., 2020), and is that of
+        the score function where they are discrete (Hafner et al., 2021).
+        """
+        config, model = self.config, module.policy.model
+        behaviour = _Behaviour(module, self.noise)
+        found: Imagined = imagine(model, starts, behaviour, config.imagination_horizon, self.noise)
+        features = model.features(found.states)
+        values = module.target_critic.mean(features)
+        returns = lambda_returns(found.rewards, found.continuation, values, config.gamma, config.lambda_)
+        weights = reach_weights(found.continuation, config.gamma)
+        with torch.no_grad():
+            low, high = torch.quantile(
+                returns.detach().flatten()[:1_000_000],
+                torch.tensor(_RANGE_QUANTILES, device=returns.device),
+            )
+            module.return_range.lerp_(high - low, 1.0 - _RANGE_DECAY if module.return_range > 0 else 1.0)
+            scale = module.return_range.clamp_min(1.0)
+        logp, entropy = torch.stack(behaviour.logp), torch.stack(behaviour.entropy)
+        if behaviour.is_discrete:
+            gain = ((returns - values[:-1]) / scale).detach() * logp
+        else:
+            gain = returns / scale
+        actor = -mean_over(gain + config.entropy_coeff * entropy, weights)
+        errors = module.critic.loss(features[:-1].detach(), returns.detach())
+        return actor, mean_over(errors, weights), entropy.detach().mean()
+
+
+class _Behaviour:
+    """Draws actions from a module's policy, and keeps their log-probabilities and entropies."""
+
+    def __init__(self, module: WorldModelModule, noise: torch.Generator) -> None:
+        actor = module.policy.actor
+        assert actor is not None
+        self.actor, self.noise = actor, noise
+        self.is_discrete = actor.spec.is_discrete
+        self.logp: list[torch.Tensor] = []
+        self.entropy: list[torch.Tensor] = []
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        if self.is_discrete:
+            features = features.detach()
+        parameters, _ = self.actor(features)
+        if self.is_discrete:
+            log_probs = torch.log_softmax(parameters, dim=-1).clamp_min(torch.finfo(parameters.dtype).min)
+            probs = log_probs.exp()
+            drawn = torch.multinomial(probs.detach(), 1, generator=self.noise)
+            self.logp.append(log_probs.gather(-1, drawn).squeeze(-1))
+            self.entropy.append(-(probs * log_probs).sum(-1))
+            return torch.nn.functional.one_hot(drawn.squeeze(-1), probs.shape[-1]).to(probs.dtype)
+        mean, log_std = parameters.chunk(2, dim=-1)
+        noise = torch.randn(mean.shape, generator=self.noise).to(mean.device)
+        raw = mean + log_std.exp() * noise
+        logp = (-0.5 * noise * noise - log_std - log_tanh_slope(raw)).sum(-1)  # up to a constant
+        self.logp.append(logp)
+        self.entropy.append(-logp)
+        return torch.tanh(raw)
+
+
+def sequences_of(batch: Transitions, g: int) -> Sequences:
+    """Return what a group's model learns from; agents stand beside samples, ``[L, B M, ...]``."""
+
+    def shaped(rows: torch.Tensor) -> torch.Tensor:
+        return rows.unflatten(0, (batch.length, -1)).flatten(1, 2)
+
+    ended = 1.0 - batch.present_next[g]
+    return Sequences(
+        obs=shaped(batch.obs[g]),
+        next_obs=shaped(batch.next_obs[g]),
+        actions=shaped(batch.actions[g]),
+        rewards=shaped(batch.rewards[g]),
+        terminated=shaped(ended),
+        learned=shaped(batch.learned[g]),
+        fresh=shaped(batch.fresh[g]),
+    )
+
+
+def _planner(settings: Mapping[str, Any]) -> dict[str, Any]:
+    PlanningSettings.of(settings)
+    return dict(settings)
+
+
+def _world_model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    model_settings(settings)
+    return dict(settings)
+
+
+_CHECKS = {"world_model": _world_model, "planner": _planner}

@@ -1,0 +1,161 @@
+"""`WorldModelPolicy`: a world model with what acts by it, a planner or a policy network, in plain torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.layers import ACTIVATIONS
+from qio_rllib.models.policy_network import CATEGORICAL, SQUASHED_GAUSSIAN, PolicyNetwork, PolicySpec
+from qio_rllib.world_models.ensemble import Ensemble, EnsembleSettings
+from qio_rllib.world_models.model import WorldModel
+from qio_rllib.world_models.planning import Planner, PlanningSettings
+from qio_rllib.world_models.rssm import CATEGORICAL as CATEGORICAL_LATENT
+from qio_rllib.world_models.rssm import GAUSSIAN as GAUSSIAN_LATENT
+from qio_rllib.world_models.rssm import RSSM, RSSMSettings
+
+ENSEMBLE, RECURRENT = "ensemble", "rssm"
+MODELS = (ENSEMBLE, RECURRENT)
+PLANNER, ACTOR = "planner", "actor"
+BEHAVIOURS = (PLANNER, ACTOR)
+_SETTINGS = {ENSEMBLE: EnsembleSettings, RECURRENT: RSSMSettings}
+_AT_LEAST_ONE = ("members", "deterministic", "stochastic", "embedding")
+
+
+def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettings | RSSMSettings]:
+    """Read ``world_model``: its type, and sizes that fit the type.
+
+    Raises:
+        ConfigError: An unknown type or key, or a value that is not allowed.
+    """
+    given = dict(given or {})
+    kind = given.pop("type", ENSEMBLE)
+    if kind not in MODELS:
+        raise ConfigError(
+            f"world_model.type: expected one of {', '.join(MODELS)}, got {kind!r}{did_you_mean(str(kind), MODELS)}"
+        )
+    fields = dataclasses.fields(_SETTINGS[kind])
+    check_keys("world_model", given, ["type", *(field.name for field in fields)])
+    for field in fields:
+        if field.name in given:
+            given[field.name] = _checked(f"world_model.{field.name}", given[field.name], field.default)
+    for name, allowed in (
+        ("activation", tuple(ACTIVATIONS)),
+        ("latent", (GAUSSIAN_LATENT, CATEGORICAL_LATENT)),
+    ):
+        if name in given and given[name] not in allowed:
+            raise ConfigError(
+                f"world_model.{name}: expected one of {', '.join(allowed)}, got {given[name]!r}"
+                f"{did_you_mean(str(given[name]), allowed)}"
+            )
+    return kind, _SETTINGS[kind](**given)
+
+
+def _checked(key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        whole = isinstance(value, list | tuple)
+        if not whole or not value or not all(type(size) is int and size >= 1 for size in value):
+            raise ConfigError(f"{key}: expected sizes of at least 1, got {value!r}")
+        return tuple(value)
+    if isinstance(default, str):
+        return value
+    number = isinstance(value, int if isinstance(default, int) else int | float) and not isinstance(
+        value, bool
+    )
+    least = 2 if key.endswith("classes") else 1 if isinstance(default, int) else 0
+    if not number or not value >= least:
+        kind = "an integer" if isinstance(default, int) else "a number"
+        raise ConfigError(f"{key}: expected {kind} of at least {least}, got {value!r}")
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldModelSpec:
+    """All that `WorldModelPolicy` is built from; `as_dict` is fit for JSON.
+
+    Attributes:
+        obs_size: Numbers in one agent's observation.
+        num_actions: Discrete actions, or components of a continuous one.
+        is_discrete: Which of them.
+        world_model: See `model_settings`.
+        behaviour: "planner" or "actor".
+        planner: See `PlanningSettings`.
+        gamma: Discount that a planner plans with.
+        network: Keys of ``model_config`` that shape the actor.
+    """
+
+    obs_size: int
+    num_actions: int
+    is_discrete: bool
+    world_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    behaviour: str = PLANNER
+    planner: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    gamma: float = 0.99
+    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the specification that `as_dict` described."""
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON."""
+        return dataclasses.asdict(self)
+
+
+class WorldModelPolicy(nn.Module):
+    """A world model, and the planner or the policy network that acts by it.
+
+    Args:
+        spec: What to build.
+
+    Attributes:
+        model: The world model.
+        planner: Plans with it; None with an actor.
+        actor: A policy over the model's features; None with a planner.
+    """
+
+    def __init__(self, spec: WorldModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        kind, settings = model_settings(spec.world_model)
+        self.model: WorldModel
+        if isinstance(settings, EnsembleSettings):
+            self.model = Ensemble(spec.obs_size, spec.num_actions, settings)
+        else:
+            self.model = RSSM(spec.obs_size, spec.num_actions, settings)
+        self.is_recurrent = kind == RECURRENT
+        self.planner: Planner | None = None
+        self.actor: PolicyNetwork | None = None
+        if spec.behaviour == PLANNER:
+            self.planner = Planner(PlanningSettings.of(spec.planner), spec.num_actions, spec.is_discrete)
+        else:
+            self.actor = PolicyNetwork(
+                PolicySpec(
+                    observation_shape=(self.model.feature_size,),
+                    distribution=CATEGORICAL if spec.is_discrete else SQUASHED_GAUSSIAN,
+                    num_actions=spec.num_actions,
+                    network=spec.network,
+                )
+            )
+
+    def returns(self, state: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return what sequences of actions ``[B, N, H, A]`` are expected to earn from states ``[B, S]``, ``[B, N]``."""
+        return self.model.returns(state, actions, self.spec.gamma)
+
+
+def flat_size(shape: tuple[int, ...]) -> int:
+    """Return the numbers in an observation.
+
+    Raises:
+        ConfigError: An image, which these models do not take.
+    """
+    if len(shape) != 1:
+        raise ConfigError(f"observations: world models take flat ones, got the shape {shape}; flatten them")
+    return math.prod(shape)
