@@ -23,6 +23,9 @@ from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.models.circuits import CircuitSettings
 from qio_rllib.models.coordination import CoordinationSettings
 from qio_rllib.models.joint_critics import CriticSettings
+from qio_rllib.world_models.ensemble import EnsembleSettings
+from qio_rllib.world_models.planning_settings import PlanningSettings
+from qio_rllib.world_models.rssm import RSSMSettings
 
 PAGES = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- (settings of|mapping) (\w+)(?:: ([\w, ]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -32,7 +35,10 @@ MAPPINGS: dict[str, type] = {
     "communication": Communication,
     "critic": CriticSettings,
     "coordination": CoordinationSettings,
+    "ensemble": EnsembleSettings,
     "entropy_annealing": Annealing,
+    "planner": PlanningSettings,
+    "rssm": RSSMSettings,
 }
 EXAMPLES: dict[str, Any] = {
     "amplification": {},

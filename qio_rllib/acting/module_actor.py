@@ -44,11 +44,11 @@ def actor_of(module: Any, action: ActionSpec, records: tuple[str, ...]) -> Actor
             nor its diagonal Gaussian.
     """
     module = module.unwrapped()
+    if isinstance(module, WorldModelModule):
+        return WorldModelActor(module.policy, action)
     if isinstance(module, PolicyModule):
         value = module.value if isinstance(module, ActorCritic) and module.policy.memory is not None else None
         return NetworkActor(module.policy, action, records, value)
-    if isinstance(module, WorldModelModule):
-        return WorldModelActor(module.policy, action)
     return ModuleActor(module, action, records)
 
 

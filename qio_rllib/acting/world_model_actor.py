@@ -20,22 +20,22 @@ class WorldModelActor:
     Random actions are uniform, in Box spaces over [-1, 1].
 
     Args:
-        policy: Model and behaviour; its weights are shared, not copied.
+        network: Model and behaviour; its weights are shared, not copied.
         action: How an action becomes one of the environment.
     """
 
     bandwidth = 0
     samples_only = False
 
-    def __init__(self, policy: WorldModelPolicy, action: ActionSpec) -> None:
-        self.policy = policy
+    def __init__(self, network: WorldModelPolicy, action: ActionSpec) -> None:
+        self.network = network
         self.action = action
         self.extras: dict[str, tuple[tuple[int, ...], type]] = {}
         self.memory: dict[str, int] = {}
-        if policy.is_recurrent:
-            self.memory |= {LATENT: policy.model.state_size, PREVIOUS_ACTION: policy.spec.num_actions}
-        if policy.planner is not None and policy.planner.memory_size:
-            self.memory[PLAN] = policy.planner.memory_size
+        if network.is_recurrent:
+            self.memory |= {LATENT: network.model.state_size, PREVIOUS_ACTION: network.spec.num_actions}
+        if network.planner is not None and network.planner.memory_size:
+            self.memory[PLAN] = network.planner.memory_size
 
     def act(
         self,
@@ -55,29 +55,30 @@ class WorldModelActor:
         with torch.inference_mode():
             obs = rows(inputs.obs)
             present = obs
-            if self.policy.is_recurrent:
-                present = self.policy.model.observe(rows(state[LATENT]), rows(state[PREVIOUS_ACTION]), obs)
+            if self.network.is_recurrent:
+                present = self.network.model.observe(rows(state[LATENT]), rows(state[PREVIOUS_ACTION]), obs)
             legal = None if inputs.action_mask is None else rows(inputs.action_mask)
             plan = state.get(PLAN)
             if random_actions:
                 assert rng is not None
                 actions = self._random(shape, inputs.action_mask, rng)
-            elif self.policy.planner is not None:
-                memory = None if plan is None else rows(plan)
-                found = self.policy.planner.plan(
-                    lambda candidates: self.policy.returns(present, candidates),
+            elif self.network.planner is not None:
+                assert rng is not None
+                memory = torch.zeros(len(obs), 0) if plan is None else rows(plan)
+                found = self.network.planner.plan(
+                    lambda candidates: self.network.returns(present, candidates),
                     memory,
-                    shape,
                     rng,
                     explore,
                     legal,
+                    num_envs=envs,
                 )
                 actions = found.actions.numpy().reshape(*shape, *self.action.shape)
-                plan = None if found.memory is None else found.memory.numpy().reshape(*shape, -1)
+                plan = found.memory.numpy().reshape(*shape, -1)
             else:
                 actions = self._by_network(present, legal, shape, rng, explore)
             after: dict[str, Array] = {}
-            if self.policy.is_recurrent:
+            if self.network.is_recurrent:
                 after[LATENT] = present.numpy().reshape(*shape, -1)
                 after[PREVIOUS_ACTION] = self._executed(actions)
             if PLAN in self.memory:
@@ -103,12 +104,10 @@ class WorldModelActor:
         rng: RandomNumbers | None,
         explore: bool,
     ) -> Array:
-        network = self.policy.actor
-        assert network is not None
-        features = self.policy.model.features(present)
-        parameters = network.distribution(
-            network.outputs(network.features(features, None)[0]), legal, explore
-        )
+        actor = self.network.actor
+        assert actor is not None
+        features = self.network.model.features(present)
+        parameters = actor(features, legal, None, explore)[0]
         discrete = self.action.count is not None
         noise = None
         if explore:

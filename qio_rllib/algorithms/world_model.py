@@ -29,7 +29,7 @@ from qio_rllib.models.world_model_module import (
 from qio_rllib.models.world_model_policy import PLANNER, RECURRENT, model_settings
 from qio_rllib.world_models.imagination import Imagined, imagine, lambda_returns, reach_weights
 from qio_rllib.world_models.model import Sequences
-from qio_rllib.world_models.planning import PlanningSettings
+from qio_rllib.world_models.planning_settings import PlanningSettings
 
 _RANGE_DECAY, _RANGE_QUANTILES = 0.99, (0.05, 0.95)  # DreamerV3, eq. 12
 

@@ -19,21 +19,25 @@ import torch
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec
-from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.actor import Actor, NetworkActor
 from qio_rllib.acting.communication import Communication
 from qio_rllib.acting.policy import GroupSpaces, Policy
 from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
+from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
 
 FORMAT = 2
 _DESCRIPTION = "policy.json"
+_KIND_KEYS: dict[type, str] = {NetworkActor: "policy", WorldModelActor: "world_model"}
+"""Under which key the specification of an actor's network lies."""
 
 
 def save_policy(policy: Policy, path: str | Path) -> Path:
     """Write a policy file.
 
     Args:
-        policy: Its actors must be `NetworkActor`s: an RLModule of somebody else's needs its own code to run.
+        policy: Its actors must be of this package: an RLModule of somebody else's needs its own code to run.
         path: Where to; an existing file is replaced only once the new one is complete.
 
     Returns:
@@ -48,7 +52,7 @@ def save_policy(policy: Policy, path: str | Path) -> Path:
     weights: dict[str, bytes] = {}
     for group in policy.team.groups:
         actor = group.actor
-        if not isinstance(actor, NetworkActor):
+        if not isinstance(actor, NetworkActor | WorldModelActor):
             raise ConfigError(
                 f"policy file: module '{group.module_id}' is an RLModule of another package, which only its own code "
                 "can build; keep the checkpoint"
@@ -60,7 +64,7 @@ def save_policy(policy: Policy, path: str | Path) -> Path:
                 "index": group.index.tolist(),
                 "agent_id": group.agent_id,
                 "action": actor.action.as_dict(),
-                "policy": actor.network.spec.as_dict(),
+                _KIND_KEYS[type(actor)]: actor.network.spec.as_dict(),
                 "spaces": dataclasses.asdict(policy.spaces[group.module_id]),
             }
         )
@@ -121,15 +125,12 @@ def load_policy(path: str | Path) -> Policy:
 def _built(description: dict[str, Any], weights: dict[str, Any]) -> Policy:
     groups, spaces = [], {}
     for entry in description["groups"]:
-        network = PolicyNetwork(PolicySpec.from_dict(entry["policy"]))
-        network.load_state_dict(weights[entry["module"]])
-        network.eval()
         groups.append(
             AgentGroup(
                 entry["module"],
                 tuple(entry["agents"]),
                 np.array(entry["index"], np.int64),
-                NetworkActor(network, ActionSpec.from_dict(entry["action"])),
+                _actor(entry, weights[entry["module"]]),
                 entry["agent_id"],
             )
         )
@@ -137,3 +138,14 @@ def _built(description: dict[str, Any], weights: dict[str, Any]) -> Policy:
         spaces[entry["module"]] = GroupSpaces(shape, entry["spaces"]["num_actions"])
     team = Team(groups, Communication.of(description["communication"]))
     return Policy(team, spaces, description["env"], description["env_config"])
+
+
+def _actor(entry: dict[str, Any], weights: dict[str, Any]) -> Actor:
+    action = ActionSpec.from_dict(entry["action"])
+    if "policy" in entry:
+        network = PolicyNetwork(PolicySpec.from_dict(entry["policy"]))
+        network.load_state_dict(weights)
+        return NetworkActor(network.eval(), action)
+    policy = WorldModelPolicy(WorldModelSpec.from_dict(entry["world_model"]))
+    policy.load_state_dict(weights)
+    return WorldModelActor(policy.eval(), action)

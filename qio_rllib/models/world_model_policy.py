@@ -15,7 +15,8 @@ from qio_rllib.layers import ACTIVATIONS
 from qio_rllib.models.policy_network import CATEGORICAL, SQUASHED_GAUSSIAN, PolicyNetwork, PolicySpec
 from qio_rllib.world_models.ensemble import Ensemble, EnsembleSettings
 from qio_rllib.world_models.model import WorldModel
-from qio_rllib.world_models.planning import Planner, PlanningSettings
+from qio_rllib.world_models.planning import Planner
+from qio_rllib.world_models.planning_settings import PlanningSettings
 from qio_rllib.world_models.rssm import CATEGORICAL as CATEGORICAL_LATENT
 from qio_rllib.world_models.rssm import GAUSSIAN as GAUSSIAN_LATENT
 from qio_rllib.world_models.rssm import RSSM, RSSMSettings

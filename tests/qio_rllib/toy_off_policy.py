@@ -81,7 +81,7 @@ def config_of(
         "env_steps_per_update": 16,
         "replay_capacity": 500,
     }
-    if algorithm is not DQNConfig:
+    if algorithm in (MADDPGConfig, MASACConfig):
         settings["critic"] = {"hiddens": [16]}
     return (
         config.env_runners(

@@ -16,7 +16,7 @@ import qio_envs
 from qio_envs.api import ConfigError
 from qio_rllib.acting.policy import GroupSpaces, Policy
 from qio_rllib.acting.scripted import scripted_team
-from qio_rllib.algorithms import A2CConfig, DQNConfig, MADDPGConfig, MASACConfig, PPOConfig
+from qio_rllib.algorithms import A2CConfig, DQNConfig, MADDPGConfig, MASACConfig, PPOConfig, WorldModelConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -29,6 +29,14 @@ TINY = {"num_qubits": 3, "num_layers": 1, "inputs": "arctan"}
 LSTM = {"use_lstm": True, "lstm_cell_size": 4}
 GRU = {"use_gru": True, "gru_cell_size": 4}
 AMPLIFIED = {"amplification": {"eta": 0.3, "h_min": 0.2}}
+PLANS = {"planner": {"horizon": 3, "candidates": 6, "elites": 2, "iterations": 2, "exploration": 0.3}}
+ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8]}}
+RECURRENT = {
+    "world_model": {
+        "type": "rssm", "deterministic": 8, "stochastic": 3, "latent": "categorical", "classes": 2, "embedding": 6,
+        "hiddens": [8], "head_hiddens": [8],
+    }
+}  # fmt: skip
 KINDS = {  # algorithm, environment, its settings, training settings, model_config
     "masked and amplified": (PPOConfig, "forest_uav_v0", FOREST, AMPLIFIED, {}),
     "gaussian": (PPOConfig, "swarm_cooperative_v0", SWARM, {}, {}),
@@ -52,6 +60,14 @@ KINDS = {  # algorithm, environment, its settings, training settings, model_conf
     "agent_id": (PPOConfig, "forest_uav_v0", FOREST, {"agent_id": True}, {}),
     "agent_id and memory of Q-values": (DQNConfig, "forest_uav_v0", FOREST, {"agent_id": True}, GRU),
     "single agent": (PPOConfig, "CartPole-v1", {}, {}, {}),
+    "planner over an ensemble": (WorldModelConfig, "swarm_mixed_v0", SWARM, {**ENSEMBLE, **PLANS}, {}),
+    "planner over a recurrent model, masked": (WorldModelConfig, "forest_uav_v0", FOREST, {**RECURRENT, **PLANS}, {}),
+    "actor over an ensemble": (
+        WorldModelConfig, "forest_uav_v0", FOREST, {**ENSEMBLE, "behaviour": "actor", **AMPLIFIED}, {},
+    ),
+    "actor over a recurrent model": (
+        WorldModelConfig, "swarm_cooperative_v0", SWARM, {**RECURRENT, "behaviour": "actor", "agent_id": True}, {},
+    ),
     "several modules": (PPOConfig, "swarm_mixed_v0", SWARM, {}, {}),
 }  # fmt: skip
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -139,7 +155,8 @@ def test_memory_and_exploration_are_in_the_file(kind, tmp_path):
         weights = two.actor.network.state_dict()
         for name, value in one.actor.network.state_dict().items():
             assert torch.equal(value, weights[name]), name
-    assert bool(policy.team.groups[0].actor.memory) == ("lstm" in kind or "gru" in kind or "memory" in kind)
+    words = ("lstm", "gru", "memory", "planner", "recurrent")
+    assert bool(policy.team.groups[0].actor.memory) == any(word in kind for word in words)
 
 
 WITHOUT_RAY = """

@@ -67,7 +67,9 @@ def test_continuation_is_a_probability_with_the_cross_entropy_as_its_loss():
 
 
 def test_a_running_scale_has_the_moments_of_all_rows():
-    rows = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 50.0, 0.0]) + 7
+    rows = (
+        torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 50.0, 0.0]) + 7
+    )
     scale = RunningScale(3)
     assert torch.equal(scale(rows), rows)
     for part in rows.split([1, 60, 0, 139]):

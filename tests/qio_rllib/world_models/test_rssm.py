@@ -126,9 +126,7 @@ def test_it_learns_what_only_memory_can_know(latent):
     rewards = np.broadcast_to(sign, (length, rows)).astype(np.float32)
     fresh = np.zeros((length, rows), bool)
     parts = [torch.from_numpy(array) for array in (obs[:-1], obs[1:], actions, rewards)]
-    batch = Sequences(
-        *parts, torch.zeros(length, rows), torch.ones(length, rows), torch.from_numpy(fresh)
-    )
+    batch = Sequences(*parts, torch.zeros(length, rows), torch.ones(length, rows), torch.from_numpy(fresh))
     model, noise = model_of(latent, free_nats=0.1), torch.Generator().manual_seed(0)
     model.take_in(batch)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
