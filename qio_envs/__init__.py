@@ -40,6 +40,12 @@ qubit_control_v0 = Environment(
     "gates steer qubits to a target state (one agent, discrete actions)",
     gym_id="qio_envs/QubitControl-v0",
 )
+drift_control_v0 = Environment(
+    "drift_control_v0",
+    "qio_envs.drift_control:DriftControl",
+    "two actions hold a drifting state near the origin (one agent, continuous or discrete actions)",
+    gym_id="qio_envs/DriftControl-v0",
+)
 chsh_v0 = Environment(
     "chsh_v0",
     "qio_envs.chsh:CHSH",
@@ -49,6 +55,7 @@ chsh_v0 = Environment(
 __all__ = [
     "Environment",
     "chsh_v0",
+    "drift_control_v0",
     "environment",
     "environments",
     "forest_uav_v0",

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from ruamel.yaml import YAML
 
+_INTEGERS = "tuple[int, ...]"  # a type of settings, as it is written
+
 
 class ConfigError(ValueError):
     """A configuration key or value that cannot be used; the message names the key and what is allowed."""
@@ -60,7 +62,8 @@ class EnvConfig:
     """Base of every environment's configuration.
 
     A subclass declares fields with `setting`; types (``int``, ``float``, ``bool``, ``str``, or one of them
-    ``| None``) and ranges are checked on construction, and `validate` adds checks across fields.
+    ``| None``, or ``tuple[int, ...]``, for which lists go too) and ranges are checked on construction, and `validate`
+    adds checks across fields. The range of a tuple is that of each of its numbers.
 
     Raises:
         ConfigError: A value has the wrong type or lies outside its range.
@@ -117,8 +120,11 @@ class EnvConfig:
         return cls.from_mapping({**scenarios[scenario], **overrides})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every setting as plain Python values."""
-        return dataclasses.asdict(self)
+        """Return every setting as plain Python values, tuples as lists."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
     def content_hash(self, env_id: str) -> str:
         """Return 12 hex digits that identify the environment version and every resolved setting (SHA-256)."""
@@ -143,8 +149,11 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     if "bool" in kinds:
         ok = isinstance(value, bool)
     elif "int" in kinds:  # NumPy's scalars count as well
-        ok = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        ok = _is_integer(value)
         value = int(value) if ok else value
+    elif _INTEGERS in kinds:
+        ok = isinstance(value, list | tuple) and all(_is_integer(item) for item in value)
+        value = tuple(int(item) for item in value) if ok else value
     elif "float" in kinds:
         ok = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
         value = float(value) if ok else value
@@ -152,14 +161,20 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
         ok = isinstance(value, str)
     if ok and choices is not None:
         ok = value in choices
+    items = value if isinstance(value, tuple) else (value,)
     if ok and low is not None:
-        ok = value >= low
+        ok = all(item >= low for item in items)
     if ok and high is not None:
-        ok = value <= high
+        ok = all(item <= high for item in items)
     if not ok:
         hint = did_you_mean(value, choices) if choices and isinstance(value, str) else ""
-        raise ConfigError(f"{field.name}: expected {allowed}, got {value!r}{hint}")
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ConfigError(f"{field.name}: expected {allowed}, got {shown!r}{hint}")
     return value
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _allowed_text(
@@ -167,7 +182,13 @@ def _allowed_text(
 ) -> str:
     if choices is not None:
         return f"one of {', '.join(choices)}"
-    names = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
+    names = {
+        "int": "an integer",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "a text",
+        _INTEGERS: "a list of integers",
+    }
     text = next(name for kind, name in names.items() if kind in kinds)
     if low is not None and high is not None:
         text += f" from {low} to {high}"

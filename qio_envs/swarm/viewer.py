@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar
+from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, mark_target, paint
 
 _CANVAS = 560  # pixels of the side of the picture
 _MARGIN = 1.08  # half the side of the picture, in radii of the arena
@@ -65,19 +65,19 @@ def draw(scene: Scene) -> Array:
     x, y = axis[None, :], -axis[:, None]
     canvas = np.broadcast_to(BACKGROUND, (_CANVAS, _CANVAS, 3)).copy()
     radius = np.hypot(x, y)
-    _paint(canvas, _FLOOR, (scene.out_radius - radius) * scale + 0.5)
+    paint(canvas, _FLOOR, (scene.out_radius - radius) * scale + 0.5)
     for quarter in (0.25, 0.5, 0.75):
-        _paint(canvas, _LINE, 1.0 - np.abs(radius - quarter * scene.out_radius) * scale)
-    _paint(canvas, _BORDER, 1.7 - np.abs(radius - scene.out_radius) * scale)
+        paint(canvas, _LINE, 1.0 - np.abs(radius - quarter * scene.out_radius) * scale)
+    paint(canvas, _BORDER, 1.7 - np.abs(radius - scene.out_radius) * scale)
     if scene.target is not None:
-        _mark_target(canvas, _pixel(scene.target, half, scale))
+        mark_target(canvas, _TARGET, _pixel(scene.target, half, scale))
     for n in _bottom_up(scene):
         centre = _pixel(scene.position[n], half, scale)
         colour = _TEAMS[scene.team[n] % len(_TEAMS)] if scene.alive[n] else _GONE
         if scene.alive[n]:
             tip = centre + scene.velocity[n] * np.array([1, -1]) * _SECONDS * scale
-            _line(canvas, colour, centre, tip, 4.0)
-        _disc(canvas, colour, _OUTLINE if scene.alive[n] else _LINE, centre)
+            line(canvas, colour, centre, tip, 4.0)
+        disc(canvas, colour, _OUTLINE if scene.alive[n] else _LINE, centre, _AGENT)
     time = bar(_CANVAS, scene.step / scene.max_steps, TIME_BAR)
     picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, _CANVAS, 3))])
     return np.clip(picture, 0, 255).astype(np.uint8)
@@ -101,7 +101,7 @@ def draw_text(scene: Scene) -> str:
         put(scene.position[n], str(n % 10) if scene.alive[n] else "x")
     living = f"{int(scene.alive.sum())} of {len(scene.alive)} agents"
     status = f"step {scene.step}/{scene.max_steps}  score {scene.score:.1f}  {living}"
-    return "\n".join([*("".join(line).rstrip() for line in marks), status])
+    return "\n".join([*("".join(letters).rstrip() for letters in marks), status])
 
 
 def _bottom_up(scene: Scene) -> list[int]:
@@ -112,39 +112,3 @@ def _bottom_up(scene: Scene) -> list[int]:
 def _pixel(point: Array, half: float, scale: float) -> Array:
     """Return where a point lies in the picture: column and row."""
     return np.array([(point[0] + half) * scale, (half - point[1]) * scale])
-
-
-def _paint(canvas: Array, colour: Array, coverage: Array, opacity: float = 1.0) -> None:
-    canvas += opacity * np.clip(coverage, 0, 1)[..., None] * (colour - canvas)
-
-
-def _patch(canvas: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """Return the part of the canvas between two corners (column, row), and its pixels' columns and rows."""
-    left, top = np.clip(np.floor(low).astype(int) - 1, 0, _CANVAS)
-    right, bottom = np.clip(np.ceil(high).astype(int) + 1, 0, _CANVAS)
-    return canvas[top:bottom, left:right], np.arange(left, right) + 0.5, np.arange(top, bottom)[:, None] + 0.5
-
-
-def _disc(canvas: Array, colour: Array, outline: Array, centre: Array) -> None:
-    """Draw an agent; what lies below shines through."""
-    part, columns, rows = _patch(canvas, centre - _AGENT, centre + _AGENT)
-    distance = np.hypot(columns - centre[0], rows - centre[1])
-    _paint(part, colour, _AGENT + 0.5 - distance, 0.7)
-    _paint(part, outline, 1.5 - np.abs(distance - _AGENT + 1))
-
-
-def _line(canvas: Array, colour: Array, start: Array, end: Array, width: float) -> None:
-    part, columns, rows = _patch(canvas, np.minimum(start, end) - width, np.maximum(start, end) + width)
-    along = end - start
-    share = ((columns - start[0]) * along[0] + (rows - start[1]) * along[1]) / max(float(along @ along), 1e-9)
-    share = np.clip(share, 0, 1)
-    distance = np.hypot(columns - start[0] - share * along[0], rows - start[1] - share * along[1])
-    _paint(part, colour, width / 2 + 0.5 - distance)
-
-
-def _mark_target(canvas: Array, centre: Array) -> None:
-    """Draw a ring with a cross."""
-    part, columns, rows = _patch(canvas, centre - 16, centre + 16)
-    _paint(part, _TARGET, 1.5 - np.abs(np.hypot(columns - centre[0], rows - centre[1]) - 15))
-    for arm in (np.array([21.0, 0.0]), np.array([0.0, 21.0])):
-        _line(canvas, _TARGET, centre - arm, centre + arm, 1.5)
