@@ -120,7 +120,7 @@ def _allowed(field: dataclasses.Field) -> str:
     if "bool" in str(field.type):
         return "true, false"
     bounds = f"{low:g} to {high:g}" if high is not None else f"at least {low:g}"
-    bounds = f"list of {bounds}" if "tuple" in str(field.type) else bounds
+    bounds = f"list of integers, each {bounds}" if "tuple" in str(field.type) else bounds
     return bounds + (", null" if "None" in str(field.type) else "")
 
 

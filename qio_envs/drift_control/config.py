@@ -35,7 +35,10 @@ class DriftControlConfig(EnvConfig):
         0.02, "standard deviation of what each component gains a step", low=0.0, high=1.0
     )
     drive_noise: float = setting(
-        0.1, "standard deviation of n, a tenth of which s3 gains a step besides", low=0.0, high=10.0
+        0.1,
+        "standard deviation of the noise that drives s3, which gains a tenth of it a step",
+        low=0.0,
+        high=10.0,
     )
     action_cost: float = setting(
         0.01, "taken from the reward for each unit of the action's square", low=0.0, high=100.0
