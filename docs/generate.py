@@ -47,7 +47,7 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
             ["Gymnasium id", f"`{environment.gym_id}`, or without an import `qio_envs:{environment.gym_id}`"]
         )
     settings = [
-        [f"`{field.name}`", f"`{field.default}`", _allowed(field), field.metadata["doc"]]
+        [f"`{field.name}`", f"`{_default(field)}`", _allowed(field), field.metadata["doc"]]
         for field in dataclasses.fields(batched.config_class)
     ]
     names = list(env.scripted_policies)
@@ -108,6 +108,11 @@ def _space(space: gymnasium.Space) -> str:
     return text
 
 
+def _default(field: dataclasses.Field) -> object:
+    """Return the default as a YAML file would say it."""
+    return list(field.default) if isinstance(field.default, tuple) else field.default
+
+
 def _allowed(field: dataclasses.Field) -> str:
     low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
     if choices:
@@ -115,6 +120,7 @@ def _allowed(field: dataclasses.Field) -> str:
     if "bool" in str(field.type):
         return "true, false"
     bounds = f"{low:g} to {high:g}" if high is not None else f"at least {low:g}"
+    bounds = f"list of integers, each {bounds}" if "tuple" in str(field.type) else bounds
     return bounds + (", null" if "None" in str(field.type) else "")
 
 

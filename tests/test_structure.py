@@ -132,6 +132,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_envs.swarm", ["ray", "torch", "matplotlib"]),
         ("qio_envs.qubit_control", ["ray", "torch", "matplotlib"]),
         ("qio_envs.chsh", ["ray", "torch", "matplotlib"]),
+        ("qio_envs.drift_control", ["ray", "torch", "matplotlib"]),
         ("qio_rllib", ["ray", "torch"]),
         ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
         ("qio_rllib.artifacts.policy_file", ["ray", "matplotlib"]),

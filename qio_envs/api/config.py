@@ -168,7 +168,8 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
         ok = all(item <= high for item in items)
     if not ok:
         hint = did_you_mean(value, choices) if choices and isinstance(value, str) else ""
-        raise ConfigError(f"{field.name}: expected {allowed}, got {value!r}{hint}")
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ConfigError(f"{field.name}: expected {allowed}, got {shown!r}{hint}")
     return value
 
 

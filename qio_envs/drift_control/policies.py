@@ -1,0 +1,137 @@
+"""Scripted policies of drift control: reference points from the true state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qio_envs.api import Array, BatchedEnv
+from qio_envs.api.kernels import Kernel
+from qio_envs.drift_control import planning
+from qio_envs.drift_control.config import DriftControlConfig
+from qio_envs.drift_control.model import lqr_gain, lqr_value
+from qio_envs.drift_control.state import DriftControlState
+
+_Env = BatchedEnv[DriftControlConfig, DriftControlState]
+
+
+class ZeroPolicy:
+    """Does nothing.
+
+    Args:
+        env: The environment to act in.
+    """
+
+    def __init__(self, env: _Env) -> None:
+        self.env = env
+
+    def act(self) -> Array:
+        """Return float32 actions ``[E, 1, 2]`` of 0, or int64 ``[E, 1]`` where they are discrete."""
+        return _actions(np.zeros((self.env.num_envs, 2), np.float32), self.env.config)
+
+
+class LQRPolicy:
+    """The linear-quadratic regulator of the linearisation at the origin (`lqr_gain`), from the true state.
+
+    Its actions are clipped to [-1, 1]; discrete ones are the nearest.
+
+    Args:
+        env: The environment to act in.
+    """
+
+    def __init__(self, env: _Env) -> None:
+        self.env = env
+        self._gain = lqr_gain(env.config)
+
+    def act(self) -> Array:
+        """Return float32 actions ``[E, 1, 2]``, or int64 ``[E, 1]`` where they are discrete."""
+        # a sum, not a matrix product: this is the same for one environment and for many
+        wanted = -(self.env.arrays.components[:, None, :] * self._gain).sum(axis=2)
+        return _actions(np.clip(wanted, -1, 1).astype(np.float32), self.env.config)
+
+
+class CEMPolicy:
+    """Oracle: model-predictive control by the cross-entropy method on the true model without noise.
+
+    In each step the best of many plans of ``horizon`` actions is sought, and its first action is taken. A plan's cost
+    is that of its steps, and at the end the regulator's cost-to-go (`lqr_value`). The regulator's own plan competes;
+    plans go on in the next step, without their first action. The end of an episode plays no part.
+
+    A function of the policy's seed, of the environment's seed and state, and of the plans of the step before; these are
+    forgotten where an environment is not one step on in the same episode.
+
+    Args:
+        env: The environment to act in.
+        horizon: Steps of a plan, at least 1.
+        candidates: Plans compared in an iteration, more than ``elites``.
+        iterations: Iterations in each step, at least 1.
+        elites: Best plans of an iteration, around which the next are drawn, at least 1.
+        first_spread: Standard deviation of the first candidates of a new plan.
+        next_spread: Standard deviation of the first candidates of a plan that goes on.
+        least_spread: Least standard deviation of candidates.
+        seed: Key of the policy's own random numbers, 0 to 2**64 - 1.
+
+    Raises:
+        ValueError: Counts or standard deviations that do not fit.
+    """
+
+    def __init__(
+        self,
+        env: _Env,
+        horizon: int = 8,
+        candidates: int = 256,
+        iterations: int = 2,
+        elites: int = 16,
+        first_spread: float = 0.5,
+        next_spread: float = 0.3,
+        least_spread: float = 0.02,
+        seed: int = 0,
+    ) -> None:
+        if min(horizon, iterations, elites) < 1:
+            raise ValueError(
+                f"horizon, iterations, elites: expected at least 1 each, got {horizon}, {iterations}, {elites}"
+            )
+        if candidates <= elites:
+            raise ValueError(f"candidates: expected more than the {elites} elites, got {candidates}")
+        if min(first_spread, next_spread, least_spread) < 0:
+            raise ValueError(
+                "first_spread, next_spread, least_spread: expected at least 0 each, "
+                f"got {first_spread}, {next_spread}, {least_spread}"
+            )
+        self.env = env
+        self._search = planning.Search(
+            horizon=horizon,
+            candidates=candidates,
+            iterations=iterations,
+            elites=elites,
+            first_spread=float(first_spread),
+            next_spread=float(next_spread),
+            least_spread=float(least_spread),
+            discrete=env.config.actions == "discrete",
+            action_cost=env.config.action_cost,
+            gain=lqr_gain(env.config).astype(np.float32),
+            value=lqr_value(env.config).astype(np.float32),
+            seed=np.uint64(seed),
+        )
+        self._elites = np.zeros((env.num_envs, elites, horizon, 2), np.float32)
+        self._last_seed = np.zeros(env.num_envs, np.uint64)
+        self._last_episode = np.zeros(env.num_envs, np.uint32)
+        self._last_step = np.full(env.num_envs, -2, np.int32)  # no environment is one step on from here
+        self._plan = Kernel(planning.plan)
+
+    def act(self) -> Array:
+        """Return float32 actions ``[E, 1, 2]``, or int64 ``[E, 1]`` where they are discrete."""
+        s = self.env.arrays
+        goes_on = (self._last_seed == s.seed) & (self._last_episode == s.episode)
+        goes_on &= self._last_step == s.step - 1
+        actions = np.empty((self.env.num_envs, 2), np.float32)
+        self._plan(s.components, s.seed, s.episode, s.step, goes_on, self._elites, actions, self._search)
+        self._last_seed[:], self._last_episode[:], self._last_step[:] = s.seed, s.episode, s.step
+        return _actions(actions, self.env.config)
+
+
+def _actions(wanted: Array, config: DriftControlConfig) -> Array:
+    """Return actions of [-1, 1] (float32 ``[E, 2]``) in the environment's form."""
+    if config.actions == "continuous":
+        return wanted[:, None]
+    first, second = np.rint(wanted).astype(np.int64).T + 1
+    return (3 * first + second)[:, None]
