@@ -55,7 +55,7 @@ def test_an_environment_imports_the_api_and_itself_only():
             assert wrong == []
 
 
-@pytest.mark.parametrize("folder", ["exploration", "quantum"])
+@pytest.mark.parametrize("folder", ["exploration", "quantum", "world_models"])
 def test_the_mathematics_is_free_of_ray(folder):
     assert offenders(f"qio_rllib/{folder}", "ray") == []
 
@@ -64,6 +64,7 @@ def test_the_mathematics_is_free_of_ray(folder):
 ORDER = [
     "exploration",
     "quantum",
+    "world_models",
     "models",
     "acting",
     "sampling",
@@ -135,6 +136,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_envs.drift_control", ["ray", "torch", "matplotlib"]),
         ("qio_rllib", ["ray", "torch"]),
         ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
+        ("qio_rllib.world_models", ["ray", "matplotlib", "scipy"]),
         ("qio_rllib.artifacts.policy_file", ["ray", "matplotlib"]),
         ("qio_rllib.cli", ["ray", "torch", "matplotlib"]),
     ],
