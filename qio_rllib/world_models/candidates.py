@@ -241,13 +241,13 @@ def _candidates_last(candidates: Tensor) -> Tensor:
 def _masked_first(probabilities: Tensor, legal: Tensor | None) -> Tensor:
     """Return probabilities ``[B, H, A]``, up to a factor a step, without what is illegal at the first step.
 
-    Where that leaves nothing, legal actions are equally probable.
+    Legal actions have some probability there: no distribution is fitted to candidates that begin otherwise, and what
+    starts a decision is at least half uniform.
     """
     if legal is None:
         return probabilities
     allowed = (legal | ~legal.any(-1, keepdim=True)).to(probabilities.dtype)
     first = probabilities[:, 0] * allowed
-    first = torch.where(first.sum(-1, keepdim=True) > 0, first, allowed)
     return torch.cat([first.unsqueeze(1), probabilities[:, 1:]], dim=1)
 
 

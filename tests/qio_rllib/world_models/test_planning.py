@@ -168,6 +168,58 @@ def test_illegal_actions_are_never_tried_first_nor_taken(method):
         assert set(taken[:, row].tolist()) == wanted
 
 
+@EACH
+def test_a_plan_remembered_for_another_mask_stays_legal(method):
+    settings = PlanningSettings(
+        method=method, horizon=2, iterations=1, candidates=40, elites=30, momentum=0.5
+    )
+    planner = Planner(settings, 3, True)
+    memory = planned(planner, quadratic(torch.tensor([1.0, 0.0, 0.0])), rows=30).memory
+    legal = torch.tensor([[False, True, True]]).expand(30, -1)
+
+    def returns(actions):  # action 0, the centre of the remembered plan, is still the best one
+        return actions[..., 0].sum(2)
+
+    plan = planned(planner, returns, rows=30, memory=memory, legal=legal)
+    assert plan.actions.ne(0).all()
+    assert plan.sequence[:, 0].ne(0).all()
+
+
+class Constant:
+    """Draws that are all the same number."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def random(self, size, dtype):
+        return np.full(size, self.number, dtype)
+
+
+@pytest.mark.parametrize(("number", "action"), [(0.0, 1), (1 - 2**-24, 5)])
+def test_the_least_and_the_largest_draw_are_legal_actions(number, action):
+    planner = Planner(PlanningSettings(horizon=2, iterations=2, exploration=1.0, uniform_share=0.9), 7, True)
+    legal = torch.tensor([[False, True, True, True, False, True, False]])
+
+    def returns(actions):
+        assert actions[..., 0, :].argmax(-1).eq(action)[:, :16].all()
+        return quadratic(torch.zeros(2, 7))(actions)
+
+    plan = planner.plan(returns, fresh(planner), Constant(number), False, legal=legal)
+    assert plan.actions.tolist() == [action]
+
+
+@EACH
+@pytest.mark.parametrize("count", [20, 22, 26, 30])
+def test_rounding_takes_no_action_out_of_its_bounds(method, count):
+    settings = PlanningSettings(method=method, horizon=2, candidates=count, elites=count, iterations=1)
+    planner = Planner(settings, 2, False)
+    memory = torch.full((1, planner.memory_size), 60.0)  # every candidate is at the bounds
+    memory[:, 0] = 1
+    plan = planned(planner, lambda x: x.sum((2, 3)).clamp_max(3.0), memory=memory)
+    assert plan.sequence.max() <= 1
+    assert plan.sequence.min() > 0.9999
+
+
 def test_exploration_is_added_to_the_action_that_is_taken_only():
     goal = torch.full((2, 1), 0.9)
     settings = PlanningSettings(horizon=2, candidates=20, iterations=2, exploration=0.2)
@@ -257,6 +309,14 @@ def test_a_single_finite_candidate_has_all_weight():
         plan = planned(Planner(settings, 2, False), returns)
         torch.testing.assert_close(plan.sequence, calls[0][:, 7])
         assert plan.memory[0, 0] == (2 if method == "icem" else 1)  # one elite counts
+        assert not plan.memory[0, 1 + 2 * 16 :].any()
+
+        def zeros_are_best(actions):
+            empty = actions.abs().sum((2, 3)) == 0
+            return torch.where(empty & (actions.shape[1] > 1), 100.0, quadratic(torch.zeros(8, 2))(actions))
+
+        # What stands in memory for elites that do not count is no candidate.
+        assert planned(Planner(settings, 2, False), zeros_are_best, memory=plan.memory).value < 0
 
 
 @pytest.mark.parametrize(("horizon", "exponent"), [(8, 2.0), (9, 1.0), (2, 3.0), (1, 2.0)])

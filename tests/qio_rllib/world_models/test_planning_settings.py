@@ -91,7 +91,7 @@ def test_icem_draws_fewer_candidates_in_later_iterations():
     assert settings.candidate_counts == (100, 50, 25, 20)
     assert dataclasses.replace(settings, method="cem").candidate_counts == (100,) * 4
     assert dataclasses.replace(settings, elites=100).candidate_counts == (100,) * 4
-    # 1.1 * 10 is 11.000000000000002, and 0.29 * 100 is 28.999999999999996
-    assert dataclasses.replace(settings, candidates=11, elites=1, shrink=1.1).candidate_counts[:2] == (11, 10)
+    # 21 / 1.4 is 15.000000000000002, and 0.29 * 100 is 28.999999999999996
+    assert dataclasses.replace(settings, candidates=21, elites=1, shrink=1.4).candidate_counts[:2] == (21, 15)
     assert dataclasses.replace(settings, elites=100, keep_elites=0.29).kept_elites == 29
     assert dataclasses.replace(settings, method="cem").kept_elites == 0
