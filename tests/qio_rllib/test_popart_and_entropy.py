@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_runners import MASKED, config_of, forest, learner_of, runner_of
 
-from qio_rllib.algorithms import A2CConfig, PPOConfig
+from qio_rllib.algorithms import A2CConfig
 from qio_rllib.learners import entropy_annealing
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
@@ -150,9 +150,20 @@ def test_only_modules_that_took_part_move_their_law():
     assert learner.entropy_coefficients.current("single") == 0.1
 
 
-def test_a_schedule_of_the_coefficient_goes_by_environment_steps():
-    config = forest().training(entropy_coeff=[[0, 0.4], [100, 0.2]])
-    rollout, learner = built(config)
-    assert isinstance(config, PPOConfig)
-    learner.update(episodes=[rollout], timesteps={"num_env_steps_sampled_lifetime": 50})
-    assert float(learner.entropy_coefficients.current("shared")) == pytest.approx(0.3)
+@pytest.mark.parametrize("make", [forest, a2c])
+def test_a_schedule_of_the_coefficient_goes_by_environment_steps(make):
+    rollout, learner = built(make().training(entropy_coeff=[[0, 0.4], [100, 0.2]]))
+    used, losses = [], learner.losses
+
+    def recording(*given):
+        used.append(float(learner.entropy_coefficients.current("shared")))
+        return losses(*given)
+
+    learner.losses = recording
+    for steps, coefficient in ((50, 0.3), (75, 0.25), (500, 0.2)):
+        found = reported(
+            learner.update(episodes=[rollout], timesteps={"num_env_steps_sampled_lifetime": steps})
+        )
+        assert found["curr_entropy_coeff"] == pytest.approx(coefficient)
+        assert float(learner.entropy_coefficients.current("shared")) == pytest.approx(coefficient)
+    assert used == pytest.approx([0.4, 0.3, 0.25])
