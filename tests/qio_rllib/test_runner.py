@@ -203,6 +203,9 @@ def test_random_actions_are_uniform_over_legal_ones():
         assert counts.sum() > 100
         assert stats.chisquare(counts).pvalue > 0.01
     np.testing.assert_allclose(part.columns["logp"], -np.log(mask.sum(-1)), rtol=1e-5)
+    inputs = torch.from_numpy(part.columns["dist_inputs"].reshape(-1, 5))
+    recorded = Distributions(inputs, True).logp(torch.from_numpy(part.actions.reshape(-1)))
+    np.testing.assert_allclose(recorded, part.columns["logp"].reshape(-1), rtol=1e-5)
 
 
 def test_modules_of_different_spaces():
