@@ -139,9 +139,11 @@ def test_the_kl_coefficient_rises_above_twice_the_target_and_falls_below_half_of
 
 
 def test_the_kl_coefficient_of_a_module_that_rested_stays_also_after_other_updates():
-    config = forest().multi_agent(policies={"pair": ["uav_0", "uav_1"], "single": ["uav_2"]})
+    config = forest().training(kl_target=1e3)  # so that the coefficient of who learns falls
+    config.multi_agent(policies={"pair": ["uav_0", "uav_1"], "single": ["uav_2"]})
     runner = runner_of(config)
     learner = learner_of(config, runner)
+    learner.module.set_state(runner.get_state()["rl_module"])
     learner.update(episodes=runner.sample(), minibatch_size=20, num_epochs=1)
     before = {name: float(value) for name, value in learner.curr_kl_coeffs_per_module.items()}
     rollout = runner.sample()[0]
@@ -149,7 +151,7 @@ def test_the_kl_coefficient_of_a_module_that_rested_stays_also_after_other_updat
     learner.update(episodes=[rollout], minibatch_size=20, num_epochs=1)
     after = {name: float(value) for name, value in learner.curr_kl_coeffs_per_module.items()}
     assert after["single"] == before["single"]
-    assert after["pair"] == before["pair"] / 2  # its policy hardly moved
+    assert after["pair"] == before["pair"] / 2
 
 
 def test_box_actions_of_a_whole_update_have_a_ratio_of_one_at_first(monkeypatch):

@@ -33,7 +33,9 @@ def played(config: PPOConfig) -> SimpleNamespace:
     """Return a Learner and a rollout that begins and ends within episodes."""
     runner = runner_of(config)
     runner.sample()
-    return SimpleNamespace(rollout=runner.sample()[0], learner=learner_of(config, runner))
+    learner = learner_of(config, runner)
+    learner.module.set_state(runner.get_state()["rl_module"])
+    return SimpleNamespace(rollout=runner.sample()[0], learner=learner)
 
 
 def value_step(
