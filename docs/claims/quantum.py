@@ -176,7 +176,7 @@ QUANTUM = Section(
         ),
         Claim(
             "Quantum Q-learning and quantum actor-critic find the shortest circuits to a Bell pair and to "
-            "the uniform superposition: of ten greedy episodes of each of 3 seeds and 2 targets {dqn} end "
+            "the uniform superposition: of ten greedy episodes of each of 5 seeds and 2 targets {dqn} end "
             "with the fewest gates possible with DQN, {ppo} with PPO, {a2c} with A2C (Born rule); of ten "
             "sampled ones {dqn_sampled}, {ppo_sampled} and {a2c_sampled}",
             {
@@ -184,14 +184,13 @@ QUANTUM = Section(
                 for name in ("dqn", "ppo", "a2c")
                 for mode in ("greedy", "sampled")
             },
-            "python benchmarks/qubit_circuits.py --seeds 3",
+            "python benchmarks/qubit_circuits.py --seeds 5",
             ("qubit_circuits",),
         ),
     ),
     picture=("entanglement/win_rates.png", "Win rates in the CHSH game by what the agents share"),
     after=(
-        "The counted win rates in the picture come from 100,000 rounds a seed whose questions the committed "
-        "runs share with those of neighbouring seeds; the script now asks each seed its own. The exact "
-        "rates do not depend on questions."
+        "The counted win rates in the picture come from 100,000 rounds a seed, each with questions of its own; "
+        "the exact rates do not depend on questions."
     ),
 )

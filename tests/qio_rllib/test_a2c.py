@@ -79,6 +79,18 @@ def test_annealing_counts_updates():
     algorithm.stop()
 
 
+def test_schedules_go_by_the_environment_steps_of_all_updates():
+    schedules = {"lr": [[0, 1e-2], [400, 0.0]], "entropy_coeff": [[0, 0.4], [400, 0.0]]}
+    algorithm = small_config().training(**schedules).build_algo()
+    learner = algorithm.learner_group._learner
+    for steps in (40, 80):
+        algorithm.train()
+        (optimizer,) = learner._named_optimizers.values()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * (1 - steps / 400))
+        assert float(learner.entropy_coefficients.current("shared")) == pytest.approx(0.4 * (1 - steps / 400))
+    algorithm.stop()
+
+
 def test_tune_knows_the_name_and_takes_a_plain_mapping(tmp_path):
     analysis = tune.run(
         "A2C",

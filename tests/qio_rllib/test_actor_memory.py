@@ -63,6 +63,22 @@ def test_memory_is_that_of_each_agents_own_life(make, kind):
     assert carried_over
 
 
+@pytest.mark.parametrize("groups", [None, {"pair": ["c", "b"], "single": ["a"]}])
+def test_who_goes_on_from_the_rollout_before(groups):
+    """Rollouts of two steps: ``a`` ends with the first and ``b`` comes, and with the fifth step all begin anew."""
+    config = remembering(lives(fragment=2))
+    runner = runner_of(config.multi_agent(policies=groups) if groups else config)
+    found = []
+    for _ in range(4):
+        rollout = runner.sample()[0]
+        fresh = np.empty((2, 3), bool)
+        for part in rollout.modules.values():
+            fresh[:, part.agent_index] = part.fresh
+        found.append(fresh.tolist())
+    goes_on = [[], ["c"], ["b", "c"], ["a", "c"]]
+    assert found == [[[agent not in names for agent in "abc"]] * 2 for names in goes_on]
+
+
 def test_memory_of_agents_that_are_away_is_that_of_a_start():
     runner = runner_of(remembering(make_lives()))
     part = runner.sample()[0].modules["shared"]

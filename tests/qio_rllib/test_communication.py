@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from toy_lives import Lives
 from toy_off_policy import Setup, setup_of
 
 from qio_envs import swarm_cooperative_v0
@@ -12,6 +13,7 @@ from qio_rllib.acting.policy import episode_generator
 from qio_rllib.algorithms import MADDPGConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.learners.transitions import inboxes_by_group
+from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
@@ -53,10 +55,11 @@ def test_nobody_hears_itself_and_only_the_living_talk():
     assert delivered[0].astype(int).tolist() == [[0, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]
 
 
-def test_messages_are_lost_as_often_as_said():
-    delivered = Communication(1, drop=0.3).deliver(np.ones((20_000, 2), bool), np.random.default_rng(0))
-    assert delivered[:, 0, 1].mean() == pytest.approx(0.7, abs=0.02)
-    assert np.corrcoef(delivered[:, 0, 1], delivered[:, 1, 0])[0, 1] == pytest.approx(0, abs=0.03)
+def test_messages_are_lost_as_often_as_said_each_link_by_itself():
+    delivered = Communication(1, drop=0.3).deliver(np.ones((20_000, 3), bool), np.random.default_rng(0))
+    links = delivered[:, ~np.eye(3, dtype=bool)]  # receiver and sender: 01, 02, 10, 12, 20, 21
+    np.testing.assert_allclose(links.mean(axis=0), 0.7, atol=0.02)
+    np.testing.assert_allclose(np.corrcoef(links.T), np.eye(6), atol=0.03)
     assert not Communication(1, drop=1.0).deliver(np.ones((9, 3), bool), np.random.default_rng(0)).any()
 
 
@@ -99,6 +102,22 @@ def test_the_actions_are_those_of_the_messages_that_are_kept(policies):
             assert not delivered[:, :, m, sender].any()
             losses.append(1 - np.delete(delivered[:, :, m], sender, axis=-1).mean())
     assert np.mean(losses) == pytest.approx(0.3, abs=0.1)
+
+
+@pytest.mark.parametrize("policies", [None, {"pair": ["b", "c"], "single": ["a"]}])
+def test_agents_that_are_away_neither_send_nor_hear(policies):
+    register_env("talking_lives", lambda env_config: Lives())
+    config = config_of(drop=0.0, env="talking_lives", env_config={}, policies=policies)
+    parts = BatchedEnvRunner(config=config).sample()[0].modules.values()
+    acted = np.zeros((16, 4, 3), bool)
+    for part in parts:
+        acted[:, :, part.agent_index] = part.acted
+    assert not acted.all()
+    for part in parts:
+        for column, receiver in enumerate(part.agent_index):
+            expected = acted[:, :, receiver, None] & acted
+            expected[:, :, receiver] = False
+            np.testing.assert_array_equal(part.columns["delivered"][:, :, column], expected)
 
 
 @pytest.mark.parametrize("policies", [None, {"others": ["agent_1"], "rest": ["agent_0", "agent_2"]}])

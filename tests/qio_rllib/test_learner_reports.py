@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from qio_rllib.algorithms import A2CConfig, PPOConfig
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -65,3 +66,17 @@ def test_a_module_none_of_whose_agents_acted_stays_as_it_is_and_the_others_learn
     assert absent not in moved
     assert present in moved
     assert float(learner.curr_kl_coeffs_per_module[absent]) == coefficient
+
+
+def test_of_several_learners_losses_are_averaged():
+    config = config_of(A2CConfig, "forest_uav_v0", FOREST)
+    runner, learner = runner_and_learner(config)
+    rollouts = runner.sample(num_timesteps=40)
+    found = [learner.update(episodes=rollouts) for _ in range(2)]
+    names = ("total_loss", "policy_loss", "vf_loss", "entropy", "normalized_entropy", "gradient_norm")
+    each = [{name: float(result["shared"][name].peek()) for name in names} for result in found]
+    logger = MetricsLogger(root=True)
+    logger.aggregate(found, key="learners")
+    for name in names:
+        mean = np.mean([values[name] for values in each])
+        assert float(logger.peek(("learners", "shared", name))) == pytest.approx(mean), name

@@ -7,10 +7,11 @@ import pytest
 import torch
 from toy_runners import MASKED, config_of, forest, learner_of, runner_of
 
-from qio_rllib.algorithms import A2CConfig, PPOConfig
+from qio_rllib.algorithms import A2CConfig
 from qio_rllib.learners import entropy_annealing
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
+from qio_rllib.learners.popart import PopArt
 
 GAMMA, LAMBDA = 0.9, 0.8
 EXPONENTIAL = {"law": "exponential", "alpha_0": 0.1, "alpha_min": 0.001, "decay": 0.3}
@@ -67,6 +68,32 @@ def test_credit_is_in_units_of_reward_whatever_the_scale_of_values():
     np.testing.assert_allclose(after * scale.deviation + scale.mean, before, rtol=1e-4, atol=1e-4)
 
 
+def test_moments_are_weighted_means_of_all_updates_and_estimates_stay_from_the_second_on():
+    rng = np.random.default_rng(2)
+    layer, inputs = torch.nn.Linear(3, 1).double(), torch.randn(5, 3, dtype=torch.double)
+    scale, weights, means, squares = PopArt(), [], [], []
+    assert (scale.mean, scale.deviation) == (0.0, 1.0)
+    for update in range(4):
+        targets = rng.normal(10.0 * update, 1.0 + update, size=20)
+        with torch.no_grad():
+            before = layer(inputs)
+            said = before * scale.deviation + scale.mean
+            scale.update(targets.mean(), (targets**2).mean(), layer)
+            after = layer(inputs)
+        if update:
+            torch.testing.assert_close(after * scale.deviation + scale.mean, said)
+        else:
+            assert torch.equal(after, before)
+        weights = [*(0.99 * np.array(weights)), 0.01]
+        means, squares = [*means, targets.mean()], [*squares, (targets**2).mean()]
+        mean, square = np.average(means, weights=weights), np.average(squares, weights=weights)
+        assert scale.mean == pytest.approx(mean)
+        assert scale.deviation == pytest.approx(np.sqrt(square - mean**2))
+    same = PopArt()
+    same.update(7.0, 49.0, layer)
+    assert (same.mean, same.deviation) == (pytest.approx(7.0), 1e-4)  # of equal targets
+
+
 # -- entropy ------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +124,17 @@ def test_the_entropy_is_over_legal_actions_all_minibatches_and_all_epochs(memory
         values = [stats[name] for stats in per_minibatch]
         assert found[name] == pytest.approx(np.mean(values), rel=1e-5), name
         assert found[name] != pytest.approx(values[-1], rel=1e-4), name
+
+
+def test_rows_with_one_legal_action_have_no_entropy_and_break_nothing():
+    coefficients = EntropyCoefficients(None, lambda module_id: 0.0, "cpu")
+    entropies = torch.tensor([0.0, math.log(3), math.log(2)])
+    coefficients.record("shared", entropies, torch.tensor([1, 3, 4]))
+    assert coefficients.advance(0)["shared", "normalized_entropy"] == pytest.approx(1.5 / 3)
+    coefficients.record("shared", torch.full((2,), math.log(2)), 8)  # of this update alone
+    assert coefficients.advance(0)["shared", "normalized_entropy"] == pytest.approx(1 / 3)
+    coefficients.record("shared", torch.zeros(2), 1)
+    assert coefficients.advance(0)["shared", "normalized_entropy"] == 0.0
 
 
 def test_several_learners_entropy_is_the_mean_over_all_their_rows(monkeypatch):
@@ -150,9 +188,20 @@ def test_only_modules_that_took_part_move_their_law():
     assert learner.entropy_coefficients.current("single") == 0.1
 
 
-def test_a_schedule_of_the_coefficient_goes_by_environment_steps():
-    config = forest().training(entropy_coeff=[[0, 0.4], [100, 0.2]])
-    rollout, learner = built(config)
-    assert isinstance(config, PPOConfig)
-    learner.update(episodes=[rollout], timesteps={"num_env_steps_sampled_lifetime": 50})
-    assert float(learner.entropy_coefficients.current("shared")) == pytest.approx(0.3)
+@pytest.mark.parametrize("make", [forest, a2c])
+def test_a_schedule_of_the_coefficient_goes_by_environment_steps(make):
+    rollout, learner = built(make().training(entropy_coeff=[[0, 0.4], [100, 0.2]]))
+    used, losses = [], learner.losses
+
+    def recording(*given):
+        used.append(float(learner.entropy_coefficients.current("shared")))
+        return losses(*given)
+
+    learner.losses = recording
+    for steps, coefficient in ((50, 0.3), (75, 0.25), (500, 0.2)):
+        found = reported(
+            learner.update(episodes=[rollout], timesteps={"num_env_steps_sampled_lifetime": steps})
+        )
+        assert found["curr_entropy_coeff"] == pytest.approx(coefficient)
+        assert float(learner.entropy_coefficients.current("shared")) == pytest.approx(coefficient)
+    assert used == pytest.approx([0.4, 0.3, 0.25])

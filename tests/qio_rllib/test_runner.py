@@ -192,9 +192,10 @@ def test_without_exploration_actions_are_the_most_probable(by_config):
     np.testing.assert_array_equal(continuous.actions[..., 0], continuous.columns["dist_inputs"][..., 0])
 
 
-def test_random_actions_are_uniform_over_legal_ones():
+@pytest.mark.parametrize("explore", [None, False])
+def test_random_actions_are_uniform_over_legal_ones(explore):
     config = forest(num_envs=16, fragment=60, **MASKED).training(amplification={"eta": 5.0, "h_min": 0.0})
-    part = runner_of(config).sample(random_actions=True)[0].modules["shared"]
+    part = runner_of(config).sample(random_actions=True, explore=explore)[0].modules["shared"]
     mask = part.action_mask[:-1]
     rank = np.take_along_axis(mask.cumsum(-1), part.actions[..., None], -1)[..., 0] - 1
     for legal in (3, 4, 5):
@@ -203,6 +204,9 @@ def test_random_actions_are_uniform_over_legal_ones():
         assert counts.sum() > 100
         assert stats.chisquare(counts).pvalue > 0.01
     np.testing.assert_allclose(part.columns["logp"], -np.log(mask.sum(-1)), rtol=1e-5)
+    inputs = torch.from_numpy(part.columns["dist_inputs"].reshape(-1, 5))
+    recorded = Distributions(inputs, True).logp(torch.from_numpy(part.actions.reshape(-1)))
+    np.testing.assert_allclose(recorded, part.columns["logp"].reshape(-1), rtol=1e-5)
 
 
 def test_modules_of_different_spaces():

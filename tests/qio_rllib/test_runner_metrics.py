@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from toy_lives import Lives
 from toy_runners import config_of, lives, metrics_of, runner_of
 
@@ -92,6 +93,49 @@ def test_metrics_of_agents_and_modules():
     assert metrics["num_env_steps_sampled"] == 20
     assert metrics["num_agent_steps_sampled"] == {"a": 8, "b": 12, "c": 20}
     assert metrics["num_module_steps_sampled"] == {"first": 8, "rest": 32}
+
+
+def test_each_environment_has_its_own_account():
+    """The second environment is three episodes ahead, so that the two end at different times."""
+    ahead = iter((-1, 2))
+
+    def create(env_config):
+        env = Schedule()
+        env.episode = next(ahead)
+        return env
+
+    register_env("two_schedules", create)
+    config = config_of("two_schedules", None, 2, 16).reporting(metrics_num_episodes_for_smoothing=100)
+    runner = runner_of(config)
+    runner.sample()
+    first = [i * Schedule.lengths[i % 5] for i in range(5)]  # 15 steps, and one of the next
+    second = [i * Schedule.lengths[i % 5] for i in range(3, 9)]  # 16 steps
+    metrics = metrics_of(runner)
+    assert metrics["num_episodes"] == len(first) + len(second)
+    assert metrics["episode_return_mean"] == pytest.approx(np.mean(first + second))
+    assert metrics["episode_return_max"] == max(second)
+    assert runner.episodes.lengths.tolist() == [1, 0]
+    assert runner.episodes.returns[:, 0].tolist() == [5.0, 0.0]
+
+
+def test_of_several_runners_means_are_averaged_and_counts_are_added():
+    """Two runners; the second one plays twice as long, of which the last half counts for the means."""
+    logger, found = MetricsLogger(root=True), []
+    for index, steps in ((1, 15), (2, 30)):
+        config = schedule(fragment=15, metrics_num_episodes_for_smoothing=10)
+        config.env_runners(num_env_runners=2).training(train_batch_size_per_learner=30)
+        runner = runner_of(config, worker_index=index)
+        runner.sample(num_timesteps=steps)
+        found.append(runner.get_metrics())
+    logger.aggregate(found, key="runners")
+    total = logger.peek("runners")
+    returns = [[i * Schedule.lengths[i % 5] for i in range(first, first + 5)] for first in (0, 5)]
+    assert total["episode_return_mean"] == pytest.approx(np.mean(returns))
+    assert total["episode_return_min"] == 0
+    assert total["episode_return_max"] == max(returns[1])
+    assert total["twice"] == pytest.approx(np.mean([2 * i for i in range(10)]))
+    assert total["num_episodes"] == 5 + 10
+    assert total["num_env_steps_sampled"] == 45
 
 
 @pytest.mark.ray

@@ -106,6 +106,20 @@ def spread():
     return config, lambda count: make_vector_env("mpe2.simple_spread_v3", {"max_cycles": 7}, count)
 
 
+def poles():
+    """Episodes of different lengths, each in an object of its own."""
+    return config_of("CartPole-v1"), lambda count: make_vector_env("CartPole-v1", {}, count)
+
+
+def dying_swarm():
+    """Episodes of different lengths, all in one batch."""
+    settings = {"actions": "discrete", "out_radius": 2.001, "max_steps": 60, "process_noise": 0.3}
+    make = environment("swarm_cooperative_v0").batched_env
+    return config_of("swarm_cooperative_v0", settings), lambda count: BatchedVectorEnv(
+        make(count, **settings)
+    )
+
+
 class Watched:
     """Keeps what the agents of an environment did, by episode."""
 
@@ -135,6 +149,30 @@ def test_an_episode_is_the_same_alone_and_among_others(make, explore):
         assert watched.of(place, steps) == watched_alone.of(0, steps)
     if explore:
         assert watched.of(0, 5) != watched.of(1, 5)
+
+
+@pytest.mark.parametrize("make", [poles, dying_swarm])
+def test_what_follows_an_episode_that_ended_before_others_does_not_count(make):
+    config, vector = make()
+    seeds = [11, 5, 23, 8]
+    env = vector(4)
+    rewards, step = [], env.step
+
+    def watched(actions):
+        found = step(actions)
+        rewards.append(found[0].sum(axis=1, dtype=np.float64))
+        return found
+
+    env.step = watched
+    rows = play_episodes(team_for(config, env), env, seeds, True)
+    lengths = [row["episode_length"] for row in rows]
+    assert len(set(lengths)) > 2
+    assert len(rewards) == max(lengths)
+    for e, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
+        expected = sum(gains[e] for gains in rewards[: row["episode_length"]])
+        assert row["episode_return"] == pytest.approx(expected)
+        alone = vector(1)
+        assert play_episodes(team_for(config, alone), alone, [seed], True) == [row]
 
 
 def test_a_batch_and_single_environments_give_the_same_rows():

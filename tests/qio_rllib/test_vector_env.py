@@ -190,6 +190,22 @@ def play_and_see(env, action):
     env.action_mask(np.arange(3))
 
 
+def test_agents_of_a_batch_that_are_away_have_every_action(monkeypatch):
+    batch = FOREST.batched_env(2, num_uavs=3, mask_blocked_moves=True)
+    env = BatchedVectorEnv(batch)
+    env.reset(np.array([1, 2], np.uint64))
+    alive = np.array([[True, False, True], [True, True, False]])
+    none = np.zeros((2, 3, 5), np.int8)
+    none[alive, 3] = 1
+    monkeypatch.setattr(batch, "agents_alive", lambda: alive)
+    monkeypatch.setattr(batch, "action_mask", lambda: none)
+    for agents in (np.arange(3), np.array([2, 1])):
+        legal = env.action_mask(agents)
+        assert (legal.dtype, legal.shape) == (bool, (2, len(agents), 5))
+        assert legal[~alive[:, agents]].all()
+        assert legal[alive[:, agents]].sum(axis=-1).tolist() == [1] * int(alive[:, agents].sum())
+
+
 def play_from_start(cls, steps):
     env = ObjectVectorEnv(cls, 1)
     env.reset(np.array([1], np.uint64))
