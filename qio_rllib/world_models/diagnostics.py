@@ -171,7 +171,7 @@ class Reliability(NamedTuple):
 
     predicted: Array  # mean prediction, float64 [n]
     observed: Array  # share that went on, float64 [n]
-    count: Array  # transitions, int64 [n]
+    transitions: Array  # in the bin, int64 [n]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -311,7 +311,7 @@ def test_continuation_is_binned_by_the_prediction():
     found = calibration(Unsure(0.1), episodes, torch.Generator()).continuation
     above, ended = episodes.obs[:-1, :, 0] > 0, episodes.terminated
     np.testing.assert_allclose(found.predicted, [0.25, 0.9], rtol=1e-5)
-    np.testing.assert_array_equal(found.count, [(~above).sum(), above.sum()])
+    np.testing.assert_array_equal(found.transitions, [(~above).sum(), above.sum()])
     np.testing.assert_allclose(
         found.observed, [1 - ended[side].float().mean() for side in (~above, above)], rtol=1e-6
     )
@@ -321,4 +321,4 @@ def test_transitions_of_short_episodes_alone_count():
     episodes = pushed(count=3, lengths=[12, 6, 4], noise=0.5)
     found = calibration(Pushed(0.5), episodes, torch.Generator())
     assert found.count == 22
-    assert found.continuation.count.sum() == 22
+    assert found.continuation.transitions.sum() == 22
