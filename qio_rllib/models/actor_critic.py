@@ -137,9 +137,9 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
 
     ``model_config``: the keys of `NetworkSettings`; ``vf_share_layers`` (one encoder and memory for both); ``use_lstm``
     or ``use_gru``; ``amplification``, ``circuit``, ``coordination`` and ``imagination``; and for a central value
-    ``state_source``, ``state_size`` and ``num_agents``, see `ValueNetwork`. The operator's strength, floor and temperature
-    are buffers: they are synced to the runners and kept in checkpoints. Exploration, inference and training see the
-    amplified distribution, so that the action that is sampled, the stored log-probability and the loss agree.
+    ``state_source``, ``state_size`` and ``num_agents``, see `ValueNetwork`. The operator's strength, floor and
+    temperature are buffers: they are synced to the runners and kept in checkpoints. Exploration, inference and training
+    see the amplified distribution, so that the action that is sampled, the stored log-probability and the loss agree.
 
     A module with memory has its value network in runners too: the state of its memory is recorded there, so that a
     learner can start a sequence anywhere.

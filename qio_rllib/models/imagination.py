@@ -84,13 +84,11 @@ class ImaginationSettings(ModelSettings):
         settings = super().of(given)
         if settings is None:
             return None
-        sizes = {}
         for name in ("encoder_hiddens", "model_hiddens", "policy_hiddens"):
             value = getattr(settings, name)
             is_list = isinstance(value, list | tuple) and bool(value)
             if not is_list or not all(type(size) is int and size >= 1 for size in value):
                 raise ConfigError(f"{cls.key}.{name}: expected sizes of at least 1, got {value!r}")
-            sizes[name] = tuple(value)
         rollouts, rate = settings.rollouts, settings.model_lr
         if rollouts is not None and (type(rollouts) is not int or not 1 <= rollouts <= 1000):
             raise ConfigError(
@@ -98,7 +96,12 @@ class ImaginationSettings(ModelSettings):
             )
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
             raise ConfigError(f"{cls.key}.model_lr: expected a finite number above 0, got {rate!r}")
-        return dataclasses.replace(settings, **sizes)
+        return dataclasses.replace(
+            settings,
+            encoder_hiddens=tuple(settings.encoder_hiddens),
+            model_hiddens=tuple(settings.model_hiddens),
+            policy_hiddens=tuple(settings.policy_hiddens),
+        )
 
     def num_rollouts(self, num_actions: int, is_discrete: bool) -> int:
         """Return ``R``.

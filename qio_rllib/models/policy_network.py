@@ -211,7 +211,7 @@ class PolicyNetwork(nn.Module):
         return self.distribution(self.outputs(features), legal, explore), state
 
     def perceived(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return what the encoder takes: rows ``[..., input_size]``, imagined rollouts (if there are any) behind them."""
+        """Return what the encoder takes: rows ``[..., input_size]``, and behind them imagined rollouts if there are."""
         return rows if self.imagination is None else torch.cat([rows, self.imagination(rows)], dim=-1)
 
     def features(
