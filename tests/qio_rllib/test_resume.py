@@ -75,7 +75,13 @@ def maddpg_gru() -> MADDPGConfig:
 
 
 def a2c_imagination() -> A2CConfig:
-    imagined = {"horizon": 2, "members": 2, "model_hiddens": [8], "encoder_hiddens": [8], "model_batch_size": 16}
+    imagined = {
+        "horizon": 2,
+        "members": 2,
+        "model_hiddens": [8],
+        "encoder_hiddens": [8],
+        "model_batch_size": 16,
+    }
     return (
         A2CConfig()
         .environment("forest_uav_v0", env_config=SPRINT)
