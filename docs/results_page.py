@@ -17,8 +17,9 @@ from claims.claim import Claim, Section
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
 from claims.speed import DIFFERENCES, SPEEDS
+from claims.world_models import WORLD_MODELS
 
-SECTIONS = (FOREST, SWARM, MPE, QUANTUM, CONTROLS, SPEEDS, DIFFERENCES)
+SECTIONS = (FOREST, SWARM, MPE, WORLD_MODELS, QUANTUM, CONTROLS, SPEEDS, DIFFERENCES)
 
 INTRODUCTION = """# Results
 

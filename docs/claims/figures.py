@@ -40,6 +40,13 @@ def normalized(folder: str, mode: str = "sampled") -> str:
     return f"{float(row['normalized']):.2f}"
 
 
+def relative(folder: str, policy: str, mode: str = "greedy") -> str:
+    """Return each seed's score over that of a scripted policy on the same episodes, in words."""
+    (row,) = rows_of(f"{folder}/summary.csv", policy=f"scripted: {policy}")
+    scores = scores_of(RESULTS / folder, mode, "team_return")
+    return describe((score / float(row["score"]) for score in scores), 3)
+
+
 def steps(folder: str) -> str:
     """Return the environment steps of a run, "192,000"."""
     return f"{int(float(read(RESULTS / folder / 'seed_0' / 'progress.csv')[-1][STEPS])):,}"

@@ -80,7 +80,7 @@ class WorldModelActor:
             after: dict[str, Array] = {}
             if self.network.is_recurrent:
                 after[LATENT] = present.numpy().reshape(*shape, -1)
-                after[PREVIOUS_ACTION] = self._executed(actions)
+                after[PREVIOUS_ACTION] = self.executed(actions)
             if PLAN in self.memory:
                 assert plan is not None
                 after[PLAN] = plan
@@ -118,7 +118,7 @@ class WorldModelActor:
                 noise = rng.standard_normal((*shape, len(self.action.low)), np.float32)
         return sample(parameters.numpy().reshape(*shape, -1), discrete, True, noise)[0]
 
-    def _executed(self, actions: Array) -> Array:
+    def executed(self, actions: Array) -> Array:
         """Return actions as the model takes them: clipped to [-1, 1], or one-hot."""
         if self.action.count is None:
             return actions.clip(-1.0, 1.0).astype(np.float32)

@@ -9,6 +9,8 @@ import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import log_tanh_slope
@@ -63,7 +65,7 @@ class WorldModelConfig(OffPolicyConfig):
         self.pretraining_updates = 0
         self.imagination_horizon = 10
         self.lambda_ = 0.95
-        self.entropy_coeff = 1e-3
+        self.entropy_coeff: float | list = 1e-3
         self.tau = 0.02
         self.grad_clip = 100.0
         self._model_config = {"fcnet_hiddens": [128, 128], "fcnet_activation": "silu"}
@@ -83,7 +85,7 @@ class WorldModelConfig(OffPolicyConfig):
         pretraining_updates: Annotated[int, Range(0)] = NotProvided,
         imagination_horizon: Annotated[int, Range(1)] = NotProvided,
         lambda_: Annotated[float, Range(0, 1)] = NotProvided,
-        entropy_coeff: Annotated[float, Range(0)] = NotProvided,
+        entropy_coeff: Annotated[float | list, Schedule()] = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `OffPolicyConfig.training`.
@@ -100,7 +102,7 @@ class WorldModelConfig(OffPolicyConfig):
             pretraining_updates: Gradient steps besides, before the first ones.
             imagination_horizon: Steps that are imagined for an actor, at least 1.
             lambda_: Weight of longer imagined returns, in [0, 1].
-            entropy_coeff: Weight of the actor's entropy beside returns of range 1, at least 0.
+            entropy_coeff: Weight of the actor's entropy beside returns of range 1, or a schedule.
             **kwargs: The other arguments; ``train_batch_size_per_learner`` is the single steps in a gradient step of an
                 ensemble, the sequences in one of a recurrent model.
 
@@ -191,6 +193,18 @@ class WorldModelLearner(OffPolicyLearner):
         """Return 0: every sequence starts anew, nothing is recorded."""
         return 0
 
+    def build(self) -> None:
+        """Build the Learner and the schedule of the entropy's weight."""
+        self._entropy_schedule = Scheduler(
+            fixed_value_or_schedule=self.config.entropy_coeff, framework="torch"
+        )
+        super().build()
+
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Move the entropy's weight along its schedule."""
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._entropy_schedule.update(timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+
     def optimizer_parameters(
         self, module: Any, config: Any
     ) -> dict[str, tuple[list[torch.nn.Parameter], float | list]]:
@@ -258,7 +272,7 @@ class WorldModelLearner(OffPolicyLearner):
             gain = ((returns - values[:-1]) / scale).detach() * logp
         else:
             gain = returns / scale
-        actor = -mean_over(gain + config.entropy_coeff * entropy, weights)
+        actor = -mean_over(gain + self._entropy_schedule.get_current_value() * entropy, weights)
         errors = module.critic.loss(features[:-1].detach(), returns.detach())
         return actor, mean_over(errors, weights), entropy.detach().mean()
 

@@ -61,16 +61,23 @@ def record_episode(
         env.close()
 
 
-def save_gif(frames: Sequence[np.ndarray], path: str | Path, fps: float = _DEFAULT_FPS) -> Path:
+def save_gif(
+    frames: Sequence[np.ndarray],
+    path: str | Path,
+    fps: float = _DEFAULT_FPS,
+    longest_side: int = _LONGEST_SIDE,
+    num_colors: int = _COLORS,
+) -> Path:
     """Write frames as a GIF that repeats for ever.
 
-    More than `MAX_FRAMES` frames are thinned evenly (the first and the last stay), large ones are shrunk to
-    400 pixels.
+    More than `MAX_FRAMES` frames are thinned evenly (the first and the last stay), large ones are shrunk.
 
     Args:
         frames: uint8 ``[h, w, 3]``, one at least.
         path: The file to write.
         fps: Frames per second of the episode.
+        longest_side: Pixels to which larger frames are shrunk, at least 1.
+        num_colors: Colours of the palette, from 2 to 256.
 
     Returns:
         The path.
@@ -79,7 +86,7 @@ def save_gif(frames: Sequence[np.ndarray], path: str | Path, fps: float = _DEFAU
 
     kept = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int))
     images = [Image.fromarray(frames[index]) for index in kept]
-    scale = _LONGEST_SIDE / max(images[0].size)
+    scale = longest_side / max(images[0].size)
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in images[0].size)
         images = [image.resize(size, Image.Resampling.BOX) for image in images]  # type: ignore[arg-type]
@@ -89,7 +96,7 @@ def save_gif(frames: Sequence[np.ndarray], path: str | Path, fps: float = _DEFAU
     sample = np.stack([np.asarray(images[index]) for index in sorted(chosen)]).reshape(-1, 3)
     packed = np.unique(sample.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32))
     colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1).astype(np.uint8)
-    palette = Image.fromarray(colors[None]).quantize(_COLORS, method=Image.Quantize.MAXCOVERAGE)
+    palette = Image.fromarray(colors[None]).quantize(num_colors, method=Image.Quantize.MAXCOVERAGE)
     shrunk = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     duration = max(20, round(1000 / fps / 10) * 10)  # GIF counts in hundredths of a second
     durations = [duration] * (len(shrunk) - 1) + [max(duration, 1500)]

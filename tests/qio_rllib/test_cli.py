@@ -355,7 +355,7 @@ def test_help_answers_at_once():
     start = time.perf_counter()
     done = run_module("--help")
     assert done.returncode == 0
-    for command in ("train", "evaluate", "list", "video"):
+    for command in ("train", "evaluate", "diagnose", "list", "video", "bench"):
         assert command in done.stdout
     assert time.perf_counter() - start < 3  # importing Ray and torch alone takes longer
 

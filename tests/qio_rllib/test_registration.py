@@ -150,6 +150,13 @@ RUNS = {
         **OFF_POLICY,
     },
     "MASAC": {"env": "swarm_cooperative_v0", "critic": {"type": "own"}, "agent_id": True, **OFF_POLICY},
+    "WorldModel": {
+        "env": "swarm_cooperative_v0",
+        "world_model": {"members": 2, "hiddens": [8]},
+        "planner": {"horizon": 2, "candidates": 4, "elites": 2, "iterations": 1},
+        "agent_id": True,
+        **OFF_POLICY,
+    },
 }
 
 

@@ -155,9 +155,12 @@ def test_agents_that_are_away_do_not_act():
         assert part.acted[:, e].astype(int).tolist() == (cycle * 3)[:12]
         assert np.argwhere(part.terminated[:, e]).tolist() == [[1, 0], [4, 1], [6, 0], [9, 1], [11, 0]]
         assert np.argwhere(part.truncated[:, e]).tolist() == [[4, 2], [9, 2]]
-    assert part.final_index.tolist() == [[4, 0, 2], [4, 1, 2], [9, 0, 2], [9, 1, 2]]
-    assert part.final_observations[:, 1].tolist() == [5] * 4
-    np.testing.assert_array_equal(part.final_observations[:, 2], part.actions[[4, 4, 9, 9], [0, 1, 0, 1], 2])
+    ended = np.argwhere(part.terminated | part.truncated)
+    assert part.final_index.tolist() == ended.tolist()
+    assert (
+        part.final_observations[:, 1].tolist() == (ended[:, 0] % 5 + 1).tolist()
+    )  # the step that was the last
+    np.testing.assert_array_equal(part.final_observations[:, 2], part.actions[tuple(ended.T)])
 
 
 def test_so_many_episodes():

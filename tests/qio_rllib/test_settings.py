@@ -26,6 +26,7 @@ VALUES = {
     "agent_id": (True, FOREST),
     "alpha_lr": (1e-2, FOREST),
     "amplification": ({"eta": 0.2}, FOREST),
+    "behaviour": ("actor", FOREST),
     "burn_in": (3, FOREST),
     "central_value": ("observations", FOREST),
     "circuit": ({"num_qubits": 2, "num_layers": 1}, QUBITS),
@@ -42,11 +43,16 @@ VALUES = {
     "exploration": ([[0, 0.9], [1000, 0.1]], FOREST),
     "gumbel_temperature": (0.5, FOREST),
     "imagination": ({"horizon": 2, "encoder_hiddens": [8]}, FOREST),
+    "imagination_horizon": (4, FOREST),
     "initial_alpha": (0.1, FOREST),
     "lambda_": (0.9, FOREST),
+    "model_lr": (1e-2, FOREST),
+    "model_sequence_length": (9, FOREST),
     "n_step": (3, FOREST),
     "normalize_values": (True, FOREST),
     "num_steps_sampled_before_learning_starts": (10, FOREST),
+    "planner": ({"horizon": 3}, FOREST),
+    "pretraining_updates": (7, FOREST),
     "replay_capacity": (500, FOREST),
     "standardize_advantages": (True, FOREST),
     "target_entropy": (0.3, FOREST),
@@ -54,6 +60,7 @@ VALUES = {
     "target_network_update_freq": (7, FOREST),
     "tau": (0.25, FOREST),
     "vf_loss_coeff": (0.1, FOREST),
+    "world_model": ({"type": "rssm", "deterministic": 16}, FOREST),
 }
 
 
@@ -146,6 +153,7 @@ def test_many_settings_together_keep_their_order_out_of_it(name):
         "DQN": {"dueling": False, "exploration": 0.2, "lr": 1e-3},
         "MADDPG": {"critic": {"type": "own"}, "amplification": {}, "communication": {"bandwidth": 1}},
         "MASAC": {"critic": {"type": "own"}, "amplification": {}, "agent_id": True},
+        "WorldModel": {"world_model": {"type": "rssm"}, "behaviour": "actor", "model_lr": 1e-4},
     }[name]
     for given in (settings, dict(reversed(settings.items()))):
         configs = [content(way(name, *FOREST, **given)) for way in WAYS]
@@ -193,7 +201,7 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
             {"communication": {"bandwidth": 1}},
             "config.communication: a setting of MADDPG, which PPO does not",
         ),
-        ({"tau": 0.1}, "config.tau: a setting of DQN, MADDPG or MASAC, which PPO does not"),
+        ({"tau": 0.1}, "config.tau: a setting of DQN, MADDPG, MASAC or WorldModel, which PPO does not"),
         ({"lr": "3e-4"}, "config.lr: expected a number of at least 0, or .* got '3e-4'"),
         ({"num_epochs": 0}, "config.num_epochs: expected an integer of at least 1, got 0"),
         ({"num_env_runners": -1}, "config.num_env_runners: expected an integer of at least 0, got -1"),

@@ -105,3 +105,13 @@ def test_a_video_of_the_policys_own_environment(tmp_path, forest_policy):
     assert total == pytest.approx(row["episode_return"])
     with Image.open(tmp_path / "a.gif") as image:
         assert image.size[0] > 100
+
+
+def test_a_gif_may_be_larger_and_of_more_colours(tmp_path):
+    shades = np.add.outer(np.arange(500) // 4, np.arange(900) // 8).astype(np.uint8)
+    frame = np.stack([shades, shades, 255 - shades], axis=-1)
+    for options, width, most in (({}, 400, 40), ({"longest_side": 800, "num_colors": 128}, 800, 128)):
+        with Image.open(save_gif([frame], tmp_path / "a.gif", **options)) as image:
+            assert image.size[0] == width
+            colors = len(image.convert("RGB").getcolors())
+            assert 0.5 * most < colors <= most

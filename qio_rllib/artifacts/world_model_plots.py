@@ -1,0 +1,212 @@
+"""Figures of how good a world model is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qio_rllib.world_models.diagnostics import LEVELS, Calibration, OpenLoop
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = np.ndarray
+
+MAX_COMPONENTS = 6
+_MODEL, _PERSISTENCE, _REWARD = "#1f6f8b", "#9aa5b1", "#e08e2b"
+_REAL, _IMAGINED, _GRID, _REFERENCE = "#39424e", "#d1495b", "#e6e8eb", "#5b6470"
+
+
+def plot_open_loop(errors: OpenLoop, path: str | Path, title: str = "") -> None:
+    """Draw the errors of observations and rewards over the horizon with their bands, beside persistence.
+
+    Args:
+        errors: Of `open_loop_errors`.
+        path: The PNG file to write.
+        title: Heading.
+    """
+    figure, panels = _figure(2, title)
+    steps = np.arange(1, len(errors.counted) + 1)
+    for axes, name, label in zip(panels, ("obs", "reward"), ("observation", "reward"), strict=True):
+        for key, color, who in (
+            (f"{name}_persistence", _PERSISTENCE, "persistence"),
+            (name, _MODEL, "model"),
+        ):
+            band = errors.band(key)
+            axes.fill_between(steps, band.low, band.high, color=color, alpha=0.22, linewidth=0)
+            marker = "o" if len(steps) == 1 else ""
+            axes.plot(
+                steps,
+                band.mean,
+                color=color,
+                label=f"{who}, mean and 10% to 90%",
+                linewidth=1.8,
+                marker=marker,
+            )
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
+        _whole_numbers(axes)
+        axes.set_xlabel("steps predicted without observations")
+        axes.set_ylabel(f"error of the {label}, deviations of the data")
+    _legend(figure, *panels[0].get_legend_handles_labels())
+    figure.savefig(path)
+
+
+def plot_calibration(found: Calibration, path: str | Path, title: str = "") -> None:
+    """Draw shares inside predicted intervals, and how often episodes went on, beside a calibrated model's diagonals.
+
+    Args:
+        found: Of `calibration`.
+        path: The PNG file to write.
+        title: Heading.
+    """
+    figure, (left, right) = _figure(2, title)
+    levels = np.array([0.0, *LEVELS, 1.0])
+
+    def closed(shares: Array) -> Array:
+        return np.array([0.0, *shares, 1.0])
+
+    for axes in (left, right):
+        axes.plot(
+            [0, 1], [0, 1], color=_REFERENCE, linewidth=1, linestyle=(0, (4, 3)), label="calibrated", zorder=1
+        )
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_aspect("equal")
+    for place in range(found.obs_shares.shape[1] if found.obs_shares.shape[1] > 1 else 0):
+        label = "each component" if place == 0 else None
+        left.plot(
+            levels, closed(found.obs_shares[:, place]), color=_MODEL, alpha=0.3, linewidth=1, label=label
+        )
+    if found.obs_shares.shape[1]:
+        shares = closed(found.obs_shares.mean(1))
+        left.plot(
+            levels, shares, color=_MODEL, marker="o", markersize=3.5, linewidth=1.8, label="observation"
+        )
+    if not np.isnan(found.reward_shares).any():
+        shares = closed(found.reward_shares)
+        left.plot(levels, shares, color=_REWARD, marker="s", markersize=3.5, linewidth=1.8, label="reward")
+    left.set_xlabel("probability of the predicted interval")
+    left.set_ylabel("share of what happened inside")
+    predicted, observed, count = found.continuation
+    sizes = 18 + 90 * np.sqrt(count / count.max())
+    right.scatter(
+        predicted,
+        observed,
+        s=sizes,
+        color=_IMAGINED,
+        alpha=0.8,
+        linewidth=0,
+        label="continuation",
+        clip_on=False,
+    )
+    for x, y, number in zip(predicted, observed, count, strict=True):
+        side, align = (-9, "right") if x > 0.5 else (9, "left")
+        right.annotate(
+            f"{number:,}", (x, y), (side, 0), textcoords="offset points", ha=align, va="center", fontsize=7,
+            color=_REFERENCE,
+        )  # fmt: skip
+    right.set_xlabel("predicted probability of going on")
+    right.set_ylabel("share that went on (numbers: transitions)")
+    handles, labels = (
+        a + b
+        for a, b in zip(left.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)
+    )
+    _legend(figure, handles, labels)
+    figure.savefig(path)
+
+
+def plot_trajectories(
+    real: Array,
+    starts: Sequence[int],
+    imagined: Sequence[Array],
+    path: str | Path,
+    names: Sequence[str],
+    title: str = "",
+) -> None:
+    """Draw components over time, the real ones solid and the imagined ones dashed from their start steps.
+
+    Args:
+        real: Observations, float ``[T + 1, D]``.
+        starts: Steps after which imaginations begin.
+        imagined: What each predicted for the steps after its start, float ``[H, D]``.
+        path: The PNG file to write.
+        names: Of the components, ``D``; of more than `MAX_COMPONENTS` those that deviate most are drawn.
+        title: Heading.
+    """
+    trajectory_figure(real, starts, imagined, names, title)[0].savefig(path)
+
+
+def trajectory_figure(
+    real: Array, starts: Sequence[int], imagined: Sequence[Array], names: Sequence[str], title: str = ""
+) -> tuple[Figure, list[tuple[Any, Array, Array]]]:
+    """Return the figure of `plot_trajectories`, and its lines with all their points, so that they can grow."""
+    shown = np.sort(np.argsort(-real.std(axis=0), kind="stable")[:MAX_COMPONENTS])
+    figure, panels = _figure(len(shown), title, columns=2 if len(shown) > 1 else 1, height=1.35)
+    steps = np.arange(len(real))
+    lines: list[tuple[Any, Array, Array]] = []
+    for place, (axes, component) in enumerate(zip(panels, shown, strict=True)):
+        (line,) = axes.plot(steps, real[:, component], color=_REAL, linewidth=1.5, label="real")
+        lines.append((line, steps, real[:, component]))
+        for start, predicted in zip(starts, imagined, strict=True):
+            times = np.arange(start, start + len(predicted) + 1)
+            values = np.append(real[start, component], predicted[:, component])
+            (line,) = axes.plot(
+                times, values, color=_IMAGINED, linewidth=1.5, linestyle=(0, (3, 1.5)), label="imagined"
+            )
+            lines.append((line, times, values))
+        begins = np.array(starts), real[list(starts), component]
+        style: dict[str, Any] = {"marker": "o", "markersize": 3.5, "linestyle": "", "zorder": 3}
+        (line,) = axes.plot(*begins, color=_IMAGINED, label="start", **style)
+        lines.append((line, *begins))
+        axes.set_ylabel(names[component])
+        axes.set_xlim(0, len(real) - 1)
+        _whole_numbers(axes)
+        if place >= len(shown) - 2:
+            axes.set_xlabel("step of the episode")
+    _legend(figure, *panels[0].get_legend_handles_labels())
+    return figure, lines
+
+
+def _figure(
+    count: int, title: str, columns: int = 2, height: float | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of several panels that needs no display and no global state of pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    size = (8.4, 3.9 if height is None else 0.9 + max(height * rows, 2.0))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=_GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.yaxis.label.set_fontsize(8)
+        axes.xaxis.label.set_fontsize(8)
+        axes.tick_params(labelsize=8)
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure, list(panels[:count])
+
+
+def _whole_numbers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put one entry for each label below the panels."""
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(unique.values()), list(unique), loc="outside lower center", ncols=5, frameon=False, fontsize=8
+    )
