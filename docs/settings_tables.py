@@ -22,6 +22,7 @@ from qio_rllib.algorithms.capabilities import capability_table
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.models.circuits import CircuitSettings
 from qio_rllib.models.coordination import CoordinationSettings
+from qio_rllib.models.imagination import ImaginationSettings
 from qio_rllib.models.joint_critics import CriticSettings
 from qio_rllib.world_models.ensemble import EnsembleSettings
 from qio_rllib.world_models.planning_settings import PlanningSettings
@@ -37,6 +38,7 @@ MAPPINGS: dict[str, type] = {
     "coordination": CoordinationSettings,
     "ensemble": EnsembleSettings,
     "entropy_annealing": Annealing,
+    "imagination": ImaginationSettings,
     "planner": PlanningSettings,
     "rssm": RSSMSettings,
 }
@@ -46,6 +48,7 @@ EXAMPLES: dict[str, Any] = {
     "circuit": {},
     "coordination": {},
     "entropy_annealing": {"law": "exponential"},
+    "imagination": {},
     "normalize_values": True,
 }
 """Values of settings that not every algorithm takes; each is tried, and left out of the table where it is refused."""

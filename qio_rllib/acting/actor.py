@@ -196,7 +196,10 @@ class NetworkActor:
         def flat(name: str) -> torch.Tensor:
             return torch.from_numpy(state[name].reshape(len(rows), -1)).clone()
 
-        found, following = self.network(rows, legal, flat(POLICY_MEMORY), explore)
+        rows = self.network.perceived(rows)
+        features, following = self.network.features(rows, flat(POLICY_MEMORY))
+        assert following is not None
+        found = self.network.distribution(self.network.outputs(features), legal, explore)
         after = {POLICY_MEMORY: following.numpy().reshape(*shape, -1)}
         if self.value is not None:
             central = None
@@ -227,7 +230,7 @@ class _Outputs(torch.nn.Module):
         self.network = network
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.network.outputs(self.network.features(rows, None)[0])
+        return self.network.outputs(self.network.features(self.network.perceived(rows), None)[0])
 
 
 def _traced(network: PolicyNetwork) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -38,6 +38,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         entropy_annealing=True,
         circuit=True,
         coordination=True,
+        imagination=True,
     )
 
     def __init__(self, algo_class: Any = None) -> None:

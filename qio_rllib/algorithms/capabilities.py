@@ -28,6 +28,7 @@ class Capabilities:
         entropy_annealing: A law of the entropy coefficient, ``entropy_annealing``.
         circuit: Quantum circuits as networks, ``circuit``.
         coordination: Teams that share a quantum state, ``coordination``.
+        imagination: Imagined rollouts beside the observation, ``imagination``.
         communication: Learned messages between agents, ``communication``.
         rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
         instead: By the name of something that is not supported, why, and what to do: the end of a message that begins
@@ -46,6 +47,7 @@ class Capabilities:
     entropy_annealing: bool = False
     circuit: bool = False
     coordination: bool = False
+    imagination: bool = False
     communication: bool = False
     rllib_runner: bool = False
     instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -79,6 +81,7 @@ TRAINING_KEYS = (
     "entropy_annealing",
     "circuit",
     "coordination",
+    "imagination",
 )
 """Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
 
@@ -96,6 +99,7 @@ _REASONS = {
     "entropy_annealing": "'s loss has no entropy coefficient; set it to null",
     "circuit": "'s networks are no circuits; set it to null",
     "coordination": " has no policy for a whole team; set it to null",
+    "imagination": "'s networks see no imagined rollouts; PPO's and A2C's do; set it to null",
     "communication": " has no messages; set it to null",
     "rllib_runner": " needs BatchedEnvRunner",
 }

@@ -33,6 +33,7 @@ from qio_rllib.algorithms.settings import (
 from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
+    check_imagination,
     check_runner,
     check_team,
     check_window,
@@ -40,6 +41,7 @@ from qio_rllib.algorithms.validation import (
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
+from qio_rllib.models.imagination import IMAGINATION
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.environments import (
     EnvDescription,
@@ -104,6 +106,11 @@ class ExploringConfig(AlgorithmConfig):
     def coordination(self) -> dict[str, Any] | None:
         """What a team shares; it lives in ``model_config``."""
         return self.model_config.get(COORDINATION)
+
+    @property
+    def imagination(self) -> dict[str, Any] | None:
+        """What policies imagine before they act; it lives in ``model_config``."""
+        return self.model_config.get(IMAGINATION)
 
     @property
     def entropy_annealing(self) -> dict[str, Any] | None:
@@ -228,6 +235,7 @@ class ExploringConfig(AlgorithmConfig):
         normalize_values: bool = NotProvided,
         circuit: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
+        imagination: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -251,6 +259,8 @@ class ExploringConfig(AlgorithmConfig):
                 as ``model_config`` says.
             coordination: ``{"num_agents": 2, "resource": "entangled", ...}``, see `CoordinationSettings`: the policy
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
+            imagination: ``{"horizon": 5, "source": "learned", ...}``, see `ImaginationSettings`: policy and value
+                network also see what a model, learned beside them, imagines to follow (Racanière et al., 2017).
             **kwargs: The other arguments.
 
         Raises:
@@ -266,6 +276,7 @@ class ExploringConfig(AlgorithmConfig):
             entropy_annealing=entropy_annealing,
             circuit=circuit,
             coordination=coordination,
+            imagination=imagination,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -277,7 +288,7 @@ class ExploringConfig(AlgorithmConfig):
                 self._measure_states(central_value, description)
             else:
                 self._set_states(None if central_value is None else {STATE_SOURCE: central_value})
-        for key in (AMPLIFICATION, CIRCUIT, COORDINATION, AGENT_ID):
+        for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
         for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING):
@@ -289,7 +300,8 @@ class ExploringConfig(AlgorithmConfig):
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the network; arguments as in `AlgorithmConfig.rl_module`.
 
-        ``agent_id``, ``amplification``, ``central_value``, ``circuit`` and ``coordination`` stay as they were set.
+        ``agent_id``, ``amplification``, ``central_value``, ``circuit``, ``coordination`` and ``imagination`` stay as
+        they were set.
 
         Raises:
             ConfigError: A key of ``model_config`` that this package's modules do not know, or a value that they do not
@@ -322,6 +334,8 @@ class ExploringConfig(AlgorithmConfig):
         super().validate()
         check_team(self)
         check_runner(self)
+        if self.imagination is not None:
+            check_imagination(self)
         if self.is_batched and not self.in_evaluation:  # RLlib gives evaluation a fragment length of its own
             self.check_window()
         if self.central_value is not None:
@@ -390,7 +404,7 @@ class ExploringConfig(AlgorithmConfig):
         self.training(
             **{
                 key: getattr(self, key)
-                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, ENTROPY_ANNEALING)
+                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, ENTROPY_ANNEALING)
                 if getattr(self, key) is not None
             }
         )

@@ -13,6 +13,7 @@ from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
+from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.groups import AGENT_ID
 
@@ -25,6 +26,7 @@ OWN_MODEL_SETTINGS = (
     "communication",
     CIRCUIT,
     COORDINATION,
+    IMAGINATION,
     AGENT_ID,
     STATE_SOURCE,
     STATE_SIZE,
@@ -82,10 +84,16 @@ def _coordination(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
+def _imagination(settings: Mapping[str, Any]) -> dict[str, Any]:
+    ImaginationSettings.of(settings)
+    return dict(settings)
+
+
 MAPPINGS: dict[str, Callable[[Any], Any]] = {
     AMPLIFICATION: _amplification,
     ENTROPY_ANNEALING: _entropy_annealing,
     CIRCUIT: _circuit,
     COORDINATION: _coordination,
+    IMAGINATION: _imagination,
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

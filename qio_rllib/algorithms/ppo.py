@@ -38,6 +38,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         entropy_annealing=True,
         circuit=True,
         coordination=True,
+        imagination=True,
         rllib_runner=True,
     )
 

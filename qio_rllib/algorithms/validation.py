@@ -93,10 +93,21 @@ def check_team(config: Any) -> None:
         )
 
 
+def check_imagination(config: Any) -> None:
+    """Refuse several Learners, and actions that are not in [-1, 1], with a model that learns beside a policy."""
+    if config.num_learners > 1:
+        raise ConfigError(
+            f"num_learners: imagination fits its model in one Learner, got {config.num_learners}; num_env_runners "
+            "can be more"
+        )
+    if not config.normalize_actions:
+        raise ConfigError("normalize_actions: imagination's model takes actions in [-1, 1]; leave it on")
+
+
 def check_runner(config: Any) -> None:
     """Refuse what needs `BatchedEnvRunner` with another runner."""
     if config.is_batched:
         return
-    for key, needed in (("normalize_values", config.normalize_values), ("agent_id", config.agent_id)):
-        if needed:
+    for key in ("normalize_values", "agent_id", "imagination"):
+        if is_wanted(getattr(config, key)):
             raise ConfigError(f"env_runner_cls: {key} needs BatchedEnvRunner, got {config.env_runner_cls}")

@@ -49,6 +49,7 @@ class WorldModelConfig(OffPolicyConfig):
             "entropy_annealing": " has a fixed entropy_coeff; set it to null",
             "circuit": "'s networks are no circuits; set it to null",
             "coordination": "'s agents act each by itself; PPO and A2C take it",
+            "imagination": "'s agents plan or learn inside their model as it is; see behaviour",
         },
     )
 

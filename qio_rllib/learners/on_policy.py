@@ -34,18 +34,21 @@ from qio_rllib.learners.common import (
     refuse_non_finite,
 )
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
+from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.training_batch import TrainingBatch, batch_of
 from qio_rllib.models.actor_critic import INPUTS, ActorCritic
+from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import STATE_SOURCE
 from qio_rllib.sampling.rollout import ModuleRollout, Rollout, SamplingFailure, join
-from qio_rllib.sampling.streams import generator
+from qio_rllib.sampling.streams import generator, torch_generator
 
 _GENERATOR_STATE = "minibatch_generator"
 _POPART_STATE = "popart"
 _ENTROPY_STATE = "entropy_annealing"
+_IMAGINATION_STATE = "imagination_generator"
 
 
 class OnPolicyLearner(TorchLearner, abc.ABC):
@@ -56,7 +59,9 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     standardised over the rows in which an agent acted, over all Learners together (unless ``standardize_advantages`` is
     off), and value targets by `PopArt` (with ``normalize_values``). Each epoch goes through the rows in a new order, in
     minibatches of equal size (but for one row), none left out. A module with memory is trained on windows of
-    ``max_seq_len`` steps, which are shuffled whole; gradients do not pass from one window to the one before.
+    ``max_seq_len`` steps, which are shuffled whole; gradients do not pass from one window to the one before. With
+    ``imagination`` model and rollout policy learn from the same rollouts behind the policy's update, by an optimizer of
+    their own: throughout it a policy imagines what it imagined while acting.
 
     A subclass says what is minimised in `losses`.
 
@@ -79,6 +84,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         super().build()
         settings = self.config.learner_config_dict
         self._generator = generator(self.config.seed, "minibatches")
+        self._imagination_generator = torch_generator(self.config.seed, "imagination")
         self._normalizes_values = bool(settings.get("normalize_values"))
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
@@ -116,14 +122,34 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Register Adam, as RLlib does, in its fused form: one pass over the parameters instead of ten."""
-        parameters = self.get_parameters(self.module[module_id])
+        """Register Adam, as RLlib does, in its fused form: one pass over the parameters instead of ten.
+
+        What is imagined with has an Adam of its own.
+        """
+        module = self.module[module_id]
+        imagined = {
+            parameter
+            for part in module.modules()
+            if isinstance(part, Imagination)
+            for parameter in part.parameters()
+        }
+        parameters = [parameter for parameter in self.get_parameters(module) if parameter not in imagined]
         self.register_optimizer(
             module_id=module_id,
             optimizer=torch.optim.Adam(parameters, fused=True),
             params=parameters,
             lr_or_lr_schedule=config.lr,
         )
+        imagination = imagination_of(module.unwrapped())
+        if imagination is not None:
+            parameters = imagination.trained_parameters()
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=MODEL,
+                optimizer=torch.optim.Adam(parameters, fused=True),
+                params=parameters,
+                lr_or_lr_schedule=imagination.settings.model_lr,
+            )
 
     def update(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Learn from ``episodes`` (or ``training_data``); arguments as in RLlib's ``Learner.update``."""
@@ -176,6 +202,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         state = super().get_state(*args, **kwargs)
         if not kwargs.get("inference_only"):
             state[_GENERATOR_STATE] = self._generator.bit_generator.state
+            state[_IMAGINATION_STATE] = self._imagination_generator.get_state().numpy()
             state[OPERATORS] = operator_settings(self)
             if self._normalizes_values:
                 state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
@@ -188,6 +215,9 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         super().set_state(state)
         if _GENERATOR_STATE in state:
             self._generator.bit_generator.state = state[_GENERATOR_STATE]
+        if _IMAGINATION_STATE in state:
+            noise = torch.as_tensor(state[_IMAGINATION_STATE], dtype=torch.uint8)
+            self._imagination_generator.set_state(noise)
         for module_id, scale in state.get(_POPART_STATE, {}).items():
             self._popart[module_id].set_state(scale)
         self.entropy_coefficients.set_state(state.get(_ENTROPY_STATE, {}))
@@ -209,10 +239,12 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         for module_id, module_parts in parts.items():
             if not self.should_module_be_updated(module_id):
                 continue
-            batch = self.prepare(module_id, join(module_parts))
+            module_parts = join(module_parts)
+            batch = self.prepare(module_id, module_parts)
             if not self._over_learners(batch.rows, "min"):
                 continue  # somewhere none of its agents acted: no Learner can take a step without the others
             self._epochs(module_id, batch, num_epochs, minibatch_size)
+            self._imagine_better(module_id, module_parts)
             total += batch.rows
             self._log_training(module_id, batch.rows, num_epochs)
         log = self.metrics.log_value
@@ -278,9 +310,20 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
                 stats = self._step(module_id, config, shuffled.select(slice(start, stop)))
                 for name, value in stats.items():
                     totals[name] = totals[name] + value if name in totals else value
-        means = {name: float(total) / (pieces * num_epochs) for name, total in totals.items()}
-        refuse_non_finite({(module_id, name): mean for name, mean in means.items()})
-        for name, mean in means.items():
+        self._report(module_id, {name: total / (pieces * num_epochs) for name, total in totals.items()})
+
+    def _imagine_better(self, module_id: str, parts: list[ModuleRollout]) -> None:
+        """Fit what a module imagines with, if it does."""
+        imagination = imagination_of(self.module[module_id].unwrapped())
+        if imagination is not None:
+            optimizer = dict(self.get_optimizers_for_module(module_id))[MODEL]
+            batch = experience_of(imagination, parts, self._device)
+            self._report(module_id, fit(imagination, optimizer, batch, self._imagination_generator))
+
+    def _report(self, module_id: str, means: dict[str, torch.Tensor]) -> None:
+        found = {name: float(mean) for name, mean in means.items()}
+        refuse_non_finite({(module_id, name): mean for name, mean in found.items()})
+        for name, mean in found.items():
             self.metrics.log_value((module_id, name), mean, window=1)
 
     def _step(self, module_id: str, config: Any, batch: TrainingBatch) -> dict[str, torch.Tensor]:
@@ -289,7 +332,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         columns = batch.flat_columns()
         policy = Distributions(batch.flat(dist_inputs), batch.discrete)
         loss, stats = self.losses(module_id, config, columns, policy, batch.flat(values))
-        optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(module_id)]
+        named = self.get_optimizers_for_module(module_id)
+        optimizers = [optimizer for name, optimizer in named if name != MODEL]
         for norm in descend(optimizers, loss, config.grad_clip, config.grad_clip_by):
             stats["gradient_norm"] = norm
         stats["total_loss"] = loss.detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import gymnasium
@@ -177,7 +178,9 @@ class _Part:
     ) -> None:
         self.module, self.part, self.table, self.device = module, part, table, device
         self.shape = part.observations.shape[:3]
-        self.flat_obs = part.observations.reshape(*self.shape, -1)
+        self.flat_obs = self._perceived(part.observations.reshape(*self.shape, -1))
+        final = part.final_observations.reshape(len(part.final_index), math.prod(part.observations.shape[3:]))
+        self.flat_final = self._perceived(final)
         self.state_rows = self.agents = None
         if table is not None:
             steps, envs, _ = self.shape
@@ -191,20 +194,24 @@ class _Part:
         with torch.inference_mode():
             if recurrent:
                 return self._recurrent_values()
-            values = self._plain_values(self.part.observations, self._central(slice(None)))
-            return values.reshape(self.shape), self._plain_values(
-                self.part.final_observations, self._final_central()
-            )
+            values = self._plain_values(self.flat_obs, self._central(slice(None)))
+            return values.reshape(self.shape), self._plain_values(self.flat_final, self._final_central())
+
+    def _perceived(self, rows: Array) -> Array:
+        """Return flat observations ``[..., D]`` as the module's networks take them."""
+        if not isinstance(self.module, ActorCritic) or self.module.policy.imagination is None:
+            return rows
+        with torch.inference_mode():
+            return _numpy(self.module.policy.perceived(as_tensor(rows).to(self.device)))
 
     def _plain_values(self, observations: Array, central: CentralInputs | None) -> Array:
-        """Return the values of observations, ``[B]``."""
-        shape = self.part.observations.shape[3:]
-        rows = as_tensor(observations.reshape(-1, *shape)).to(self.device)
+        """Return the values of flat observations ``[..., D]``, ``[B]``."""
+        rows = as_tensor(observations.reshape(-1, observations.shape[-1])).to(self.device)
         if not len(rows):
             return np.empty(0, np.float32)
         if not isinstance(self.module, ActorCritic):
-            return self.module.compute_values({Columns.OBS: rows}).float().cpu().numpy()
-        rows = rows.flatten(1)
+            shaped = rows.reshape(-1, *self.part.observations.shape[3:])
+            return self.module.compute_values({Columns.OBS: shaped}).float().cpu().numpy()
         if self.module.shares_layers:
             rows = self.module.policy.features(rows, None)[0]
         return self.module.value(rows, central)[0].float().cpu().numpy()
@@ -244,9 +251,7 @@ class _Part:
             central = CentralInputs(
                 central.states, central.rows.reshape(steps, -1), central.agents.reshape(steps, -1)
             )
-        final_rows = as_tensor(
-            part.final_observations.reshape(len(part.final_index), self.flat_obs.shape[-1])
-        ).to(self.device)
+        final_rows = as_tensor(self.flat_final).to(self.device)
         at, e, m = part.final_index.T
         if module.value.memory is None and not module.shares_layers:
             values = module.value(rows, central)[0]

@@ -36,7 +36,7 @@ class ModuleInputs:
     """What an actor-critic is trained on: rows ``[B, ...]``, or with memory sequences ``[T, B, ...]``.
 
     Attributes:
-        rows: Flat observations, float32 ``[..., D]``.
+        rows: Flat observations, float32 ``[..., D]``, as `PolicyNetwork.perceived` gives them.
         legal: Legal actions, bool ``[..., A]``, or None.
         central: For a central value.
         memory: States before the first step, by `POLICY` and `VALUE`, float32 ``[B, S]``; empty without memory.
@@ -116,7 +116,9 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI):
         fresh = torch.zeros(rows.shape[:2], dtype=torch.bool, device=rows.device)
         memory = self.policy.memory
         assert memory is not None
-        features, ends = memory.unroll(self.policy.encoder(rows), states[POLICY], fresh)
+        features, ends = memory.unroll(
+            self.policy.encoder(self.policy.perceived(rows)), states[POLICY], fresh
+        )
         outputs = self.policy.outputs(features).transpose(0, 1)
         return {
             Columns.ACTION_DIST_INPUTS: self.policy.distribution(outputs, legal, explore),
@@ -134,10 +136,10 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
     """Policy and value network, with the Q operator in the policy.
 
     ``model_config``: the keys of `NetworkSettings`; ``vf_share_layers`` (one encoder and memory for both); ``use_lstm``
-    or ``use_gru``; ``amplification``, ``circuit`` and ``coordination``; and for a central value ``state_source``,
-    ``state_size`` and ``num_agents``, see `ValueNetwork`. The operator's strength, floor and temperature are buffers:
-    they are synced to the runners and kept in checkpoints. Exploration, inference and training see the amplified
-    distribution, so that the action that is sampled, the stored log-probability and the loss agree.
+    or ``use_gru``; ``amplification``, ``circuit``, ``coordination`` and ``imagination``; and for a central value
+    ``state_source``, ``state_size`` and ``num_agents``, see `ValueNetwork`. The operator's strength, floor and
+    temperature are buffers: they are synced to the runners and kept in checkpoints. Exploration, inference and training
+    see the amplified distribution, so that the action that is sampled, the stored log-probability and the loss agree.
 
     A module with memory has its value network in runners too: the state of its memory is recorded there, so that a
     learner can start a sequence anywhere.
@@ -171,7 +173,8 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
         if self.shares_layers:
             self.value = ValueNetwork((self.policy.feature_size,), {"fcnet_hiddens": ()})
         else:
-            self.value = ValueNetwork(self.policy.spec.observation_shape, config, central)
+            imagined = None if self.policy.imagination is None else self.policy.imagination.shape
+            self.value = ValueNetwork(self.policy.spec.observation_shape, config, central, imagined)
 
     def memory_sizes(self) -> dict[str, int]:
         """Return the numbers in the state of each memory, by `POLICY` and `VALUE`."""
@@ -227,10 +230,10 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
         observations, _ = self.split_mask(batch[Columns.OBS])
         states = batch.get(Columns.STATE_IN)
         if states is None:
-            rows = observations.flatten(1)
+            rows = self.policy.perceived(observations.flatten(1))
             features = self.policy.features(rows, None)[0] if self.shares_layers else rows
             return self.value(features)
-        rows = observations.flatten(2).transpose(0, 1)
+        rows = self.policy.perceived(observations.flatten(2).transpose(0, 1))
         fresh = torch.zeros(rows.shape[:2], dtype=torch.bool, device=rows.device)
         if self.shares_layers:
             values, state = self.value(self.policy.unrolled(rows, states[POLICY], fresh))

@@ -21,6 +21,14 @@ from qio_rllib.exploration import Amplification, operate
 from qio_rllib.layers import mlp
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
+from qio_rllib.models.imagination import (
+    IMAGINATION,
+    Imagination,
+    ImaginationSettings,
+    ImaginingEncoder,
+    Shape,
+    check_imagination,
+)
 from qio_rllib.models.memory import Memory, memory_kind
 from qio_rllib.models.networks import Encoder, Head, NetworkSettings
 
@@ -50,7 +58,7 @@ class PolicySpec:
         dueling: Whether Q-values are a state value plus advantages (Wang et al., 2016).
         small_outputs: Whether the last layer begins near 0, where tanh and softmax have gradients.
         network: Keys of ``model_config`` that shape it: those of `NetworkSettings`, ``use_lstm``, ``lstm_cell_size``,
-            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination`` and ``amplification``.
+            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination``, ``imagination`` and ``amplification``.
         has_action_mask: Whether observations come with an action mask.
     """
 
@@ -86,17 +94,18 @@ class PolicySpec:
 def network_keys(model_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of ``model_config`` a `PolicySpec` keeps."""
     kept = {*NetworkSettings().as_dict(), "use_lstm", "lstm_cell_size", "use_gru", "gru_cell_size"}
-    kept |= {CIRCUIT, COORDINATION, "amplification"}
+    kept |= {CIRCUIT, COORDINATION, IMAGINATION, "amplification"}
     return {key: value for key, value in model_config.items() if key in kept}
 
 
 class PolicyNetwork(nn.Module):
-    """Encoder, memory, head, Q operator and exploration of one policy.
+    """Imagination, encoder, memory, head, Q operator and exploration of one policy.
 
     Args:
         spec: What to build.
 
     Attributes:
+        imagination: What imagines rollouts, or None.
         feature_size: Numbers in what the head takes.
         memory: Recurrent cell, or None.
         amplification: The Q operator's settings; its eta, h_min and tau are the buffers of these names.
@@ -119,11 +128,17 @@ class PolicyNetwork(nn.Module):
         self.spec = spec
         circuit = CircuitSettings.of(spec.network.get(CIRCUIT))
         coordination = CoordinationSettings.of(spec.network.get(COORDINATION))
+        imagination = ImaginationSettings.of(spec.network.get(IMAGINATION))
         self.samples_only = coordination is not None
         self.amplification, self.is_amplified = self._operator()
         self.encoder: nn.Module
         self.head: nn.Module
         self.memory: Memory | None = None
+        self.imagination: Imagination | None = None
+        if imagination is not None:
+            others = {CIRCUIT: circuit is not None, COORDINATION: coordination is not None}
+            others |= {"communication": spec.bandwidth > 0, "dueling": spec.dueling}
+            check_imagination(imagination, spec.observation_shape, others)
         if circuit is not None or coordination is not None:
             self._check_special(circuit is not None, coordination is not None)
             self.encoder = nn.Identity()  # these networks take observations as they are
@@ -136,7 +151,14 @@ class PolicyNetwork(nn.Module):
                 self.head = coordination.network(inputs, spec.num_actions)
         else:
             settings = NetworkSettings.of(spec.network)
-            encoder = Encoder(spec.observation_shape, spec.bandwidth, settings)
+            encoder: Encoder | ImaginingEncoder
+            if imagination is None:
+                encoder = Encoder(spec.observation_shape, spec.bandwidth, settings)
+            else:
+                inputs = math.prod(spec.observation_shape)
+                shape = Shape.of(imagination, inputs, spec.num_actions, spec.is_discrete)
+                encoder = ImaginingEncoder(spec.observation_shape, shape, imagination, settings)
+                self.imagination = Imagination(shape, inputs, spec.num_actions, spec.is_discrete, imagination)
             self.encoder = encoder
             self.memory = Memory.of(spec.network, encoder.size)
             self.feature_size = features = encoder.size if self.memory is None else self.memory.size
@@ -185,13 +207,17 @@ class PolicyNetwork(nn.Module):
         Returns:
             Parameters of the distribution ``[B, K]``, and the next state.
         """
-        features, state = self.features(rows, state)
+        features, state = self.features(self.perceived(rows), state)
         return self.distribution(self.outputs(features), legal, explore), state
+
+    def perceived(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what the encoder takes: rows ``[..., input_size]``, and behind them imagined rollouts if there are."""
+        return rows if self.imagination is None else torch.cat([rows, self.imagination(rows)], dim=-1)
 
     def features(
         self, rows: torch.Tensor, state: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what the head takes, ``[B, F]``, and the next state."""
+        """Return what the head takes, ``[B, F]``, and the next state; rows as `perceived` gives them."""
         features = self.encoder(rows)
         if self.memory is None:
             return features, None
@@ -199,7 +225,10 @@ class PolicyNetwork(nn.Module):
         return self.memory(features, state)
 
     def unrolled(self, rows: torch.Tensor, state: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-        """Return what the head takes for whole sequences, ``[T, B, F]``; arguments as in `Memory.unroll`."""
+        """Return what the head takes for whole sequences, ``[T, B, F]``; rows as `perceived` gives them.
+
+        The other arguments are those of `Memory.unroll`.
+        """
         assert self.memory is not None
         return self.memory.unroll(self.encoder(rows), state, fresh)[0]
 

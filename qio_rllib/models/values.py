@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
+from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings, ImaginingEncoder, Shape
 from qio_rllib.models.memory import Memory
 from qio_rllib.models.networks import Encoder, Head, NetworkSettings, encoder_layers
 
@@ -57,10 +58,16 @@ class ValueNetwork(nn.Module):
             the agent's own observation and which agent it is: the agent-specific global state of Yu et al. (2022),
             "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", section 5.2. None: the value is
             estimated from the observation.
+        imagined: Of what the policy imagines, which stands behind observations; None where it imagines nothing. A
+            central critic does not look at it.
     """
 
     def __init__(
-        self, shape: Sequence[int], model_config: Mapping[str, Any], central: tuple[int, int] | None = None
+        self,
+        shape: Sequence[int],
+        model_config: Mapping[str, Any],
+        central: tuple[int, int] | None = None,
+        imagined: Shape | None = None,
     ) -> None:
         super().__init__()
         settings = NetworkSettings.of(model_config)
@@ -69,11 +76,16 @@ class ValueNetwork(nn.Module):
         self.head: nn.Module
         self.memory: Memory | None = None
         self.is_central = central is not None
-        size = math.prod(shape)
+        self.size = size = math.prod(shape)
         if circuit is not None and central is None:
             self.encoder, self.head = nn.Identity(), circuit.network(size, 1)
             return
-        if central is None:
+        if central is None and imagined is not None:
+            imagination = ImaginationSettings.of(model_config[IMAGINATION])
+            assert imagination is not None
+            imagining = ImaginingEncoder(shape, imagined, imagination, settings)
+            self.encoder, features = imagining, imagining.size
+        elif central is None:
             encoder = Encoder(shape, 0, settings)
             self.encoder, features = encoder, encoder.size
         else:
@@ -94,8 +106,8 @@ class ValueNetwork(nn.Module):
         return last
 
     def features(self, rows: torch.Tensor, central: CentralInputs | None) -> torch.Tensor:
-        """Return what memory or head take, ``[..., F]``, of flat observations ``[..., D]``."""
-        return self.encoder(rows, central) if self.is_central else self.encoder(rows)
+        """Return what memory or head take, ``[..., F]``, of observations as `PolicyNetwork.perceived` gives them."""
+        return self.encoder(rows[..., : self.size], central) if self.is_central else self.encoder(rows)
 
     def forward(
         self, rows: torch.Tensor, central: CentralInputs | None = None, state: torch.Tensor | None = None

@@ -28,9 +28,9 @@ class RunningScale(nn.Module):
     @property
     def deviation(self) -> torch.Tensor:
         """Deviations ``[size]``; ones before the first row."""
-        if self.count == 0:
-            return torch.ones_like(self.mean)
-        return (self.squares / self.count).sqrt().clamp_min(self.least_deviation)
+        # Without a branch in Python, which a trace would keep as it was when it was made.
+        found = (self.squares / self.count.clamp_min(1.0)).sqrt().clamp_min(self.least_deviation)
+        return torch.where(self.count > 0, found, 1.0)
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor) -> None:

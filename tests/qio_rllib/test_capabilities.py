@@ -45,6 +45,7 @@ USES = {
     "entropy_annealing": (FOREST, lambda config: config.training(entropy_annealing={"law": "quantum"})),
     "circuit": (("CartPole-v1", {}), lambda config: config.training(circuit={"num_qubits": 2})),
     "coordination": (("chsh_v0", {"as_team": True}), lambda config: config.training(coordination={})),
+    "imagination": (FOREST, lambda config: config.training(imagination={"horizon": 2})),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),
 }

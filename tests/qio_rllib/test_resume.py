@@ -74,11 +74,31 @@ def maddpg_gru() -> MADDPGConfig:
     )
 
 
+def a2c_imagination() -> A2CConfig:
+    imagined = {
+        "horizon": 2,
+        "members": 2,
+        "model_hiddens": [8],
+        "encoder_hiddens": [8],
+        "model_batch_size": 16,
+    }
+    return (
+        A2CConfig()
+        .environment("forest_uav_v0", env_config=SPRINT)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=20)
+        .training(train_batch_size_per_learner=40, imagination=imagined)
+        .reporting(min_sample_timesteps_per_iteration=80)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .debugging(seed=3)
+    )
+
+
 CONFIGS = {
     "forest": lambda: ppo("forest_uav_v0"),
     "spread": lambda: ppo("mpe2.simple_spread_v3"),
     "pendulum": lambda: ppo("Pendulum-v1"),
     "a2c": a2c,
+    "a2c_imagination": a2c_imagination,
     "ppo_lstm": ppo_lstm,
     "maddpg_gru": maddpg_gru,
 }

@@ -29,6 +29,7 @@ TINY = {"num_qubits": 3, "num_layers": 1, "inputs": "arctan"}
 LSTM = {"use_lstm": True, "lstm_cell_size": 4}
 GRU = {"use_gru": True, "gru_cell_size": 4}
 AMPLIFIED = {"amplification": {"eta": 0.3, "h_min": 0.2}}
+IMAGINED = {"horizon": 2, "members": 2, "model_hiddens": [8], "encoder_hiddens": [8, 4], "encoder": "gru"}
 PLANS = {"planner": {"horizon": 3, "candidates": 6, "elites": 2, "iterations": 2, "exploration": 0.3}}
 ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8]}}
 RECURRENT = {
@@ -53,6 +54,8 @@ KINDS = {  # algorithm, environment, its settings, training settings, model_conf
     "circuit": (A2CConfig, "swarm_cooperative_v0", DISCRETE, {"circuit": {**TINY, "policy": "born"}}, {}),
     "circuit of Q-values": (DQNConfig, "swarm_cooperative_v0", DISCRETE, {"circuit": TINY}, {}),
     "coordination": (PPOConfig, "chsh_v0", {"as_team": True, "rounds": 6}, {"coordination": {}}, {}),
+    "imagination, masked": (PPOConfig, "forest_uav_v0", FOREST, {"imagination": IMAGINED}, {}),
+    "imagination with memory": (A2CConfig, "swarm_cooperative_v0", SWARM, {"imagination": IMAGINED}, GRU),
     "lstm": (PPOConfig, "forest_uav_v0", FOREST, {}, LSTM),
     "gru that talks": (
         MADDPGConfig, "swarm_cooperative_v0", SWARM, {"communication": {"bandwidth": 2}}, GRU,
