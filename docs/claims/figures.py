@@ -118,6 +118,12 @@ def outside(study: str, kind: str) -> int:
     return sum(row[f"{kind}_verdict"] in ("better", "worse") for row in rows)
 
 
+def smallest_corrected_p(study: str) -> float:
+    """Return the smallest p-value of the sign tests after Holm's correction."""
+    rows = read(RESULTS / "quantum_controls" / study / "pairs.csv")
+    return min(float(row[f"{kind}_p_holm"]) for row in rows for kind in ("final", "training"))
+
+
 def num_pairs(study: str) -> int:
     """Return how many pairs of cells a study compares."""
     return len(read(RESULTS / "quantum_controls" / study / "pairs.csv"))

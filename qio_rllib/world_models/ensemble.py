@@ -25,13 +25,11 @@ class EnsembleSettings:
         members: Networks that learn from resamples of the data of their own, at least 1.
         hiddens: Sizes of the hidden layers.
         activation: A key of `qio_rllib.layers.ACTIVATIONS`.
-        weight_decay: Of the layers' weights, at least 0.
     """
 
     members: int = 5
     hiddens: tuple[int, ...] = (128, 128)
     activation: str = "silu"
-    weight_decay: float = 1e-5
 
 
 class BatchedLinear(nn.Module):
