@@ -141,8 +141,9 @@ CONTROLS = Section(
     after=(
         "Limits: small tasks and few seeds. Ten seeds a task would show an effect that wins nine pairs of "
         "ten, and all 30 one that wins about seven of ten; a smaller one cannot be excluded. Each seed of the "
-        "random control has a random operator of its own. Circuits have four qubits, and their softmax readout is trained classically. Settings "
-        "are shared by all cells, and may suit one of them better than another."
+        "random control has a random operator of its own. Circuits have four qubits, and their softmax "
+        "readout is trained classically. Settings are shared by all cells, and may suit one of them better "
+        "than another."
     ),
 )
 

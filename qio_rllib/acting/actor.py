@@ -13,6 +13,7 @@ from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.distributions import sample, uniform_inputs
 from qio_rllib.models.policy_network import SQUASHED_GAUSSIAN, PolicyNetwork
 from qio_rllib.models.values import CentralInputs, ValueNetwork
+from qio_rllib.random_numbers import RandomNumbers
 
 Array = np.ndarray
 State = Mapping[str, Array]
@@ -21,16 +22,6 @@ State = Mapping[str, Array]
 DIST_INPUTS, LOGP = "dist_inputs", "logp"
 """Columns that on-policy learners need of an Actor."""
 POLICY_MEMORY, VALUE_MEMORY = "policy", "value"
-
-
-class RandomNumbers(Protocol):
-    """What Actors draw from; the first axis of every draw is that of the environments."""
-
-    def random(self, size: tuple[int, ...], dtype: type) -> Array:
-        """Return uniform numbers on [0, 1)."""
-
-    def standard_normal(self, size: tuple[int, ...], dtype: type) -> Array:
-        """Return standard normal numbers."""
 
 
 class Acted(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qio_envs.api import ConfigError, check_keys
-from qio_rllib.acting.actor import RandomNumbers
+from qio_rllib.random_numbers import RandomNumbers
 
 Array = np.ndarray
 

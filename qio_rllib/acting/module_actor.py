@@ -21,7 +21,6 @@ from qio_rllib.acting.actor import (
     ActorInputs,
     Array,
     NetworkActor,
-    RandomNumbers,
     State,
 )
 from qio_rllib.acting.distributions import sample, uniform_inputs
@@ -29,6 +28,7 @@ from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.models.actor_critic import ActorCritic, PolicyModule
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
 from qio_rllib.models.world_model_module import WorldModelModule
+from qio_rllib.random_numbers import RandomNumbers
 
 
 def actor_of(module: Any, action: ActionSpec, records: tuple[str, ...]) -> Actor:

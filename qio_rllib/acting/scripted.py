@@ -6,8 +6,9 @@ import numpy as np
 
 from qio_envs.api import BatchedEnv, ConfigError, did_you_mean
 from qio_rllib.acting.actions import ActionSpec
-from qio_rllib.acting.actor import Acted, ActorInputs, Array, RandomNumbers, State
+from qio_rllib.acting.actor import Acted, ActorInputs, Array, State
 from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.random_numbers import RandomNumbers
 
 
 class ScriptedActor:

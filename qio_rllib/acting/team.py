@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qio_rllib.acting.actor import Acted, Actor, ActorInputs, Array, RandomNumbers, State, initial_state
+from qio_rllib.acting.actor import Acted, Actor, ActorInputs, Array, State, initial_state
 from qio_rllib.acting.communication import Communication, inbox
+from qio_rllib.random_numbers import RandomNumbers
 
 MESSAGES, DELIVERED = "messages", "delivered"
 """Columns that a team that talks adds to those of its Actors."""

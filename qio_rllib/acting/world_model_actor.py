@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from qio_rllib.acting.actions import ActionSpec
-from qio_rllib.acting.actor import Acted, ActorInputs, Array, RandomNumbers, State
+from qio_rllib.acting.actor import Acted, ActorInputs, Array, State
 from qio_rllib.acting.distributions import sample, uniform_inputs
 from qio_rllib.models.world_model_policy import WorldModelPolicy
+from qio_rllib.random_numbers import RandomNumbers
 
 LATENT, PREVIOUS_ACTION, PLAN = "latent", "previous_action", "plan"
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.actor import Acted, Array, RandomNumbers
+from qio_rllib.acting.actor import Acted, Array
 from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
 from qio_rllib.models.spaces import bare_space, is_masked_space
+from qio_rllib.random_numbers import RandomNumbers
 from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.vector_env import InvalidSampleError, VectorEnv, name_of
 

@@ -9,23 +9,13 @@ run over the last, contiguous axis.
 from __future__ import annotations
 
 import abc
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qio_rllib.random_numbers import RandomNumbers
 from qio_rllib.world_models.planning_settings import PlanningSettings
-
-
-class RandomNumbers(Protocol):
-    """What a planner draws from; the first axis of every draw is that of the environments."""
-
-    def random(self, size: tuple[int, ...], dtype: type) -> np.ndarray:
-        """Return uniform numbers on [0, 1)."""
-
-    def standard_normal(self, size: tuple[int, ...], dtype: type) -> np.ndarray:
-        """Return standard normal numbers."""
 
 
 class RowDraws:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from qio_envs.api import ConfigError
+from qio_rllib.random_numbers import RandomNumbers
 from qio_rllib.world_models.candidates import (
     ContinuousSequences,
     DiscreteSequences,
-    RandomNumbers,
     RowDraws,
     Sequences,
     later,
