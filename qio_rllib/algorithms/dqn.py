@@ -16,7 +16,7 @@ from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
 from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
-from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
+from qio_rllib.learners.transitions import Transitions, following_outputs, mean_over, outputs_of
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.joint_module import QModule
 
@@ -146,8 +146,7 @@ class DQNLearner(OffPolicyLearner):
             assert following is not None
             q_values = (present * batch.actions[g]).sum(-1)
             with torch.no_grad():
-                _, by_target = outputs_of(module.target_policy, batch, g, None, self.burn_in, batch.next_obs)
-                assert by_target is not None
+                by_target = following_outputs(module.target_policy, batch, g, burn_in=self.burn_in)
                 chooser = following if self.config.double_q else by_target
                 legal = batch.next_legal[g]
                 if legal is not None:

@@ -20,6 +20,7 @@ from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import (
     Transitions,
     by_agent,
+    following_outputs,
     inboxes_by_group,
     mean_over,
     outputs_of,
@@ -179,10 +180,9 @@ class MADDPGLearner(OffPolicyLearner):
                 inboxes = inboxes_by_group(messages, delivered, self.joint["indices"])
             actions = []
             for g, module in enumerate(modules):
-                _, outputs = outputs_of(
-                    module.target_policy, batch, g, batch.inbox, self.burn_in, batch.next_obs, inboxes
+                outputs = following_outputs(
+                    module.target_policy, batch, g, batch.inbox, self.burn_in, inboxes
                 )
-                assert outputs is not None
                 actions.append(self.actions_of(module.target_policy, outputs, batch.next_legal[g]))
             found = []
             for g, module in enumerate(modules):

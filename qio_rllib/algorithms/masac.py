@@ -17,7 +17,7 @@ from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.off_policy_config import JointCriticConfig
 from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
-from qio_rllib.learners.transitions import Transitions, mean_over, outputs_of
+from qio_rllib.learners.transitions import Transitions, following_outputs, mean_over, outputs_of
 from qio_rllib.models.joint_critics import CriticNetwork, JointView
 from qio_rllib.models.joint_module import SACModule
 from qio_rllib.models.policy_network import PolicyNetwork
@@ -183,8 +183,7 @@ class MASACLearner(OffPolicyLearner):
         with torch.no_grad():
             actions, extras = [], []
             for g, module in enumerate(modules):
-                _, outputs = outputs_of(module.policy, batch, g, None, self.burn_in, batch.next_obs)
-                assert outputs is not None
+                outputs = following_outputs(module.policy, batch, g, burn_in=self.burn_in)
                 if module.policy.spec.is_discrete:
                     log_probs = self.log_probs(module.policy, outputs, batch.next_legal[g])
                     drawn = torch.rand(log_probs.shape, generator=self.noise).to(log_probs.device)

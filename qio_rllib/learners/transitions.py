@@ -192,6 +192,25 @@ def outputs_of(
     return found, network.outputs(features).reshape(len(rows), agents, -1)
 
 
+def following_outputs(
+    network: PolicyNetwork,
+    batch: Transitions,
+    g: int,
+    inboxes: list[torch.Tensor] | None = None,
+    burn_in: int = 0,
+    next_inboxes: list[torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Return a policy network's outputs ``[R, M, K]`` for what a group observes after each step alone.
+
+    Arguments as of `outputs_of`, which a network with memory needs: its memory has to pass the steps.
+    """
+    if network.memory is None:
+        return _outputs(network, _with_inbox(batch.next_obs[g], next_inboxes, g))
+    _, found = outputs_of(network, batch, g, inboxes, burn_in, batch.next_obs, next_inboxes)
+    assert found is not None
+    return found
+
+
 def inboxes_by_group(
     messages: Sequence[torch.Tensor], delivered: Sequence[torch.Tensor], indices: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
