@@ -106,19 +106,20 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str) -> None:
         linewidth=2,
         label=f"training, {len(curves)} seeds ({summaries[0].statistic})",
     )
-    for row in rows:
-        if not row["seeds"]:
-            axes.axhline(float(row["score"]), color="#888888", linewidth=1, linestyle=":")
-            axes.annotate(
-                str(row["policy"]),
-                (steps[-1], float(row["score"])),
-                (0, 3),
-                textcoords="offset points",
-                ha="right",
-            )
+    references = sorted((float(row["score"]), str(row["policy"])) for row in rows if not row["seeds"])
+    for place, _ in references:
+        axes.axhline(place, color="#888888", linewidth=1, linestyle=":")
+    bottom, top = axes.get_ylim()
+    labels: list[tuple[float, str]] = []  # lines that lie close together share a label above the highest
+    for place, name in references:
+        if labels and place - labels[-1][0] < 0.06 * (top - bottom):
+            name = f"{labels.pop()[1]}, {name.removeprefix('scripted: ')}"
+        labels.append((place, name))
+    for place, name in labels:
+        axes.annotate(name, (steps[-1], place), (0, 3), textcoords="offset points", ha="right")
     whose = "team" if team else "episode"
     axes.set(xlabel="environment steps", ylabel=f"{whose} return, sum over agents and steps", title=title)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out / "learning_curve.png", dpi=150)
