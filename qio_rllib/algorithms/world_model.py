@@ -43,7 +43,7 @@ class WorldModelConfig(OffPolicyConfig):
         recurrence=False,
         amplification=True,
         instead={
-            "recurrence": "'s memory is that of its model; set world_model.type to rssm",
+            "recurrence": "'s memory is that of its model (world_model.type: rssm); set use_lstm and use_gru to false",
             "central_value": "'s critic sees what its model does; set it to null",
             "normalize_values": "'s critic learns values in classes of their logarithm; set it to false",
             "entropy_annealing": " has a fixed entropy_coeff; set it to null",

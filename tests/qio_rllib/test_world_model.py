@@ -291,7 +291,8 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
 def test_what_does_not_fit_together_is_refused():
     config = world_model("swarm", RSSM, PLANS, model={"use_lstm": True})
     with pytest.raises(
-        ConfigError, match=r"use_lstm: WorldModel's memory is that of its model; set world_model"
+        ConfigError,
+        match=r"use_lstm: WorldModel's memory is that of its model \(world_model.type: rssm\); set use_lstm",
     ):
         config.validate()
     config = world_model("swarm", RSSM, PLANS).training(replay_capacity=40, train_batch_size_per_learner=8)
