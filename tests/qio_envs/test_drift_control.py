@@ -6,6 +6,7 @@ import pickle
 import gymnasium
 import numpy as np
 import pytest
+from batch_and_singles import check_batch_against_singles
 from drift_oracle import DriftOracle
 from drift_settings import actions_of, close, drift_configs, seeds
 from hypothesis import given, settings
@@ -71,28 +72,7 @@ def test_kernels_equal_the_oracle_with_any_settings(config, seed, episode):
 @settings(max_examples=40)
 @given(config=drift_configs(), seed=st.integers(0, 2**63), num_envs=st.integers(1, 4), data=st.data())
 def test_an_environment_of_a_batch_is_the_environment_of_its_seed_alone(config, seed, num_envs, data):
-    batch, singles = DriftControl(config, num_envs), [DriftControl(config) for _ in range(num_envs)]
-    batch.reset(seed)
-    for index, single in enumerate(singles):
-        single.reset(seed + index)
-    for t in range(10):
-        draws = data.draw(st.lists(st.integers(0, 9), min_size=num_envs, max_size=num_envs))
-        again = ~batch.running | (np.array(draws) == 0)
-        if again.any():  # second and later episodes, at different times
-            batch.reset(mask=again)
-            for index in np.flatnonzero(again):
-                singles[index].reset()
-        actions = actions_of(batch, t, num_envs)
-        parts = [*batch.step(actions), batch.observe(), batch.state(), *batch.info().values()]
-        for index, single in enumerate(singles):
-            own = [*single.step(actions[index : index + 1]), single.observe(), single.state()]
-            own += single.info().values()
-            for whole, part in zip(parts, own, strict=True):
-                np.testing.assert_array_equal(whole[index], part[0])
-    for index, single in enumerate(singles):
-        whole = batch.get_state()
-        for name, array in single.get_state().items():
-            np.testing.assert_array_equal(whole[name][index], array[0], err_msg=name)
+    check_batch_against_singles(lambda count: DriftControl(config, count), actions_of, seed, num_envs, data)
 
 
 @given(drift_configs(), seeds)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
+from toy_first_ratio import FirstRatio
 from toy_off_policy import MADDPGConfig, MASACConfig, setup_of
 from toy_off_policy import config_of as off_policy_config_of
 
@@ -17,7 +18,6 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import ActorInputs, NetworkActor
 from qio_rllib.algorithms import A2CConfig, PPOConfig
-from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import Experiment
@@ -140,17 +140,6 @@ def test_actors_with_joint_critics_can_be_circuits(algorithm, kind):
 
 
 # -- training -----------------------------------------------------------------------------------------------------
-
-
-class FirstRatio(PPOLearner):
-    """Keeps the ratios of the first minibatch of the last update."""
-
-    ratio: ClassVar[list[torch.Tensor]] = []
-
-    def losses(self, module_id, config, batch, policy, values) -> Any:
-        log_ratio = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
-        FirstRatio.ratio.append(log_ratio.exp().detach())
-        return super().losses(module_id, config, batch, policy, values)
 
 
 ENVIRONMENTS = {

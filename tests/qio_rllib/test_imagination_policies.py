@@ -3,20 +3,19 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
+from toy_first_ratio import FirstRatio
 from toy_imagination import TINY, module_of
 from toy_runners import config_of as toy_config_of
 from toy_runners import learner_of, runner_of
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import A2CConfig, PPOConfig
-from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import Experiment, load_experiment
@@ -37,17 +36,6 @@ def one_thread() -> Iterator[None]:
 
 
 # -- training -----------------------------------------------------------------------------------------------------
-
-
-class FirstRatio(PPOLearner):
-    """Keeps the ratios of the first minibatch of the last update."""
-
-    ratio: ClassVar[list[torch.Tensor]] = []
-
-    def losses(self, module_id, config, batch, policy, values) -> Any:
-        log_ratio = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
-        FirstRatio.ratio.append(log_ratio.exp().detach())
-        return super().losses(module_id, config, batch, policy, values)
 
 
 MASKED = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 12, "mask_blocked_moves": True}
