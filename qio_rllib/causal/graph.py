@@ -227,7 +227,11 @@ class CausalGraph:
         Raises:
             GraphError: An unknown variable, or sets that overlap.
         """
-        start, goal, known = self._mask("first", first), self._mask("second", second), self._mask("given", given)
+        start, goal, known = (
+            self._mask("first", first),
+            self._mask("second", second),
+            self._mask("given", given),
+        )
         self._check_disjoint(first=start, second=goal, given=known)
         return not self._reached(start, known, goal) & goal
 
@@ -271,7 +275,11 @@ class CausalGraph:
 
         `describe_path` writes it with its arrows.
         """
-        start, goal, known = self._mask("first", first), self._mask("second", second), self._mask("given", given)
+        start, goal, known = (
+            self._mask("first", first),
+            self._mask("second", second),
+            self._mask("given", given),
+        )
         self._check_disjoint(first=start, second=goal, given=known)
         opened = known
         for index in _bits(known):
@@ -324,7 +332,9 @@ class CausalGraph:
         for name in (names,) if isinstance(names, str) else names:
             index = self._index.get(name)
             if index is None:
-                raise GraphError(f"{what}: there is no variable {name!r}{did_you_mean(str(name), self.variables)}")
+                raise GraphError(
+                    f"{what}: there is no variable {name!r}{did_you_mean(str(name), self.variables)}"
+                )
             mask |= 1 << index
         return mask
 

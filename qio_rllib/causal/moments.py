@@ -108,7 +108,9 @@ class Moments:
         try:
             return self.variables.index(name)
         except ValueError:
-            raise DataError(f"variables: there is no {name!r}; there are {', '.join(self.variables)}") from None
+            raise DataError(
+                f"variables: there is no {name!r}; there are {', '.join(self.variables)}"
+            ) from None
 
 
 def checked_data(

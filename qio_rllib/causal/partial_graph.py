@@ -106,7 +106,9 @@ class PartialGraph:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        edges = [f"{a} -> {b}" for a, b in self.directed_edges] + [f"{a} - {b}" for a, b in self.undirected_edges]
+        edges = [f"{a} -> {b}" for a, b in self.directed_edges] + [
+            f"{a} - {b}" for a, b in self.undirected_edges
+        ]
         return f"PartialGraph({', '.join(edges)})"
 
 
