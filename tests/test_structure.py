@@ -55,7 +55,7 @@ def test_an_environment_imports_the_api_and_itself_only():
             assert wrong == []
 
 
-@pytest.mark.parametrize("folder", ["exploration", "quantum", "world_models"])
+@pytest.mark.parametrize("folder", ["exploration", "quantum", "world_models", "causal"])
 def test_the_mathematics_is_free_of_ray(folder):
     assert offenders(f"qio_rllib/{folder}", "ray") == []
 
@@ -65,6 +65,7 @@ ORDER = [
     "exploration",
     "quantum",
     "world_models",
+    "causal",
     "models",
     "acting",
     "sampling",

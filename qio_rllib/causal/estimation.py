@@ -211,8 +211,9 @@ def _resampled_products(design: np.ndarray, resamples: int, rng: np.random.Gener
     at_once = max(1, 4_000_000 // rows)
     for start in range(0, resamples, at_once):
         count = min(at_once, resamples - start)
-        weights = rng.multinomial(rows, np.full(rows, 1.0 / rows), size=count)
-        found[start : start + count] = weights @ outer
+        drawn = rng.integers(rows, size=(count, rows)) + rows * np.arange(count)[:, None]
+        weights = np.bincount(drawn.reshape(-1), minlength=count * rows).reshape(count, rows)
+        found[start : start + count] = weights.astype(np.float64) @ outer
     return found.reshape(resamples, columns, columns)
 
 

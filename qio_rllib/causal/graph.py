@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -310,7 +311,7 @@ class CausalGraph:
     def describe_path(self, path: Sequence[str]) -> str:
         """Return a path with its arrows, such as ``a <- u -> b``."""
         text = path[0]
-        for before, after in zip(path, path[1:], strict=False):
+        for before, after in itertools.pairwise(path):
             text += f" {'->' if after in self.children(before) else '<-'} {after}"
         return text
 

@@ -81,8 +81,8 @@ Identification = BackDoor | FrontDoor | Instrument
 def identify(graph: CausalGraph, treatment: str, outcome: str) -> Identification:
     """Return a way to an effect: by the back door if there is one, else the front door, else an instrument.
 
-    The three cover what is usual, not all that is identifiable (Shpitser and Pearl 2006); instruments assume that effects
-    are linear.
+    The three cover what is usual, not all that is identifiable (Shpitser and Pearl 2006); instruments assume that
+    effects are linear.
 
     Raises:
         NotIdentified: None of the three; the message shows a path that stays open.

@@ -28,7 +28,9 @@ class FisherZ:
         self.variables, self.count = moments.variables, moments.count
         self.correlation = moments.correlation
         values, vectors = np.linalg.eigh(self.correlation)
-        if values[0] < LEAST_EIGENVALUE:
+        if values[0] < LEAST_EIGENVALUE and self.count > len(
+            self.variables
+        ):  # fewer samples are collinear always
             involved = np.abs(vectors[:, 0]) > 1e-4
             names = ", ".join(name for name, one in zip(self.variables, involved, strict=True) if one)
             raise DataError(f"{names}: collinear; leave one out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -144,7 +144,7 @@ def _conditioning_sets(
 
 def _directed(
     skeleton: np.ndarray,
-    separating: dict[Pair, Sequence[int]],
+    separating: dict[Pair, tuple[int, ...]],
     log_p: dict[Pair, float],
     known: Constraints,
 ) -> np.ndarray:
