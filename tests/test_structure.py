@@ -107,6 +107,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         for line in (ROOT / "constraints.txt").read_text().split()
     }
     modules_of = {
+        "causal-learn": "causallearn",
         "pillow": "PIL",
         "pygame-ce": "pygame",
         "pytest-xdist": "xdist",

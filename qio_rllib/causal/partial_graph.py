@@ -34,11 +34,16 @@ class PartialGraph:
             )
 
     @classmethod
-    def of(cls, graph: CausalGraph) -> PartialGraph:
+    def of(cls, graph: CausalGraph, interventions: Iterable[Iterable[str]] = ()) -> PartialGraph:
         """Return the equivalence class of a graph: its skeleton, its unshielded colliders and what follows from them.
 
+        Args:
+            graph: Without hidden variables.
+            interventions: Sets of variables that were set from outside, in other data; they direct the edges between
+                what was set and what was not (Hauser and Buehlmann 2012).
+
         Raises:
-            GraphError: The graph has hidden variables, whose class is of another kind.
+            GraphError: Hidden variables, whose class is of another kind, or an unknown variable.
         """
         if graph.hidden:
             raise GraphError(f"graph: {', '.join(sorted(graph.hidden))} hidden; expected no hidden variables")
@@ -48,6 +53,10 @@ class PartialGraph:
         for i, j, k in unshielded_triples(skeleton):
             if adjacency[i, j] and adjacency[k, j]:
                 marks[j, i] = marks[j, k] = False
+        for targets in interventions:
+            graph.parents(targets)  # refuses unknown names
+            inside = np.isin(graph.variables, list(targets))
+            marks &= ~(adjacency.T & (inside[:, None] != inside[None, :]))
         apply_meek_rules(marks)
         return cls(marks, graph.variables)
 
