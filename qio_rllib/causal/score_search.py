@@ -89,12 +89,17 @@ class GaussianBIC:
 
 
 def order_search(
-    score: GaussianBIC, knowledge: Knowledge | None = None, max_causes: int | None = None
+    score: GaussianBIC,
+    knowledge: Knowledge | None = None,
+    max_causes: int | None = None,
+    starts: int = 10,
+    seed: int = 0,
 ) -> CausalGraph:
     """Find a graph with a high score by a search over orders of the variables (Andrews et al. 2023, BOSS).
 
     In an order every variable takes its causes from those before it: they grow one by one while the score rises, then
-    shrink. Each variable in turn moves to the place with the best total, until none gains. Graphs of one equivalence
+    shrink. Each variable in turn moves to the place with the best total, until none gains; the best of several
+    starts counts. Graphs of one equivalence
     class score alike without interventions: which of them comes out is then accidental, see `PartialGraph.of`. A local
     optimum, in practice mostly the best graph.
 
@@ -102,27 +107,27 @@ def order_search(
         score: Of the data.
         knowledge: What is known; required edges stay.
         max_causes: Most causes of a variable.
+        starts: Orders that it starts from, at least 1: one after what is required, the others at random.
+        seed: Of the random ones.
 
     Raises:
         GraphError: Knowledge that contradicts itself or names unknown variables.
+        ConfigError: No start.
     """
+    if starts < 1:
+        raise ConfigError(f"starts: expected at least 1, got {starts!r}")
     known = (knowledge or Knowledge()).read(score.variables)
     size, names = len(score.variables), score.variables
     search = _OrderSearch(score, known, size if max_causes is None else max_causes)
-    order = [
-        names.index(name) for name in CausalGraph.from_adjacency(known.required, names).topological_order
-    ]
-    best = search.total(order)
-    moved = True
-    while moved:
-        moved = False
-        for variable in list(order):
-            rest = [other for other in order if other != variable]
-            for place in range(size):
-                trial = [*rest[:place], variable, *rest[place:]]
-                total = search.total(trial)
-                if total > best + _LEAST_GAIN:
-                    best, order, moved = total, trial, True
+    required = [(names[i], names[j]) for i, j in np.argwhere(known.required)]
+    rng = np.random.default_rng(seed)
+    best, order = -math.inf, list(range(size))
+    for start in range(starts):
+        shuffled = names if start == 0 else [names[i] for i in rng.permutation(size)]
+        first = CausalGraph(required, shuffled).topological_order
+        total, found = search.climbed([names.index(name) for name in first])
+        if total > best + _LEAST_GAIN:
+            best, order = total, found
     edges = []
     for place, effect in enumerate(order):
         causes = search.causes(effect, frozenset(order[:place]))
@@ -139,6 +144,20 @@ class _OrderSearch:
         self._allowed = [frozenset(i for i in places if known.allowed[i, j]) for j in places]
         self._required = [frozenset(i for i in places if known.required[i, j]) for j in places]
         self._found: dict[tuple[int, frozenset[int]], frozenset[int]] = {}
+
+    def climbed(self, order: list[int]) -> tuple[float, list[int]]:
+        """Return the score and the order in which no single variable gains by another place."""
+        best, moved = self.total(order), True
+        while moved:
+            moved = False
+            for variable in list(order):
+                rest = [other for other in order if other != variable]
+                for place in range(len(order)):
+                    trial = [*rest[:place], variable, *rest[place:]]
+                    total = self.total(trial)
+                    if total > best + _LEAST_GAIN:
+                        best, order, moved = total, trial, True
+        return best, order
 
     def total(self, order: list[int]) -> float:
         """Return the score of an order; minus infinity where a required cause comes after its effect."""
