@@ -11,8 +11,9 @@ from pettingzoo import ParallelEnv
 
 from qio_envs.adapters.screen import Screen
 from qio_envs.adapters.spaces import agent_observation_space, observations
-from qio_envs.api.batched import Array, BatchedEnv, InvalidActionError
+from qio_envs.api.batched import Array, BatchedEnv
 from qio_envs.api.config import EnvConfig, did_you_mean
+from qio_envs.api.errors import InvalidActionError
 
 
 class BatchedParallelEnv(ParallelEnv):

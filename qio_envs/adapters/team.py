@@ -33,8 +33,8 @@ class TeamEnv(BatchedEnv):
     **Action masks**, where the environment has them: a joint action is legal if each agent's part is; to agents that
     have ended everything is legal.
 
-    **State**, pictures, configuration, id and saved states are the environment's. So is **info**, but numbers by
-    agent come as one ``[E]`` for each agent with its name at the end, as ``agent_return_agent_0``.
+    **State**, pictures, configuration, id, saved states and interventions are the environment's. So is **info**, but
+    numbers by agent come as one ``[E]`` for each agent with its name at the end, as ``agent_return_agent_0``.
 
     **Scripted policies**: those of the environment.
 
@@ -76,6 +76,8 @@ class TeamEnv(BatchedEnv):
         self.action_space = gymnasium.spaces.Discrete(joint)
         self.state_space = env.state_space
         self.has_action_mask = env.has_action_mask
+        self.intervention_spaces = env.intervention_spaces
+        self.action_dependent_draws = env.action_dependent_draws
         self.arrays = env.arrays
 
     def encode(self, actions: Array) -> Array:
@@ -101,6 +103,17 @@ class TeamEnv(BatchedEnv):
         over = ~self.arrays.running[:, None]
         cut = over & (truncated & ~terminated).any(axis=1, keepdims=True)
         return Transition(total, over & ~cut, cut)
+
+    def branch(self, count: int) -> TeamEnv:
+        """Return the team of ``count * E`` environments, as `BatchedEnv.branch`.
+
+        Raises:
+            ValueError: ``count`` is no integer of at least 1.
+        """
+        return TeamEnv(self.env.branch(count))
+
+    def _intervene(self, mask: Array, values: Array) -> None:
+        self.env._intervene(mask, values)
 
     def observe(self, out: Array | None = None) -> Array:
         """Return what all agents observe, float32 ``[E, 1, N D]``.

@@ -8,24 +8,30 @@ from qio_envs.api.batched import (
     Array,
     BatchedEnv,
     BatchState,
-    InvalidActionError,
-    ResetNeededError,
+    Counterfactual,
     ScriptedPolicy,
     Transition,
 )
+from qio_envs.api.causal import AFTER, StepGraph
 from qio_envs.api.config import ConfigError, EnvConfig, check_keys, did_you_mean, setting
+from qio_envs.api.errors import InterventionError, InvalidActionError, ResetNeededError, UnsupportedError
 from qio_envs.api.scores import episode_scores, normalized_score, reference_scores
 
 __all__ = [
+    "AFTER",
     "Array",
     "BatchState",
     "BatchedEnv",
     "ConfigError",
+    "Counterfactual",
     "EnvConfig",
+    "InterventionError",
     "InvalidActionError",
     "ResetNeededError",
     "ScriptedPolicy",
+    "StepGraph",
     "Transition",
+    "UnsupportedError",
     "check_keys",
     "did_you_mean",
     "episode_scores",

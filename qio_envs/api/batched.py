@@ -11,17 +11,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import gymnasium
 import numpy as np
 
+from qio_envs.api.causal import StepGraph, checked_intervention
 from qio_envs.api.config import EnvConfig
+from qio_envs.api.errors import InvalidActionError, ResetNeededError, UnsupportedError
 
 Array = np.ndarray
-
-
-class InvalidActionError(ValueError):
-    """An action of the wrong shape, type or range; the message names the agent and the allowed values."""
-
-
-class ResetNeededError(RuntimeError):
-    """A step was asked of an environment that was never reset, or whose episode has ended."""
 
 
 class Transition(NamedTuple):
@@ -30,6 +24,19 @@ class Transition(NamedTuple):
     rewards: Array  # float32 [E, N]
     terminated: Array  # bool [E, N]: the task itself ended for the agent
     truncated: Array  # bool [E, N]: a limit outside the task (time) cut the agent's episode
+
+
+class Counterfactual(NamedTuple):
+    """What one step would give under other actions and the same random numbers; ``C`` branches of ``E`` environments.
+
+    Every array is the caller's own.
+    """
+
+    rewards: Array  # float32 [C, E, N]
+    terminated: Array  # bool [C, E, N]
+    truncated: Array  # bool [C, E, N]
+    observations: Array  # float32 [C, E, N, *observation_space.shape], after the step
+    env: BatchedEnv  # the C * E environments after the step, to go on with; see `BatchedEnv.branch`
 
 
 class BatchState(Protocol):
@@ -94,6 +101,10 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         has_action_mask: Whether `action_mask` can forbid actions.
         scripted_policies: Reference policies by name, each made with the environment as its argument; the
             first is random play, the last an oracle or upper bound.
+        intervention_spaces: What `intervene` can set: a Box of one number or a Discrete for each variable by name;
+            empty where there is nothing.
+        action_dependent_draws: Why the meaning of a step's random numbers depends on actions, so that
+            `counterfactual` is refused; None where it does not.
     """
 
     id: str
@@ -101,12 +112,14 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
     render_fps: int = 10
     config_class: type[EnvConfig]
     scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {}
+    action_dependent_draws: str | None = None
 
     possible_agents: tuple[str, ...]
     observation_space: gymnasium.spaces.Box
     action_space: gymnasium.spaces.Discrete | gymnasium.spaces.Box
     state_space: gymnasium.spaces.Box
     has_action_mask: bool = False
+    intervention_spaces: Mapping[str, gymnasium.spaces.Box | gymnasium.spaces.Discrete] = {}
     config: ConfigT
     arrays: StateT
 
@@ -167,6 +180,18 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
             raise TypeError(f"{self.id} has continuous actions: there is no action mask")
         return np.ones((self.num_envs, self.num_agents, int(self.action_space.n)), np.int8)
 
+    def graph(self) -> StepGraph:
+        """Return the causal graph of one time step with the present settings.
+
+        Raises:
+            UnsupportedError: The environment describes none.
+        """
+        raise UnsupportedError(f"{self.id} has no description of its causal graph")
+
+    def _intervene(self, mask: Array, values: Array) -> None:
+        """Set variables to ``values`` (float32 ``[E, K]``, within `intervention_spaces`) where ``mask`` is true."""
+        raise NotImplementedError
+
     # -- what every environment shares ----------------------------------------------------------------------
 
     def reset(self, seeds: int | Sequence[int] | Array | None = None, mask: Array | None = None) -> None:
@@ -214,10 +239,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
             ResetNeededError: An environment was never reset or has ended.
         """
         if not self.arrays.running.all():
-            index = int(np.flatnonzero(~self.arrays.running)[0])
-            raise ResetNeededError(
-                f"env {index} of {self.id} has ended or was never reset: call reset() first"
-            )
+            raise self._not_running(~self.arrays.running)
         return self._step(self._checked_actions(actions))
 
     def agents_alive(self) -> Array:
@@ -250,6 +272,95 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
     def clone(self) -> BatchedEnv:
         """Return an independent copy that continues as this one would."""
         return copy.deepcopy(self)
+
+    def branch(self, count: int) -> BatchedEnv:
+        """Return ``count * E`` environments in which each of these stands ``count`` times in its present state.
+
+        Environment ``e`` of branch ``c`` has the index ``c * E + e``. Seed, episode and step are the same in every
+        branch, so that all meet the same random numbers.
+
+        Args:
+            count: Number of branches, at least 1.
+
+        Raises:
+            ValueError: ``count`` is no integer of at least 1.
+        """
+        if not _is_integer(count) or count < 1:
+            raise ValueError(f"count: expected an integer of at least 1, got {count!r}")
+        result = copy.copy(self)
+        result.num_envs = int(count) * self.num_envs
+        tiled = {
+            name: np.tile(array, (int(count),) + (1,) * (array.ndim - 1))
+            for name, array in self.arrays._asdict().items()
+        }
+        result.arrays = type(self.arrays)(**tiled)
+        return result
+
+    def counterfactual(self, actions: Array) -> Counterfactual:
+        """Return what the next step would give under each of ``C`` choices of actions; nothing here changes.
+
+        All branches meet the random numbers that `step` would meet: abduction, action and prediction with the noise
+        known, not inferred. The branch with the actions that are really taken is the future bit for bit.
+
+        Args:
+            actions: ``[C, E, N, ...]``: for each branch what `step` takes.
+
+        Raises:
+            UnsupportedError: What a random number means depends on actions (`action_dependent_draws`).
+            InvalidActionError: Actions that do not fit; the environment named is ``c * E + e``.
+            ResetNeededError: An environment was never reset or has ended.
+        """
+        if self.action_dependent_draws is not None:
+            raise UnsupportedError(
+                f"{self.id} has no exact counterfactuals with these settings: {self.action_dependent_draws}"
+            )
+        values = np.asarray(actions)
+        shape = (self.num_envs, self.num_agents, *(self.action_space.shape or ()))
+        if values.shape[1:] != shape or values.shape[0] < 1:
+            raise InvalidActionError(
+                f"actions: expected shape (C, {str(shape)[1:-1]}) with at least one branch, got {values.shape}"
+            )
+        env = self.branch(values.shape[0])
+        transition = env.step(values.reshape(env.num_envs, *shape[1:]))
+        parts = [
+            array.reshape(values.shape[0], *shape[:1], *array.shape[1:])
+            for array in (*transition, env.observe())
+        ]
+        return Counterfactual(*parts, env=env)
+
+    @property
+    def intervention_variables(self) -> tuple[str, ...]:
+        """Names of the ``K`` variables that `intervene` can set, in the order of its columns."""
+        return tuple(self.intervention_spaces)
+
+    def intervene(self, mask: Array, values: Array) -> None:
+        """Set variables from outside: do(variable = value), now, between two steps.
+
+        The variables named are set and nothing else: what was made from them in steps before stays as it is, and
+        effects come with the next step. Names with ``'`` behind are of the coming step: the value replaces what
+        causes the variable in that step, once. Episodes end by what a step leads to, never by an intervention.
+
+        Args:
+            mask: Which variables to set, bool ``[E, K]``, in the order of `intervention_variables`.
+            values: Numbers ``[E, K]``; those outside the mask do not matter.
+
+        Raises:
+            UnsupportedError: The environment has no variables that can be set.
+            InterventionError: Wrong shape or type, or a value outside `intervention_spaces`, such as NaN; nothing has
+                been set.
+            ResetNeededError: One of the environments was never reset or has ended; nothing has been set.
+        """
+        if not self.intervention_spaces:
+            raise UnsupportedError(f"{self.id} has no variables to intervene on")
+        chosen, numbers = checked_intervention(mask, values, self.intervention_spaces, self.num_envs)
+        ended = chosen.any(axis=1) & ~self.arrays.running
+        if ended.any():
+            raise self._not_running(ended)
+        self._intervene(chosen, numbers)
+
+    def _not_running(self, ended: Array) -> ResetNeededError:
+        index = int(np.flatnonzero(ended)[0])
+        return ResetNeededError(f"env {index} of {self.id} has ended or was never reset: call reset() first")
 
     def _observation_array(self, out: Array | None) -> Array:
         """Return what `observe` writes to: ``out`` if it fits, a new array without it.

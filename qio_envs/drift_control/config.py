@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -89,6 +90,26 @@ class DriftControlConfig(EnvConfig):
     def state_layout(self) -> dict[str, slice]:
         """Where each part of the global state lies, by name."""
         return {"components": slice(0, COMPONENTS), "time_left": slice(COMPONENTS, COMPONENTS + 1)}
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """Names of the components, as interventions and the causal graph use them."""
+        return tuple(f"s{index}" for index in range(COMPONENTS))
+
+    @property
+    def distractor_names(self) -> tuple[str, ...]:
+        """Names of the distractors."""
+        return tuple(f"d{index}" for index in range(self.distractors))
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the actions in the causal graph: two numbers, or one choice."""
+        return ("a0", "a1") if self.actions == "continuous" else ("a",)
+
+    @property
+    def max_intervention(self) -> float:
+        """Bound on the magnitude of a component that is set from outside: a step leads from there into the spaces."""
+        return self.out_radius / math.sqrt(2)
 
     @property
     def max_components(self) -> tuple[float, float, float, float]:

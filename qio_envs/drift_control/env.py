@@ -8,11 +8,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
+from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, StepGraph, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.drift_control import kernels, viewer
-from qio_envs.drift_control.config import DIRECTIONS, DriftControlConfig
+from qio_envs.drift_control.config import COMPONENTS, DIRECTIONS, DriftControlConfig
+from qio_envs.drift_control.model import step_graph
 from qio_envs.drift_control.policies import CEMPolicy, LQRPolicy, ZeroPolicy
 from qio_envs.drift_control.state import DriftControlRules, DriftControlState
 
@@ -68,8 +69,12 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
     12.7, and with the true state 9.6. Other choices are worse tests of memory: s2 and s3 hardly matter to control,
     and without s0 the filter fails as well. Distractors follow hidden components too, and so tell of them.
 
-    **Counterfactuals**: no random number depends on an action or a state. After ``set_state`` with a saved state
-    another action meets the same noise, so that what follows is exactly what would have happened.
+    **Counterfactuals and interventions**: no random number depends on an action or a state, so that `counterfactual`
+    is exact. `intervene` sets s0 to s3 to numbers of magnitude up to ``out_radius`` / sqrt(2) (2.12), from which no
+    step leads out of the spaces, and distractors ``d0``, ``d1``, ... within theirs; |s| may exceed ``out_radius``
+    then, and the episode ends only if it does after the next step. `graph` has the table above as edges, with ``a0``
+    and ``a1`` as actions or ``a`` where they are discrete; a distractor's causes are itself and the component after
+    the step, with ``sensor_shift`` none.
 
     **State** for a critic: float32 ``[5]``, slices in ``config.state_layout``: s0 to s3, hidden ones included, and
     the time left (1 at reset, 0 at the time limit). Distractors are left out: nothing depends on them.
@@ -116,6 +121,11 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
         self.observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         low, high = np.append(-bounds, np.float32(0)), np.append(bounds, np.float32(1))
         self.state_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        reach = [config.max_intervention] * COMPONENTS + [config.max_distractor] * config.distractors
+        self.intervention_spaces = {
+            name: gymnasium.spaces.Box(-bound, bound, (), np.float32)
+            for name, bound in zip(config.component_names + config.distractor_names, reach, strict=True)
+        }
         self._rules = DriftControlRules.of(config)
         self.arrays = DriftControlState.empty(self.num_envs, config.distractors)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
@@ -130,6 +140,14 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
         numbers = DIRECTIONS[actions] if self._discrete else actions
         self._step_kernel(numbers, self.arrays, self._rules, *transition)
         return transition
+
+    def _intervene(self, mask: Array, values: Array) -> None:
+        np.copyto(self.arrays.components, values[:, :COMPONENTS], where=mask[:, :COMPONENTS])
+        np.copyto(self.arrays.distractors, values[:, COMPONENTS:], where=mask[:, COMPONENTS:])
+
+    def graph(self) -> StepGraph:
+        """Return the causal graph of one time step with the present settings; see the class."""
+        return step_graph(self.config)
 
     def observe(self, out: Array | None = None) -> Array:
         """Return the agent's observation, float32 ``[E, 1, D]``; see the class for its parts.

@@ -1,4 +1,4 @@
-"""The dynamics of drift control without noise, their linearisation and its optimal control (NumPy, float64)."""
+"""Drift control without noise: dynamics, causal graph, linearisation and its optimal control (NumPy, float64)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import functools
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import AFTER, Array, StepGraph
 from qio_envs.drift_control.config import (
     COMPONENTS,
     DECAY_2,
     DECAY_3,
+    DISTRACTOR_SCALES,
     PRODUCT,
     SINE,
     STEP,
@@ -40,6 +41,38 @@ def mean_next_state(components: Array, actions: Array) -> Array:
             DECAY_3 * s3 + np.zeros_like(a0),
         ],
         axis=-1,
+    )
+
+
+def step_graph(config: DriftControlConfig) -> StepGraph:
+    """Return the causal graph of one time step: the dynamics of `DriftControl` as edges.
+
+    Coefficients that are 0 give no edge: an action costs nothing with ``action_cost`` 0.
+
+    Args:
+        config: The settings.
+    """
+    components, distractors = config.component_names, config.distractor_names
+    first, second = config.action_names if config.actions == "continuous" else config.action_names * 2
+    causes = {
+        "s0": ("s0", "s1", first),
+        "s1": ("s0", "s1", "s2", second),
+        "s2": ("s2", *dict.fromkeys((first, second))),
+        "s3": ("s3",),
+    }
+    edges = [(cause, effect + AFTER) for effect in components for cause in causes[effect]]
+    if not config.sensor_shift:
+        followed = len(DISTRACTOR_SCALES)
+        for index, name in enumerate(distractors):
+            edges += [(name, name + AFTER), (components[index % followed] + AFTER, name + AFTER)]
+    edges += [(name + AFTER, "reward") for name in components]
+    edges += [(name, "reward") for name in config.action_names] if config.action_cost > 0 else []
+    before = components + distractors
+    unseen = [components[index] for index in config.hidden]
+    return StepGraph(
+        variables=(*before, *config.action_names, *(name + AFTER for name in before), "reward"),
+        hidden=(*unseen, *(name + AFTER for name in unseen)),
+        edges=tuple(edges),
     )
 
 

@@ -59,6 +59,8 @@ class QubitControl(BatchedEnv[QubitControlConfig, QubitControlState]):
 
     **Noise**: with ``gate_noise`` p, each qubit that a gate touches is hit after it with probability p by X, Y or Z,
     all equally likely: a trajectory of the depolarising channel (1 - p) rho + p/3 (X rho X + Y rho Y + Z rho Z).
+    Which qubit a random number belongs to depends on the gate, so that with noise `counterfactual` is refused; without
+    noise a step draws nothing.
 
     **Ends**: termination when the fidelity |<target|state>|^2 is ``success_fidelity`` or more (less 1e-9, for
     rounding) after a gate; truncation after ``max_steps``. A start that fulfils it does not end by itself.
@@ -97,6 +99,10 @@ class QubitControl(BatchedEnv[QubitControlConfig, QubitControlState]):
         self.action_space = gymnasium.spaces.Discrete(len(config.gate_names))
         self.observation_space = _box(config.observation_layout)
         self.state_space = _box(config.state_layout)
+        if config.gate_noise > 0:
+            self.action_dependent_draws = (
+                "with gate_noise above 0 the gate decides which qubits its random numbers belong to"
+            )
         self._target = fixed_target(config)
         self._fewest: int | None = None  # known once asked for
         self._rules = QubitControlRules.of(config)
