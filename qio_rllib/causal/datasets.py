@@ -147,7 +147,7 @@ def _intervene(env: BatchedEnv, rng: np.random.Generator) -> None:
     drawn = []
     for space in env.intervention_spaces.values():
         if isinstance(space, gymnasium.spaces.Discrete):
-            drawn.append(rng.integers(space.n, size=env.num_envs).astype(np.float32))
+            drawn.append(rng.integers(int(space.n), size=env.num_envs).astype(np.float32))
         else:
             drawn.append(rng.uniform(space.low.item(), space.high.item(), env.num_envs).astype(np.float32))
     values = np.stack(drawn, axis=1)
@@ -158,7 +158,7 @@ def _random_actions(env: BatchedEnv, rng: np.random.Generator) -> tuple[np.ndarr
     """Return actions as `step` takes them ``[E, 1, ...]``, and as numbers ``[E, A]``."""
     space = env.action_space
     if isinstance(space, gymnasium.spaces.Discrete):
-        action = rng.integers(space.n, size=(env.num_envs, 1))
+        action = rng.integers(int(space.n), size=(env.num_envs, 1))
         return action, np.eye(int(space.n))[action[:, 0]]
     drawn = rng.uniform(space.low, space.high, (env.num_envs, 1, *space.shape)).astype(np.float32)
     return drawn, drawn.reshape(env.num_envs, -1)

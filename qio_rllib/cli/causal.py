@@ -1,0 +1,98 @@
+"""``rllib causal discover`` and ``rllib causal effect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qio_envs.api import ConfigError
+from qio_rllib.cli.output import console, relative, say
+
+app = typer.Typer(help="Causal graphs and effects of recorded data.", rich_markup_mode=None)
+
+Source = Annotated[str, typer.Argument(help="A .csv file with a line of names, or an environment's name.")]
+Samples = Annotated[int, typer.Option(min=1, help="Transitions to gather from an environment.")]
+Interventions = Annotated[
+    bool, typer.Option("--interventions", help="Set an environment's state at random before each transition.")
+]
+Variables = Annotated[str | None, typer.Option(help="Columns to keep, such as a,b,c.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of gathering and of the bootstrap.")]
+
+
+@app.command("discover")
+def discover(
+    source: Source,
+    method: Annotated[str | None, typer.Option(help="pc, score or transitions.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Level of a test.")] = None,
+    degree: Annotated[int, typer.Option(help="Of the products in regressions of transitions, 1 to 3.")] = 2,
+    tiers: Annotated[
+        str | None, typer.Option(help="Groups of variables, earlier ones first, such as 'a0 a1; x1 x2'.")
+    ] = None,
+    require: Annotated[str | None, typer.Option(help="Edges that there are, such as 'a -> b'.")] = None,
+    forbid: Annotated[str | None, typer.Option(help="Edges that there are not.")] = None,
+    samples: Samples = 1000,
+    interventions: Interventions = False,
+    variables: Variables = None,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for the graph, its edges and its picture.")
+    ] = None,
+) -> None:
+    """Find the causal graph of recorded data."""
+    if out is not None and (out.exists() or not out.parent.is_dir()):
+        raise ConfigError(
+            f"--out: {out} {'exists already' if out.exists() else 'is in no directory that exists'}"
+        )
+
+    from qio_rllib.causal.drawing import draw_text
+    from qio_rllib.causal.knowledge import Knowledge
+    from qio_rllib.experiments import causal_analysis
+
+    knowledge = None
+    if tiers or require or forbid:
+        knowledge = Knowledge(
+            tiers=[group.split() for group in tiers.split(";")] if tiers else (),
+            required=causal_analysis.read_edges("--require", require) if require else (),
+            forbidden=causal_analysis.read_edges("--forbid", forbid) if forbid else (),
+        )
+    data = causal_analysis.read_source(source, samples, seed, interventions, _names(variables))
+    found = causal_analysis.discover(data, method, alpha, degree, knowledge)
+    say(f"{data.name}, {data.samples:,} rows, {len(data.columns)} variables")
+    console().print(draw_text(found.graph), highlight=False, markup=False)
+    for note in found.notes:
+        say(f"note: {note}")
+    if out is not None:
+        causal_analysis.save_found(found, out, f"{data.name}, {data.samples:,} rows")
+        say(f"written to {relative(out)}")
+
+
+@app.command("effect")
+def effect(
+    source: Source,
+    treatment: Annotated[str, typer.Option(help="The variable that is set.")],
+    outcome: Annotated[str, typer.Option(help="The variable that changes.")],
+    graph: Annotated[str, typer.Option(help="Edges such as 'u -> a, u -> y, a -> y', or a graph.json.")],
+    hidden: Annotated[
+        str | None, typer.Option(help="Variables that are not to be used, such as u,v.")
+    ] = None,
+    adjust: Annotated[
+        str | None, typer.Option(help="Variables to adjust for; else what the graph asks for.")
+    ] = None,
+    level: Annotated[float, typer.Option(help="Of the interval, in (0, 1).")] = 0.95,
+    samples: Samples = 1000,
+    interventions: Interventions = False,
+    seed: Seed = 0,
+) -> None:
+    """Estimate an effect by the back door, the front door or an instrument, as a graph allows."""
+    from qio_rllib.experiments import causal_analysis
+
+    known = causal_analysis.read_graph(graph, _names(hidden))
+    data = causal_analysis.read_source(source, samples, seed, interventions)
+    adjustment = None if adjust is None else _names(adjust)
+    say(str(causal_analysis.estimate(data, known, treatment, outcome, adjustment, level, seed)))
+
+
+def _names(text: str | None) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()] if text else []
