@@ -15,7 +15,7 @@ _INK, _FILL, _MARKED, _HIDDEN = "#39424e", "#eef2f5", "#f9d9a8", "#9aa5b1"
 
 
 def draw_text(graph: CausalGraph | PartialGraph) -> str:
-    """Return a graph as lines, one for each variable with its causes, ``x3 <- x1, x2``; ``x1 - x2`` has no direction."""
+    """Return a graph as lines, one a variable with its causes, ``x3 <- x1, x2``; ``x1 - x2`` has no direction."""
     lines = []
     for name in graph.variables:
         if isinstance(graph, CausalGraph):
