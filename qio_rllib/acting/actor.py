@@ -40,6 +40,7 @@ class ActorInputs(NamedTuple):
     inbox: Array | None = None  # float32 [E, M, B], what reached the agents in this step
     global_state: Array | None = None  # float32 [E, S]; recorded where a central value network has memory
     agents: Array | None = None  # int64 [M], the agents' indices among all; with ``global_state``
+    alive: Array | None = None  # bool [E, M], which agents act; None for all
 
 
 class Actor(Protocol):

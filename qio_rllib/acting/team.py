@@ -113,7 +113,9 @@ class Team:
             self.groups, inputs, states, columns, inboxes, strict=True
         ):
             acted = group.actor.act(
-                ActorInputs(seen.obs, seen.action_mask, messages, global_state, group.index),
+                ActorInputs(
+                    seen.obs, seen.action_mask, messages, global_state, group.index, alive[:, group.index]
+                ),
                 state,
                 rng,
                 explore,

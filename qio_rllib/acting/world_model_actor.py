@@ -11,13 +11,16 @@ from qio_rllib.acting.distributions import sample, uniform_inputs
 from qio_rllib.models.world_model_policy import WorldModelPolicy
 from qio_rllib.random_numbers import RandomNumbers
 
-LATENT, PREVIOUS_ACTION, PLAN = "latent", "previous_action", "plan"
+LATENT, PREVIOUS_ACTION, OTHERS, PLAN = "latent", "previous_action", "others", "plan"
 
 
 class WorldModelActor:
     """See `Actor`. Its memory is the model's state, the action that was executed last, and the plan.
 
     A recurrent model's state goes on by the most probable latent, so that it depends on what was seen and done alone.
+    Where a model sees the others of its module, agents communicate while they act: a planner's predictions depend on
+    the present states of all, and a recurrent model's next state on them and on what all do now; the memory carries
+    what an agent has taken over.
     Random actions are uniform, in Box spaces over [-1, 1].
 
     Args:
@@ -35,6 +38,8 @@ class WorldModelActor:
         self.memory: dict[str, int] = {}
         if network.is_recurrent:
             self.memory |= {LATENT: network.model.state_size, PREVIOUS_ACTION: network.spec.num_actions}
+        if network.model.attended_size:
+            self.memory[OTHERS] = network.model.attended_size
         if network.planner is not None and network.planner.memory_size:
             self.memory[PLAN] = network.planner.memory_size
 
@@ -54,10 +59,18 @@ class WorldModelActor:
             return torch.from_numpy(array.reshape(envs * agents, -1)).clone()
 
         with torch.inference_mode():
+            model = self.network.model
+            here = None
+            if model.sees_others:
+                alive = np.ones(shape, bool) if inputs.alive is None else inputs.alive
+                here = torch.from_numpy(alive).clone()
             obs = rows(inputs.obs)
             present = obs
             if self.network.is_recurrent:
-                present = self.network.model.observe(rows(state[LATENT]), rows(state[PREVIOUS_ACTION]), obs)
+                taken_over = rows(state[OTHERS]) if OTHERS in self.memory else None
+                present = model.observe(
+                    rows(state[LATENT]), rows(state[PREVIOUS_ACTION]), obs, others=taken_over
+                )
             legal = None if inputs.action_mask is None else rows(inputs.action_mask)
             plan = state.get(PLAN)
             if random_actions:
@@ -67,7 +80,7 @@ class WorldModelActor:
                 assert rng is not None
                 memory = torch.zeros(len(obs), 0) if plan is None else rows(plan)
                 found = self.network.planner.plan(
-                    lambda candidates: self.network.returns(present, candidates),
+                    lambda candidates: self.network.returns(present, candidates, here),
                     memory,
                     rng,
                     explore,
@@ -82,6 +95,11 @@ class WorldModelActor:
             if self.network.is_recurrent:
                 after[LATENT] = present.numpy().reshape(*shape, -1)
                 after[PREVIOUS_ACTION] = self.executed(actions)
+            if OTHERS in self.memory:
+                assert here is not None
+                attended = model.attend(present, rows(after[PREVIOUS_ACTION]), here)
+                assert attended is not None
+                after[OTHERS] = attended.numpy().reshape(*shape, -1)
             if PLAN in self.memory:
                 assert plan is not None
                 after[PLAN] = plan

@@ -222,14 +222,15 @@ class WorldModelLearner(OffPolicyLearner):
         modules = dict(zip(batch.modules, self.modules(), strict=True))
         losses: dict[str, torch.Tensor] = {}
         stats: dict[tuple[str, str], torch.Tensor] = {}
-        starts: dict[str, torch.Tensor] = {}
+        starts: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {}
         for g, (module_id, module) in enumerate(modules.items()):
-            sequences = sequences_of(batch, g)
-            module.policy.model.take_in(sequences)
-            learned = module.policy.model.learn(sequences, self.noise)
+            model = module.policy.model
+            sequences = sequences_of(batch, g, joint=model.sees_others)
+            model.take_in(sequences)
+            learned = model.learn(sequences, self.noise)
             losses[module_id] = learned.loss
             stats |= {(module_id, name): value for name, value in learned.stats.items()}
-            starts[module_id] = learned.states[sequences.learned > 0]
+            starts[module_id] = starts_of(learned.states, sequences)
         yield Objective("model", losses, stats)
         acting = {key: module for key, module in modules.items() if module.policy.actor is not None}
         if not acting:
@@ -237,7 +238,7 @@ class WorldModelLearner(OffPolicyLearner):
         losses, stats, critics = {}, {}, {}
         for module_id, module in acting.items():
             module.policy.model.requires_grad_(False)
-            losses[module_id], critics[module_id], entropy = self.imagined_losses(module, starts[module_id])
+            losses[module_id], critics[module_id], entropy = self.imagined_losses(module, *starts[module_id])
             stats[module_id, "entropy"] = entropy
             stats[module_id, "return_range"] = module.return_range.clone()
         yield Objective("actor", losses, stats)
@@ -246,23 +247,32 @@ class WorldModelLearner(OffPolicyLearner):
             module.policy.model.requires_grad_(True)
 
     def imagined_losses(
-        self, module: WorldModelModule, starts: torch.Tensor
+        self, module: WorldModelModule, starts: torch.Tensor, present: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the losses of actor and critic over imagined steps, and the actor's entropy.
 
         The actor's gradient passes through the model where actions are continuous (Hafner et al., 2020), and is that of
         the score function where they are discrete (Hafner et al., 2021).
+
+        Args:
+            module: Whose actor and critic.
+            starts: States, ``[B, S]``.
+            present: Of a model that sees others: agents that are there, and learn, ``[E, M]`` with ``B = E M``.
         """
         config, model = self.config, module.policy.model
         behaviour = _Behaviour(module, self.noise)
-        found: Imagined = imagine(model, starts, behaviour, config.imagination_horizon, self.noise)
+        found: Imagined = imagine(model, starts, behaviour, config.imagination_horizon, self.noise, present)
         features = model.features(found.states)
         values = module.target_critic.mean(features)
         returns = lambda_returns(found.rewards, found.continuation, values, config.gamma, config.lambda_)
         weights = reach_weights(found.continuation, config.gamma)
+        counted = returns.detach()
+        if present is not None:
+            here = present.flatten() > 0
+            weights, counted = weights * here, counted[:, here]
         with torch.no_grad():
             low, high = torch.quantile(
-                returns.detach().flatten()[:1_000_000],
+                counted.flatten()[:1_000_000],
                 torch.tensor(_RANGE_QUANTILES, device=returns.device),
             )
             module.return_range.lerp_(high - low, 1.0 - _RANGE_DECAY if module.return_range > 0 else 1.0)
@@ -308,8 +318,33 @@ class _Behaviour:
         return torch.tanh(raw)
 
 
-def sequences_of(batch: Transitions, g: int) -> Sequences:
-    """Return what a group's model learns from; agents stand beside samples, ``[L, B M, ...]``."""
+def starts_of(states: torch.Tensor, sequences: Sequences) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the states in which imagination begins, and which agents are there where they stay together.
+
+    Args:
+        states: In which each step was taken, ``[L, B, S]``.
+        sequences: The steps.
+
+    Returns:
+        States of steps that count, ``[R, S]``, and None; of joint sequences those of all ``M`` agents where a step
+        counts for one of them, ``[E M, S]``, and 1 for those for whom it does, ``[E, M]``.
+    """
+    if sequences.present is None:
+        return states[sequences.learned > 0], None
+    learned = sequences.learned.reshape(sequences.present.shape)
+    together = (learned > 0).any(-1)
+    joint = states.unflatten(1, tuple(learned.shape[1:]))
+    return joint[together].flatten(0, 1), learned[together]
+
+
+def sequences_of(batch: Transitions, g: int, joint: bool = False) -> Sequences:
+    """Return what a group's model learns from; agents stand beside samples, ``[L, B M, ...]``.
+
+    Args:
+        batch: Joint transitions.
+        g: The group.
+        joint: Whether the model sees the agents of a sample together.
+    """
 
     def shaped(rows: torch.Tensor) -> torch.Tensor:
         return rows.unflatten(0, (batch.length, -1)).flatten(1, 2)
@@ -323,6 +358,7 @@ def sequences_of(batch: Transitions, g: int) -> Sequences:
         terminated=shaped(ended),
         learned=shaped(batch.learned[g]),
         fresh=shaped(batch.fresh[g]),
+        present=batch.acted[g].unflatten(0, (batch.length, -1)) if joint else None,
     )
 
 

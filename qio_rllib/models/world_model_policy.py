@@ -26,7 +26,7 @@ MODELS = (ENSEMBLE, RECURRENT)
 PLANNER, ACTOR = "planner", "actor"
 BEHAVIOURS = (PLANNER, ACTOR)
 _SETTINGS = {ENSEMBLE: EnsembleSettings, RECURRENT: RSSMSettings}
-_AT_LEAST_ONE = ("members", "deterministic", "stochastic", "embedding")
+_LEAST = {"classes": 2, "attention_heads": 0}  # of integers that may not be 1, or may be 0
 
 
 def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettings | RSSMSettings]:
@@ -55,7 +55,13 @@ def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettin
                 f"world_model.{name}: expected one of {', '.join(allowed)}, got {given[name]!r}"
                 f"{did_you_mean(str(given[name]), allowed)}"
             )
-    return kind, _SETTINGS[kind](**given)
+    settings = _SETTINGS[kind](**given)
+    if settings.attention_heads and settings.attention_size % settings.attention_heads:
+        raise ConfigError(
+            f"world_model.attention_size: expected a multiple of attention_heads, which is {settings.attention_heads}, "
+            f"got {settings.attention_size}"
+        )
+    return kind, settings
 
 
 def _checked(key: str, value: Any, default: Any) -> Any:
@@ -69,7 +75,7 @@ def _checked(key: str, value: Any, default: Any) -> Any:
     number = isinstance(value, int if isinstance(default, int) else int | float) and not isinstance(
         value, bool
     )
-    least = 2 if key.endswith("classes") else 1 if isinstance(default, int) else 0
+    least = _LEAST.get(key.rpartition(".")[2], 1) if isinstance(default, int) else 0
     if not number or not value >= least:
         kind = "an integer" if isinstance(default, int) else "a number"
         raise ConfigError(f"{key}: expected {kind} of at least {least}, got {value!r}")
@@ -146,9 +152,14 @@ class WorldModelPolicy(nn.Module):
                 )
             )
 
-    def returns(self, state: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Return what sequences of actions ``[B, N, H, A]`` are expected to earn from states ``[B, S]``, ``[B, N]``."""
-        return self.model.returns(state, actions, self.spec.gamma)
+    def returns(
+        self, state: torch.Tensor, actions: torch.Tensor, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return what sequences of actions ``[B, N, H, A]`` are expected to earn from states ``[B, S]``, ``[B, N]``.
+
+        ``present`` is for models that see others, see `WorldModel.returns`.
+        """
+        return self.model.returns(state, actions, self.spec.gamma, present=present)
 
 
 def flat_size(shape: tuple[int, ...]) -> int:

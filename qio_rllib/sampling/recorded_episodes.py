@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from qio_envs.api import ConfigError
 from qio_rllib.acting.policy import EpisodeStreams
 from qio_rllib.acting.team import Team
 from qio_rllib.acting.world_model_actor import WorldModelActor
@@ -43,6 +44,10 @@ def record_episodes(
     Returns:
         The episodes of each module that has a world model. A sequence is what one agent lives through, from its first
         step to its last: they stand in the order of environments, then agents, then lives (of agents that return).
+
+    Raises:
+        ConfigError: An agent appears after the first step, and its model sees others: their steps have to be known from
+            the start.
     """
     rng = EpisodeStreams(seeds)
     stepper = EnvStepper(env, team)
@@ -72,16 +77,29 @@ def record_episodes(
                 if step.over.any():
                     env.retire(step.over)
                 stepper.advance(step)
-    return {team.groups[g].module_id: _episodes(steps) for g, steps in kept.items()}
+    found = {}
+    for g, steps in kept.items():
+        group = team.groups[g]
+        assert isinstance(group.actor, WorldModelActor)
+        found[group.module_id] = _episodes(steps, group.actor.network.model.sees_others)
+    return found
 
 
-def _episodes(steps: Sequence[tuple[Array, ...]]) -> Episodes:
-    """Cut steps ``[T][E, M, ...]`` into the lives of agents."""
+def _episodes(steps: Sequence[tuple[Array, ...]], joint: bool) -> Episodes:
+    """Cut steps ``[T][E, M, ...]`` into the lives of agents; ``joint``: one of each agent, from the first step on."""
     arrays = {name: np.stack(parts) for name, parts in zip(_COLUMNS, zip(*steps, strict=True), strict=True)}
     alive, fresh = arrays["alive"], arrays["fresh"]
     lives = []  # (environment, agent, first step, steps)
     for e, m in np.ndindex(alive.shape[1:]):
         here = np.flatnonzero(alive[:, e, m])
+        if joint:
+            if len(here) and (here[-1] + 1 != len(here) or fresh[here[1:], e, m].any()):
+                raise ConfigError(
+                    "diagnose: an agent appears after the first step; a model with attention_heads is compared with "
+                    "episodes whose agents are there from the start"
+                )
+            lives.append((e, m, 0, len(here)))
+            continue
         for life in np.split(here, np.flatnonzero(fresh[here, e, m])):
             if len(life):
                 lives.append((e, m, int(life[0]), len(life)))
@@ -96,10 +114,12 @@ def _episodes(steps: Sequence[tuple[Array, ...]]) -> Episodes:
         for name in ("actions", "rewards", "terminated"):
             found[name][:length, row] = arrays[name][steps_of, e, m]
         found["obs"][:length, row] = arrays["obs"][steps_of, e, m]
-        found["obs"][length, row] = arrays["next_obs"][first + length - 1, e, m]
+        if length:
+            found["obs"][length, row] = arrays["next_obs"][first + length - 1, e, m]
         present[:length, row] = True
     flat = {name: value.reshape(*value.shape[:2], -1) for name, value in found.items() if value.ndim > 2}
     return Episodes(
         **{name: torch.from_numpy(flat.get(name, found[name])) for name in found},
         present=torch.from_numpy(present),
+        agents=alive.shape[2] if joint else 1,
     )

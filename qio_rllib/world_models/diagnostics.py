@@ -11,7 +11,7 @@ import torch
 
 from qio_rllib.world_models.ensemble import Ensemble
 from qio_rllib.world_models.episodes import Episodes, filtered_states
-from qio_rllib.world_models.model import WorldModel
+from qio_rllib.world_models.model import WorldModel, by_candidate, by_row
 
 Array = np.ndarray
 
@@ -135,14 +135,18 @@ def open_loop_errors(
     actions, counted = window(episodes.actions), window(episodes.present)
     if not counted[0].any():
         raise ValueError(f"start: no episode goes on after step {min(starts)}")
-    present = before(states).repeat_interleave(num_draws, dim=0)
+    agents = episodes.agents
+    present = by_candidate(before(states), num_draws, agents)
     observed, rewarded = [], []
     for step in range(horizon):
-        action = actions[step].repeat_interleave(num_draws, dim=0)
-        found = model.step(present, action, generator)
+        action, others = by_candidate(actions[step], num_draws, agents), None
+        if model.sees_others:
+            here = by_candidate(counted[step], num_draws, agents).unflatten(0, (-1, agents))
+            others = model.attend(present, action, here)
+        found = model.step(present, action, generator, others)
         present = found.state
-        observed.append(model.decode(present).unflatten(0, (-1, num_draws)).mean(1))
-        rewarded.append(found.rewards.unflatten(0, (-1, num_draws)).mean(1))
+        observed.append(by_row(model.decode(present), num_draws, agents).mean(1))
+        rewarded.append(by_row(found.rewards, num_draws, agents).mean(1))
     predicted, rewards = torch.stack(observed), torch.stack(rewarded)
     real, real_rewards = window(episodes.obs, 1), window(episodes.rewards)
     scale, reward_scale = episodes.deviation, episodes.reward_deviation
@@ -265,16 +269,26 @@ def calibration(
         raise ValueError(f"num_draws: expected at least 1, got {num_draws}")
     if not episodes.present.any():
         raise ValueError("episodes: there is no transition")
-    kept = episodes.present
-    states = filtered_states(model, episodes, len(kept) - 1)[kept]
-    actions = episodes.actions[kept]
-    real = torch.cat([episodes.obs[1:][kept], episodes.rewards[kept].unsqueeze(-1)], dim=-1)
+    here = episodes.present.unflatten(1, (-1, episodes.agents))
+    together = here.any(-1)  # steps of environments, [T, E]
+    here = here[together]
+
+    def joint(values: torch.Tensor) -> torch.Tensor:
+        """Return the rows of ``[T, B, ...]`` that are compared, all agents of an environment one after another."""
+        return values.unflatten(1, (-1, episodes.agents))[together].flatten(0, 1)
+
+    states = joint(filtered_states(model, episodes, len(episodes.present) - 1))
+    actions = joint(episodes.actions)
+    real = joint(torch.cat([episodes.obs[1:], episodes.rewards.unsqueeze(-1)], dim=-1))
+    others = model.attend(states, actions, here) if model.sees_others else None
     if generator is not None:
-        ranks, goes_on = _drawn_ranks(model, states, actions, real, generator, num_draws)
+        ranks, goes_on = _drawn_ranks(model, states, actions, real, generator, num_draws, others)
     elif isinstance(model, Ensemble):
-        ranks, goes_on = _mixture_ranks(model, states, actions, real)
+        ranks, goes_on = _mixture_ranks(model, states, actions, real, others)
     else:
         raise ValueError(f"generator: a {type(model).__name__} has no closed form, draws need a generator")
+    kept = here.flatten()
+    ranks, goes_on = ranks[kept], goes_on[kept]
     # The central p-interval holds what lies between the quantiles (1 - p) / 2 and (1 + p) / 2.
     offcentre = (2.0 * ranks - 1.0).abs().double().numpy()
     shares = np.stack([(offcentre <= level).mean(0) for level in LEVELS])
@@ -284,18 +298,22 @@ def calibration(
         components=components,
         obs_shares=shares[:, components],
         reward_shares=reward_shares,
-        continuation=_reliability(goes_on, ~episodes.terminated[kept]),
-        count=len(actions),
+        continuation=_reliability(goes_on, ~joint(episodes.terminated)[kept]),
+        count=len(ranks),
     )
 
 
 def _mixture_ranks(
-    model: Ensemble, obs: torch.Tensor, actions: torch.Tensor, real: torch.Tensor
+    model: Ensemble,
+    obs: torch.Tensor,
+    actions: torch.Tensor,
+    real: torch.Tensor,
+    others: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the distribution function at what happened ``[rows, D + 1]``, and probabilities of going on."""
     members = model.members
     mean, log_variance, logits = model.predictions(
-        obs.expand(members, *obs.shape), actions.expand(members, *actions.shape)
+        obs.expand(members, *obs.shape), actions.expand(members, *actions.shape), others
     )
     change = torch.cat([real[:, :-1] - obs, real[:, -1:]], dim=-1)
     places = (model.target_scale(change) - mean) * (-0.5 * log_variance).exp()
@@ -309,6 +327,7 @@ def _drawn_ranks(
     real: torch.Tensor,
     generator: torch.Generator,
     num_draws: int,
+    others: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what `_mixture_ranks` does, from draws.
 
@@ -318,7 +337,7 @@ def _drawn_ranks(
     below, equal = torch.zeros_like(real), torch.zeros_like(real)
     goes_on = torch.zeros(len(real), dtype=torch.float64)
     for _ in range(num_draws):
-        found = model.step(states, actions, generator)
+        found = model.step(states, actions, generator, others)
         drawn = torch.cat([model.decode(found.state), found.rewards.unsqueeze(-1)], dim=-1)
         below += drawn < real
         equal += drawn == real

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from qio_rllib.layers import ACTIVATIONS
-from qio_rllib.world_models.model import Learned, Predicted, Sequences, ValueFunction, WorldModel
+from qio_rllib.world_models.attention import AttentionOverOthers
+from qio_rllib.world_models.batched import BatchedMLP
+from qio_rllib.world_models.model import (
+    Learned,
+    Predicted,
+    Sequences,
+    ValueFunction,
+    WorldModel,
+    by_candidate,
+    by_row,
+    joint_candidates,
+)
 from qio_rllib.world_models.scales import RunningScale
 
 _VARIANCE_BOUND_WEIGHT = 0.01  # of the learned bounds in the loss, as in PETS's published code
@@ -25,56 +33,16 @@ class EnsembleSettings:
         members: Networks that learn from resamples of the data of their own, at least 1.
         hiddens: Sizes of the hidden layers.
         activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+        attention_heads: Heads of the attention by which what is predicted of an agent depends on the observations and
+            actions of the other agents of its module; 0 for none.
+        attention_size: Numbers in the keys, queries and values of all heads, a multiple of `attention_heads`.
     """
 
     members: int = 5
     hiddens: tuple[int, ...] = (128, 128)
     activation: str = "silu"
-
-
-class BatchedLinear(nn.Module):
-    """``K`` linear layers as one batched product.
-
-    Args:
-        count: Layers ``K``.
-        inputs: Numbers in a row.
-        outputs: Numbers returned.
-    """
-
-    def __init__(self, count: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(count, inputs, outputs))
-        self.bias = nn.Parameter(torch.empty(count, 1, outputs))
-        bound = 1.0 / math.sqrt(inputs)
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return ``[K, B, outputs]`` of rows ``[K, B, inputs]``."""
-        return torch.baddbmm(self.bias, rows, self.weight)
-
-
-class BatchedMLP(nn.Module):
-    """``K`` networks of equal sizes as batched products.
-
-    Args:
-        count: Networks ``K``.
-        sizes: Of the input, the hidden layers and the output.
-        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
-    """
-
-    def __init__(self, count: int, sizes: Sequence[int], activation: str) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for place in range(len(sizes) - 1):
-            layers.append(BatchedLinear(count, sizes[place], sizes[place + 1]))
-            if place < len(sizes) - 2:
-                layers.append(ACTIVATIONS[activation]())
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return ``[K, B, outputs]`` of rows ``[K, B, inputs]``."""
-        return self.layers(rows)
+    attention_heads: int = 0
+    attention_size: int = 64
 
 
 class Ensemble(WorldModel):
@@ -87,6 +55,8 @@ class Ensemble(WorldModel):
     With an input mask each target has a network of its own in every member, which sees its inputs alone: a masked input
     has no influence at all, and neither a gradient (the factored models of causal learning need that).
 
+    With attention each member has one of its own, whose output is added to that of the member's first layer.
+
     Args:
         obs_size: Numbers ``D`` in an observation.
         num_actions: Numbers ``A`` in an action.
@@ -95,7 +65,7 @@ class Ensemble(WorldModel):
             may depend on, bool ``[D + 2, D + A]``; None for all, in one network a member.
 
     Raises:
-        ValueError: A mask of another shape.
+        ValueError: A mask of another shape, or beside attention.
     """
 
     input_mask: torch.Tensor
@@ -116,6 +86,8 @@ class Ensemble(WorldModel):
         inputs = obs_size + num_actions
         self.is_factored = input_mask is not None
         if input_mask is not None:
+            if settings.attention_heads:
+                raise ValueError("input_mask: does not go with attention_heads; set one of the two to none")
             if input_mask.shape != (targets + 1, inputs):
                 raise ValueError(
                     f"input_mask: expected the shape {(targets + 1, inputs)}, got {tuple(input_mask.shape)}"
@@ -133,15 +105,38 @@ class Ensemble(WorldModel):
         self.target_scale = RunningScale(targets)
         self.max_log_variance = nn.Parameter(torch.full((targets,), 0.5))
         self.min_log_variance = nn.Parameter(torch.full((targets,), -10.0))
+        self.others: AttentionOverOthers | None = None
+        if settings.attention_heads:
+            self.others = AttentionOverOthers(
+                self.members,
+                inputs,
+                settings.attention_size,
+                settings.attention_heads,
+                settings.hiddens[0],
+                settings.activation,
+            )
+        self.sees_others = self.others is not None
+
+    def attend(self, state: torch.Tensor, action: torch.Tensor, present: torch.Tensor) -> torch.Tensor | None:
+        """Return what every member takes from the others, ``[K, B, Z]``; see `WorldModel.attend`.
+
+        States and actions can be the same for all members, ``[B, ...]``, or those of each, ``[K, B, ...]``; so can
+        ``present``, ``[E, M]`` or ``[K, E, M]``.
+        """
+        if self.others is None:
+            return None
+        rows = self.input_scale(torch.cat([state, action], dim=-1))
+        return self.others(rows.expand(self.members, -1, -1), present)
 
     def predictions(
-        self, obs: torch.Tensor, actions: torch.Tensor
+        self, obs: torch.Tensor, actions: torch.Tensor, others: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return every member's predictions.
 
         Args:
             obs: ``[K, B, D]``, a batch a member.
             actions: ``[K, B, A]``.
+            others: What `attend` gave; None for agents without others.
 
         Returns:
             Means and log variances of the scaled targets, ``[K, B, D + 1]`` (changes of the observation, reward), and
@@ -155,7 +150,7 @@ class Ensemble(WorldModel):
             mean, raw = (part.transpose(1, 2) for part in found[:, :-1].unbind(-1))
             logits = found[:, -1, :, 0]
         else:
-            mean, raw, last = self.networks(rows).split([targets, targets, 1], dim=-1)
+            mean, raw, last = self.networks(rows, others).split([targets, targets, 1], dim=-1)
             logits = last.squeeze(-1)
         # Bounds that move with the data, so that a deviation is neither 0 nor without limit where there was none.
         log_variance = self.max_log_variance - functional.softplus(self.max_log_variance - raw)
@@ -168,6 +163,7 @@ class Ensemble(WorldModel):
         action: torch.Tensor,
         obs: torch.Tensor,
         generator: torch.Generator | None = None,
+        others: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the observation."""
         return obs
@@ -182,12 +178,16 @@ class Ensemble(WorldModel):
         return state
 
     def step(
-        self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        state: torch.Tensor,
+        action: torch.Tensor,
+        generator: torch.Generator | None = None,
+        others: torch.Tensor | None = None,
     ) -> Predicted:
         """Predict one step: by a member and a draw of its Gaussian for each row, or the mean over the members."""
         members = self.members
         mean, log_variance, logits = self.predictions(
-            state.expand(members, *state.shape), action.expand(members, *action.shape)
+            state.expand(members, *state.shape), action.expand(members, *action.shape), others
         )
         if generator is None:
             scaled, goes_on = mean.mean(0), torch.sigmoid(logits).mean(0)
@@ -206,26 +206,30 @@ class Ensemble(WorldModel):
         actions: torch.Tensor,
         gamma: float,
         value: ValueFunction | None = None,
+        present: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the mean over the members of what each expects by itself; see `WorldModel.returns`.
 
         Every member goes on from its own predictions through the whole sequence (PETS's TS-infinity, with means).
         """
-        rows, candidates, horizon, _ = actions.shape
-        members = self.members
-        present = state.repeat_interleave(candidates, dim=0).expand(members, -1, -1)
-        flat = actions.flatten(0, 1)
+        candidates, horizon = actions.shape[1:3]
+        members, agents = self.members, 1 if present is None else present.shape[1]
+        now = by_candidate(state, candidates, agents).expand(members, -1, -1)
+        flat = joint_candidates(actions, agents)
+        here = None if present is None else present.repeat_interleave(candidates, dim=0)
         total = flat.new_zeros(members, len(flat))
         weight = torch.ones_like(total)
         for step in range(horizon):
-            mean, _, logits = self.predictions(present, flat[:, step].expand(members, -1, -1))
+            taken = flat[:, step].expand(members, -1, -1)
+            others = None if here is None else self.attend(now, taken, here)
+            mean, _, logits = self.predictions(now, taken, others)
             found = self.target_scale.inverse(mean)
-            present = present + found[..., :-1]
+            now = now + found[..., :-1]
             total = total + weight * found[..., -1]
             weight = weight * torch.sigmoid(logits) * gamma
         if value is not None:
-            total = total + weight * value(self.features(present))
-        return total.mean(0).unflatten(0, (rows, candidates))
+            total = total + weight * value(self.features(now))
+        return by_row(total.mean(0), candidates, agents)
 
     def take_in(self, batch: Sequences) -> None:
         """Take in the scales of inputs and targets."""
@@ -235,14 +239,20 @@ class Ensemble(WorldModel):
         self.target_scale.update(self._targets(batch)[rows])
 
     def learn(self, batch: Sequences, generator: torch.Generator) -> Learned:
-        """Return the negative log-likelihood of a batch; each member learns from a resample of it."""
-        rows = batch.learned.numel()
-        drawn = torch.randint(rows, (self.members, rows), generator=generator).to(batch.obs.device)
+        """Return the negative log-likelihood of a batch; each member learns from a resample of it.
+
+        With attention whole environments' steps are drawn, so that agents keep their others.
+        """
+        rows, agents = batch.learned.numel(), 1 if batch.present is None else batch.present.shape[-1]
+        drawn = torch.randint(rows // agents, (self.members, rows // agents), generator=generator)
+        drawn = (drawn.unsqueeze(-1) * agents + torch.arange(agents)).flatten(1).to(batch.obs.device)
         counts = batch.learned.flatten()[drawn]
         targets = self.target_scale(self._targets(batch))[drawn]
-        mean, log_variance, logits = self.predictions(
-            batch.obs.flatten(0, 1)[drawn], batch.actions.flatten(0, 1)[drawn]
-        )
+        obs, actions = batch.obs.flatten(0, 1)[drawn], batch.actions.flatten(0, 1)[drawn]
+        others = None
+        if batch.present is not None:
+            others = self.attend(obs, actions, batch.present.flatten()[drawn].unflatten(-1, (-1, agents)))
+        mean, log_variance, logits = self.predictions(obs, actions, others)
         errors = (mean - targets) ** 2
         nll = (errors * (-log_variance).exp() + log_variance).sum(-1)
         goes_on = 1.0 - batch.terminated.flatten()[drawn]

@@ -21,9 +21,11 @@ class Episodes:
         rewards: float32 ``[T, B]``.
         terminated: Whether the task ended for the agent with this step, bool ``[T, B]``.
         present: Steps that the episode has, from the first one on without gaps, bool ``[T, B]``; the rest is filling.
+        agents: Of how many agents ``M`` of one environment the sequences stand one after another, which models that see
+            others need, ``B = E M``; an agent that was never there has no steps. 1 where sequences are each for itself.
 
     Raises:
-        ValueError: A tensor of another shape or dtype, or ``present`` with a gap.
+        ValueError: A tensor of another shape or dtype, ``present`` with a gap, or ``agents`` that do not divide ``B``.
     """
 
     obs: torch.Tensor
@@ -31,6 +33,7 @@ class Episodes:
     rewards: torch.Tensor
     terminated: torch.Tensor
     present: torch.Tensor
+    agents: int = 1
 
     def __post_init__(self) -> None:
         if self.rewards.dim() != 2:
@@ -50,8 +53,16 @@ class Episodes:
                     f"{name}: expected {dtype} of the shape [{steps}, {count}{more}], got {value.dtype} of "
                     f"{list(value.shape)}"
                 )
+        if self.agents < 1 or count % self.agents:
+            raise ValueError(
+                f"agents: {count} sequences are not those of {self.agents} agents an environment"
+            )
         if (self.present[1:] & ~self.present[:-1]).any():
             raise ValueError("present: an episode goes on after a step that it does not have")
+
+    def together(self, model: WorldModel) -> torch.Tensor | None:
+        """Return `present` as a model that sees others takes it, bool ``[T, E, M]``; None for other models."""
+        return self.present.unflatten(1, (-1, self.agents)) if model.sees_others else None
 
     @property
     def lengths(self) -> torch.Tensor:
@@ -99,12 +110,15 @@ def filtered_states(model: WorldModel, episodes: Episodes, last: int) -> torch.T
     count = episodes.rewards.shape[1]
     state = episodes.obs.new_zeros(count, model.state_size)
     action = torch.zeros_like(episodes.actions[0])
+    together, others = episodes.together(model), None
     states = []
     for step in range(last + 1):
-        state = model.observe(state, action, episodes.obs[step])
+        state = model.observe(state, action, episodes.obs[step], others=others)
         states.append(state)
         if step < last:
             action = episodes.actions[step]
+            if together is not None:
+                others = model.attend(state, action, together[step])
     return torch.stack(states)
 
 

@@ -35,8 +35,12 @@ def imagine(
     behaviour: Behaviour,
     horizon: int,
     generator: torch.Generator | None = None,
+    present: torch.Tensor | None = None,
 ) -> Imagined:
     """Let a behaviour act in a model.
+
+    In a model that sees others all agents of an environment act by it together. No gradient passes from an agent to the
+    others: to each they are a part of its environment, and so it learns for its own rewards alone.
 
     Args:
         model: Predicts what follows.
@@ -44,11 +48,16 @@ def imagine(
         behaviour: Chooses the actions.
         horizon: Steps ``H``, at least 1.
         generator: Source of the model's draws; None predicts means.
+        present: Agents that are there, ``[E, M]`` with ``B = E M``; None where every row stands alone.
     """
     states, actions, rewards, continuation = [start], [], [], []
     for _ in range(horizon):
         action = behaviour(model.features(states[-1]))
-        found = model.step(states[-1], action, generator)
+        if present is None:
+            found = model.step(states[-1], action, generator)
+        else:
+            others = model.attend(states[-1].detach(), action.detach(), present)
+            found = model.step(states[-1], action, generator, others)
         actions.append(action)
         states.append(found.state)
         rewards.append(found.rewards)

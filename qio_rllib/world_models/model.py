@@ -26,6 +26,8 @@ class Sequences:
         terminated: 1 where the task ended for the agent with this step, float32 ``[L, B]``.
         learned: 1 for steps that count, float32 ``[L, B]``.
         fresh: Steps that an episode begins with, bool ``[L, B]``; the first of each sequence counts as one anyway.
+        present: For models that see others: 1 for agents that act in a step, float32 ``[L, E, M]``; the ``M`` agents of
+            a sample stand one after another in ``B = E M``. None where every row stands alone.
     """
 
     obs: torch.Tensor
@@ -35,6 +37,7 @@ class Sequences:
     terminated: torch.Tensor
     learned: torch.Tensor
     fresh: torch.Tensor
+    present: torch.Tensor | None = None
 
 
 class Predicted(NamedTuple):
@@ -64,12 +67,30 @@ class WorldModel(nn.Module, abc.ABC):
         num_actions: Numbers ``A`` in an action: components, or one for each discrete action.
         state_size: Numbers ``S`` in a state.
         feature_size: Numbers ``F`` in what policies and values see of a state.
+        sees_others: Whether predictions depend on the other agents of a module. `attend` then says what an agent takes
+            from them; in batches the ``M`` agents of an environment stand one after another, ``B = E M``.
+        attended_size: Numbers in what `attend` gives a row that `observe` has to be told of; 0 for nothing.
     """
 
     obs_size: int
     num_actions: int
     state_size: int
     feature_size: int
+    sees_others: bool = False
+    attended_size: int = 0
+
+    def attend(self, state: torch.Tensor, action: torch.Tensor, present: torch.Tensor) -> torch.Tensor | None:
+        """Return what agents take from the others of their module before actions take effect.
+
+        Args:
+            state: ``[E M, S]``.
+            action: ``[E M, A]``.
+            present: Agents that are there, ``[E, M]``; the others see nothing and are seen by nobody.
+
+        Returns:
+            For `step` and `observe`; None of a model in which agents stand alone.
+        """
+        return None
 
     @abc.abstractmethod
     def observe(
@@ -78,6 +99,7 @@ class WorldModel(nn.Module, abc.ABC):
         action: torch.Tensor,
         obs: torch.Tensor,
         generator: torch.Generator | None = None,
+        others: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the state after an action and the observation that followed it.
 
@@ -86,11 +108,17 @@ class WorldModel(nn.Module, abc.ABC):
             action: As executed, ``[B, A]``; zeros at the start of an episode.
             obs: ``[B, D]``.
             generator: Source of draws; None takes the most probable latent.
+            others: What `attend` gave before the action, ``[B, attended_size]``; None, or zeros at the start of an
+                episode, for nothing.
         """
 
     @abc.abstractmethod
     def step(
-        self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        state: torch.Tensor,
+        action: torch.Tensor,
+        generator: torch.Generator | None = None,
+        others: torch.Tensor | None = None,
     ) -> Predicted:
         """Predict one step.
 
@@ -98,6 +126,7 @@ class WorldModel(nn.Module, abc.ABC):
             state: ``[B, S]``.
             action: In [-1, 1], or one-hot, ``[B, A]``.
             generator: Source of draws; None predicts means.
+            others: What `attend` gives; None for nothing.
         """
 
     @abc.abstractmethod
@@ -121,29 +150,55 @@ class WorldModel(nn.Module, abc.ABC):
         actions: torch.Tensor,
         gamma: float,
         value: ValueFunction | None = None,
+        present: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return what sequences of actions are expected to earn.
 
         ``sum_h gamma^h prod_{j<h} c_j r_h + gamma^H prod_j c_j V``, with the continuation probabilities ``c``.
+
+        Of a model that sees others the candidates of one index are played together: candidate ``n`` of an agent is
+        rated while each other agent of its environment follows its own candidate ``n``.
 
         Args:
             state: Where they begin, ``[B, S]``.
             actions: ``[B, N, H, A]``.
             gamma: Discount in [0, 1].
             value: Of the features at the end; None for 0.
+            present: Agents that are there, all through the sequence, ``[E, M]`` with ``B = E M``; None where every row
+                stands alone.
 
         Returns:
             ``[B, N]``.
         """
-        rows, candidates, horizon, _ = actions.shape
-        present = state.repeat_interleave(candidates, dim=0)
-        flat = actions.flatten(0, 1)
+        candidates, horizon = actions.shape[1:3]
+        agents = 1 if present is None else present.shape[1]
+        now = by_candidate(state, candidates, agents)
+        flat = joint_candidates(actions, agents)
+        here = None if present is None else present.repeat_interleave(candidates, dim=0)
         total = flat.new_zeros(len(flat))
         weight = torch.ones_like(total)
         for step in range(horizon):
-            present, rewards, goes_on = self.step(present, flat[:, step])
+            taken = flat[:, step]
+            others = None if here is None else self.attend(now, taken, here)
+            now, rewards, goes_on = self.step(now, taken, others=others)
             total = total + weight * rewards
             weight = weight * goes_on * gamma
         if value is not None:
-            total = total + weight * value(self.features(present))
-        return total.unflatten(0, (rows, candidates))
+            total = total + weight * value(self.features(now))
+        return by_row(total, candidates, agents)
+
+
+def by_candidate(rows: torch.Tensor, count: int, agents: int = 1) -> torch.Tensor:
+    """Return rows ``[E M, ...]`` ``count`` times, ``[E N M, ...]``: an environment's agents stay together."""
+    joint = rows.unflatten(0, (-1, agents)).unsqueeze(1)
+    return joint.expand(-1, count, *joint.shape[2:]).flatten(0, 2)
+
+
+def joint_candidates(actions: torch.Tensor, agents: int = 1) -> torch.Tensor:
+    """Return candidates ``[E M, N, ...]`` in the order of `by_candidate`, ``[E N M, ...]``."""
+    return actions.unflatten(0, (-1, agents)).transpose(1, 2).flatten(0, 2)
+
+
+def by_row(values: torch.Tensor, count: int, agents: int = 1) -> torch.Tensor:
+    """Return numbers in the order of `by_candidate`, ``[E N M]``, as ``[E M, N]``."""
+    return values.unflatten(0, (-1, count, agents)).transpose(1, 2).flatten(0, 1)

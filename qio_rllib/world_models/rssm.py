@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qio_rllib.layers import mlp
+from qio_rllib.world_models.attention import AttentionOverOthers
 from qio_rllib.world_models.heads import ContinuationHead, TwoHotHead, symlog
 from qio_rllib.world_models.latents import (
     CategoricalLatent,
@@ -39,6 +40,9 @@ class RSSMSettings:
         representation_weight: Of the divergence that trains the posterior.
         free_nats: Divergences below this are not lowered further.
         reward_weight: Of the reward's loss, beside the reconstruction's.
+        attention_heads: Heads of the attention by which an agent's memory takes in the states and actions of the other
+            agents of its module; 0 for none.
+        attention_size: Numbers in the keys, queries and values of all heads, a multiple of `attention_heads`.
     """
 
     deterministic: int = 200
@@ -53,6 +57,8 @@ class RSSMSettings:
     representation_weight: float = 0.1
     free_nats: float = 1.0
     reward_weight: float = 1.0
+    attention_heads: int = 0
+    attention_size: int = 64
 
 
 class RSSM(WorldModel):
@@ -63,6 +69,10 @@ class RSSM(WorldModel):
 
     A state is ``[h, z]``. At the start of an episode it is zeros, and so is the action: the first posterior comes from
     the first observation alone.
+
+    With attention the input of the GRU also has what the agent takes from ``[h_{t-1}, z_{t-1}, a_{t-1}]`` of the other
+    agents of its module, so that its prior, its posterior and what follows from them depend on what these have
+    observed up to the step before. At the start of its episode an agent takes nothing.
 
     Args:
         obs_size: Numbers ``D`` in an observation.
@@ -93,8 +103,26 @@ class RSSM(WorldModel):
         self.decoder = mlp((self.state_size, *settings.hiddens[::-1], obs_size), activation, normalize=True)
         self.reward = TwoHotHead(self.state_size, heads, activation)
         self.continuation = ContinuationHead(self.state_size, heads, activation)
+        self.others: AttentionOverOthers | None = None
+        if settings.attention_heads:
+            self.others = AttentionOverOthers(
+                1,
+                self.state_size + num_actions,
+                settings.attention_size,
+                settings.attention_heads,
+                memory,
+                activation,
+            )
+        self.sees_others = self.others is not None
+        self.attended_size = memory if self.sees_others else 0
 
     # -- one step -------------------------------------------------------------------------------------------------
+
+    def attend(self, state: torch.Tensor, action: torch.Tensor, present: torch.Tensor) -> torch.Tensor | None:
+        """Return what agents take from the others, ``[B, deterministic]``; see `WorldModel.attend`."""
+        if self.others is None:
+            return None
+        return self.others(torch.cat([state, action], dim=-1).unsqueeze(0), present).squeeze(0)
 
     def observe(
         self,
@@ -102,17 +130,22 @@ class RSSM(WorldModel):
         action: torch.Tensor,
         obs: torch.Tensor,
         generator: torch.Generator | None = None,
+        others: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the state after an action and an observation; see `WorldModel.observe`."""
-        memory = self._remember(state, action)
+        memory = self._remember(state, action, others)
         statistics = self._posterior(memory, self.encode(obs))
         return torch.cat([memory, self._drawn(statistics, generator)], dim=-1)
 
     def step(
-        self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        state: torch.Tensor,
+        action: torch.Tensor,
+        generator: torch.Generator | None = None,
+        others: torch.Tensor | None = None,
     ) -> Predicted:
         """Predict one step by the prior; see `WorldModel.step`."""
-        memory = self._remember(state, action)
+        memory = self._remember(state, action, others)
         statistics = self.latent.statistics(self.prior(memory))
         following = torch.cat([memory, self._drawn(statistics, generator)], dim=-1)
         return Predicted(following, self.reward.mean(following), self.continuation(following))
@@ -151,7 +184,10 @@ class RSSM(WorldModel):
         for step in range(length):
             state = torch.where(fresh[step].unsqueeze(-1), first[step], state)
             states.append(state)
-            memory = self._remember(state, batch.actions[step])
+            action, others = batch.actions[step], None
+            if batch.present is not None:
+                others = self.attend(state, action, batch.present[step])
+            memory = self._remember(state, action, others)
             statistics = self._posterior(memory, embedded[step])
             state = torch.cat([memory, self.latent.sample(statistics, generator)], dim=-1)
             following.append(state)
@@ -211,9 +247,12 @@ class RSSM(WorldModel):
             settings.free_nats,
         )
 
-    def _remember(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def _remember(
+        self, state: torch.Tensor, action: torch.Tensor, others: torch.Tensor | None = None
+    ) -> torch.Tensor:
         memory, latent = state.split([self.settings.deterministic, self.latent.size], dim=-1)
-        return self.cell(self.mixer(torch.cat([latent, action], dim=-1)), memory)
+        mixed = self.mixer(torch.cat([latent, action], dim=-1))
+        return self.cell(mixed if others is None else mixed + others, memory)
 
     def _posterior(self, memory: torch.Tensor, embedded: torch.Tensor) -> Statistics:
         return self.latent.statistics(self.posterior(torch.cat([memory, embedded], dim=-1)))

@@ -183,7 +183,7 @@ class Paid:
     def features(self, state):
         return state
 
-    def step(self, state, action, generator=None):
+    def step(self, state, action, generator=None, others=None):
         from qio_rllib.world_models.model import Predicted
 
         return Predicted(state, action[:, 0], torch.ones(len(state)))
@@ -272,6 +272,14 @@ def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
         ),
         ({"world_model": {"type": "rssm", "members": 3}}, r"world_model: unknown key 'members'"),
         ({"world_model": {"members": 0}}, r"world_model\.members: expected an integer of at least 1, got 0"),
+        (
+            {"world_model": {"attention_heads": -1}},
+            r"world_model\.attention_heads: expected an integer of at least 0, got -1",
+        ),
+        (
+            {"world_model": {"type": "rssm", "attention_heads": 3, "attention_size": 8}},
+            r"world_model\.attention_size: expected a multiple of attention_heads, which is 3, got 8",
+        ),
         ({"world_model": {"hiddens": []}}, r"world_model\.hiddens: expected sizes of at least 1, got \[\]"),
         (
             {"world_model": {"activation": "silux"}},

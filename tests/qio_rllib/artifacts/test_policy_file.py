@@ -38,6 +38,8 @@ RECURRENT = {
         "hiddens": [8], "head_hiddens": [8],
     }
 }  # fmt: skip
+SEEN = {"attention_heads": 2, "attention_size": 4}
+LEAVING = {**SWARM, "out_radius": 2.0, "spawn_radius": 2.0, "process_noise": 0.2}
 KINDS = {  # algorithm, environment, its settings, training settings, model_config
     "masked and amplified": (PPOConfig, "forest_uav_v0", FOREST, AMPLIFIED, {}),
     "gaussian": (PPOConfig, "swarm_cooperative_v0", SWARM, {}, {}),
@@ -70,6 +72,14 @@ KINDS = {  # algorithm, environment, its settings, training settings, model_conf
     ),
     "actor over a recurrent model": (
         WorldModelConfig, "swarm_cooperative_v0", SWARM, {**RECURRENT, "behaviour": "actor", "agent_id": True}, {},
+    ),
+    "planner over a model that sees others": (
+        WorldModelConfig, "swarm_cooperative_v0", LEAVING,
+        {"world_model": {**ENSEMBLE["world_model"], **SEEN}, **PLANS}, {},
+    ),
+    "planner over a recurrent model that sees others": (
+        WorldModelConfig, "swarm_cooperative_v0", LEAVING,
+        {"world_model": {**RECURRENT["world_model"], **SEEN}, **PLANS}, {},
     ),
     "several modules": (PPOConfig, "swarm_mixed_v0", SWARM, {}, {}),
 }  # fmt: skip

@@ -18,10 +18,10 @@ class Pushed(WorldModel):
         super().__init__()
         self.deviation, self.goes_on = deviation, goes_on
 
-    def observe(self, state, action, obs, generator=None):
+    def observe(self, state, action, obs, generator=None, others=None):
         return torch.cat([obs, state[:, 1:] + action], dim=-1)
 
-    def step(self, state, action, generator=None):
+    def step(self, state, action, generator=None, others=None):
         speed = state[:, 1:] + action
         position = state[:, :1] + speed
         if generator is not None:
@@ -42,7 +42,7 @@ class Pushed(WorldModel):
 class Still(Pushed):
     """Predicts that nothing changes; the reward is that of the present position."""
 
-    def step(self, state, action, generator=None):
+    def step(self, state, action, generator=None, others=None):
         return Predicted(state, state[:, 0], torch.full((len(state),), self.goes_on))
 
 

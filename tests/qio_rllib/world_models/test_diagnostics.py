@@ -303,7 +303,7 @@ def test_continuation_is_what_was_predicted_beside_what_happened():
 
 def test_continuation_is_binned_by_the_prediction():
     class Unsure(Pushed):
-        def step(self, state, action, generator=None):
+        def step(self, state, action, generator=None, others=None):
             found = super().step(state, action, generator)
             return found._replace(continuation=torch.where(state[:, 0] > 0, 0.9, 0.25))
 

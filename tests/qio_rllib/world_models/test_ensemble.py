@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from qio_rllib.world_models.ensemble import BatchedMLP, Ensemble, EnsembleSettings
+from qio_rllib.world_models.batched import BatchedMLP
+from qio_rllib.world_models.ensemble import Ensemble, EnsembleSettings
 from qio_rllib.world_models.model import Sequences
 
 SMALL = EnsembleSettings(members=3, hiddens=(16,))

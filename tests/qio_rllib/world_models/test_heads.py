@@ -111,7 +111,7 @@ class Counting(WorldModel):
 
     obs_size = num_actions = state_size = feature_size = 1
 
-    def observe(self, state, action, obs, generator=None):
+    def observe(self, state, action, obs, generator=None, others=None):
         return obs
 
     def features(self, state):
@@ -120,7 +120,7 @@ class Counting(WorldModel):
     def decode(self, state):
         return state
 
-    def step(self, state, action, generator=None):
+    def step(self, state, action, generator=None, others=None):
         return Predicted(state + action, state[:, 0], torch.full((len(state),), 0.5))
 
     def learn(self, batch, generator):
