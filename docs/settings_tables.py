@@ -19,6 +19,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
+from qio_rllib.causal.masks import CausalMaskSettings
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.models.circuits import CircuitSettings
 from qio_rllib.models.coordination import CoordinationSettings
@@ -32,6 +33,7 @@ PAGES = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- (settings of|mapping) (\w+)(?:: ([\w, ]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 MAPPINGS: dict[str, type] = {
     "amplification": Amplification,
+    "causal_mask": CausalMaskSettings,
     "circuit": CircuitSettings,
     "communication": Communication,
     "critic": CriticSettings,

@@ -119,7 +119,8 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
         """Sample a round into the replay, take the gradient steps that it is due, and hand the weights on."""
         config = self.config
         first = config.num_steps_sampled_before_learning_starts
-        rollouts = self.sample(config.round_steps, random_actions=self.env_steps_sampled < first)
+        before = self.env_steps_sampled
+        rollouts = self.sample(config.round_steps, random_actions=before < first)
         if not rollouts:
             return
         for rollout in rollouts:
@@ -139,11 +140,19 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
             return
         module_id = next(iter(self.env_runner.module.keys()))
         first_time = not self.metrics.peek((LEARNER_RESULTS, module_id, "updates_lifetime"), default=0)
+        self.prepare_learning(0 if first_time else before)
         due = config.round_updates + (config.pretraining_updates if first_time else 0)
         while due:
             updates = min(due, max(config.round_updates, _UPDATES_AT_ONCE))
             self.learn([self.replay.sample(updates * batch)], num_epochs=updates)
             due -= updates
+
+    def prepare_learning(self, before: int) -> None:
+        """Do what has to be done before a round's gradient steps; nothing here.
+
+        Args:
+            before: Environment steps that were sampled before this round; 0 where nothing has been learned yet.
+        """
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any

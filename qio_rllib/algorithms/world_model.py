@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -9,26 +10,30 @@ import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import log_tanh_slope
+from qio_rllib.algorithms import causal_search
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
 from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
 from qio_rllib.algorithms.own_settings import checked_mapping
 from qio_rllib.algorithms.setting_types import Range, Schedule
+from qio_rllib.causal.masks import CAUSAL_MASK, CausalMaskSettings
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over
 from qio_rllib.models.world_model_module import (
     BEHAVIOUR,
     DISCOUNT,
+    IS_FACTORED,
     PLANNER_SETTINGS,
     WORLD_MODEL,
     WorldModelModule,
 )
-from qio_rllib.models.world_model_policy import PLANNER, RECURRENT, model_settings
+from qio_rllib.models.world_model_policy import ENSEMBLE, PLANNER, RECURRENT, model_settings
+from qio_rllib.world_models.ensemble import Ensemble
 from qio_rllib.world_models.imagination import Imagined, imagine, lambda_returns, reach_weights
 from qio_rllib.world_models.model import Sequences
 from qio_rllib.world_models.planning_settings import PlanningSettings
@@ -58,6 +63,7 @@ class WorldModelConfig(OffPolicyConfig):
         self.world_model: dict[str, Any] | None = None
         self.behaviour = PLANNER
         self.planner: dict[str, Any] | None = None
+        self.causal_mask: dict[str, Any] | None = None
         self.model_lr: float | list = 1e-3
         self.actor_lr: float | list = 3e-4
         self.critic_lr: float | list = 3e-4
@@ -78,6 +84,7 @@ class WorldModelConfig(OffPolicyConfig):
         world_model: Mapping[str, Any] | None = NotProvided,
         behaviour: Literal["planner", "actor"] = NotProvided,
         planner: Mapping[str, Any] | None = NotProvided,
+        causal_mask: Mapping[str, Any] | None = NotProvided,
         model_lr: Annotated[float | list, Schedule()] = NotProvided,
         actor_lr: Annotated[float | list, Schedule()] = NotProvided,
         critic_lr: Annotated[float | list, Schedule()] = NotProvided,
@@ -95,6 +102,8 @@ class WorldModelConfig(OffPolicyConfig):
                 missing keys take their defaults.
             behaviour: "planner", which plans anew at each step, or "actor", a policy that learns inside the model.
             planner: ``{"method": "cem" | "icem" | "mppi", ...}``, see `PlanningSettings`.
+            causal_mask: ``{"alpha": 0.001, ...}``, see `CausalMaskSettings`: an ensemble predicts each number from its
+                causes alone, which are sought in the data; None predicts from everything.
             model_lr: Learning rate of the model, or a schedule ``[[timestep, value], ...]``.
             actor_lr: Likewise of the actor.
             critic_lr: Likewise of the critic.
@@ -121,7 +130,7 @@ class WorldModelConfig(OffPolicyConfig):
             lambda_=lambda_,
             entropy_coeff=entropy_coeff,
         )
-        given = self._checked(world_model=world_model, planner=planner)
+        given = self._checked(world_model=world_model, planner=planner, causal_mask=causal_mask)
         self._take(**{name: checked_mapping(value, _CHECKS[name]) for name, value in given.items()})
         return self
 
@@ -146,6 +155,14 @@ class WorldModelConfig(OffPolicyConfig):
             raise ConfigError("normalize_actions: WorldModel acts in [-1, 1]; leave it on")
         if self.model_config.get("communication"):
             raise ConfigError("communication: WorldModel has no messages; set it to null")
+        if self.causal_mask is not None:
+            kind, settings = model_settings(self.world_model)
+            if kind != ENSEMBLE:
+                raise ConfigError(f"{CAUSAL_MASK}: needs world_model.type: {ENSEMBLE}, got {kind}")
+            if getattr(settings, "attention_heads", 0):
+                raise ConfigError(f"{CAUSAL_MASK}: does not go with world_model.attention_heads; set it to 0")
+            if self.causal_mask["interventions"] and self.env is not None:
+                causal_search.intervention_env(self.env, self.env_config)
 
     def module_settings(self) -> dict[str, Any]:
         """Return what a module is told beside ``model_config``."""
@@ -154,6 +171,7 @@ class WorldModelConfig(OffPolicyConfig):
             BEHAVIOUR: self.behaviour,
             PLANNER_SETTINGS: self.planner or {},
             DISCOUNT: self.gamma,
+            IS_FACTORED: self.causal_mask is not None,
         }
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -184,6 +202,30 @@ class WorldModel(OffPolicyAlgorithm):
         """Return the default configuration."""
         return WorldModelConfig()
 
+    def prepare_learning(self, before: int) -> None:
+        """Seek causes where that is due, and mask the models by them."""
+        config = self.config
+        settings = CausalMaskSettings.of(config.causal_mask)
+        if settings is None:
+            return
+        first = config.num_steps_sampled_before_learning_starts
+        searches = settings.searches(self.env_steps_sampled, first)
+        if searches <= (settings.searches(before, first) if before else 0):
+            return
+        modules = self.env_runner.module
+        if settings.interventions:
+            env = causal_search.intervention_env(config.env, config.env_config)
+            mask = causal_search.mask_of_interventions(
+                env, searches * settings.interventions, config.seed, settings
+            )
+            masks = dict.fromkeys(modules.keys(), mask)
+        else:
+            spaces = {module_id: module.action_space for module_id, module in modules.items()}
+            masks = causal_search.masks_of_replay(self.replay, spaces, settings)
+        self.learner_group.foreach_learner(lambda learner: learner.set_input_masks(masks))
+        for module_id, mask in masks.items():
+            self.metrics.log_value((LEARNER_RESULTS, module_id, "causes"), int(mask[:-1].sum()), window=1)
+
 
 class WorldModelLearner(OffPolicyLearner):
     """Fits the model to sequences from the replay; an actor and its critic learn from what the model imagines."""
@@ -204,6 +246,13 @@ class WorldModelLearner(OffPolicyLearner):
         """Move the entropy's weight along its schedule."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._entropy_schedule.update(timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+
+    def set_input_masks(self, masks: Mapping[str, Any]) -> None:
+        """Mask the models' inputs, by module; bool ``[D + 2, D + A]``."""
+        for module_id, module in zip(self.joint["modules"], self.modules(), strict=True):
+            model = module.policy.model
+            assert isinstance(model, Ensemble)
+            model.set_input_mask(torch.as_tensor(masks[module_id], device=model.input_mask.device))
 
     def optimizer_parameters(
         self, module: Any, config: Any
@@ -372,4 +421,8 @@ def _world_model(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
-_CHECKS = {"world_model": _world_model, "planner": _planner}
+def _causal_mask(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return dataclasses.asdict(CausalMaskSettings.of(settings))
+
+
+_CHECKS = {"world_model": _world_model, "planner": _planner, CAUSAL_MASK: _causal_mask}

@@ -49,6 +49,7 @@ def transition_graph(
     *,
     alpha: float = 0.001,
     degree: int = 2,
+    num_one_hot: int = 0,
 ) -> TransitionGraph:
     """Find the causes of every target by nested regressions.
 
@@ -66,6 +67,7 @@ def transition_graph(
         target_names: "y0", "y1", ... when absent.
         alpha: Level of a single test, in (0, 1).
         degree: Of the products, 1 (linear) to 3.
+        num_one_hot: How many of the last inputs are one discrete action, one-hot; it is tested as a whole.
 
     Raises:
         ConfigError: A level or a degree out of range.
@@ -81,8 +83,12 @@ def transition_graph(
     wanted, goals = checked_data(targets, target_names)
     if len(rows) != len(wanted):
         raise DataError(f"samples: {len(rows)} rows of inputs, {len(wanted)} of targets")
+    last = len(names) - num_one_hot
+    groups = [min(place, last) for place in range(len(names))]
+    if num_one_hot:  # the last of its columns follows from the others
+        rows, groups = rows[:, :-1], groups[:-1]
     rows, wanted = _standardised(rows, names), _standardised(wanted, goals)
-    features, members = _products(rows, degree)
+    features, members = _products(rows, degree, groups, last if num_one_hot else -1)
     count, size = features.shape
     if count < size + 2:
         raise DataError(
@@ -96,12 +102,15 @@ def transition_graph(
         )
     p_values = np.empty((len(goals), len(names)))
     freedom = count - size
-    for place in range(len(names)):
-        kept = ~members[:, place]
+    for group in range(groups[-1] + 1):
+        kept = ~members[:, group]
         reduced, _ = _residuals(features[:, kept], wanted)
         dropped = size - int(kept.sum())
         statistic = (reduced - full) / dropped / np.maximum(full / freedom, np.finfo(np.float64).tiny)
-        p_values[:, place] = f_distribution.sf(statistic, dropped, freedom)
+        places = slice(group, None) if num_one_hot and group == last else group
+        p_values[:, places] = f_distribution.sf(statistic, dropped, freedom).reshape(
+            (-1, 1) if isinstance(places, slice) else -1
+        )
     return TransitionGraph(names, goals, p_values, alpha)
 
 
@@ -114,15 +123,23 @@ def _standardised(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return centred / deviation
 
 
-def _products(rows: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return all products of up to ``degree`` columns ``[n, F]``, and which columns each holds, bool ``[F, I]``."""
+def _products(
+    rows: np.ndarray, degree: int, groups: Sequence[int], one_hot: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return all products of up to ``degree`` columns ``[n, F]``, and which inputs each holds, bool ``[F, G]``.
+
+    Columns of one group are one input; of the group ``one_hot`` a product holds at most one.
+    """
     columns = [np.ones(len(rows))]
-    members = [np.zeros(rows.shape[1], bool)]
+    members = [np.zeros(groups[-1] + 1, bool)]
     for size in range(1, degree + 1):
         for chosen in itertools.combinations_with_replacement(range(rows.shape[1]), size):
+            held = [groups[place] for place in chosen]
+            if held.count(one_hot) > 1:
+                continue
             columns.append(np.prod(rows[:, chosen], axis=1))
-            inside = np.zeros(rows.shape[1], bool)
-            inside[list(chosen)] = True
+            inside = np.zeros(groups[-1] + 1, bool)
+            inside[held] = True
             members.append(inside)
     return np.stack(columns, axis=1), np.stack(members)
 

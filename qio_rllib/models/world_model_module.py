@@ -17,6 +17,7 @@ from qio_rllib.models.world_model_policy import ACTOR, WorldModelPolicy, WorldMo
 from qio_rllib.world_models.heads import TwoHotHead
 
 WORLD_MODEL, BEHAVIOUR, PLANNER_SETTINGS, DISCOUNT = "world_model", "behaviour", "planner", "gamma"
+IS_FACTORED = "is_factored"
 """Keys of ``model_config``: see `WorldModelSpec`."""
 
 

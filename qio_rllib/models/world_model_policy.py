@@ -95,6 +95,7 @@ class WorldModelSpec:
         planner: See `PlanningSettings`.
         gamma: Discount that a planner plans with.
         network: Keys of ``model_config`` that shape the actor.
+        is_factored: Whether an ensemble's targets have networks and input masks of their own.
     """
 
     obs_size: int
@@ -105,6 +106,7 @@ class WorldModelSpec:
     planner: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gamma: float = 0.99
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    is_factored: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -134,7 +136,10 @@ class WorldModelPolicy(nn.Module):
         kind, settings = model_settings(spec.world_model)
         self.model: WorldModel
         if isinstance(settings, EnsembleSettings):
-            self.model = Ensemble(spec.obs_size, spec.num_actions, settings)
+            mask = None
+            if spec.is_factored:
+                mask = torch.ones(spec.obs_size + 2, spec.obs_size + spec.num_actions, dtype=torch.bool)
+            self.model = Ensemble(spec.obs_size, spec.num_actions, settings, mask)
         else:
             self.model = RSSM(spec.obs_size, spec.num_actions, settings)
         self.is_recurrent = kind == RECURRENT

@@ -185,6 +185,22 @@ class JointReplay(Checkpointable):
                     arrays[name][mine] = array
         return self._shaped(JointTransitions.from_flat(arrays))
 
+    def newest(self, count: int) -> JointTransitions:
+        """Return the newest single transitions, at most ``count``, each once, older ones first within a runner.
+
+        Raises:
+            ValueError: There are none yet.
+        """
+        if not len(self):
+            raise ValueError("the replay is empty")
+        share = -(-count // len(self._rings))
+        parts = []
+        for ring in self._rings.values():
+            arrays = {name: array.reshape(-1, *array.shape[2:]) for name, array in ring.ordered().items()}
+            parts.append({name: array[-share:] for name, array in arrays.items()})
+        joined = {name: np.concatenate([part[name] for part in parts])[-count:] for name in parts[0]}
+        return JointTransitions.from_flat(joined)
+
     def _shaped(self, windows: JointTransitions) -> JointTransitions:
         if self.n_step > 1:
             return JointTransitions(

@@ -92,7 +92,8 @@ class Ensemble(WorldModel):
                 raise ValueError(
                     f"input_mask: expected the shape {(targets + 1, inputs)}, got {tuple(input_mask.shape)}"
                 )
-            self.register_buffer("input_mask", input_mask.float().repeat(self.members, 1).unsqueeze(1))
+            self.register_buffer("input_mask", torch.empty(self.members * (targets + 1), 1, inputs))
+            self.set_input_mask(input_mask)
             # Two outputs a target, mean and log variance; of the continuation the first is the logit.
             self.networks = BatchedMLP(
                 self.members * (targets + 1), (inputs, *settings.hiddens, 2), settings.activation
@@ -116,6 +117,14 @@ class Ensemble(WorldModel):
                 settings.activation,
             )
         self.sees_others = self.others is not None
+
+    def set_input_mask(self, input_mask: torch.Tensor) -> None:
+        """Let targets depend on other inputs; for models that were built with a mask.
+
+        Args:
+            input_mask: Bool ``[D + 2, D + A]``.
+        """
+        self.input_mask.copy_(input_mask.float().repeat(self.members, 1).unsqueeze(1))
 
     def attend(self, state: torch.Tensor, action: torch.Tensor, present: torch.Tensor) -> torch.Tensor | None:
         """Return what every member takes from the others, ``[K, B, Z]``; see `WorldModel.attend`.

@@ -1,0 +1,137 @@
+"""Masks for factored world models: which inputs each prediction may depend on, found in transitions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from qio_envs.api import ConfigError, check_keys
+from qio_rllib.causal.transitions import transition_graph
+
+CAUSAL_MASK = "causal_mask"
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalMaskSettings:
+    """``training(causal_mask={...})``: an ensemble whose predictions depend on causes alone.
+
+    Attributes:
+        alpha: Level of the test of a single cause, in (0, 1).
+        degree: Of the products of inputs in these tests, 1 to 3.
+        samples: Transitions of the agents' own that are tested at most, the newest, at least 10.
+        interventions: Transitions that are gathered in a copy of the environment at each search, its state set at
+            random before each of them; then these alone are tested, all so far. 0 for none.
+        growth: The causes are sought when learning starts, and again whenever there are so many times as many
+            environment steps, above 1.
+    """
+
+    alpha: float = 0.001
+    degree: int = 2
+    samples: int = 5000
+    interventions: int = 0
+    growth: float = 2.0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> Self | None:
+        """Return the settings of a mapping; None for None.
+
+        Raises:
+            ConfigError: An unknown key, or a value that is not allowed.
+        """
+        if given is None:
+            return None
+        check_keys(CAUSAL_MASK, given, [field.name for field in dataclasses.fields(cls)])
+        settings = cls(**given)
+        for name, allowed, fits in (
+            ("alpha", "a number in (0, 1)", _is_number(settings.alpha) and 0 < settings.alpha < 1),
+            ("degree", "1, 2 or 3", type(settings.degree) is int and 1 <= settings.degree <= 3),
+            (
+                "samples",
+                "an integer of at least 10",
+                type(settings.samples) is int and settings.samples >= 10,
+            ),
+            (
+                "interventions",
+                "an integer of at least 0",
+                type(settings.interventions) is int and settings.interventions >= 0,
+            ),
+            ("growth", "a number above 1", _is_number(settings.growth) and settings.growth > 1),
+        ):
+            if not fits:
+                raise ConfigError(
+                    f"{CAUSAL_MASK}.{name}: expected {allowed}, got {getattr(settings, name)!r}"
+                )
+        return settings
+
+    def searches(self, env_steps: int, first: int) -> int:
+        """Return how many searches are due after so many environment steps, where learning starts after ``first``."""
+        first = max(first, 1)
+        if env_steps < first:
+            return 0
+        return 1 + math.floor(math.log(env_steps / first) / math.log(self.growth) + 1e-9)
+
+
+def find_mask(
+    obs: np.ndarray,
+    actions: np.ndarray,
+    next_obs: np.ndarray,
+    rewards: np.ndarray,
+    settings: CausalMaskSettings,
+    is_discrete: bool = False,
+) -> np.ndarray:
+    """Return which inputs each target depends on, the input mask of an `Ensemble`.
+
+    Inputs that do not vary are no causes; targets that do not vary have none. Whether an episode goes on is taken to
+    depend on what the reward depends on: ends are too rare to be tested.
+
+    Args:
+        obs: ``[n, D]``.
+        actions: ``[n, A]``, one-hot where discrete.
+        next_obs: ``[n, D]``.
+        rewards: ``[n]``.
+        settings: Levels and degree.
+        is_discrete: Whether actions are one-hot.
+
+    Returns:
+        bool ``[D + 2, D + A]``: targets are next observation, reward and continuation.
+
+    Raises:
+        ConfigError: Collinear inputs, too few transitions, or numbers that are not finite; the message names the
+            setting.
+    """
+    size, num_actions = obs.shape[1], actions.shape[1]
+    inputs = np.concatenate([obs, actions], axis=1).astype(np.float64)
+    targets = np.concatenate([next_obs - obs, rewards[:, None]], axis=1).astype(np.float64)
+    varies, moves = _varies(inputs), _varies(targets)
+    if is_discrete:
+        varies[size:] = varies[size:].sum() > 1
+    names = [*(f"obs[{i}]" for i in range(size)), *(f"action[{i}]" for i in range(num_actions))]
+    mask = np.zeros((size + 2, size + num_actions), bool)
+    if varies.any() and moves.any():
+        try:
+            found = transition_graph(
+                inputs[:, varies],
+                targets[:, moves],
+                [name for name, one in zip(names, varies, strict=True) if one],
+                alpha=settings.alpha,
+                degree=settings.degree,
+                num_one_hot=int(varies[size:].sum()) if is_discrete else 0,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{CAUSAL_MASK}: {error}") from error
+        mask[np.ix_(np.append(moves, False), varies)] = found.mask
+    mask[-1] = mask[-2]
+    return mask
+
+
+def _varies(rows: np.ndarray) -> np.ndarray:
+    still = rows.std(0) <= 1e-6 * np.maximum(np.abs(rows).max(0), 1e-6)
+    return ~still  # numbers that are not finite vary, and are refused
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
