@@ -151,17 +151,24 @@ def chain(repeats: int) -> list[Row]:
     model = chain_model()
     knowledge = Knowledge(tiers=[["a0", "a1"], ["x1", "x2", "x3"]], separate=[0])
     rows = []
-    for samples in (200, 500, 1_000):
-        exact = directed = 0
-        for seed in range(repeats):
-            columns = model.sample(samples, np.random.default_rng([samples, seed]))
-            found = pc(FisherZ(Moments.of(columns)), 0.01, knowledge).graph
-            exact += set(found.directed_edges) == set(model.graph.edges) and not found.undirected_edges
-            states = {name: columns[name] for name in ("x1", "x2", "x3")}
-            directed += len(pc(FisherZ(Moments.of(states)), 0.01).graph.directed_edges)
-        rows.append(
-            {"samples": samples, "runs": repeats, "exact": exact, "directed_by_states_alone": directed}
-        )
+    for alpha in (0.01, 0.001):
+        for samples in (200, 500, 1_000):
+            exact = directed = 0
+            for seed in range(repeats):
+                columns = model.sample(samples, np.random.default_rng([samples, seed]))
+                found = pc(FisherZ(Moments.of(columns)), alpha, knowledge).graph
+                exact += set(found.directed_edges) == set(model.graph.edges) and not found.undirected_edges
+                states = {name: columns[name] for name in ("x1", "x2", "x3")}
+                directed += len(pc(FisherZ(Moments.of(states)), alpha).graph.directed_edges)
+            rows.append(
+                {
+                    "alpha": alpha,
+                    "samples": samples,
+                    "runs": repeats,
+                    "exact": exact,
+                    "directed_by_states_alone": directed,
+                }
+            )
     return rows
 
 

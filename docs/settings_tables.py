@@ -58,7 +58,7 @@ EXAMPLES: dict[str, Any] = {
 
 def pages() -> list[Path]:
     """Return the pages that hold tables of settings."""
-    return [PAGES / "settings.md", *sorted((PAGES / "algorithms").glob("*.md"))]
+    return [PAGES / "settings.md", PAGES / "causal.md", *sorted((PAGES / "algorithms").glob("*.md"))]
 
 
 def page(text: str) -> str:
