@@ -17,7 +17,8 @@ from qio_rllib.sampling.runner import BatchedEnvRunner
 ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8]}}
 RSSM = {
     "world_model": {
-        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8], "head_hiddens": [8],
+        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8],
+        "latent_hiddens": [8], "reward_hiddens": [8], "continuation_hiddens": [8],
     },
     "model_sequence_length": 6,
 }  # fmt: skip

@@ -122,7 +122,10 @@ def test_the_mean_of_draws_is_closer_than_one_draw():
 def test_a_recurrent_model_remembers_what_it_saw_and_did():
     torch.manual_seed(0)
     model = RSSM(
-        1, 1, RSSMSettings(deterministic=5, stochastic=2, embedding=4, hiddens=(6,), head_hiddens=(6,))
+        1, 1, RSSMSettings(
+            deterministic=5, stochastic=2, embedding=4, hiddens=(6,), latent_hiddens=(6,),
+            reward_hiddens=(6,), continuation_hiddens=(6,),
+        )
     )
     episodes = pushed(length=5, count=3)
     state, action = torch.zeros(3, model.state_size), torch.zeros(3, 1)

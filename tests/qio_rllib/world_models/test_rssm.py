@@ -13,7 +13,9 @@ SMALL = {
     "classes": 4,
     "embedding": 16,
     "hiddens": (16,),
-    "head_hiddens": (16,),
+    "latent_hiddens": (16,),
+    "reward_hiddens": (16,),
+    "continuation_hiddens": (16,),
 }
 
 
