@@ -81,9 +81,9 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
     **Scripted policies** (``scripted_policies``): ``random``; ``zero``, which does nothing; ``lqr``, the
     linear-quadratic regulator of the linearisation at the origin, with clipped actions, from the true state; ``lqg``,
     the same from what an extended Kalman filter with the true model makes of the observations; ``cem``, an oracle that
-    plans on the true model without noise, from the true state. Over 20,000 episodes random play scores -307.6 +- 1.0 (73 % end
-    early), ``zero`` -325.3 +- 1.1 and ``lqr`` -9.62 +- 0.03 (standard errors); ``cem`` costs about 0.89 times what
-    ``lqr`` costs. On the scale from random play to the oracle all good policies are close to 1: to compare them,
+    plans on the true model without noise, from the true state. Over 20,000 episodes random play scores -307.6 +- 1.0
+    (73 % end early), ``zero`` -325.3 +- 1.1 and ``lqr`` -9.62 +- 0.03 (standard errors); ``cem`` costs about 0.89 times
+    what ``lqr`` costs. On the scale from random play to the oracle all good policies are close to 1: to compare them,
     divide costs by the regulator's on the same seeds.
 
     **Against the published original**: there, the mean dynamics, the reward and the ends are these. ``hidden``,

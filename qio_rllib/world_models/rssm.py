@@ -45,8 +45,9 @@ class RSSMSettings:
         representation_weight: Of the divergence that trains the posterior.
         free_nats: Divergences below this are not lowered further.
         reward_weight: Of the reward's loss, beside the reconstruction's.
-        reconstruction: Loss of decoded observations: "squared", their squared error, that is a Gaussian of deviation 1 for
-            each scaled component; or "likelihood", a Gaussian with the deviation that fits each component best.
+        reconstruction: Loss of decoded observations: "squared", their squared error, that is a Gaussian of deviation 1
+            for each scaled component; or "likelihood", a Gaussian with the deviation that fits each component's errors
+            in the batch best (O. Rybkin et al., 2021).
     """
 
     deterministic: int = 200
@@ -140,6 +141,12 @@ class RSSM(WorldModel):
     def decode(self, state: torch.Tensor) -> torch.Tensor:
         """Return the observations of states."""
         return self.scale.inverse(self.decoder(state))
+
+    def drawn_obs(self, state: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw observations of states: decoded, with Gaussian noise of the size of the decoder's errors."""
+        decoded = self.decoder(state)
+        noise = torch.randn(decoded.shape, generator=generator).to(decoded.device)
+        return self.scale.inverse(decoded + self.residual.sqrt() * noise)
 
     def encode(self, obs: torch.Tensor) -> torch.Tensor:
         """Return embedded observations ``[..., embedding]``."""

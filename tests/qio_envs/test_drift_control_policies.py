@@ -263,10 +263,13 @@ def hidden_cost(policy):
     return env.info()["cost"].mean()
 
 
+HIDDEN = DriftControlConfig(hidden=(1, 2))
+
+
 class Filter:
     """The regulator with an extended Kalman filter in place of the true state, by matrices and their inverses."""
 
-    def __init__(self, envs, config=DriftControlConfig(hidden=(1, 2))):
+    def __init__(self, envs, config=HIDDEN):
         process, drive = config.process_noise**2, (0.1 * config.drive_noise) ** 2
         self.noise, self.rows = np.diag([process] * 3 + [process + drive]), list(config.visible)
         self.mean = np.zeros((envs, 4))

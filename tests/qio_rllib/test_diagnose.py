@@ -32,7 +32,7 @@ RSSM = {
     "latent_hiddens": [4], "reward_hiddens": [4], "continuation_hiddens": [4],
 }  # fmt: skip
 FILES = {"open_loop.csv", "calibration.csv"}
-PICTURES = ("open_loop.png", "calibration.png", "trajectories.png", "imagined.gif")
+PICTURES = ("open_loop.png", "calibration.png", "trajectories.png", "episode.png", "imagined.gif")
 
 
 def actor_of(size, action, model=ENSEMBLE):
