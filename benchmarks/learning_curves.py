@@ -42,7 +42,7 @@ def train(config: Path, seeds: range, out: Path, overrides: list[str]) -> None:
             for name in KEPT:
                 shutil.copy(result.run_dir / name, target / name)
             if seed == seeds[0]:
-                for name in ("best.gif", "learning_curve.png", "entropy.png", "policy.pt"):
+                for name in ("best.gif", "learning_curve.png", "losses.png", "entropy.png", "policy.pt"):
                     if (result.run_dir / name).exists():  # not every algorithm has an entropy
                         shutil.copy(result.run_dir / name, target / name)
         print(f"seed {seed}: {result.evaluation}", flush=True)

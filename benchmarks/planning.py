@@ -38,7 +38,9 @@ PUBLISHED = RSSMSettings(
     stochastic=20,
     embedding=256,
     hiddens=(256, 512),
-    head_hiddens=(256, 128),
+    latent_hiddens=(),
+    reward_hiddens=(256, 128),
+    continuation_hiddens=(128, 64),
     activation="relu",
 )
 DECISION = PlanningSettings(method="cem", horizon=8, candidates=500, iterations=5, elites=50)
@@ -96,7 +98,7 @@ def rate(rounds: int) -> list[dict[str, Any]]:
 
 def _products(model: RSSM) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return rows and weights of every linear layer that a predicted step passes, of 500 candidates."""
-    parts = [model.mixer, model.prior, model.reward, model.continuation]
+    parts = [model.prior, model.reward, model.continuation]
     weights = [
         layer.weight for part in parts for layer in part.modules() if isinstance(layer, torch.nn.Linear)
     ]

@@ -14,7 +14,7 @@ from qio_envs.api.policies import RandomPolicy
 from qio_envs.drift_control import kernels, viewer
 from qio_envs.drift_control.config import COMPONENTS, DIRECTIONS, DriftControlConfig
 from qio_envs.drift_control.model import step_graph
-from qio_envs.drift_control.policies import CEMPolicy, LQRPolicy, ZeroPolicy
+from qio_envs.drift_control.policies import CEMPolicy, LQGPolicy, LQRPolicy, ZeroPolicy
 from qio_envs.drift_control.state import DriftControlRules, DriftControlState
 
 
@@ -65,9 +65,9 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
     **Hidden components**: those in ``hidden`` are not observed; they act as before. In the scenario `hidden` these
     are s1 and s2. The action a1 moves s1, which shows only in how s0 changes from step to step, by 0.05 sin(s1)
     beside noise of 0.02, so that an agent has to remember. The best linear feedback from s0 and s3 alone that a
-    random search found costs about 18 an episode, ``lqr`` with an extended Kalman filter in place of the true state
-    12.7, and with the true state 9.6. Other choices are worse tests of memory: s2 and s3 hardly matter to control,
-    and without s0 the filter fails as well. Distractors follow hidden components too, and so tell of them.
+    random search found costs about 18 an episode, ``lqg``, which filters what it observes, 12.6, and ``lqr``, which
+    sees the true state, 9.6. Other choices are worse tests of memory: s2 and s3 hardly matter to control, and without
+    s0 the filter fails as well. Distractors follow hidden components too, and so tell of them.
 
     **Counterfactuals and interventions**: no random number depends on an action or a state, so that `counterfactual`
     is exact. `intervene` sets s0 to s3 to numbers of magnitude up to ``out_radius`` / sqrt(2) (2.12), from which no
@@ -83,11 +83,12 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
     ``mean_distance``, its mean over the steps so far; ``out``, 1 once the episode has terminated; ``clipped_actions``
     so far.
 
-    **Scripted policies** (``scripted_policies``), from the true state: ``random``; ``zero``, which does nothing;
-    ``lqr``, the linear-quadratic regulator of the linearisation at the origin, with clipped actions; ``cem``, an
-    oracle that plans on the true model without noise. Over 20,000 episodes random play scores -307.6 +- 1.0 (73 % end
-    early), ``zero`` -325.3 +- 1.1 and ``lqr`` -9.62 +- 0.03 (standard errors); ``cem`` costs about 0.89 times what
-    ``lqr`` costs. On the scale from random play to the oracle all good policies are close to 1: to compare them,
+    **Scripted policies** (``scripted_policies``): ``random``; ``zero``, which does nothing; ``lqr``, the
+    linear-quadratic regulator of the linearisation at the origin, with clipped actions, from the true state; ``lqg``,
+    the same from what an extended Kalman filter with the true model makes of the observations; ``cem``, an oracle that
+    plans on the true model without noise, from the true state. Over 20,000 episodes random play scores -307.6 +- 1.0
+    (73 % end early), ``zero`` -325.3 +- 1.1 and ``lqr`` -9.62 +- 0.03 (standard errors); ``cem`` costs about 0.89 times
+    what ``lqr`` costs. On the scale from random play to the oracle all good policies are close to 1: to compare them,
     divide costs by the regulator's on the same seeds.
 
     **Against the published original**: there, the mean dynamics, the reward and the ends are these. ``hidden``,
@@ -102,6 +103,7 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
     scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {
         "random": RandomPolicy,
         "zero": ZeroPolicy,
+        "lqg": LQGPolicy,
         "lqr": LQRPolicy,
         "cem": CEMPolicy,
     }

@@ -7,7 +7,8 @@ import numpy as np
 from qio_envs.api import Array, BatchedEnv
 from qio_envs.api.kernels import Kernel
 from qio_envs.drift_control import planning
-from qio_envs.drift_control.config import DriftControlConfig
+from qio_envs.drift_control.config import COMPONENTS, DriftControlConfig
+from qio_envs.drift_control.estimation import START_VARIANCE, observe_exactly, predicted
 from qio_envs.drift_control.model import lqr_gain, lqr_value
 from qio_envs.drift_control.state import DriftControlState
 
@@ -44,9 +45,40 @@ class LQRPolicy:
 
     def act(self) -> Array:
         """Return float32 actions ``[E, 1, 2]``, or int64 ``[E, 1]`` where they are discrete."""
-        # a sum, not a matrix product: this is the same for one environment and for many
-        wanted = -(self.env.arrays.components[:, None, :] * self._gain).sum(axis=2)
-        return _actions(np.clip(wanted, -1, 1).astype(np.float32), self.env.config)
+        return _regulated(self.env.arrays.components, self._gain, self.env.config)
+
+
+class LQGPolicy:
+    """The regulator of `LQRPolicy` on an estimate of the state from the observations: what hidden components cost.
+
+    The estimate is that of an extended Kalman filter with the true model. It starts from the distribution of first
+    states, is told each action as executed, and takes visible components as they are, exactly; distractors, which tell
+    of s0 and s1, are not used. Where all components are visible, actions are those of `LQRPolicy`.
+
+    A function of what was observed and done in the episode. Where an environment is not one step on in the same episode
+    (a policy made, or a state set, in the middle of one), the filter starts anew from that step.
+
+    Args:
+        env: The environment to act in.
+    """
+
+    def __init__(self, env: _Env) -> None:
+        self.env = env
+        self._gain = lqr_gain(env.config)
+        self._mean = np.zeros((env.num_envs, COMPONENTS))  # of the estimate
+        self._covariance = np.zeros((env.num_envs, COMPONENTS, COMPONENTS))
+        self._clock = EpisodeClock(env.num_envs)
+
+    def act(self) -> Array:
+        """Return float32 actions ``[E, 1, 2]``, or int64 ``[E, 1]`` where they are discrete."""
+        s = self.env.arrays
+        goes_on = self._clock.goes_on(s)
+        mean, covariance = predicted(self._mean, self._covariance, s.action, self.env.config)
+        mean[~goes_on], covariance[~goes_on] = 0, START_VARIANCE * np.eye(COMPONENTS)
+        for component in self.env.config.visible:
+            observe_exactly(mean, covariance, component, s.components[:, component])
+        self._mean, self._covariance = mean, covariance
+        return _regulated(mean, self._gain, self.env.config)
 
 
 class CEMPolicy:
@@ -113,20 +145,42 @@ class CEMPolicy:
             seed=np.uint64(seed),
         )
         self._elites = np.zeros((env.num_envs, elites, horizon, 2), np.float32)
-        self._last_seed = np.zeros(env.num_envs, np.uint64)
-        self._last_episode = np.zeros(env.num_envs, np.uint32)
-        self._last_step = np.full(env.num_envs, -2, np.int32)  # no environment is one step on from here
+        self._clock = EpisodeClock(env.num_envs)
         self._plan = Kernel(planning.plan)
 
     def act(self) -> Array:
         """Return float32 actions ``[E, 1, 2]``, or int64 ``[E, 1]`` where they are discrete."""
         s = self.env.arrays
-        goes_on = (self._last_seed == s.seed) & (self._last_episode == s.episode)
-        goes_on &= self._last_step == s.step - 1
+        goes_on = self._clock.goes_on(s)
         actions = np.empty((self.env.num_envs, 2), np.float32)
         self._plan(s.components, s.seed, s.episode, s.step, goes_on, self._elites, actions, self._search)
-        self._last_seed[:], self._last_episode[:], self._last_step[:] = s.seed, s.episode, s.step
         return _actions(actions, self.env.config)
+
+
+class EpisodeClock:
+    """Tells which environments are one step on, in the same episode, since it was asked last.
+
+    Args:
+        num_envs: Environments ``E``.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self._seed = np.zeros(num_envs, np.uint64)
+        self._episode = np.zeros(num_envs, np.uint32)
+        self._step = np.full(num_envs, -2, np.int32)  # no environment is one step on from here
+
+    def goes_on(self, state: DriftControlState) -> Array:
+        """Return bool ``[E]``, and keep the present seeds, episodes and steps."""
+        found = (self._seed == state.seed) & (self._episode == state.episode) & (self._step == state.step - 1)
+        self._seed[:], self._episode[:], self._step[:] = state.seed, state.episode, state.step
+        return found
+
+
+def _regulated(components: Array, gain: Array, config: DriftControlConfig) -> Array:
+    """Return the regulator's clipped actions for states ``[E, 4]``, in the environment's form."""
+    # a sum, not a matrix product: this is the same for one environment and for many
+    wanted = -(components[:, None, :] * gain).sum(axis=2)
+    return _actions(np.clip(wanted, -1, 1).astype(np.float32), config)
 
 
 def _actions(wanted: Array, config: DriftControlConfig) -> Array:

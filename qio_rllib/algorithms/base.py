@@ -22,6 +22,9 @@ from ray.rllib.utils.metrics import (
 from qio_rllib.sampling.replay import JointReplay
 from qio_rllib.sampling.rollout import Rollout, SamplingFailure
 
+PRETRAINING = "pretraining"
+"""Key of an iteration's result: what the Learner logged for each part of the pretraining, in the form of a result."""
+
 _REPLAY = "replay"
 _UPDATES_AT_ONCE = 32  # of pretraining: their samples lie in memory together
 
@@ -101,6 +104,7 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
     """
 
     replay: JointReplay
+    _pretraining: list[dict[str, Any]]
 
     def setup(self, config: AlgorithmConfig) -> None:
         """Build the algorithm and an empty replay."""
@@ -146,6 +150,14 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
             updates = min(due, max(config.round_updates, _UPDATES_AT_ONCE))
             self.learn([self.replay.sample(updates * batch)], num_epochs=updates)
             due -= updates
+            if first_time and config.pretraining_updates:
+                self._pretraining.append({LEARNER_RESULTS: self.metrics.peek(LEARNER_RESULTS)})
+
+    def step(self) -> dict[str, Any]:
+        """Return an iteration's result; under `PRETRAINING` what the Learner logged after each part of it."""
+        self._pretraining = []
+        result = super().step()
+        return {**result, PRETRAINING: self._pretraining} if self._pretraining else result
 
     def prepare_learning(self, before: int) -> None:
         """Do what has to be done before a round's gradient steps; nothing here.

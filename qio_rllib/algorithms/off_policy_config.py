@@ -123,17 +123,27 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
             raise ConfigError(
                 f"model_config.vf_share_layers: {algorithm_name(type(self))} has no value network to share layers with"
             )
-        if self.replay_capacity < self.train_batch_size_per_learner:
-            raise ConfigError(
-                f"replay_capacity: {self.replay_capacity} joint steps never hold a batch of "
-                f"{self.train_batch_size_per_learner} (train_batch_size_per_learner)"
-            )
+        self._check_replay()
         # RLlib gives evaluation a fragment length of its own.
         updates = self.round_steps / self.env_steps_per_update
         if not self.in_evaluation and (updates < 1 or abs(updates - round(updates)) > 1e-6):
             raise ConfigError(
                 f"env_steps_per_update: {self.env_steps_per_update} does not divide the {self.round_steps} environment "
                 "steps of a round (rollout_fragment_length x num_envs_per_env_runner x runners)"
+            )
+
+    def _check_replay(self) -> None:
+        """Refuse a replay whose rings never hold a batch of different samples: nothing would ever be learned."""
+        if self.in_evaluation:
+            return
+        rings = self.num_envs_per_env_runner * max(1, self.num_env_runners)
+        steps, window = -(-self.replay_capacity // rings), max(self.sequence_length, self.n_step)
+        samples, batch = max(0, steps - window + 1) * rings, self.train_batch_size_per_learner
+        if samples < batch:
+            raise ConfigError(
+                f"replay_capacity: {self.replay_capacity} joint transitions are {steps} steps of each of {rings} "
+                f"environments, which hold {samples} different samples of {window} step{'s' if window > 1 else ''}, a "
+                f"batch needs {batch} (train_batch_size_per_learner)"
             )
 
     def check_window(self) -> None:
@@ -298,4 +308,5 @@ def _action_size(agent: Any, space: gymnasium.Space) -> int:
         return int(space.n)
     if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
         return math.prod(space.shape)
-    raise ConfigError(f"env: Discrete or bounded Box actions are needed, {agent} has {space}")
+    who = "the agent" if agent is None else agent
+    raise ConfigError(f"env: Discrete or bounded Box actions are needed, {who} has {space}")

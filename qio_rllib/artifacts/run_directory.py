@@ -85,6 +85,11 @@ class RunDirectory:
         return self.path / "progress.csv"
 
     @property
+    def pretraining_file(self) -> Path:
+        """One row for every few gradient steps of the pretraining; columns as in ``progress.csv``."""
+        return self.path / "pretraining.csv"
+
+    @property
     def evaluation_file(self) -> Path:
         """One row per episode of the final evaluation."""
         return self.path / "evaluation.csv"

@@ -18,6 +18,7 @@ Array = np.ndarray
 
 MAX_COMPONENTS = 6
 _MODEL, _PERSISTENCE, _REWARD = "#1f6f8b", "#9aa5b1", "#e08e2b"
+_LINES = ("#1f6f8b", "#e08e2b", "#4c956c", "#8e5572", "#6c757d", "#2f4b7c")  # MAX_COMPONENTS of them
 _REAL, _IMAGINED, _GRID, _REFERENCE = "#39424e", "#d1495b", "#e6e8eb", "#5b6470"
 
 
@@ -139,6 +140,64 @@ def plot_trajectories(
         title: Heading.
     """
     trajectory_figure(real, starts, imagined, names, title)[0].savefig(path)
+
+
+def plot_episode(
+    obs: Array, actions: Array, rewards: Array, path: str | Path, names: Sequence[str], title: str = ""
+) -> None:
+    """Draw what an agent observed, did and got in an episode, in three panels over its steps.
+
+    Args:
+        obs: Observations, float ``[T + 1, D]``.
+        actions: As executed: float ``[T, A]`` in [-1, 1], or discrete, int ``[T]``.
+        rewards: float ``[T]``.
+        path: The PNG file to write.
+        names: Of the components, ``D``; of more than `MAX_COMPONENTS` those that deviate most are drawn.
+        title: Heading.
+    """
+    figure, panels = _figure(3, title, columns=1, height=1.7)
+    states, acted, got = panels
+    steps = np.arange(len(obs))
+    shown = np.sort(np.argsort(-obs.std(axis=0), kind="stable")[:MAX_COMPONENTS])
+    for place, component in enumerate(shown):
+        states.plot(steps, obs[:, component], color=_LINES[place], linewidth=1.4, label=names[component])
+    states.set_ylabel("observation")
+    columns = actions[:, None] if actions.ndim == 1 else actions[:, :MAX_COMPONENTS]
+    for place, values in enumerate(columns.T):
+        label = "action" if actions.ndim == 1 else f"action[{place}]"
+        acted.step(steps[:-1], values, where="post", color=_LINES[place], linewidth=1.1, label=label)
+    acted.set_ylabel("action")
+    if actions.ndim > 1:
+        acted.set_ylim(-1.08, 1.08)
+    got.plot(steps[1:], rewards, color=_REWARD, linewidth=1.4, label="reward")
+    total = got.twinx()
+    total.spines[["top", "left"]].set_visible(False)
+    total.plot(
+        steps, np.append(0.0, np.cumsum(rewards)), color=_REFERENCE, linewidth=1.4, linestyle="--",
+        label="return so far",
+    )  # fmt: skip
+    total.set_ylabel("return so far", fontsize=8)
+    total.tick_params(labelsize=8)
+    got.set_ylabel("reward")
+    got.set_xlabel("step of the episode")
+    for axes in panels:
+        axes.set_xlim(0, max(len(obs) - 1, 1))
+        _whole_numbers(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        if axes is got:
+            handles, labels = (
+                a + b for a, b in zip((handles, labels), total.get_legend_handles_labels(), strict=True)
+            )
+        axes.legend(
+            handles,
+            labels,
+            loc="upper left",
+            bbox_to_anchor=(0, 1.22),
+            ncols=MAX_COMPONENTS,
+            frameon=False,
+            fontsize=8,
+        )
+    figure.savefig(path)
 
 
 def trajectory_figure(

@@ -22,7 +22,12 @@ from qio_rllib.artifacts.imagined_video import (
     rendered_frames,
 )
 from qio_rllib.artifacts.video import save_gif
-from qio_rllib.artifacts.world_model_plots import plot_calibration, plot_open_loop, plot_trajectories
+from qio_rllib.artifacts.world_model_plots import (
+    plot_calibration,
+    plot_episode,
+    plot_open_loop,
+    plot_trajectories,
+)
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.recorded_episodes import record_episodes, world_model_groups
 from qio_rllib.world_models.diagnostics import Calibration, OpenLoop, calibration, open_loop_errors
@@ -46,12 +51,14 @@ class Diagnosis:
         episodes: What its agents lived through.
         open_loop: Errors over the horizon.
         calibration: One step ahead.
+        is_discrete: Whether its actions are.
     """
 
     module_id: str
     episodes: Episodes
     open_loop: OpenLoop
     calibration: Calibration
+    is_discrete: bool
 
 
 def check_world_model(policy: Policy, name: str) -> None:
@@ -73,7 +80,7 @@ def diagnose(
 
     The models see the first steps of an episode, at most `START`, predict ``horizon`` steps, and start anew from there.
     ``out`` gets ``open_loop.csv``, ``calibration.csv``, and for each module ``open_loop.png``, ``calibration.png``,
-    ``trajectories.png`` and ``imagined.gif``, with its name behind where there are several.
+    ``trajectories.png``, ``episode.png`` and ``imagined.gif``, with its name behind where there are several.
 
     Args:
         policy: The policy; its most probable actions are taken.
@@ -92,12 +99,12 @@ def diagnose(
         played = record_episodes(team, env, seeds, random_actions=random_actions, watch=scenes)
     finally:
         env.close()
-    models: dict[str, WorldModel] = {}
+    actors: dict[str, WorldModelActor] = {}
     for g in world_model_groups(team):
         actor = team.groups[g].actor
         assert isinstance(actor, WorldModelActor)
-        models[team.groups[g].module_id] = actor.network.model
-    found = [_diagnosed(name, models[name], episodes, horizon) for name, episodes in played.items()]
+        actors[team.groups[g].module_id] = actor
+    found = [_diagnosed(name, actors[name], episodes, horizon) for name, episodes in played.items()]
     out.mkdir(parents=True, exist_ok=True)
     for name, parts in (
         ("open_loop", [(one.module_id, one.open_loop.rows()) for one in found]),
@@ -130,7 +137,8 @@ def summary(one: Diagnosis) -> dict[str, str]:
     return lines
 
 
-def _diagnosed(module_id: str, model: WorldModel, episodes: Episodes, horizon: int) -> Diagnosis:
+def _diagnosed(module_id: str, actor: WorldModelActor, episodes: Episodes, horizon: int) -> Diagnosis:
+    model: WorldModel = actor.network.model
     longest = int(episodes.lengths.max())
     if longest < 1 + horizon:
         raise ConfigError(
@@ -145,6 +153,7 @@ def _diagnosed(module_id: str, model: WorldModel, episodes: Episodes, horizon: i
         episodes,
         open_loop_errors(model, episodes, starts, horizon),
         calibration(model, episodes, draws),
+        actor.network.spec.is_discrete,
     )
 
 
@@ -175,6 +184,16 @@ def _draw(one: Diagnosis, policy: Policy, recorder: SceneRecorder, out: Path, su
         shown.starts[:_SHOWN],
         shown.imagined[:_SHOWN],
         out / f"trajectories{suffix}.png",
+        names,
+        title,
+    )
+    length = len(shown.real) - 1
+    actions = one.episodes.actions[:length, sequence].numpy()
+    plot_episode(
+        shown.real,
+        actions.argmax(-1) if one.is_discrete else actions,
+        one.episodes.rewards[:length, sequence].numpy(),
+        out / f"episode{suffix}.png",
         names,
         title,
     )

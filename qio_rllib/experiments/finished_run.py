@@ -13,7 +13,7 @@ import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import reference_scores
 from qio_rllib.algorithms.setting_types import one_line
-from qio_rllib.artifacts.files import write_csv
+from qio_rllib.artifacts.files import read_csv, write_csv
 from qio_rllib.artifacts.metrics import ITERATION, MODES, flatten, score_column
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.experiment import Experiment
@@ -100,7 +100,8 @@ def final_checkpoint(run_dir: str | Path) -> Path:
 
 
 def draw(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> None:
-    """Draw learning curve and entropy of what was recorded so far."""
+    """Draw learning curve, losses and entropy of what was recorded so far."""
+    from qio_rllib.artifacts.loss_plot import plot_losses
     from qio_rllib.artifacts.plots import plot_entropy, plot_learning_curve
 
     rows = recorder.progress.rows
@@ -114,6 +115,9 @@ def draw(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder)
         references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
     plot_learning_curve(rows, directory.path / "learning_curve.png", references, title)
     plot_entropy(rows, directory.path / "entropy.png", title)
+    pretraining = directory.pretraining_file
+    early = read_csv(pretraining) if pretraining.exists() else []
+    plot_losses([*early, *rows], directory.path / "losses.png", title)
 
 
 @contextlib.contextmanager

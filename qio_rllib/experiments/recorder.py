@@ -1,4 +1,4 @@
-"""Recording a run's progress while Tune trains: ``progress.csv`` and TensorBoard files."""
+"""Recording a run's progress while Tune trains: ``progress.csv``, ``pretraining.csv`` and TensorBoard files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from ray import tune
 
+from qio_rllib.algorithms.base import PRETRAINING
+from qio_rllib.artifacts.files import write_csv
 from qio_rllib.artifacts.metrics import ITERATION, STEPS, progress_row
 from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
@@ -18,7 +20,9 @@ Report = Callable[[Mapping[str, float]], None]
 
 
 class RunRecorder(tune.Callback):
-    """Writes what Tune reports into the directory of the run: ``progress.csv`` and TensorBoard files.
+    """Writes what Tune reports into the directory of the run.
+
+    That is ``progress.csv``, TensorBoard files and, of algorithms that pretrain, ``pretraining.csv``.
 
     Args:
         directory: The run; a path stands for the one that lies there.
@@ -58,6 +62,8 @@ class RunRecorder(tune.Callback):
         ]
         row = progress_row(result, previous_steps=earlier[-1] if earlier else 0)
         self.progress.append(row)
+        if result.get(PRETRAINING):
+            write_csv(self.directory.pretraining_file, [progress_row(part) for part in result[PRETRAINING]])
         self._to_tensorboard(row)
         if self._report is not None:
             self._report(row)

@@ -19,7 +19,7 @@ from qio_rllib.world_models.planning import Planner
 from qio_rllib.world_models.planning_settings import PlanningSettings
 from qio_rllib.world_models.rssm import CATEGORICAL as CATEGORICAL_LATENT
 from qio_rllib.world_models.rssm import GAUSSIAN as GAUSSIAN_LATENT
-from qio_rllib.world_models.rssm import RSSM, RSSMSettings
+from qio_rllib.world_models.rssm import LIKELIHOOD, RSSM, SQUARED, RSSMSettings
 
 ENSEMBLE, RECURRENT = "ensemble", "rssm"
 MODELS = (ENSEMBLE, RECURRENT)
@@ -49,6 +49,7 @@ def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettin
     for name, allowed in (
         ("activation", tuple(ACTIVATIONS)),
         ("latent", (GAUSSIAN_LATENT, CATEGORICAL_LATENT)),
+        ("reconstruction", (SQUARED, LIKELIHOOD)),
     ):
         if name in given and given[name] not in allowed:
             raise ConfigError(
@@ -67,7 +68,12 @@ def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettin
 def _checked(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple):
         whole = isinstance(value, list | tuple)
-        if not whole or not value or not all(type(size) is int and size >= 1 for size in value):
+        may_be_empty = key.endswith("latent_hiddens")
+        if (
+            not whole
+            or not (value or may_be_empty)
+            or not all(type(size) is int and size >= 1 for size in value)
+        ):
             raise ConfigError(f"{key}: expected sizes of at least 1, got {value!r}")
         return tuple(value)
     if isinstance(default, str):

@@ -251,8 +251,8 @@ def calibration(
     """Compare a model's distributions one step ahead with what happened, over all transitions of all episodes.
 
     Without a generator the model is an `Ensemble`, whose intervals are those of the mixture of its members' Gaussians,
-    exactly. With one they come from draws of `WorldModel.step`, for any model: of a recurrent one so from its latent
-    and without an error of its decoder.
+    exactly. With one they come from draws of `WorldModel.step` and `WorldModel.drawn_obs`, for any model. A reward is
+    drawn as the mean that a drawn state predicts.
 
     Args:
         model: The model.
@@ -338,7 +338,8 @@ def _drawn_ranks(
     goes_on = torch.zeros(len(real), dtype=torch.float64)
     for _ in range(num_draws):
         found = model.step(states, actions, generator, others)
-        drawn = torch.cat([model.decode(found.state), found.rewards.unsqueeze(-1)], dim=-1)
+        obs = model.drawn_obs(found.state, generator)
+        drawn = torch.cat([obs, found.rewards.unsqueeze(-1)], dim=-1)
         below += drawn < real
         equal += drawn == real
         goes_on += found.continuation

@@ -137,6 +137,10 @@ class WorldModel(nn.Module, abc.ABC):
     def decode(self, state: torch.Tensor) -> torch.Tensor:
         """Return the observations ``[..., D]`` that belong to states ``[..., S]``."""
 
+    def drawn_obs(self, state: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw observations ``[..., D]`` of states ``[..., S]``; here those of `decode`, which are exact."""
+        return self.decode(state)
+
     @abc.abstractmethod
     def learn(self, batch: Sequences, generator: torch.Generator) -> Learned:
         """Return the loss of a batch."""

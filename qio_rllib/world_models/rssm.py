@@ -21,6 +21,10 @@ from qio_rllib.world_models.model import Learned, Predicted, Sequences, WorldMod
 from qio_rllib.world_models.scales import RunningScale
 
 GAUSSIAN, CATEGORICAL = "gaussian", "categorical"
+SQUARED, LIKELIHOOD = "squared", "likelihood"
+
+_LEAST_ERROR = 1e-6  # mean squared errors below this are not lowered further
+_RESIDUAL_STEP = 0.02  # weight of a batch in the running mean of squared errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +37,18 @@ class RSSMSettings:
         stochastic: Variables in the latent.
         classes: Values of each variable of a categorical latent.
         embedding: Numbers in an embedded observation.
-        hiddens: Sizes of the hidden layers of encoder and decoder.
-        head_hiddens: Those of the reward and continuation heads, the prior and the posterior.
+        hiddens: Sizes of the hidden layers of the encoder; those of the decoder in reverse order.
+        latent_hiddens: Those of the prior and the posterior; none makes them linear.
+        reward_hiddens: Those of the reward head.
+        continuation_hiddens: Those of the continuation head.
         activation: A key of `qio_rllib.layers.ACTIVATIONS`.
         dynamics_weight: Of the divergence that trains the prior.
         representation_weight: Of the divergence that trains the posterior.
         free_nats: Divergences below this are not lowered further.
         reward_weight: Of the reward's loss, beside the reconstruction's.
+        reconstruction: Loss of decoded observations: "squared", their squared error, that is a Gaussian of deviation 1
+            for each scaled component; or "likelihood", a Gaussian with the deviation that fits each component's errors
+            in the batch best (O. Rybkin et al., 2021).
         attention_heads: Heads of the attention by which an agent's memory takes in the states and actions of the other
             agents of its module; 0 for none.
         attention_size: Numbers in the keys, queries and values of all heads, a multiple of `attention_heads`.
@@ -51,12 +60,15 @@ class RSSMSettings:
     classes: int = 16
     embedding: int = 200
     hiddens: tuple[int, ...] = (200,)
-    head_hiddens: tuple[int, ...] = (200,)
+    latent_hiddens: tuple[int, ...] = (200,)
+    reward_hiddens: tuple[int, ...] = (200,)
+    continuation_hiddens: tuple[int, ...] = (200,)
     activation: str = "silu"
     dynamics_weight: float = 0.5
     representation_weight: float = 0.1
     free_nats: float = 1.0
     reward_weight: float = 1.0
+    reconstruction: str = SQUARED
     attention_heads: int = 0
     attention_size: int = 64
 
@@ -78,7 +90,12 @@ class RSSM(WorldModel):
         obs_size: Numbers ``D`` in an observation.
         num_actions: Numbers ``A`` in an action.
         settings: Sizes.
+
+    Attributes:
+        residual: Buffer: running mean of the decoder's squared errors, in variances of the observations, ``[D]``.
     """
+
+    residual: torch.Tensor
 
     def __init__(self, obs_size: int, num_actions: int, settings: RSSMSettings | None = None) -> None:
         super().__init__()
@@ -90,19 +107,20 @@ class RSSM(WorldModel):
             if settings.latent == GAUSSIAN
             else CategoricalLatent(settings.stochastic, settings.classes)
         )
-        memory, activation, heads = settings.deterministic, settings.activation, settings.head_hiddens
+        memory, activation, hiddens = settings.deterministic, settings.activation, settings.latent_hiddens
         self.state_size = self.feature_size = memory + self.latent.size
         self.scale = RunningScale(obs_size)
+        self.register_buffer("residual", torch.ones(obs_size))
         self.encoder = mlp((obs_size, *settings.hiddens, settings.embedding), activation, normalize=True)
-        self.mixer = mlp((self.latent.size + num_actions, memory), activation)
-        self.cell = nn.GRUCell(memory, memory)
-        self.prior = mlp((memory, *heads, self.latent.num_outputs), activation, normalize=True)
+        self.attended_size = settings.attention_size if settings.attention_heads else 0
+        self.cell = nn.GRUCell(self.latent.size + num_actions + self.attended_size, memory)
+        self.prior = mlp((memory, *hiddens, self.latent.num_outputs), activation, normalize=True)
         self.posterior = mlp(
-            (memory + settings.embedding, *heads, self.latent.num_outputs), activation, normalize=True
+            (memory + settings.embedding, *hiddens, self.latent.num_outputs), activation, normalize=True
         )
         self.decoder = mlp((self.state_size, *settings.hiddens[::-1], obs_size), activation, normalize=True)
-        self.reward = TwoHotHead(self.state_size, heads, activation)
-        self.continuation = ContinuationHead(self.state_size, heads, activation)
+        self.reward = TwoHotHead(self.state_size, settings.reward_hiddens, activation)
+        self.continuation = ContinuationHead(self.state_size, settings.continuation_hiddens, activation)
         self.others: AttentionOverOthers | None = None
         if settings.attention_heads:
             self.others = AttentionOverOthers(
@@ -110,11 +128,10 @@ class RSSM(WorldModel):
                 self.state_size + num_actions,
                 settings.attention_size,
                 settings.attention_heads,
-                memory,
+                settings.attention_size,
                 activation,
             )
         self.sees_others = self.others is not None
-        self.attended_size = memory if self.sees_others else 0
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -158,6 +175,12 @@ class RSSM(WorldModel):
         """Return the observations of states."""
         return self.scale.inverse(self.decoder(state))
 
+    def drawn_obs(self, state: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw observations of states: decoded, with Gaussian noise of the size of the decoder's errors."""
+        decoded = self.decoder(state)
+        noise = torch.randn(decoded.shape, generator=generator).to(decoded.device)
+        return self.scale.inverse(decoded + self.residual.sqrt() * noise)
+
     def encode(self, obs: torch.Tensor) -> torch.Tensor:
         """Return embedded observations ``[..., embedding]``."""
         return self.encoder(symlog(self.scale(obs)))
@@ -199,19 +222,22 @@ class RSSM(WorldModel):
         counts, starts = batch.learned, batch.learned * fresh
         seen = self.scale(torch.cat([batch.next_obs, batch.obs]))
         rebuilt = self.decoder(torch.cat([after, first]))
-        errors = ((rebuilt - seen) ** 2).sum(-1)
+        used = torch.cat([counts, starts])
+        errors = _mean((rebuilt - seen) ** 2, used.unsqueeze(-1))  # [D]
+        self._take_in_residuals(errors.detach())
         divergence = self._divergence(posterior, prior)
         losses = {
-            "reconstruction": _mean(errors, torch.cat([counts, starts])),
+            "reconstruction": errors.sum(),
             "reward": _mean(self.reward.loss(after, batch.rewards), counts),
             "continuation": _mean(self.continuation.loss(after, 1.0 - batch.terminated), counts),
             "divergence": _mean(
-                torch.cat([divergence, self._divergence(first_posterior, first_prior)]),
-                torch.cat([counts, starts]),
+                torch.cat([divergence, self._divergence(first_posterior, first_prior)]), used
             ),
         }
+        # The negative log-likelihood is 0.5 (error / v + log v); the best v of a component is its mean error.
+        likelihood = (errors + _LEAST_ERROR).log().sum()
         total = (
-            0.5 * losses["reconstruction"]
+            0.5 * (likelihood if self.settings.reconstruction == LIKELIHOOD else losses["reconstruction"])
             + self.settings.reward_weight * losses["reward"]
             + losses["continuation"]
             + losses["divergence"]
@@ -220,6 +246,10 @@ class RSSM(WorldModel):
         with torch.no_grad():
             stats["kl"] = _mean(self.latent.divergence(posterior, prior), counts)
         return Learned(total, stats, torch.stack(states).detach())
+
+    @torch.no_grad()
+    def _take_in_residuals(self, errors: torch.Tensor) -> None:
+        self.residual.lerp_(errors, _RESIDUAL_STEP)
 
     def _starts(
         self, obs: torch.Tensor, generator: torch.Generator
@@ -251,8 +281,12 @@ class RSSM(WorldModel):
         self, state: torch.Tensor, action: torch.Tensor, others: torch.Tensor | None = None
     ) -> torch.Tensor:
         memory, latent = state.split([self.settings.deterministic, self.latent.size], dim=-1)
-        mixed = self.mixer(torch.cat([latent, action], dim=-1))
-        return self.cell(mixed if others is None else mixed + others, memory)
+        inputs = [latent, action]
+        if self.attended_size:
+            inputs.append(
+                latent.new_zeros(*latent.shape[:-1], self.attended_size) if others is None else others
+            )
+        return self.cell(torch.cat(inputs, dim=-1), memory)
 
     def _posterior(self, memory: torch.Tensor, embedded: torch.Tensor) -> Statistics:
         return self.latent.statistics(self.posterior(torch.cat([memory, embedded], dim=-1)))
@@ -264,4 +298,5 @@ class RSSM(WorldModel):
 
 
 def _mean(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    return (values * counts).sum() / counts.sum().clamp_min(1.0)
+    """Return means over steps and rows ``[L, B]``, of each number behind these."""
+    return (values * counts).sum((0, 1)) / counts.sum((0, 1)).clamp_min(1.0)

@@ -15,7 +15,9 @@ MODELS = {
     "rssm": {
         "world_model": {
             "type": "rssm", "deterministic": 64, "stochastic": 16, "embedding": 64, "hiddens": [64],
-            "head_hiddens": [64],
+            "latent_hiddens": [64],
+            "reward_hiddens": [64],
+            "continuation_hiddens": [64],
         },
         "model_sequence_length": 15,
         "train_batch_size_per_learner": 24,

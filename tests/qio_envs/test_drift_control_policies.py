@@ -11,6 +11,7 @@ from qio_envs.drift_control import (
     CEMPolicy,
     DriftControl,
     DriftControlConfig,
+    LQGPolicy,
     LQRPolicy,
     RandomPolicy,
     ZeroPolicy,
@@ -133,8 +134,9 @@ def test_more_candidates_plan_no_worse():
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_order_of_the_scripted_policies_is_that_of_their_scores(scenario):
     scores = reference_scores(drift_control_v0.batched_env(40, scenario, max_steps=40), seed=1000)
-    assert list(scores) == ["random", "zero", "lqr", "cem"]
-    assert scores["cem"] > scores["lqr"] > max(scores["random"], scores["zero"])
+    assert list(scores) == ["random", "zero", "lqg", "lqr", "cem"]
+    assert scores["cem"] > scores["lqr"] >= scores["lqg"] > max(scores["random"], scores["zero"])
+    assert (scores["lqr"] > scores["lqg"]) == (scenario == "hidden")
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -208,7 +210,45 @@ def test_hidden_components_ask_for_memory():
     assert hidden_cost(lambda seen, last: -seen @ feedback.T) == pytest.approx(18.4, abs=1.5)
     without = lqr_gain(DriftControlConfig())[:, [0, 3]]
     assert hidden_cost(lambda seen, last: -seen @ without.T) > 40
-    assert hidden_cost(Filter(1000)) == pytest.approx(12.7, abs=0.8)
+    assert hidden_cost(Filter(1000)) == pytest.approx(12.6, abs=0.8)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "noises"), [((1, 2), {}), ((0,), {}), ((3,), {"process_noise": 0.3, "drive_noise": 2.0})]
+)
+def test_the_estimating_regulator_does_what_an_extended_kalman_filter_and_the_gain_do(hidden, noises):
+    env = drift_control_v0.batched_env(20, hidden=hidden, out_radius=100.0, **noises)
+    env.reset(0)
+    player, oracle, action = LQGPolicy(env), Filter(20, env.config), np.zeros((20, 2))
+    for _ in range(60):
+        action = np.clip(oracle(env.observe()[:, 0].astype(float), action), -1, 1)
+        found = player.act()
+        np.testing.assert_allclose(found[:, 0], action, atol=1e-4)
+        env.step(found)
+    assert np.abs(action).max() > 0.01
+
+
+def test_the_estimating_regulator_is_the_regulator_where_nothing_is_hidden_also_without_noise():
+    env = drift_control_v0.batched_env(5, process_noise=0.0, drive_noise=0.0, distractors=3)
+    env.reset(0)
+    player, regulator = LQGPolicy(env), LQRPolicy(env)
+    for _ in range(20):
+        actions = player.act()
+        np.testing.assert_array_equal(actions, regulator.act())
+        env.step(actions)
+
+
+def test_the_estimate_starts_anew_with_an_episode_and_after_a_jump():
+    env = drift_control_v0.batched_env(1, "hidden")
+    env.reset(3)
+    player, start = LQGPolicy(env), env.get_state()
+    first = player.act()
+    for _ in range(9):
+        env.step(player.act())
+    env.set_state(start)
+    np.testing.assert_array_equal(player.act(), first)
+    env.reset(3)
+    np.testing.assert_array_equal(player.act(), first)
 
 
 def hidden_cost(policy):
@@ -223,10 +263,15 @@ def hidden_cost(policy):
     return env.info()["cost"].mean()
 
 
-class Filter:
-    """The regulator with an extended Kalman filter of s1 and s2 in place of the true state."""
+HIDDEN = DriftControlConfig(hidden=(1, 2))
 
-    def __init__(self, envs):
+
+class Filter:
+    """The regulator with an extended Kalman filter in place of the true state, by matrices and their inverses."""
+
+    def __init__(self, envs, config=HIDDEN):
+        process, drive = config.process_noise**2, (0.1 * config.drive_noise) ** 2
+        self.noise, self.rows = np.diag([process] * 3 + [process + drive]), list(config.visible)
         self.mean = np.zeros((envs, 4))
         self.covariance = np.tile(np.diag([1 / 3] * 4), (envs, 1, 1))
         self.started = False
@@ -237,12 +282,11 @@ class Filter:
             jacobian[:, 0, 1] = 0.05 * np.cos(self.mean[:, 1])
             jacobian[:, 1, 0], jacobian[:, 1, 2] = 0.02 * self.mean[:, 2], 0.02 * self.mean[:, 0]
             self.mean = mean_next_state(self.mean, last)
-            noise = np.diag([4e-4, 4e-4, 4e-4, 5e-4])
-            self.covariance = jacobian @ self.covariance @ jacobian.transpose(0, 2, 1) + noise
+            self.covariance = jacobian @ self.covariance @ jacobian.transpose(0, 2, 1) + self.noise
         self.started = True
-        rows = [0, 3]
+        rows = self.rows
         surprise = seen - self.mean[:, rows]
-        of_seen = self.covariance[:, rows][:, :, rows] + 1e-9 * np.eye(2)
+        of_seen = self.covariance[:, rows][:, :, rows] + 1e-9 * np.eye(len(rows))
         kalman = self.covariance[:, :, rows] @ np.linalg.inv(of_seen)
         self.mean = self.mean + (kalman @ surprise[..., None])[..., 0]
         self.covariance = self.covariance - kalman @ self.covariance[:, rows]

@@ -81,6 +81,7 @@ def test_a_run_leaves_its_artifacts(finished):
         "tensorboard",
         "learning_curve.png",
         "entropy.png",
+        "losses.png",
         "checkpoints",
         "policy.pt",
         "evaluation.csv",

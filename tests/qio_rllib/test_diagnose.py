@@ -28,10 +28,11 @@ DRIFT = {"max_steps": 12}
 PLANNER = {"horizon": 2, "candidates": 4, "elites": 2, "iterations": 1}
 ENSEMBLE = {"members": 2, "hiddens": [4]}
 RSSM = {
-    "type": "rssm", "deterministic": 4, "stochastic": 2, "embedding": 4, "hiddens": [4], "head_hiddens": [4],
+    "type": "rssm", "deterministic": 4, "stochastic": 2, "embedding": 4, "hiddens": [4],
+    "latent_hiddens": [4], "reward_hiddens": [4], "continuation_hiddens": [4],
 }  # fmt: skip
 FILES = {"open_loop.csv", "calibration.csv"}
-PICTURES = ("open_loop.png", "calibration.png", "trajectories.png", "imagined.gif")
+PICTURES = ("open_loop.png", "calibration.png", "trajectories.png", "episode.png", "imagined.gif")
 
 
 def actor_of(size, action, model=ENSEMBLE):

@@ -10,6 +10,7 @@ from ray import tune
 from toy_experiments import CARTPOLE, cartpole, forest
 
 from qio_envs.api import ConfigError
+from qio_rllib.artifacts.files import read_csv
 from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.experiment import Experiment, load_experiment
@@ -39,6 +40,22 @@ def test_the_recorder_gives_the_speed_and_survives_a_restart(tmp_path):
     assert [row["env_steps_per_s"] for row in rows] == [50.0] * 4
     assert [row["training_iteration"] for row in told] == [1, 2, 3, 3, 4]
     assert len(list(run.tensorboard.iterdir())) == 2
+
+
+def test_what_was_logged_of_pretraining_is_a_table_of_its_own(tmp_path):
+    run = RunDirectory(tmp_path)
+    recorder = RunRecorder(run)
+    result = {"training_iteration": 1, "num_env_steps_sampled_lifetime": 100}
+    recorder.on_trial_result(0, [], None, result)
+    assert not run.pretraining_file.exists()
+    parts = [{"learners": {"m": {"model_loss": 5.0 - i, "updates_lifetime": 32 * i}}} for i in (1, 2)]
+    recorder.on_trial_result(0, [], None, result | {"training_iteration": 2, "pretraining": parts})
+    recorder.on_trial_result(0, [], None, result | {"training_iteration": 3})
+    recorder.close()
+    assert read_csv(run.pretraining_file) == [
+        {"learners/m/model_loss": 5.0 - i, "learners/m/updates_lifetime": 32 * i} for i in (1, 2)
+    ]
+    assert set(read_csv(run.progress_file)[1]) == {"training_iteration", "num_env_steps_sampled_lifetime"}
 
 
 class Broken(gymnasium.Env):

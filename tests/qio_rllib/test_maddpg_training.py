@@ -139,7 +139,10 @@ class Crowd(Lives):
         ({"actor_lr": -1e-3}, "actor_lr: expected a number of at least 0"),
         ({"critic_lr": True}, "critic_lr: expected a number of at least 0"),
         ({"replay_capacity": 0}, "replay_capacity: expected an integer of at least 1, got 0"),
-        ({"replay_capacity": 10}, "replay_capacity: 10 joint steps never hold a batch of 32"),
+        (
+            {"replay_capacity": 10},
+            r"replay_capacity: 10 joint .* samples of 1 step, a batch needs 32",
+        ),
         (
             {"env_steps_per_update": 7},
             "env_steps_per_update: 7 does not divide the 64 environment steps of a round",

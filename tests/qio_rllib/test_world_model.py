@@ -1,5 +1,8 @@
 """Agents with a world model: what is learned from the replay, acting, imagination, resumption, refusals."""
 
+from pathlib import Path
+
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -10,14 +13,19 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.world_model_actor import LATENT, PLAN, PREVIOUS_ACTION
 from qio_rllib.algorithms import WorldModelConfig
 from qio_rllib.algorithms.world_model import sequences_of
+from qio_rllib.cli import main
+from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.evaluation import policy_from_modules
 from qio_rllib.sampling.replay import joint_transitions
 from qio_rllib.sampling.runner import BatchedEnvRunner
+from qio_rllib.sampling.vector_env import InvalidSampleError
 
+PLANET = Path(__file__).parents[2] / "tune_configs" / "drift_control_planet.yaml"
 ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8]}}
 RSSM = {
     "world_model": {
-        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8], "head_hiddens": [8],
+        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8],
+        "latent_hiddens": [8], "reward_hiddens": [8], "continuation_hiddens": [8],
     },
     "model_sequence_length": 6,
 }  # fmt: skip
@@ -73,6 +81,19 @@ def test_runners_record_no_memory_for_it():
     played = setup("swarm", RSSM, PLANS)
     assert all(part.memory == {} for part in played.rollout.modules.values())
     assert not any("memory" in name for name in next(iter(played.steps.modules.values())))
+
+
+def test_episodes_shorter_than_the_window_are_learned_from_one_behind_the_other():
+    """No agent of `Lives` has more than 5 steps, samples have 6."""
+    played = setup("lives", RSSM, PLANS, sequences=True)
+    found = sequences_of(played.rows, 0)
+    assert len(found.obs) == 6
+    assert ((found.fresh[1:] & (found.learned[1:] > 0)) | (found.learned[1:] == 0)).any(0).all()
+    model = played.modules[0].policy.model
+    before = model.decoder[0].weight.clone()
+    stats = played.learner.gradient_step(played.rows)
+    assert all(torch.isfinite(value) for value in stats.values())
+    assert not torch.equal(before, model.decoder[0].weight)
 
 
 # -- acting
@@ -226,9 +247,13 @@ def run_of(*settings, **more):
 def test_the_first_updates_are_more_and_several_can_follow_a_step():
     algorithm = run_of(ENSEMBLE, PLANS, pretraining_updates=40, env_steps_per_update=0.5).build_algo()
     try:
-        for _ in range(2):
-            updates = algorithm.train()["learners"]["shared"]["updates_lifetime"]
+        for iteration in range(2):
+            result = algorithm.train()
+            updates = result["learners"]["shared"]["updates_lifetime"]
             sampled = algorithm.env_steps_sampled
+            parts = [part["learners"]["shared"] for part in result.get("pretraining", [])]
+            assert [part["updates_lifetime"] for part in parts] == ([32, 64, 72] if iteration == 0 else [])
+            assert len({part["model_loss"] for part in parts}) == len(parts)
             assert updates == 40 + (sampled - 64 + 16) / 0.5  # the round that reaches 64 steps learns already
     finally:
         algorithm.stop()
@@ -265,6 +290,19 @@ def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
     [
         ({"planner": {"horizon": 0}}, r"planner\.horizon: expected an integer of at least 1, got 0"),
         ({"planner": {"elites": 600, "candidates": 500}}, r"planner\.elites: 600 elites of 500 candidates"),
+        ({"imagination_horizon": 0}, r"imagination_horizon: expected an integer of at least 1, got 0"),
+        (
+            {"world_model": {"type": "rssm", "reward_hiddens": []}},
+            r"world_model\.reward_hiddens: expected sizes of at least 1, got \[\]",
+        ),
+        (
+            {"world_model": {"type": "rssm", "latent_hiddens": [0]}},
+            r"world_model\.latent_hiddens: expected sizes of at least 1, got \[0\]",
+        ),
+        (
+            {"world_model": {"type": "rssm", "reconstruction": "l2"}},
+            r"world_model\.reconstruction: expected one of squared, likelihood, got 'l2'",
+        ),
         ({"planner": {"horizn": 3}}, r"planner: unknown key 'horizn'.*horizon"),
         (
             {"world_model": {"type": "rsm"}},
@@ -296,17 +334,76 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
         WorldModelConfig().environment("swarm_cooperative_v0").training(**settings)
 
 
-def test_what_does_not_fit_together_is_refused():
-    config = world_model("swarm", RSSM, PLANS, model={"use_lstm": True})
+@pytest.mark.parametrize("memory", ["use_lstm", "use_gru"])
+def test_a_memory_beside_that_of_the_model_is_refused(memory):
+    config = world_model("swarm", RSSM, PLANS, model={memory: True})
     with pytest.raises(
         ConfigError,
-        match=r"use_lstm: WorldModel's memory is that of its model \(world_model.type: rssm\); set use_lstm",
+        match=rf"{memory}: WorldModel's memory is that of its model \(world_model.type: rssm\); set use_lstm",
     ):
         config.validate()
-    config = world_model("swarm", RSSM, PLANS).training(replay_capacity=40, train_batch_size_per_learner=8)
-    algorithm = BatchedEnvRunner(config=config)
-    from qio_rllib.sampling.replay import JointReplay
 
-    replay = JointReplay(12, 1, config.sequence_length)
-    with pytest.raises(ConfigError, match=r"replay_capacity: 12 joint transitions are 3 steps .* needs 6"):
-        replay.add(algorithm.sample(num_timesteps=40)[0])
+
+@pytest.mark.parametrize(
+    ("capacity", "samples"),
+    [(20, 0), (24, 4), (28, 8)],  # 5, 6 and 7 steps of 4 environments, windows of 6
+)
+def test_a_replay_that_never_holds_a_batch_is_refused(capacity, samples):
+    config = world_model("swarm", RSSM, PLANS, replay_capacity=capacity, batch=8)
+    if samples == 8:
+        config.validate()
+        return
+    with pytest.raises(
+        ConfigError,
+        match=rf"replay_capacity: {capacity} joint transitions are {capacity // 4} steps of each of 4 environments, "
+        rf"which hold {samples} different samples of 6 steps, a batch needs 8 \(train_batch_size_per_learner\)",
+    ):
+        config.validate()
+
+
+class Endless(gymnasium.Env):
+    """One side of its actions has no bound."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(np.float32([-1, -1]), np.float32([1, np.inf]))
+
+
+@MODELS
+def test_actions_without_bounds_are_refused(model):
+    register_env("endless", lambda env_config: Endless())
+    config = WorldModelConfig().environment("endless").training(**model)
+    with pytest.raises(
+        ConfigError, match=r"env: Discrete or bounded Box actions are needed, the agent has Box"
+    ):
+        BatchedEnvRunner(config=config)
+
+
+def test_a_reward_that_is_no_number_is_named():
+    runner = BatchedEnvRunner(config=world_model("lives", RSSM, PLANS))
+    runner.env.envs[2].faults = {"reward": 4}
+    with pytest.raises(InvalidSampleError, match="environment 2, step 4 of its episode: reward of c is nan"):
+        runner.sample()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["imagination_horizon=0"], "config.imagination_horizon: expected an integer of at least 1, got 0"),
+        (["planner.horizon=0"], "planner.horizon: expected an integer of at least 1, got 0"),
+        (["planner.elites=600"], "planner.elites: 600 elites of 128 candidates"),
+        (
+            ["replay_capacity=300"],
+            "replay_capacity: 300 joint transitions are 30 steps of each of 10 environments",
+        ),
+        (["model_config.use_lstm=true"], "model_config.use_lstm: WorldModel's memory is that of its model"),
+    ],
+)
+def test_bad_input_on_the_command_line_is_one_line(overrides, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sets = [part for override in overrides for part in ("--set", override)]
+    assert main(["train", "--config", str(PLANET), *sets]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"rllib: {message}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,7 @@ ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8]}}
 RECURRENT = {
     "world_model": {
         "type": "rssm", "deterministic": 8, "stochastic": 3, "latent": "categorical", "classes": 2, "embedding": 6,
-        "hiddens": [8], "head_hiddens": [8],
+        "hiddens": [8], "latent_hiddens": [8], "reward_hiddens": [8], "continuation_hiddens": [8],
     }
 }  # fmt: skip
 SEEN = {"attention_heads": 2, "attention_size": 4}

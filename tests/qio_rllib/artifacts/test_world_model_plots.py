@@ -11,6 +11,7 @@ from qio_rllib.artifacts.imagined_video import Imaginations, line_frames
 from qio_rllib.artifacts.world_model_plots import (
     MAX_COMPONENTS,
     plot_calibration,
+    plot_episode,
     plot_open_loop,
     plot_trajectories,
     trajectory_figure,
@@ -97,6 +98,23 @@ def test_imagined_lines_begin_where_the_real_one_is(tmp_path, figures):
     np.testing.assert_array_equal(starts.get_ydata(), component[[2, 5]])
     assert real.get_linestyle() == "-"
     assert first.get_linestyle() == "--"
+
+
+@pytest.mark.parametrize(
+    "actions", [RNG.uniform(-1, 1, (10, 2)), RNG.integers(0, 9, 10)], ids=["box", "discrete"]
+)
+def test_an_episode_is_what_was_seen_done_and_paid(tmp_path, figures, actions):
+    rewards = -np.arange(10.0)
+    plot_episode(REAL, actions, rewards, tmp_path / "a.png", [f"x{i}" for i in range(8)], "drift")
+    states, acted, paid, total = figures[0].axes
+    assert list(lines(states)) == [f"x{i}" for i in range(8)][-MAX_COMPONENTS:]
+    np.testing.assert_array_equal(lines(states)["x7"], REAL[:, 7])
+    done = actions if actions.ndim == 1 else actions[:, 1]
+    np.testing.assert_array_equal(lines(acted)["action" if actions.ndim == 1 else "action[1]"], done)
+    np.testing.assert_array_equal(lines(paid)["reward"], rewards)
+    assert paid.get_lines()[0].get_xdata()[0] == 1  # with the step that it belongs to
+    np.testing.assert_array_equal(lines(total)["return so far"], [0, *np.cumsum(rewards)])
+    assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 def test_what_is_imagined_at_a_step():

@@ -15,7 +15,15 @@ from qio_rllib.world_models.rssm import RSSM, RSSMSettings
 
 OBS, ACTIONS = 3, 2
 ATTENTION = {"attention_heads": 2, "attention_size": 8}
-RECURRENT = {"deterministic": 12, "stochastic": 4, "embedding": 8, "hiddens": (16,), "head_hiddens": (16,)}
+RECURRENT = {
+    "deterministic": 12,
+    "stochastic": 4,
+    "embedding": 8,
+    "hiddens": (16,),
+    "latent_hiddens": (16,),
+    "reward_hiddens": (16,),
+    "continuation_hiddens": (16,),
+}
 MODELS = pytest.mark.parametrize("kind", ["ensemble", "rssm"])
 
 

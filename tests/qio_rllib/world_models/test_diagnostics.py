@@ -119,10 +119,37 @@ def test_the_mean_of_draws_is_closer_than_one_draw():
     assert again == one
 
 
+class Blurred(Pushed):
+    """Draws positions in its observations alone."""
+
+    def drawn_obs(self, state, generator):
+        return self.decode(state) + 0.5 * torch.randn(len(state), 1, generator=generator)
+
+
+def test_intervals_take_in_what_a_state_leaves_open_of_its_observation():
+    episodes = pushed(length=40, count=30, noise=0.5)
+    sure, blurred = (
+        calibration(model, episodes, torch.Generator().manual_seed(0)).obs_error
+        for model in (Pushed(), Blurred())
+    )
+    assert blurred < 0.03
+    assert sure > 0.3
+
+
 def test_a_recurrent_model_remembers_what_it_saw_and_did():
     torch.manual_seed(0)
     model = RSSM(
-        1, 1, RSSMSettings(deterministic=5, stochastic=2, embedding=4, hiddens=(6,), head_hiddens=(6,))
+        1,
+        1,
+        RSSMSettings(
+            deterministic=5,
+            stochastic=2,
+            embedding=4,
+            hiddens=(6,),
+            latent_hiddens=(6,),
+            reward_hiddens=(6,),
+            continuation_hiddens=(6,),
+        ),
     )
     episodes = pushed(length=5, count=3)
     state, action = torch.zeros(3, model.state_size), torch.zeros(3, 1)

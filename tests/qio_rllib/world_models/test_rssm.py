@@ -13,7 +13,9 @@ SMALL = {
     "classes": 4,
     "embedding": 16,
     "hiddens": (16,),
-    "head_hiddens": (16,),
+    "latent_hiddens": (16,),
+    "reward_hiddens": (16,),
+    "continuation_hiddens": (16,),
 }
 
 
@@ -112,6 +114,85 @@ def test_predictions_are_those_of_the_prior():
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert torch.equal(drawn[0][:, :16], memory)  # the memory is not drawn
+
+
+def test_the_published_sizes_give_the_published_number_of_parameters():
+    """601,830 in all; those of encoder, decoder and heads, which have no normalisation there, are 546,310."""
+    model = RSSM(
+        4,
+        2,
+        RSSMSettings(deterministic=100, stochastic=20, embedding=256, hiddens=(256, 512), latent_hiddens=()),
+    )
+    parts = (model.cell, model.prior, model.posterior)
+    assert sum(parameter.numel() for part in parts for parameter in part.parameters()) == 601_830 - 546_310
+    sizes = [layer.out_features for layer in model.encoder if isinstance(layer, torch.nn.Linear)]
+    assert sizes == [256, 512, 256]
+    sizes = [layer.out_features for layer in model.decoder if isinstance(layer, torch.nn.Linear)]
+    assert sizes == [512, 256, 4]
+
+
+def test_hidden_layers_are_those_of_their_part():
+    model = model_of(latent_hiddens=(5,), reward_hiddens=(6, 7), continuation_hiddens=(8,))
+
+    def hidden(layers):
+        return [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)][:-1]
+
+    assert hidden(model.prior) == hidden(model.posterior) == [5]
+    assert hidden(model.reward.layers) == [6, 7]
+    assert hidden(model.continuation.layers) == [8]
+
+
+def test_the_likelihood_weighs_each_component_by_its_own_errors():
+    """The loss is that of Gaussians whose deviations, of the decoder's errors in the batch, fit best."""
+    squared, likely, batch = model_of(), model_of(reconstruction="likelihood"), sequences()
+    for model in (squared, likely):
+        model.take_in(batch)
+    rest, whole = (model.learn(batch, torch.Generator().manual_seed(1)) for model in (squared, likely))
+    rebuilt = []
+    hook = likely.decoder.register_forward_hook(lambda layer, inputs, output: rebuilt.append(output))
+    likely.learn(batch, torch.Generator().manual_seed(1))
+    hook.remove()
+    begins = batch.fresh.clone()
+    begins[0] = True
+    errors = (rebuilt[0] - likely.scale(torch.cat([batch.next_obs, batch.obs]))) ** 2
+    errors = errors[torch.cat([torch.ones(6, 3, dtype=torch.bool), begins])]
+    variances = errors.mean(0)
+    deviations = variances.sqrt()
+    gaussian = -torch.distributions.Normal(0.0, deviations).log_prob(errors.sqrt()).mean(0).sum()
+    constants = 2 * (0.5 * np.log(2 * np.pi) + 0.5)
+    expected = rest.loss - 0.5 * variances.sum() + gaussian - constants
+    torch.testing.assert_close(whole.loss, expected, rtol=0, atol=1e-4)
+
+
+def test_drawn_observations_scatter_as_the_decoder_errs():
+    model, batch = model_of(), sequences()
+    model.take_in(batch)
+    for seed in range(300):
+        model.learn(batch, torch.Generator().manual_seed(seed))
+    expected = model.learn(batch, torch.Generator().manual_seed(1)).stats["reconstruction_loss"]
+    torch.testing.assert_close(model.residual.sum(), expected, rtol=0.1, atol=0)
+    state = torch.randn(1, model.state_size).expand(20_000, -1)
+    drawn = model.drawn_obs(state, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.std(0), model.residual.sqrt() * model.scale.deviation, rtol=0.03, atol=0)
+    torch.testing.assert_close(drawn.mean(0), model.decode(state[0]), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("reconstruction", ["squared", "likelihood"])
+def test_constant_observations_are_learned_without_blowing_up(reconstruction):
+    model, noise = model_of(reconstruction=reconstruction), torch.Generator().manual_seed(0)
+    batch, constant = sequences(), torch.tensor([0.1, 1e6])
+    batch.obs[:], batch.next_obs[:] = constant, constant
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(100):
+        model.take_in(batch)
+        learned = model.learn(batch, noise)
+        optimizer.zero_grad()
+        learned.loss.backward()
+        optimizer.step()
+        assert all(torch.isfinite(value) for value in learned.stats.values())
+        assert learned.stats["reconstruction_loss"] < 100
+    state = model.observe(torch.zeros(1, model.state_size), torch.zeros(1, 1), constant[None])
+    torch.testing.assert_close(model.decode(state)[0], constant, rtol=1e-6, atol=0.01)
 
 
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
