@@ -321,12 +321,12 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
                 f"actions: expected shape (C, {str(shape)[1:-1]}) with at least one branch, got {values.shape}"
             )
         env = self.branch(values.shape[0])
-        transition = env.step(values.reshape(env.num_envs, *shape[1:]))
-        parts = [
-            array.reshape(values.shape[0], *shape[:1], *array.shape[1:])
-            for array in (*transition, env.observe())
-        ]
-        return Counterfactual(*parts, env=env)
+        *outcome, observations = (
+            array.reshape(*values.shape[:2], *array.shape[1:])
+            for array in (*env.step(values.reshape(env.num_envs, *shape[1:])), env.observe())
+        )
+        rewards, terminated, truncated = outcome
+        return Counterfactual(rewards, terminated, truncated, observations, env)
 
     @property
     def intervention_variables(self) -> tuple[str, ...]:
