@@ -16,7 +16,12 @@ from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import BatchedEnv, reference_scores
 
 EPISODES, SEED = 20, 1000
-MANY_EPISODES = {"chsh_v0": 10_000}
+MANY_EPISODES = {
+    "causal_chain_v0": 10_000,
+    "chsh_v0": 10_000,
+    "confounded_control_v0": 2_000,
+    "greedy_casino_v0": 10_000,
+}
 """Where a single episode is mostly luck."""
 
 

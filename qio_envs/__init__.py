@@ -51,14 +51,35 @@ chsh_v0 = Environment(
     "qio_envs.chsh:CHSH",
     "two agents who cannot talk answer a question each (cooperative, discrete actions)",
 )
+causal_chain_v0 = Environment(
+    "causal_chain_v0",
+    "qio_envs.causal_chain:CausalChain",
+    "three variables, two actions, one without effect; known causes (one agent, continuous actions)",
+    gym_id="qio_envs/CausalChain-v0",
+)
+greedy_casino_v0 = Environment(
+    "greedy_casino_v0",
+    "qio_envs.greedy_casino:GreedyCasino",
+    "two slot machines that pay least where intuition leads (one agent, discrete actions)",
+    gym_id="qio_envs/GreedyCasino-v0",
+)
+confounded_control_v0 = Environment(
+    "confounded_control_v0",
+    "qio_envs.confounded_control:ConfoundedControl",
+    "an action holds a number near 0, and logs mislead about its effect (one agent, continuous actions)",
+    gym_id="qio_envs/ConfoundedControl-v0",
+)
 
 __all__ = [
     "Environment",
+    "causal_chain_v0",
     "chsh_v0",
+    "confounded_control_v0",
     "drift_control_v0",
     "environment",
     "environments",
     "forest_uav_v0",
+    "greedy_casino_v0",
     "qubit_control_v0",
     "swarm_competitive_v0",
     "swarm_cooperative_v0",

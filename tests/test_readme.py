@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/frameworks.md", "docs/multi_agent.md")
+PAGES = ("README.md", "docs/counterfactuals.md", "docs/frameworks.md", "docs/multi_agent.md")
 BLOCKS = [
     block
     for page in PAGES

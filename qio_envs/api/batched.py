@@ -321,12 +321,12 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
                 f"actions: expected shape (C, {str(shape)[1:-1]}) with at least one branch, got {values.shape}"
             )
         env = self.branch(values.shape[0])
-        transition = env.step(values.reshape(env.num_envs, *shape[1:]))
-        parts = [
-            array.reshape(values.shape[0], *shape[:1], *array.shape[1:])
-            for array in (*transition, env.observe())
-        ]
-        return Counterfactual(*parts, env=env)
+        *outcome, observations = (
+            array.reshape(*values.shape[:2], *array.shape[1:])
+            for array in (*env.step(values.reshape(env.num_envs, *shape[1:])), env.observe())
+        )
+        rewards, terminated, truncated = outcome
+        return Counterfactual(rewards, terminated, truncated, observations, env)
 
     @property
     def intervention_variables(self) -> tuple[str, ...]:
@@ -336,9 +336,8 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
     def intervene(self, mask: Array, values: Array) -> None:
         """Set variables from outside: do(variable = value), now, between two steps.
 
-        The variables named are set and nothing else: what was made from them in steps before stays as it is, and
-        effects come with the next step. Names with ``'`` behind are of the coming step: the value replaces what
-        causes the variable in that step, once. Episodes end by what a step leads to, never by an intervention.
+        Nothing else changes now, not even an episode's end: effects come with the next step. For names with ``'``
+        behind the value replaces what would cause the variable in the coming step, once.
 
         Args:
             mask: Which variables to set, bool ``[E, K]``, in the order of `intervention_variables`.
@@ -346,9 +345,8 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
 
         Raises:
             UnsupportedError: The environment has no variables that can be set.
-            InterventionError: Wrong shape or type, or a value outside `intervention_spaces`, such as NaN; nothing has
-                been set.
-            ResetNeededError: One of the environments was never reset or has ended; nothing has been set.
+            InterventionError: Wrong shape or type, or a value outside `intervention_spaces`, such as NaN.
+            ResetNeededError: One of the environments was never reset or has ended. Nothing has been set then.
         """
         if not self.intervention_spaces:
             raise UnsupportedError(f"{self.id} has no variables to intervene on")

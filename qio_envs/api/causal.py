@@ -59,15 +59,15 @@ def checked_intervention(
     with np.errstate(over="ignore"):
         result = np.where(chosen, numbers, 0).astype(np.float32)
     for column, (name, space) in enumerate(spaces.items()):
-        discrete = isinstance(space, gymnasium.spaces.Discrete)
-        low, high = (0, int(space.n) - 1) if discrete else (space.low.item(), space.high.item())
-        new = result[:, column]
-        fits = (new >= low) & (new <= high)  # false for NaN
-        if discrete:
-            fits &= new == np.rint(new)
+        new, kind = result[:, column], "a number"
+        if isinstance(space, gymnasium.spaces.Discrete):
+            kind, low, high = "an integer", 0, int(space.n) - 1
+            fits = np.isin(new, np.arange(low, high + 1))
+        else:
+            low, high = space.low.item(), space.high.item()
+            fits = (new >= low) & (new <= high)  # false for NaN
         wrong = np.flatnonzero(chosen[:, column] & ~fits)
         if wrong.size:
-            kind = "an integer" if discrete else "a number"
             raise InterventionError(
                 f"an intervention outside the space: {name} in env {wrong[0]}: expected {kind} "
                 f"from {low:g} to {high:g}, got {numbers[wrong[0], column]}"

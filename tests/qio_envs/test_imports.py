@@ -24,6 +24,7 @@ ORDER = [
     "policies",
     "viewer",
     "env",
+    "logs",
 ]
 """A module of an environment imports those before it only."""
 
@@ -76,7 +77,19 @@ def test_there_is_no_import_circle():
     assert circle(graph_of({name: path.read_text() for name, path in NAMES.items()})) == []
 
 
-@pytest.mark.parametrize("folder", ["chsh", "drift_control", "forest_uav", "qubit_control", "swarm"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "causal_chain",
+        "chsh",
+        "confounded_control",
+        "drift_control",
+        "forest_uav",
+        "greedy_casino",
+        "qubit_control",
+        "swarm",
+    ],
+)
 def test_the_modules_of_an_environment_have_one_order(folder):
     here = {
         name: path

@@ -23,7 +23,8 @@ SEEN = {"attention_heads": 2, "attention_size": 8}
 ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8], **SEEN}}
 RSSM = {
     "world_model": {
-        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8], "latent_hiddens": [8], "reward_hiddens": [8], "continuation_hiddens": [8],
+        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8],
+        "latent_hiddens": [8], "reward_hiddens": [8], "continuation_hiddens": [8],
         **SEEN,
     },
     "model_sequence_length": 6,
