@@ -122,6 +122,9 @@ def test_what_an_agent_does_depends_on_others_that_are_there_alone(model, behavi
     runner, module = runner_of(configured("swarm", model, behaviour, num_envs=1))
     (group,) = runner.stepper.team.groups
     actor, agents = group.actor, len(group.index)
+    with torch.no_grad():  # what comes from others counts for more than at the start of a training
+        for parameter in module.policy.model.others.parameters():
+            parameter.mul_(3.0)
     obs = np.random.default_rng(0).standard_normal((1, agents, 8)).astype(np.float32)
     other, alive = obs.copy(), np.array([[True, True, False]])
     other[0, 1] += 3.0
