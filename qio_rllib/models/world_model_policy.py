@@ -55,6 +55,8 @@ def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettin
                 f"world_model.{name}: expected one of {', '.join(allowed)}, got {given[name]!r}"
                 f"{did_you_mean(str(given[name]), allowed)}"
             )
+    if given.get("beta", 0) > 1:
+        raise ConfigError(f"world_model.beta: expected a number from 0 to 1, got {given['beta']!r}")
     return kind, _SETTINGS[kind](**given)
 
 

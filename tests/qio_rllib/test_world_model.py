@@ -272,6 +272,8 @@ def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
         ),
         ({"world_model": {"type": "rssm", "members": 3}}, r"world_model: unknown key 'members'"),
         ({"world_model": {"members": 0}}, r"world_model\.members: expected an integer of at least 1, got 0"),
+        ({"world_model": {"beta": 1.5}}, r"world_model\.beta: expected a number from 0 to 1, got 1\.5"),
+        ({"world_model": {"beta": -0.5}}, r"world_model\.beta: expected a number of at least 0, got -0\.5"),
         ({"world_model": {"hiddens": []}}, r"world_model\.hiddens: expected sizes of at least 1, got \[\]"),
         (
             {"world_model": {"activation": "silux"}},
