@@ -88,6 +88,11 @@ def rows_of(file: str, **where: str) -> list[dict[str, str]]:
     ]
 
 
+def last(file: str, column: str, decimals: int = 1, **where: str) -> str:
+    """Return one number of a table under results/, from the last row in which the columns have these values."""
+    return f"{float(rows_of(file, **where)[-1][column]):,.{decimals}f}"
+
+
 def grouped(file: str, column: str, decimals: int = 1, **where: str) -> str:
     """Return a column of several rows, one a seed, in words."""
     return describe((float(row[column]) for row in rows_of(file, **where)), decimals)
@@ -99,34 +104,35 @@ def summary_columns(row: dict[str, str], kind: str, decimals: int = 2) -> str:
     return Summary(int(row["seeds"]), row["statistic"], *parts).text(decimals)
 
 
-def improvement(study: str, kind: str, first: str, second: str, task: str = "all tasks") -> str:
+def improvement(folder: str, kind: str, first: str, second: str, task: str = "all tasks") -> str:
     """Return the probability of improvement with its interval, "0.62 (0.45 to 0.78)"."""
-    (row,) = rows_of(f"quantum_controls/{study}/pairs.csv", task=task, first=first, second=second)
+    (row,) = rows_of(f"{folder}/pairs.csv", task=task, first=first, second=second)
     middle, low, high = (float(row[f"{kind}_{part}"]) for part in ("improvement", "low", "high"))
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-def verdict(study: str, kind: str, first: str, second: str, task: str = "all tasks") -> str:
+def verdict(folder: str, kind: str, first: str, second: str, task: str = "all tasks") -> str:
     """Return "null", "better" or "worse"."""
-    (row,) = rows_of(f"quantum_controls/{study}/pairs.csv", task=task, first=first, second=second)
+    (row,) = rows_of(f"{folder}/pairs.csv", task=task, first=first, second=second)
     return row[f"{kind}_verdict"]
 
 
-def outside(study: str, kind: str) -> int:
+def outside(folder: str, kind: str) -> int:
     """Return how many intervals of the probability of improvement leave 0.5 out."""
-    rows = read(RESULTS / "quantum_controls" / study / "pairs.csv")
+    rows = read(RESULTS / folder / "pairs.csv")
     return sum(row[f"{kind}_verdict"] in ("better", "worse") for row in rows)
 
 
-def smallest_corrected_p(study: str) -> float:
+def smallest_corrected_p(folder: str) -> float:
     """Return the smallest p-value of the sign tests after Holm's correction."""
-    rows = read(RESULTS / "quantum_controls" / study / "pairs.csv")
-    return min(float(row[f"{kind}_p_holm"]) for row in rows for kind in ("final", "training"))
+    rows = read(RESULTS / folder / "pairs.csv")
+    columns = [column for column in rows[0] if column.endswith("_p_holm")]
+    return min(float(row[column]) for row in rows for column in columns)
 
 
-def num_pairs(study: str) -> int:
+def num_pairs(folder: str) -> int:
     """Return how many pairs of cells a study compares."""
-    return len(read(RESULTS / "quantum_controls" / study / "pairs.csv"))
+    return len(read(RESULTS / folder / "pairs.csv"))
 
 
 def contraction_factor(metric: str, eta: str = "0.1", h_min: str = "0.05") -> float:

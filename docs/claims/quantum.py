@@ -8,6 +8,7 @@ from claims import figures as f
 from claims.claim import Claim, Section
 
 CHSH = "entanglement/win_rates.csv"
+OPERATORS, CIRCUITS = "quantum_controls/operator", "quantum_controls/circuits"
 
 OPERATOR, OPERATOR_STRONG = (
     ("Q operator", "identity", "temperature", "random"),
@@ -20,8 +21,8 @@ OPERATOR, OPERATOR_STRONG = (
 )
 
 
-def _against(study: str, kind: str, first: str, second: str) -> Callable[[], str]:
-    return lambda: f.improvement(study, kind, first, second)
+def _against(folder: str, kind: str, first: str, second: str) -> Callable[[], str]:
+    return lambda: f.improvement(folder, kind, first, second)
 
 
 def _control(what: str, place: int) -> Claim:
@@ -29,18 +30,18 @@ def _control(what: str, place: int) -> Claim:
         f"The Q operator against {what}, how often its final score is the better one of a pair (a half is "
         f"chance): {{defaults}} at the defaults, {{strong}} with a strong operator (eta 0.5, h_min 0.2)",
         {
-            "defaults": _against("operator", "final", OPERATOR[0], OPERATOR[place]),
-            "strong": _against("operator", "final", OPERATOR_STRONG[0], OPERATOR_STRONG[place]),
+            "defaults": _against(OPERATORS, "final", OPERATOR[0], OPERATOR[place]),
+            "strong": _against(OPERATORS, "final", OPERATOR_STRONG[0], OPERATOR_STRONG[place]),
         },
         "python benchmarks/quantum_controls.py operator",
-        ("quantum_controls/operator",),
+        (OPERATORS,),
     )
 
 
 def _cells(policy: str) -> Claim:
     def of(cell: str, task: str) -> Callable[[], str]:
         def text() -> str:
-            (row,) = f.rows_of("quantum_controls/circuits/cells.csv", task=task, cell=cell)
+            (row,) = f.rows_of(f"{CIRCUITS}/cells.csv", task=task, cell=cell)
             return f.summary_columns(row, "final")
 
         return text
@@ -54,7 +55,7 @@ def _cells(policy: str) -> Claim:
         "{mlp_cartpole})",
         {f"{a}_{b}": of(names[a], tasks[b]) for a in names for b in tasks},
         "python benchmarks/quantum_controls.py circuits",
-        ("quantum_controls/circuits",),
+        (CIRCUITS,),
     )
 
 
@@ -72,16 +73,16 @@ CONTROLS = Section(
             "strengths, three controls) {final} leave 0.5 out for final scores, {training} for the mean "
             "return over the training (one in twenty would by chance), and none does after the correction",
             {
-                "total": lambda: str(f.num_pairs("operator")),
-                "final": lambda: str(f.outside("operator", "final")),
-                "training": lambda: str(f.outside("operator", "training")),
+                "total": lambda: str(f.num_pairs(OPERATORS)),
+                "final": lambda: str(f.outside(OPERATORS, "final")),
+                "training": lambda: str(f.outside(OPERATORS, "training")),
             },
             "python benchmarks/quantum_controls.py operator",
-            ("quantum_controls/operator",),
+            (OPERATORS,),
             holds=lambda: (
-                f.outside("operator", "final") == 0
-                and f.outside("operator", "training") <= 1
-                and f.smallest_corrected_p("operator") > 0.05
+                f.outside(OPERATORS, "final") == 0
+                and f.outside(OPERATORS, "training") <= 1
+                and f.smallest_corrected_p(OPERATORS) > 0.05
             ),
         ),
         _cells("observables"),
@@ -91,15 +92,15 @@ CONTROLS = Section(
             "of the pairs, a null result; their mean return over the training is higher in {training}, "
             "which does not survive the correction",
             {
-                "final": _against("circuits", "final", "circuit (observables)", "classical (observables)"),
+                "final": _against(CIRCUITS, "final", "circuit (observables)", "classical (observables)"),
                 "training": _against(
-                    "circuits", "training", "circuit (observables)", "classical (observables)"
+                    CIRCUITS, "training", "circuit (observables)", "classical (observables)"
                 ),
             },
             "python benchmarks/quantum_controls.py circuits",
-            ("quantum_controls/circuits",),
+            (CIRCUITS,),
             holds=lambda: (
-                f.verdict("circuits", "final", "circuit (observables)", "classical (observables)") == "null"
+                f.verdict(CIRCUITS, "final", "circuit (observables)", "classical (observables)") == "null"
                 and f.number(
                     "quantum_controls/circuits/pairs.csv",
                     "training_p_holm",
@@ -114,12 +115,12 @@ CONTROLS = Section(
             "Born-rule circuits end worse: better than their MLPs in {mlp} of the pairs; circuits with "
             "observables are better than Born-rule ones in {born}",
             {
-                "mlp": _against("circuits", "final", "circuit (born)", "classical (born)"),
-                "born": _against("circuits", "final", "circuit (observables)", "circuit (born)"),
+                "mlp": _against(CIRCUITS, "final", "circuit (born)", "classical (born)"),
+                "born": _against(CIRCUITS, "final", "circuit (observables)", "circuit (born)"),
             },
             "python benchmarks/quantum_controls.py circuits",
-            ("quantum_controls/circuits",),
-            holds=lambda: f.verdict("circuits", "final", "circuit (born)", "classical (born)") == "worse",
+            (CIRCUITS,),
+            holds=lambda: f.verdict(CIRCUITS, "final", "circuit (born)", "classical (born)") == "worse",
         ),
         Claim(
             "On average the Q operator expands distances between policies at its defaults (geometric mean "

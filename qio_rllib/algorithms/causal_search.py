@@ -37,10 +37,10 @@ def masks_of_replay(
     found = {}
     for module_id, columns in replay.newest(settings.samples).modules.items():
         acted = columns["acted"]
-        discrete = isinstance(spaces[module_id], gymnasium.spaces.Discrete)
-        actions = columns["actions"]
-        if discrete:
-            actions = np.eye(int(spaces[module_id].n), dtype=np.float32)[actions]
+        space, actions = spaces[module_id], columns["actions"]
+        discrete = isinstance(space, gymnasium.spaces.Discrete)
+        if isinstance(space, gymnasium.spaces.Discrete):
+            actions = np.eye(int(space.n), dtype=np.float32)[actions]
         obs, next_obs = (
             columns[name].reshape(*acted.shape, -1) for name in ("observations", "next_observations")
         )

@@ -422,7 +422,9 @@ def _world_model(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _causal_mask(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return dataclasses.asdict(CausalMaskSettings.of(settings))
+    checked = CausalMaskSettings.of(settings)
+    assert checked is not None
+    return dataclasses.asdict(checked)
 
 
 _CHECKS = {"world_model": _world_model, "planner": _planner, CAUSAL_MASK: _causal_mask}

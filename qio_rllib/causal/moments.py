@@ -37,11 +37,13 @@ class Moments:
     products: np.ndarray
 
     @classmethod
-    def of(cls, data: np.ndarray, variables: Sequence[str] | None = None) -> Moments:
+    def of(
+        cls, data: np.ndarray | Mapping[str, np.ndarray], variables: Sequence[str] | None = None
+    ) -> Moments:
         """Return the moments of rows.
 
         Args:
-            data: ``[n, V]``.
+            data: Rows ``[n, V]``, or columns by name.
             variables: Names; "x0", "x1", ... when absent.
 
         Raises:

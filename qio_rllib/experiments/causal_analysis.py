@@ -220,10 +220,8 @@ def save_found(found: Found, out: Path, title: str) -> None:
     """Write ``graph.json``, which `read_graph` reads, ``edges.csv`` and ``graph.png``."""
     out.mkdir(parents=True, exist_ok=True)
     graph = found.graph
-    if isinstance(graph, CausalGraph):
-        directed, undirected = graph.edges, ()
-    else:
-        directed, undirected = graph.directed_edges, graph.undirected_edges
+    directed = graph.edges if isinstance(graph, CausalGraph) else graph.directed_edges
+    undirected = () if isinstance(graph, CausalGraph) else graph.undirected_edges
     described = {"variables": graph.variables, "edges": directed, "undirected": undirected, "hidden": ()}
     write_atomically(out / "graph.json", json.dumps(described, indent=1) + "\n")
     write_csv(out / "edges.csv", found.rows or [{"cause": "", "effect": "", "directed": ""}])

@@ -56,6 +56,8 @@ def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettin
                 f"world_model.{name}: expected one of {', '.join(allowed)}, got {given[name]!r}"
                 f"{did_you_mean(str(given[name]), allowed)}"
             )
+    if given.get("beta", 0) > 1:
+        raise ConfigError(f"world_model.beta: expected a number from 0 to 1, got {given['beta']!r}")
     settings = _SETTINGS[kind](**given)
     if settings.attention_heads and settings.attention_size % settings.attention_heads:
         raise ConfigError(

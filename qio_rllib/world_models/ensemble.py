@@ -33,6 +33,9 @@ class EnsembleSettings:
         members: Networks that learn from resamples of the data of their own, at least 1.
         hiddens: Sizes of the hidden layers.
         activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+        beta: The likelihood of a number is weighted by its predicted variance to this power, in [0, 1] (Seitzer et al.,
+            2022): 0 is the likelihood itself, in which numbers that are predicted almost exactly outweigh all others
+            and the continuation; with 0.5 an error counts in standard deviations, with 1 as in least squares.
         attention_heads: Heads of the attention by which what is predicted of an agent depends on the observations and
             actions of the other agents of its module; 0 for none.
         attention_size: Numbers in the keys, queries and values of all heads, a multiple of `attention_heads`.
@@ -41,6 +44,7 @@ class EnsembleSettings:
     members: int = 5
     hiddens: tuple[int, ...] = (128, 128)
     activation: str = "silu"
+    beta: float = 0.0
     attention_heads: int = 0
     attention_size: int = 64
 
@@ -263,7 +267,8 @@ class Ensemble(WorldModel):
             others = self.attend(obs, actions, batch.present.flatten()[drawn].unflatten(-1, (-1, agents)))
         mean, log_variance, logits = self.predictions(obs, actions, others)
         errors = (mean - targets) ** 2
-        nll = (errors * (-log_variance).exp() + log_variance).sum(-1)
+        nll = errors * (-log_variance).exp() + log_variance
+        nll = (nll * (self.settings.beta * log_variance.detach()).exp()).sum(-1)
         goes_on = 1.0 - batch.terminated.flatten()[drawn]
         ends = functional.binary_cross_entropy_with_logits(logits, goes_on, reduction="none")
         total = counts.sum(-1).clamp_min(1.0)

@@ -1,6 +1,7 @@
 """The studies of circuits, entanglement and the Q operator: their statistics, and what they make of invented runs."""
 
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import entanglement
+import paired
 import quantum_controls
 import qubit_circuits
-from quantum_controls import STUDIES, Study, holm, probability_of_improvement, sign_test, summarise
+from paired import Study, holm, probability_of_improvement, sign_test, summarise
+from quantum_controls import STUDIES
 
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
 from qio_rllib.acting.actions import ActionSpec
@@ -63,7 +66,7 @@ def test_the_interval_holds_the_true_probability_about_as_often_as_it_says():
 def study(monkeypatch):
     """Two tasks on scales of their own, three cells."""
     scales = {"easy": (0.0, 500.0), "hard": (-30.0, -10.0)}
-    monkeypatch.setattr(quantum_controls, "references", lambda study, task: scales[task])
+    monkeypatch.setattr(paired, "references", lambda study, task: scales[task])
     pairs = (("good", "bad"), ("bad", "good"), ("good", "same"))
     return Study({"easy": ("", {}), "hard": ("", {})}, {"good": {}, "bad": {}, "same": {}}, pairs)
 
@@ -89,7 +92,7 @@ def runs_of(folder, seeds=10, absent=()):
                 "train_return_mean": score,
             }
         )
-    quantum_controls.append(folder / "runs.csv", rows)
+    paired.append(folder / "runs.csv", rows)
 
 
 def test_made_up_runs_get_the_verdicts_that_they_deserve(study, tmp_path):
@@ -136,7 +139,7 @@ def test_fewer_than_ten_pairs_of_a_task_get_no_interval_and_no_verdict(study, tm
         else:  # all tasks together hold the one with nine
             assert (row["final_verdict"], row["final_low"], row["final_high"]) == ("too few seeds", "", "")
         assert 0 <= row["final_improvement"] <= 1
-    quantum_controls.show(cells, pairs)
+    paired.show(cells, pairs)
 
 
 def test_cells_without_runs_are_left_out(study, tmp_path):
@@ -144,15 +147,15 @@ def test_cells_without_runs_are_left_out(study, tmp_path):
     cells, pairs = summarise(study, tmp_path)
     assert {row["cell"] for row in cells} == {"good", "bad"}
     assert {row["second"] for row in pairs} == {"good", "bad"}
-    quantum_controls.show(cells, pairs)
-    quantum_controls.draw(study, cells, tmp_path / "cells.png", "made up")
+    paired.show(cells, pairs)
+    paired.draw(study, cells, tmp_path / "cells.png", "made up")
     assert (tmp_path / "cells.png").stat().st_size > 5_000
 
 
 def test_a_table_without_runs_is_an_error_in_words(tmp_path, monkeypatch, capsys):
     arguments = ["quantum_controls.py", "operator", "--table", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
-    monkeypatch.setattr(quantum_controls, "references", lambda study, task: (0.0, 1.0))
+    monkeypatch.setattr(paired, "references", lambda study, task: (0.0, 1.0))
     with pytest.raises(SystemExit) as caught:
         quantum_controls.main()
     assert caught.value.code == 2
@@ -167,11 +170,9 @@ def test_pairs_and_tasks_name_what_is_there(name):
     for config, overrides in study.tasks.values():
         assert (ROOT / config).is_file()
         for settings in study.cells.values():
-            texts = [
-                f"{key}={quantum_controls.json.dumps(value)}" for key, value in (overrides | settings).items()
-            ]
+            texts = [f"{key}={json.dumps(value)}" for key, value in (overrides | settings).items()]
             found = load_experiment(ROOT / config, texts, 0)
-            assert found.stop[quantum_controls.STEPS] > 0
+            assert found.stop[paired.STEPS] > 0
             for key, value in settings.items():
                 assert found.config[key] == value
 
@@ -213,13 +214,13 @@ def test_the_random_operator_of_a_seed_reaches_the_run(monkeypatch, tmp_path):
             calls[seed, settings["amplification"] and settings["amplification"].get("operator")] = settings
             return len(calls)
 
-    monkeypatch.setattr(quantum_controls, "run", Remote)
-    monkeypatch.setattr(quantum_controls.ray, "init", lambda **_: None)
-    monkeypatch.setattr(quantum_controls.ray, "shutdown", lambda: None)
-    monkeypatch.setattr(quantum_controls.ray, "wait", lambda waiting, num_returns: ([waiting[0]], []))
+    monkeypatch.setattr(paired, "run", Remote)
+    monkeypatch.setattr(paired.ray, "init", lambda **_: None)
+    monkeypatch.setattr(paired.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(paired.ray, "wait", lambda waiting, num_returns: ([waiting[0]], []))
     result = {"curve": [(1, 0.0)], "greedy": 0.0, "sampled": 0.0, "actor_parameters": 1, "seconds": 1.0}
-    monkeypatch.setattr(quantum_controls.ray, "get", lambda ready: dict(result))
-    quantum_controls.train("operator", study, 3, tmp_path, 1)
+    monkeypatch.setattr(paired.ray, "get", lambda ready: dict(result))
+    paired.train(study, 3, tmp_path, 1, ["python"])
     assert [calls[seed, "random"]["amplification"]["operator_seed"] for seed in range(3)] == [0, 1, 2]
 
 

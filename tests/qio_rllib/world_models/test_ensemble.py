@@ -1,5 +1,7 @@
 """Ensembles: members, masks, scales and learning."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,51 @@ def test_it_learns_dynamics_noise_rewards_and_ends():
     _, log_variance, _ = model.predictions(obs.expand(3, -1, -1), actions.expand(3, -1, -1))
     deviation = (0.5 * log_variance).exp().mean((0, 1))[:2] * model.target_scale.deviation[:2]
     np.testing.assert_allclose(deviation.detach().numpy(), [0.1, 0.02], rtol=0.35)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_the_likelihood_is_weighted_by_a_power_of_the_variance(beta):
+    torch.manual_seed(0)
+    model = Ensemble(2, 1, EnsembleSettings(members=1, hiddens=(16,), beta=beta))
+    batch = linear_steps(50)
+    model.take_in(batch)
+    learned = model.learn(batch, torch.Generator().manual_seed(3))
+    drawn = torch.randint(50, (50,), generator=torch.Generator().manual_seed(3))  # the member's resample
+    obs, actions = batch.obs[:, drawn], batch.actions[:, drawn]
+    mean, log_variance, logits = model.predictions(obs, actions)
+    change = torch.cat([batch.next_obs - batch.obs, batch.rewards[..., None]], -1)[:, drawn]
+    errors = mean - model.target_scale(change)
+    variance = log_variance.exp()
+    nll = (variance.detach() ** beta * (errors**2 / variance + log_variance)).sum(-1).mean()
+    ends = torch.nn.functional.softplus(-logits).mean()  # none of these episodes ends
+    loss = nll + ends + 0.01 * (model.max_log_variance - model.min_log_variance).sum()
+    torch.testing.assert_close(learned.loss, loss)
+    weights = list(model.networks.parameters())
+    for found, expected in zip(
+        torch.autograd.grad(learned.loss, weights), torch.autograd.grad(loss, weights), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_with_beta_ends_are_learned_where_all_else_is_certain():
+    """Constant rewards, and motion without noise: their likelihood grows without limit, that of the ends does not."""
+    found = {}
+    for beta in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = Ensemble(2, 1, EnsembleSettings(members=2, hiddens=(16,), beta=beta))
+        batch = linear_steps(500, ends=True)
+        change = torch.cat([0.5 * batch.actions, torch.zeros(1, 500, 1)], -1)
+        batch = dataclasses.replace(batch, next_obs=batch.obs + change, rewards=torch.ones(1, 500))
+        model.take_in(batch)
+        optimizer, noise = torch.optim.Adam(model.parameters(), 3e-3), torch.Generator().manual_seed(0)
+        for _ in range(400):
+            optimizer.zero_grad()
+            learned = model.learn(batch, noise)
+            learned.loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0)
+            optimizer.step()
+        found[beta] = float(learned.stats["continuation_loss"])
+    assert found[1.0] < 0.5 * found[0.0]
 
 
 def test_draws_come_from_single_members_with_their_deviation():
