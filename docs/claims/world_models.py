@@ -36,9 +36,9 @@ def _over(planner: str) -> Callable[[], str]:
 
 WORLD_MODELS = Section(
     "World models",
-    "Scores are minus the cost, on 20 fixed episodes of `drift_control_v0`, where nothing else is said. The "
-    "linear-quadratic regulator (lqr) and planning (cem) know the true model; what is learned here starts from "
-    "random play.",
+    "Scores are minus the cost, on 20 fixed episodes of `drift_control_v0`, where nothing else is said. The linear-quadratic regulator (lqr) and "
+    "planning (cem) know the true model and see the whole state, the regulator on a filter's estimate (lqg) knows the "
+    "model alone; what is learned here starts from random play.",
     (
         _drift(
             "PETS from 10 random episodes",
@@ -48,6 +48,18 @@ WORLD_MODELS = Section(
         ),
         _drift(
             "PETS from 50 random episodes and 20 of its own", "drift_control_pets", "drift_control_pets.yaml"
+        ),
+        _drift(
+            "The experiment that this project began with, at its sizes (a recurrent model, 50 random episodes alone), "
+            "on 4 episodes",
+            "drift_control_notebook",
+            "drift_control_notebook.yaml",
+        ),
+        _drift(
+            "With s1 and s2 hidden, PETS, which has no memory, from 50 random episodes and 50 of its own",
+            "drift_control_hidden_memoryless",
+            "drift_control_pets.yaml --out results/drift_control_hidden_memoryless --set env_config.scenario=hidden "
+            "--set stop.num_env_steps_sampled_lifetime=20000 --set evaluation_interval=null",
         ),
         Claim(
             "PETS on `Pendulum-v1`, {steps} environment steps, 100 evaluation episodes: {sampled} with exploration, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ray import tune
@@ -75,7 +75,7 @@ def finish(
             explore=mode == "sampled",
         )
     with optional("plots", notes):
-        draw(experiment, directory, recorder)
+        draw(experiment, directory, recorder, evaluation)
     directory.update_info(
         checkpoint=checkpoint.relative_to(directory.path).as_posix(),
         best_checkpoint=best.relative_to(directory.path).as_posix(),
@@ -99,8 +99,13 @@ def final_checkpoint(run_dir: str | Path) -> Path:
     return directory.path / found if found is not None else checkpoints[-1]
 
 
-def draw(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> None:
-    """Draw learning curve, losses and entropy of what was recorded so far."""
+def draw(
+    experiment: Experiment,
+    directory: RunDirectory,
+    recorder: RunRecorder,
+    evaluation: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Draw learning curve, losses and entropy of what was recorded so far, and the final evaluation, if any."""
     from qio_rllib.artifacts.loss_plot import plot_losses
     from qio_rllib.artifacts.plots import plot_entropy, plot_learning_curve
 
@@ -113,6 +118,13 @@ def draw(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder)
         episodes = max(_REFERENCE_EPISODES, experiment.config.get("evaluation_duration") or 0)
         env = qio_envs.environment(experiment.env).batched_env(episodes, **settings)
         references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+    if rows and evaluation:
+        final = {
+            f"evaluation/{mode}/{key}": value
+            for mode in evaluation
+            for key, value in evaluation[mode].items()
+        }
+        rows = [*rows[:-1], final | rows[-1]]
     plot_learning_curve(rows, directory.path / "learning_curve.png", references, title)
     plot_entropy(rows, directory.path / "entropy.png", title)
     pretraining = directory.pretraining_file
