@@ -36,9 +36,9 @@ def _over(planner: str) -> Callable[[], str]:
 
 WORLD_MODELS = Section(
     "World models",
-    "Scores are minus the cost, on 20 fixed episodes of `drift_control_v0`, where nothing else is said. The linear-quadratic regulator (lqr) and "
-    "planning (cem) know the true model and see the whole state, the regulator on a filter's estimate (lqg) knows the "
-    "model alone; what is learned here starts from random play.",
+    "Scores are minus the cost, on 20 fixed episodes of `drift_control_v0`, where nothing else is said. The "
+    "linear-quadratic regulator (lqr) and planning (cem) know the true model and see the whole state, the regulator on "
+    "a filter's estimate (lqg) knows the model alone; what is learned here starts from random play.",
     (
         _drift(
             "PETS from 10 random episodes",
