@@ -1,4 +1,4 @@
-"""World models: what planning with a learned model costs, and what it takes."""
+"""World models: what planning with a learned model costs, what it takes, and what imagination adds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from claims import figures as f
 from claims.claim import Claim, Section
 
 CURVES = "python benchmarks/learning_curves.py tune_configs/"
+IMAGINATION = "imagination_controls"
 QUALITY, RATE = "planning/quality.csv", "planning/rate.csv"
 
 
@@ -31,6 +32,32 @@ def _over(planner: str) -> Callable[[], str]:
     return lambda: (
         f"{f.number(QUALITY, 'over_2500', planner=planner):.3f} "
         f"({f.cell(QUALITY, 'sequences', 0, planner=planner)} sequences)"
+    )
+
+
+def _imagined(cell: str) -> Callable[[], str]:
+    def text() -> str:
+        (row,) = f.rows_of(f"{IMAGINATION}/cells.csv", cell=cell)
+        return f.summary_columns(row, "final")
+
+    return text
+
+
+def _pair(kind: str, first: str, second: str) -> Callable[[], str]:
+    return lambda: f.improvement(IMAGINATION, kind, first, second, "drift_control")
+
+
+def _imagination_holds() -> bool:
+    """Whether imagination ends worse than its twin, and nothing else of it can be told from chance."""
+
+    def verdict(kind: str, first: str, second: str) -> str:
+        return f.verdict(IMAGINATION, kind, first, second, "drift_control")
+
+    learned = [verdict(kind, "learned", "none") for kind in ("final", "training", "early")]
+    return (
+        learned == ["worse", "null", "null"]
+        and verdict("final", "learned", "random") == verdict("early", "learned", "random") == "null"
+        and verdict("final", "random", "none") == "worse"
     )
 
 
@@ -95,6 +122,28 @@ WORLD_MODELS = Section(
             },
             "python benchmarks/planning.py rate",
             (RATE,),
+        ),
+        Claim(
+            "PPO that sees what a model imagines (`imagination`), {parameters} parameters whatever the source, 102,400 "
+            "steps, return without exploration: learned model {learned}, none {none}, random model {random}. "
+            "Imagination does not help here. It ends a little worse than its model-free twin: better in {final} of the "
+            "pairs, with a random model in {random_final}; from the random model it cannot be told ({against_random}). "
+            "How fast it learns is a null result: higher mean return over the first 20,480 steps in {early} of "
+            "the pairs, over the whole training in {training}",
+            {
+                "parameters": lambda: f.cell(
+                    f"{IMAGINATION}/cells.csv", "actor_parameters", 0, cell="learned"
+                ),
+                **{cell: _imagined(cell) for cell in ("learned", "none", "random")},
+                "final": _pair("final", "learned", "none"),
+                "random_final": _pair("final", "random", "none"),
+                "against_random": _pair("final", "learned", "random"),
+                "early": _pair("early", "learned", "none"),
+                "training": _pair("training", "learned", "none"),
+            },
+            "python benchmarks/imagination_controls.py --seeds 10",
+            (IMAGINATION,),
+            holds=_imagination_holds,
         ),
     ),
 )
