@@ -8,7 +8,8 @@ from claims import figures as f
 from claims.claim import Claim, Section
 
 CURVES = "python benchmarks/learning_curves.py tune_configs/"
-IMAGINATION = "imagination_controls"
+BESIDE, IMAGINATION = "beside_dreamer.csv", "imagination_controls"
+RLLIB = "RLlib DreamerV3 XS, training ratio "
 QUALITY, RATE = "planning/quality.csv", "planning/rate.csv"
 
 
@@ -32,6 +33,35 @@ def _over(planner: str) -> Callable[[], str]:
     return lambda: (
         f"{f.number(QUALITY, 'over_2500', planner=planner):.3f} "
         f"({f.cell(QUALITY, 'sequences', 0, planner=planner)} sequences)"
+    )
+
+
+def _beside(task: str, name: str) -> Claim:
+    def of(side: str, column: str, decimals: int, steps: str = "1300") -> Callable[[], str]:
+        return lambda: f.last(BESIDE, column, decimals, side=side, task=task, planned_steps=steps)
+
+    sides = {"rllib": f"{RLLIB}1024", "planner": "QIO planner", "actor": "QIO actor"}
+    figures = {
+        **{who: of(side, "greedy_return", 1) for who, side in sides.items()},
+        **{f"{who}_s": of(side, "cpu_seconds", 0) for who, side in sides.items()},
+        "updates": of(sides["rllib"], "gradient_steps", 0),
+        "longer": of(f"{RLLIB}64", "greedy_return", 1, "4000"),
+        "longer_s": of(f"{RLLIB}64", "cpu_seconds", 0, "4000"),
+    }
+    return Claim(
+        f"{name} after 1,300 environment steps, one seed, return without exploration and CPU seconds of training: "
+        "planning in an ensemble {planner} ({planner_s} s), an actor in a recurrent model, which is Dreamer, {actor} "
+        "({actor_s} s), RLlib's DreamerV3 of size XS {rllib} ({rllib_s} s). RLlib's is untuned, its defaults are meant "
+        "for more steps: it has taken {updates} gradient steps by then, the first after 1,024 environment steps. "
+        "With a training ratio of 64 and 4,000 steps it is at {longer} ({longer_s} s)",
+        figures,
+        "python benchmarks/beside_dreamer.py [--sides rllib --ratio 64 --steps 4000]",
+        (BESIDE,),
+        holds=lambda: all(
+            float(figures[who]().replace(",", "")) > float(figures[other]().replace(",", ""))
+            for who in ("planner", "actor")
+            for other in ("rllib", "longer")
+        ),
     )
 
 
@@ -88,6 +118,32 @@ WORLD_MODELS = Section(
             "drift_control_pets.yaml --out results/drift_control_hidden_memoryless --set env_config.scenario=hidden "
             "--set stop.num_env_steps_sampled_lifetime=20000 --set evaluation_interval=null",
         ),
+        _drift(
+            "PlaNet: a recurrent model, everything observed, from 50 random episodes and 50 of its own",
+            "drift_control_planet_default",
+            "drift_control_planet.yaml --set env_config.scenario=default --out results/drift_control_planet_default",
+        ),
+        _drift(
+            "PlaNet with s1 and s2 hidden, from 50 random episodes and 50 of its own",
+            "drift_control_planet",
+            "drift_control_planet.yaml",
+        ),
+        Claim(
+            "Three agents of the cooperative swarm plan in one learned model, {steps} environment steps: {normalized} between "
+            "random play (0) and the scripted controller (1), without exploration (score {score}); on the same episodes "
+            "{scripted}. MASAC and MADDPG, without a model: above; {seconds} s of training a seed",
+            {
+                "steps": lambda: f.steps("swarm_world_model"),
+                "normalized": lambda: f.normalized("swarm_world_model", "greedy"),
+                "score": lambda: f.seeds("swarm_world_model", "greedy"),
+                "scripted": lambda: f.scripted("swarm_world_model"),
+                "seconds": lambda: f.training_seconds("swarm_world_model"),
+            },
+            CURVES + "swarm_world_model.yaml",
+            ("swarm_world_model",),
+        ),
+        _beside("CartPole-v1", "`CartPole-v1`"),
+        _beside("qio_envs/DriftControl-v0", "`drift_control_v0`"),
         Claim(
             "PETS on `Pendulum-v1`, {steps} environment steps, 100 evaluation episodes: {sampled} with exploration, "
             "{greedy} without; {seconds} s of training a seed. Settings were chosen in four trials, on seed 0 and "
