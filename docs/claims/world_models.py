@@ -36,8 +36,8 @@ def _over(planner: str) -> Callable[[], str]:
 
 WORLD_MODELS = Section(
     "World models",
-    "Scores are returns on 20 fixed episodes; of `drift_control_v0` minus the cost. The linear-quadratic regulator (lqr) and "
-    "planning (cem) know the true model; what is learned here starts from random play.",
+    "Scores are returns on 20 fixed episodes; of `drift_control_v0` minus the cost. The linear-quadratic "
+    "regulator (lqr) and planning (cem) know the true model; what is learned here starts from random play.",
     (
         _drift(
             "PETS from 10 random episodes",
@@ -49,8 +49,8 @@ WORLD_MODELS = Section(
             "PETS from 50 random episodes and 20 of its own", "drift_control_pets", "drift_control_pets.yaml"
         ),
         Claim(
-            "PETS on `swarm_cooperative_v0`, three agents who share a model, {steps} environment steps: {score} without "
-            "exploration; {scripted}; {seconds} s of training a seed, beside other work on the machine",
+            "PETS on `swarm_cooperative_v0`, three agents who share a model, {steps} environment steps: {score} "
+            "without exploration; {scripted}; {seconds} s of training a seed, beside other work on the machine",
             {
                 "steps": lambda: f.steps("swarm_world_model"),
                 "score": lambda: f.seeds("swarm_world_model", "greedy"),
