@@ -129,9 +129,9 @@ WORLD_MODELS = Section(
             "drift_control_planet.yaml",
         ),
         Claim(
-            "Three agents of the cooperative swarm plan in one learned model, {steps} environment steps: {normalized} between "
-            "random play (0) and the scripted controller (1), without exploration (score {score}); on the same episodes "
-            "{scripted}. MASAC and MADDPG, without a model: above; {seconds} s of training a seed",
+            "PETS on `swarm_cooperative_v0`, three agents who share a model, {steps} environment steps: {normalized} "
+            "between random play (0) and the scripted controller (1), without exploration (score {score}); on the same "
+            "episodes {scripted}; {seconds} s of training a seed, beside other work on the machine",
             {
                 "steps": lambda: f.steps("swarm_world_model"),
                 "normalized": lambda: f.normalized("swarm_world_model", "greedy"),
