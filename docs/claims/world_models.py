@@ -121,7 +121,8 @@ WORLD_MODELS = Section(
         _drift(
             "PlaNet: a recurrent model, everything observed, from 50 random episodes and 50 of its own",
             "drift_control_planet_default",
-            "drift_control_planet.yaml --set env_config.scenario=default --out results/drift_control_planet_default",
+            "drift_control_planet.yaml --out results/drift_control_planet_default --set env_config.scenario=default "
+            "--set model_sequence_length=32 --set world_model.free_nats=1.0",
         ),
         _drift(
             "PlaNet with s1 and s2 hidden, from 50 random episodes and 50 of its own",
