@@ -7,10 +7,9 @@ import dataclasses
 import gymnasium
 import numpy as np
 
-from qio_envs.api import BatchedEnv, ConfigError, UnsupportedError
+from qio_envs.api import AFTER, BatchedEnv, ConfigError, UnsupportedError
 from qio_rllib.causal.graph import CausalGraph
 
-AFTER = "'"
 REWARD = "reward"
 
 

@@ -19,6 +19,7 @@ ORDER = [
     "model",
     "kernels",
     "planning",
+    "estimation",
     "search",
     "lettering",
     "policies",

@@ -51,6 +51,7 @@ VALUES = {
     "n_step": (3, FOREST),
     "normalize_values": (True, FOREST),
     "num_steps_sampled_before_learning_starts": (10, FOREST),
+    "causal_mask": ({"alpha": 0.01}, FOREST),
     "planner": ({"horizon": 3}, FOREST),
     "pretraining_updates": (7, FOREST),
     "replay_capacity": (500, FOREST),
