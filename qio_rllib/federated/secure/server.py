@@ -1,4 +1,4 @@
-"""The server's side of secure aggregation: it forwards messages, adds masked vectors and takes the masks off the sum."""
+"""The server's side of secure aggregation: forwards messages, adds masked vectors, takes the masks off the sum."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class SecureServer:
         """Take a client's message of the present step.
 
         Raises:
-            RefusedError: Of another round or step, not signed by its sender, repeated, of somebody who missed an earlier
-                step, or of the wrong form.
+            RefusedError: Of another round or step, not signed by its sender, repeated, of somebody who missed an
+                earlier step, or of the wrong form.
         """
         try:
             signed = parse(message)
