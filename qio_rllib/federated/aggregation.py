@@ -102,7 +102,7 @@ def multi_krum(updates: Array, byzantine: int, keep: int | None = None) -> Array
     """
     updates = _checked(updates)
     count = len(updates)
-    if not (0 <= byzantine and 2 * byzantine + 2 < count):
+    if not (byzantine >= 0 and 2 * byzantine + 2 < count):
         raise ConfigError(
             f"byzantine: expected 0 to {max((count - 3) // 2, 0)} of {count} clients (2 byzantine + 2 < n), "
             f"got {byzantine}"
@@ -120,7 +120,7 @@ def multi_krum(updates: Array, byzantine: int, keep: int | None = None) -> Array
 def distance_filter(
     updates: Array, byzantine: float, radius: float | None = None, tight: float = 1.0
 ) -> tuple[Array, Array]:
-    """Return the mean of the updates near a central one, and which they are (Fan et al., 2021: FedPG-BR, FedPG-Aggregate).
+    """Return the mean of the updates near a central one, and which they are (Fan et al., 2021: FedPG-BR).
 
     The central update is, of those with more than half of all within twice the radius, the one nearest to their mean.
     Kept is what lies within twice the radius of it; first with the radius times ``tight``; where that keeps fewer than

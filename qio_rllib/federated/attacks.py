@@ -35,9 +35,9 @@ def _normalized(honest: Array, own: Array, scale: float, rng: np.random.Generato
 
 
 ATTACKS: dict[str, Attack] = {"sign_flip": _sign_flip, "noise": _noise, "normalized": _normalized}
-"""By the name in settings: ``sign_flip`` sends ``-scale`` times its own update; ``noise`` a normal vector ``scale`` times
-as long as its own; ``normalized`` the direction against the honest mean, ``scale`` times as long as the median honest
-update, so that its length gives nothing away (it knows all honest updates)."""
+"""By the name in settings: ``sign_flip`` sends ``-scale`` times its own update; ``noise`` a normal vector ``scale``
+times as long as its own; ``normalized`` the direction against the honest mean, ``scale`` times as long as the median
+honest update, so that its length gives nothing away (it knows all honest updates)."""
 
 
 def poisoned(name: str, updates: Array, malicious: Array, scale: float, rng: np.random.Generator) -> Array:
