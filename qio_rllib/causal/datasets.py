@@ -71,19 +71,46 @@ def intervened_transitions(env: BatchedEnv, count: int, seed: int) -> Transition
 def variable_names(env: BatchedEnv) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of the numbers of an observation and of an action.
 
-    Those of the environment's graph where it has one and they fit, else ``o0, o1, ...`` and ``a0, a1, ...``.
+    Those of the environment's graph where it has one and they fit, else ``obs[0], obs[1], ...`` and ``action[0], ...``.
+    The numbers of a discrete action are its one-hot.
     """
     size = int(np.prod(env.observation_space.shape))
-    numbers = _action_size(env)
-    observed = tuple(f"o{i}" for i in range(size))
-    actions = tuple(f"a{i}" for i in range(numbers))
     try:
         graph = env.graph()
     except UnsupportedError:
-        return observed, actions
+        return numbered("obs", size), numbered("action", _action_size(env))
     after = {name for name in graph.variables if name.endswith(AFTER)}
     shown = [name for name in graph.variables if name + AFTER in after and name not in graph.hidden]
-    return (tuple(shown) if len(shown) == size else observed), actions
+    observed = tuple(shown) if len(shown) == size else numbered("obs", size)
+    if isinstance(env.action_space, gymnasium.spaces.Discrete):
+        return observed, numbered(action_names(env, 1)[0], _action_size(env))
+    return observed, action_names(env, _action_size(env))
+
+
+def action_names(env: BatchedEnv | None, count: int) -> tuple[str, ...]:
+    """Return the names of so many numbers of an action, 1 for a discrete one.
+
+    Those of the environment's graph where it has one and they fit; else ``action``, or ``action[0], ...`` for several.
+    """
+    try:
+        graph = None if env is None else env.graph()
+    except UnsupportedError:
+        graph = None
+    if graph is not None:
+        known = set(graph.variables)
+        found = [
+            name
+            for name in graph.variables
+            if name != REWARD and not name.endswith(AFTER) and name + AFTER not in known
+        ]
+        if len(found) == count:
+            return tuple(found)
+    return numbered("action", count) if count > 1 else ("action",)
+
+
+def numbered(name: str, count: int) -> tuple[str, ...]:
+    """Return ``name[0], name[1], ...``."""
+    return tuple(f"{name}[{i}]" for i in range(count))
 
 
 def true_mask(env: BatchedEnv) -> np.ndarray:

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from qio_envs.api import ConfigError
+from qio_rllib.cli.explain import explain
 from qio_rllib.cli.output import console, relative, say
 
 app = typer.Typer(help="Causal graphs and effects of recorded data.", rich_markup_mode=None)
+app.command("explain")(explain)
 
 Source = Annotated[str, typer.Argument(help="A .csv file with a line of names, or an environment's name.")]
 Samples = Annotated[int, typer.Option(min=1, help="Transitions to gather from an environment.")]

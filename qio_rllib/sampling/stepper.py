@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -87,8 +87,20 @@ class EnvStepper:
         self.alive = self.env.alive().copy()
         self._observe(None)
 
-    def step(self, rng: RandomNumbers | None, explore: bool, random_actions: bool = False) -> Step:
+    def step(
+        self,
+        rng: RandomNumbers | None,
+        explore: bool,
+        random_actions: bool = False,
+        replace: Callable[[list[Acted]], list[Acted]] | None = None,
+    ) -> Step:
         """Let the team act and advance all environments by a step; then `advance` must be called.
+
+        Args:
+            rng: As for `Team.act`.
+            explore: Likewise.
+            random_actions: Likewise.
+            replace: Gives what each group does in place of what it decided.
 
         Raises:
             InvalidSampleError: A reward is not finite.
@@ -96,6 +108,8 @@ class EnvStepper:
         alive = self.alive
         inputs = [GroupInputs(obs, mask) for obs, mask in zip(self.obs, self.masks, strict=True)]
         acted = self.team.act(inputs, alive, self.memory, rng, explore, random_actions, self.global_state)
+        if replace is not None:
+            acted = replace(acted)
         moves = [
             (group.index, group.actor.action.to_env(one.actions))
             for group, one in zip(self.team.groups, acted, strict=True)
@@ -176,6 +190,14 @@ class EnvStepper:
         self.memory = [{name: array.copy() for name, array in memory.items()} for memory in state["memory"]]
         self.fresh, self.alive, self.global_state = state["fresh"], state["alive"], state["global_state"]
         self.steps = state["steps"].copy()
+
+    def observe(self) -> None:
+        """See the environments as they are now, after something outside has changed them.
+
+        Raises:
+            InvalidSampleError: As `reset`.
+        """
+        self._observe(None)
 
     def _observe(self, into: Sequence[Array] | None) -> None:
         for g, view in enumerate(self._views):
