@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Collection
 
 import gymnasium
 import numpy as np
@@ -11,6 +13,10 @@ from qio_envs.api import AFTER, BatchedEnv, ConfigError, UnsupportedError
 from qio_rllib.causal.graph import CausalGraph
 
 REWARD = "reward"
+RANDOM, INTERVENED, POLICY, REMEMBERING = "random", "intervened", "policy", "remembering"
+"""How the actions of recorded transitions came about; see `play_graph`."""
+
+_PAST = "past"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,12 +28,40 @@ class TransitionData:
         targets: Observation after it and reward, float64 ``[n, D + 1]``.
         input_names: Of the columns.
         target_names: Of the columns; an observed number after the step ends in ``'``.
+        num_one_hot: How many of the last inputs are one discrete action.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     input_names: tuple[str, ...]
     target_names: tuple[str, ...]
+    num_one_hot: int = 0
+
+    def only(self, names: Collection[str]) -> TransitionData:
+        """Return the columns of some names; of a discrete action that is kept in part, each is a number of its own."""
+        inputs = [place for place, name in enumerate(self.input_names) if name in names]
+        targets = [place for place, name in enumerate(self.target_names) if name in names]
+        last = len(self.input_names) - self.num_one_hot
+        whole = sum(place >= last for place in inputs) == self.num_one_hot
+        return TransitionData(
+            self.inputs[:, inputs],
+            self.targets[:, targets],
+            tuple(self.input_names[place] for place in inputs),
+            tuple(self.target_names[place] for place in targets),
+            num_one_hot=self.num_one_hot if whole else 0,
+        )
+
+    def varying(self) -> TransitionData:
+        """Return the columns that are not constant; of a discrete action those that were chosen at all."""
+        inputs, targets = np.ptp(self.inputs, axis=0) > 0, np.ptp(self.targets, axis=0) > 0
+        last = len(self.input_names) - self.num_one_hot
+        return TransitionData(
+            self.inputs[:, inputs],
+            self.targets[:, targets],
+            tuple(itertools.compress(self.input_names, inputs)),
+            tuple(itertools.compress(self.target_names, targets)),
+            num_one_hot=int(inputs[last:].sum()),
+        )
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return all columns by name."""
@@ -136,6 +170,40 @@ def true_mask(env: BatchedEnv) -> np.ndarray:
     )
 
 
+def play_graph(env: BatchedEnv, play: str) -> CausalGraph | None:
+    """Return the causal graph of recorded transitions of an environment with one agent; None where it describes none.
+
+    The environment's graph of a step, with edges from what is observed to the actions where a policy acts, and a hidden
+    variable "past": components at the same time go together because of what was before, and a policy that remembers
+    acts by it too.
+
+    Args:
+        env: The environment.
+        play: How actions came about: `RANDOM`, `INTERVENED` (at random, the state set beforehand), `POLICY`, or
+            `REMEMBERING`, a policy with memory.
+    """
+    try:
+        described = env.graph()
+    except UnsupportedError:
+        return None
+    known = set(described.variables)
+    before = [name for name in described.variables if name + AFTER in known]
+    actions = [
+        name
+        for name in described.variables
+        if name not in before and not name.endswith(AFTER) and name != REWARD
+    ]
+    edges = list(described.edges)
+    fixed = env.intervention_variables if play == INTERVENED else ()
+    edges += [(_PAST, name) for name in before if name not in fixed]
+    if play in (POLICY, REMEMBERING):
+        edges += [(name, action) for name in before if name not in described.hidden for action in actions]
+    if play == REMEMBERING:
+        edges += [(_PAST, action) for action in actions]
+    edges = [edge for edge in edges if edge[1] not in fixed]
+    return CausalGraph(edges, (*described.variables, _PAST), (*described.hidden, _PAST))
+
+
 def _action_size(env: BatchedEnv) -> int:
     space = env.action_space
     return int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else int(np.prod(space.shape))
@@ -166,6 +234,7 @@ def _gathered(env: BatchedEnv, count: int, seed: int, intervenes: bool) -> Trans
         np.concatenate(targets)[:count].astype(np.float64),
         (*observed, *actions),
         (*(name + AFTER for name in observed), REWARD),
+        num_one_hot=len(actions) if isinstance(env.action_space, gymnasium.spaces.Discrete) else 0,
     )
 
 

@@ -11,6 +11,9 @@ import numpy as np
 from qio_envs.api import AFTER, ConfigError, StepGraph
 from qio_rllib.causal.graph import CausalGraph, Edge
 
+ROUNDING = 1e-6
+"""Decisions that differ by less count as equal: a network rounds by where in a batch a row stands."""
+
 _DECISION = "decision"
 _NAMED = 3  # variables that a sentence names at most
 _LEAST_SHARE = 0.1  # that a further one needs
@@ -72,7 +75,7 @@ def decision_ancestors(
 
 
 def decision_shifts(factual: np.ndarray, others: np.ndarray, discrete: bool) -> np.ndarray:
-    """Return how far decisions are from the one that was made, float64 ``[n]``.
+    """Return how far decisions are from the one that was made, float64 ``[n]``; numbers within `ROUNDING` are equal.
 
     Args:
         factual: Probabilities ``[A]``, or the mean action ``[D]``.
@@ -80,10 +83,16 @@ def decision_shifts(factual: np.ndarray, others: np.ndarray, discrete: bool) -> 
         discrete: Which of them. Of probabilities it is the total variation, half the sum of absolute differences, in
             [0, 1]; of means the Euclidean distance, in units of the action.
     """
-    differences = np.asarray(others, np.float64) - np.asarray(factual, np.float64)
+    differences = _differences(factual, others)
     if discrete:
         return 0.5 * np.abs(differences).sum(axis=-1)
     return np.sqrt(np.square(differences).sum(axis=-1))
+
+
+def _differences(factual: np.ndarray, others: np.ndarray) -> np.ndarray:
+    found = np.asarray(others, np.float64) - np.asarray(factual, np.float64)
+    scale = max(1.0, float(np.abs(factual).max()))
+    return np.where(np.abs(found) < ROUNDING * scale, 0.0, found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,9 +165,12 @@ class Influence:
         error = float(shifts.std(ddof=1) / math.sqrt(len(shifts))) if len(shifts) > 1 else math.nan
         if discrete:
             best = int(np.argmax(factual))
-            changes = (float((kept[:, best] - factual[best]).mean()), float((kept.argmax(-1) != best).mean()))
+            changes = (
+                float(_differences(factual, kept)[:, best].mean()),
+                float((kept.argmax(-1) != best).mean()),
+            )
         else:
-            changes = tuple(np.abs(kept - factual).mean(axis=0).tolist())
+            changes = tuple(np.abs(_differences(factual, kept)).mean(axis=0).tolist())
         largest = float(shifts.max())
         return cls(
             variable, kind, lag, True, value, float(shifts.mean()), error, largest, len(kept), ended, changes

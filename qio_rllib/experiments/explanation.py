@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import AFTER, ConfigError, UnsupportedError, did_you_mean
+from qio_envs.api import AFTER, ConfigError, UnsupportedError
 from qio_rllib.acting.actor import Acted
 from qio_rllib.acting.decisions import deciding_team, decisions
 from qio_rllib.acting.policy import EpisodeStreams, Policy
@@ -22,6 +22,7 @@ from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.branches import ACTION, OBSERVATION, STATE, Branches, Change, Moment, place_of
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import evaluation_seeds
+from qio_rllib.sampling.recorded_transitions import agent_index
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
 from qio_rllib.sampling.streams import generator
 from qio_rllib.sampling.vector_env import Array, VectorEnv
@@ -113,7 +114,7 @@ class _Explainer:
         self.policy, self.seed, self.explore = policy, seed, explore
         self.env = self._make(1)
         self.team = deciding_team(policy.team_for(self.env.agents))
-        self.agent = _agent_index(self.env, agent)
+        self.agent = 0 if agent is None else agent_index(self.env, agent)
         self.g, self.member = place_of(self.team, self.agent)
         self.group = self.team.groups[self.g]
         self.batch = self.env.env if isinstance(self.env, BatchedVectorEnv) else None
@@ -388,24 +389,6 @@ class _Explainer:
         shown = any(variable.kind == OBSERVATION for variable in variables)
         second = ["obs was set in what the agent sees, not in the world"] if shown else []
         return (first, *second, *self.notes)
-
-
-def _agent_index(env: VectorEnv, agent: str | None) -> int:
-    """Return the index of an agent, the first one's without a name.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if agent is None:
-        return 0
-    names = ["" if name is None else str(name) for name in env.agents]
-    if env.agents == (None,):
-        raise ConfigError(f"--agent: the environment has one agent without a name, got '{agent}'")
-    if agent not in names:
-        raise ConfigError(
-            f"--agent: there is no agent '{agent}'{did_you_mean(agent, names)}; allowed: {', '.join(names)}"
-        )
-    return names.index(agent)
 
 
 def _within(values: Array, space: gymnasium.spaces.Box | gymnasium.spaces.Discrete) -> Array:

@@ -80,7 +80,10 @@ def test_an_environment_is_played_at_random_or_after_interventions(here, capsys)
     assert "s1' <- s0, s1, s2, a1\n" in text
     assert "reward <- s0, s1, s2, s3, a0, a1\n" in text
     assert main(["causal", "discover", "drift_control_v0", "--samples", "200", "--variables", "s0,s0'"]) == 0
-    assert "s0 - s0'" in capsys.readouterr().out
+    assert "s0' <- s0\n" in capsys.readouterr().out
+    arguments = ["causal", "discover", "drift_control_v0", "--samples", "200", "--variables", "s0,s1"]
+    assert main(arguments) == 0  # no steps without anything after them
+    assert "alone: s0, s1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,10 @@ EFFECT = ["effect", "log.csv", "--treatment", "a", "--outcome", "y", "--graph"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["discover", "nope"], "expected a .csv file or one of forest_uav_v0"),
+        (
+            ["discover", "nope"],
+            "expected a .csv file, a run, a checkpoint, a policy file, or one of forest_uav_v0",
+        ),
         (["discover", "drift_controll_v0"], "did you mean 'drift_control_v0'?"),
         (["discover", "none.csv"], "cannot read none.csv: No such file or directory"),
         (

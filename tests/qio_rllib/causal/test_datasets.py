@@ -91,12 +91,12 @@ def test_the_true_mask_follows_causes_within_the_step():
 def test_environments_without_a_graph_number_their_variables():
     env = qio_envs.environment("swarm_cooperative_v0").batched_env(1)
     names, actions = variable_names(env)
-    assert names[:2] == ("o0", "o1")
+    assert names[:2] == ("obs[0]", "obs[1]")
     assert len(names) == env.observation_space.shape[0]
-    assert actions[0] == "a0"
+    assert actions == ("action[0]", "action[1]")
     discrete = drift(4, actions="discrete")
     data = observed_transitions(discrete, 20, 0)
-    assert data.input_names[4:] == tuple(f"a{i}" for i in range(9))
+    assert data.input_names[4:] == tuple(f"a[{i}]" for i in range(9))
     np.testing.assert_array_equal(data.inputs[:, 4:].sum(1), 1.0)
 
 
