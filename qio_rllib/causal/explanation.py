@@ -141,7 +141,7 @@ class Influence:
         factual: np.ndarray,
         others: np.ndarray,
         present: np.ndarray,
-        discrete: bool,
+        chosen: int | None,
     ) -> Influence:
         """Return the influence of a variable from counterfactual decisions.
 
@@ -153,24 +153,22 @@ class Influence:
             factual: As for `decision_shifts`.
             others: Likewise, ``[n, ...]``.
             present: For which of them the agent still decides, bool ``[n]``.
-            discrete: As for `decision_shifts`.
+            chosen: The discrete action that was taken; None where actions are continuous.
         """
         kept = np.asarray(others, np.float64)[present]
         ended = int(len(present) - len(kept))
         if not len(kept):
-            width = 2 if discrete else len(factual)
+            width = len(factual) if chosen is None else 2
             nothing = (math.nan,) * width
             return cls(variable, kind, lag, True, value, math.nan, math.nan, math.nan, 0, ended, nothing)
-        shifts = decision_shifts(factual, kept, discrete)
+        shifts = decision_shifts(factual, kept, chosen is not None)
         error = float(shifts.std(ddof=1) / math.sqrt(len(shifts))) if len(shifts) > 1 else math.nan
-        if discrete:
-            best = int(np.argmax(factual))
-            changes = (
-                float(_differences(factual, kept)[:, best].mean()),
-                float((kept.argmax(-1) != best).mean()),
-            )
+        differences = _differences(factual, kept)
+        if chosen is None:
+            changes = tuple(np.abs(differences).mean(axis=0).tolist())
         else:
-            changes = tuple(np.abs(_differences(factual, kept)).mean(axis=0).tolist())
+            other = kept.argmax(-1) != int(np.argmax(factual))
+            changes = (float(differences[:, chosen].mean()), float(other.mean()))
         largest = float(shifts.max())
         return cls(
             variable, kind, lag, True, value, float(shifts.mean()), error, largest, len(kept), ended, changes

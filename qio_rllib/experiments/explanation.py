@@ -178,6 +178,7 @@ class _Explainer:
     def _try(self, points: Sequence[_Point], trials: Sequence[_Trial], draws: int) -> Iterator[Influence]:
         """Play the branches of all trials, those that begin at the same step together."""
         at_once = max(1, (_MOST_BRANCHES - 1) // draws)
+        chosen = int(points[0].acted[self.g].actions[0, self.member]) if self.discrete else None
         for start in sorted({trial.start for trial in trials}):
             here = [trial for trial in trials if trial.start == start]
             for first in range(0, len(here), at_once):
@@ -193,7 +194,7 @@ class _Explainer:
                     name, kind = trial.variable.name, trial.variable.kind
                     present = alive[rows, self.agent]
                     yield Influence.of(
-                        name, kind, trial.lag, trial.value, found[0], found[rows], present, self.discrete
+                        name, kind, trial.lag, trial.value, found[0], found[rows], present, chosen
                     )
 
     # -- the episode

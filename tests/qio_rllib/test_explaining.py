@@ -1,21 +1,19 @@
 """Branches of an episode and explanations of decisions, beside closed forms and episodes that are played anew."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from test_diagnose import RSSM, drift_policy
+from test_diagnose import RSSM, actor_of, drift_policy
 from toy_policies import linear_policy, toy_policy
 
 from qio_envs import environment
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.decisions import deciding_team, decisions
-from qio_rllib.acting.policy import EpisodeStreams
-from qio_rllib.artifacts.files import read_csv
-from qio_rllib.artifacts.policy_file import save_policy
-from qio_rllib.cli import main
+from qio_rllib.acting.policy import EpisodeStreams, GroupSpaces, Policy
+from qio_rllib.acting.team import AgentGroup, GroupInputs, Team
 from qio_rllib.experiments.explanation import explain
+from qio_rllib.models.policy_network import EPSILON_GREEDY, PolicyNetwork, PolicySpec
 from qio_rllib.sampling.branches import ACTION, OBSERVATION, STATE, Branches, Change, Moment
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.stepper import EnvStepper
@@ -306,77 +304,42 @@ def test_the_middle_of_the_episode_is_explained_by_itself():
     assert found.rows() == explain(policy, SEED, 3, "agent_0", 3, draws=2, episodes=2).rows()
 
 
-# -- the command
+def test_who_acts_by_a_world_model_decides_on_what_it_does():
+    policy = drift_policy(RSSM)
+    found = explain(policy, SEED, step=4, lags=2, draws=3, episodes=2)
+    moments, env = moments_of(policy, 5)
+    team = deciding_team(policy.team)
+    acted, _ = Branches(team, env.env, False).decide(moments[4])
+    np.testing.assert_allclose(found.decision, team.groups[0].actor.action.to_env(acted[0].actions)[0, 0])
+    assert {one.variable for one in found.influences if one.shift > 0} >= {"s0", "a0"}
+    assert all(one.is_ancestor for one in found.influences)  # what it did stays in its memory
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    save_policy(toy_policy("drift_control_v0", {"max_steps": 12}, LSTM), "drift.pt")
-    save_policy(toy_policy("swarm_cooperative_v0", {"max_steps": 12}, modules=2), "swarm.pt")
-    return tmp_path
-
-
-def test_the_command_writes_a_table_a_picture_and_a_sentence(here, capsys):
-    assert (
-        main(["causal", "explain", "drift.pt", "--seed", "3", "--step", "6", "--lags", "2", "--out", "e"])
-        == 0
+def test_actions_that_agents_remember_of_each_other_are_not_set():
+    env = make_vector_env("swarm_cooperative_v0", {}, 1)
+    space, action = env.observation_spaces["agent_0"], ActionSpec.of(env.action_spaces["agent_0"], True)
+    actor = actor_of(space.shape[0], action, {**RSSM, "attention_heads": 1, "attention_size": 4})
+    group = AgentGroup("shared", env.agents, np.arange(len(env.agents)), actor)
+    policy = Policy(
+        Team([group]), {"shared": GroupSpaces(space.shape)}, "swarm_cooperative_v0", {"max_steps": 6}
     )
-    said = capsys.readouterr().out
-    assert {path.name for path in (here / "e").iterdir()} == {
-        "explanation.csv", "explanation.json", "explanation.png",
-    }  # fmt: skip
-    rows = read_csv(here / "e" / "explanation.csv")
-    shifts = [row["shift"] for row in rows]
-    assert shifts == sorted(shifts, reverse=True)
-    assert len(rows) == 4 * 3 + 2 * 2
-    assert all(row["draws"] == 16 for row in rows)
-    described = json.loads((here / "e" / "explanation.json").read_text())
-    assert described["sentence"] in said
-    assert [row["shift"] for row in described["influences"]] == shifts
-    assert (described["step"], described["seed"], described["mode"]) == (6, 3, "greedy")
-    with Image.open(here / "e" / "explanation.png") as image:
-        colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
-        assert len(colours) > 50
-    assert "step 6 of the episode of seed 3, greedy" in said
+    found = explain(policy, SEED, step=3, lags=1, draws=2, episodes=2)
+    assert {one.kind for one in found.influences} == {OBSERVATION}
+    assert "actions of shared were not set: its agents remember each other's" in found.notes
 
 
-def test_the_same_command_explains_the_same(here):
-    for name in ("a", "b"):
-        assert main(["causal", "explain", "swarm.pt", "--step", "4", "--sampled", "--out", name]) == 0
-    one, other = ((here / name / "explanation.csv").read_bytes() for name in ("a", "b"))
-    assert one == other
-
-
-EXPLAIN = ["explain", "drift.pt", "--out", "e"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([*EXPLAIN, "--step", "12"], "--step: the episode of seed 1000000 has 12 steps, expected 0 to 11, got 12"),
-        ([*EXPLAIN, "--lags", "0"], "--lags: expected at least 1, got 0"),
-        ([*EXPLAIN, "--step", "2", "--lags", "3"], "--lags: 3 steps before step 2 lie before the start"),
-        ([*EXPLAIN, "--agent", "agent_7"], "there is no agent 'agent_7' (did you mean 'agent_0'?); allowed: agent_0"),
-        ([*EXPLAIN, "--draws", "0"], "--draws"),
-        ([*EXPLAIN, "--step", "-1"], "--step"),
-        (["explain", "nowhere.pt", "--out", "e"], "there is no nowhere.pt"),
-        (["explain", "drift.pt"], "Missing option '--out'"),
-        (["explain", "drift.pt", "--out", "drift.pt"], "--out: drift.pt exists already"),
-        (["discover", "swarm.pt"], "--agent: the modules m0, m1 act for different agents; say whose steps"),
-        (["discover", "swarm.pt", "--agent", "x"], "--agent: there is no agent 'x'"),
-        (["discover", "drift.pt", "--interventions"], "--interventions: a policy's experience is what it is"),
-        (["discover", "drift_control_v0", "--agent", "x"], "--agent: for runs, checkpoints and policy files alone"),
-        (["effect", "drift.pt", "--treatment", "a0", "--outcome", "s0"], "s0"),
-        (["effect", "swarm.pt", "--agent", "agent_0", "--treatment", "action[0]", "--outcome", "reward"],
-         "Missing option '--graph'"),
-        (["effect", "drift.pt", "--treatment", "a0", "--outcome", "s0'", "--hidden", "s1"], "--hidden: needs --graph"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line_and_leaves_no_trace(here, capsys, arguments, message):
-    assert main(["causal", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert message in err
-    assert err.count("\n") == 1
-    assert out == ""
-    assert {path.name for path in here.iterdir()} == {"drift.pt", "swarm.pt"}
+@pytest.mark.parametrize("explore", [False, True])
+def test_an_epsilon_greedy_policy_decides_on_its_best_action(explore):
+    network = PolicyNetwork(PolicySpec((1,), EPSILON_GREEDY, 2, network={"fcnet_hiddens": []})).eval()
+    layer = network.head.layers[0]
+    with torch.no_grad():
+        layer.weight[:] = torch.tensor([[1.0], [-1.0]])
+        layer.bias.zero_()
+        network.exploration.fill_(0.5)
+    group = AgentGroup("m", ("a",), np.arange(1), NetworkActor(network, ActionSpec(2)))
+    team = deciding_team(Team([group]))
+    obs = np.float32([[[0.1]], [[-3.0]]])
+    acted = team.act([GroupInputs(obs, None)], np.ones((2, 1), bool), [{}], np.random.default_rng(0), explore)
+    best, other = (0.75, 0.25) if explore else (1.0, 0.0)
+    expected = [[[best, other]], [[other, best]]]
+    np.testing.assert_allclose(decisions(team.groups[0], acted[0], explore), expected, atol=1e-6)

@@ -64,17 +64,17 @@ def test_distances_of_decisions():
 def test_an_influence_is_the_mean_over_the_draws_that_are_left():
     others = np.array([[0.3, -0.4], [0.0, 0.0], [9.0, 9.0], [0.0, 1.0]])
     present = np.array([True, True, False, True])
-    one = Influence.of("s", "state", 2, 0.5, np.zeros(2), others, present, discrete=False)
+    one = Influence.of("s", "state", 2, 0.5, np.zeros(2), others, present, chosen=None)
     assert one.shift == pytest.approx(0.5)
     assert one.standard_error == pytest.approx(0.5 / np.sqrt(3))
     assert (one.largest, one.draws, one.ended) == (1.0, 3, 1)
     assert one.changes == pytest.approx((0.1, 1.4 / 3))
     chosen = Influence.of(
-        "s", "state", 0, 0.5, np.array([0.6, 0.4]), np.array([[0.2, 0.8], [0.8, 0.2]]), present[:2], True
+        "s", "state", 0, 0.5, np.array([0.6, 0.4]), np.array([[0.1, 0.9], [0.8, 0.2]]), present[:2], 1
     )
-    assert chosen.changes == pytest.approx((-0.1, 0.5))
-    assert chosen.shift == pytest.approx(0.3)
-    nothing = Influence.of("s", "state", 0, 0.5, np.zeros(2), others, np.zeros(4, bool), discrete=False)
+    assert chosen.changes == pytest.approx((0.15, 0.5))  # of the action taken; another is more probable once
+    assert chosen.shift == pytest.approx(0.35)
+    nothing = Influence.of("s", "state", 0, 0.5, np.zeros(2), others, np.zeros(4, bool), chosen=None)
     assert np.isnan(nothing.shift)
     assert (nothing.draws, nothing.ended, len(nothing.changes)) == (0, 4, 2)
 
