@@ -110,7 +110,9 @@ def bandit_rows(name: str, knows: bool, log_rounds: int, seed: int, gamblers: in
         arms = bandit.act(contexts)
         bandit.learn(contexts, arms, env.step(arms[:, None]).rewards[:, 0])
         if count in COUNTS:
-            choices = np.broadcast_to(bandit.choices(), (gamblers, 2))  # with one context for either intention
+            choices = np.broadcast_to(
+                bandit.choices(), (gamblers, 2)
+            )  # with one context for either intention
             rows.append(
                 {
                     "policy": name,

@@ -1,4 +1,4 @@
-"""`ThompsonBandit`: arms that pay with unknown probabilities, chosen by what is observed, such as one's own intention."""
+"""`ThompsonBandit`: arms with unknown payouts, chosen by what is observed, such as one's own intention."""
 
 from __future__ import annotations
 

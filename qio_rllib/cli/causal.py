@@ -1,4 +1,4 @@
-"""``rllib causal discover`` and ``rllib causal effect``."""
+"""``rllib causal discover``, ``rllib causal effect`` and ``rllib causal control``."""
 
 from __future__ import annotations
 
@@ -68,19 +68,22 @@ def discover(
         say(f"written to {relative(out)}")
 
 
+Graph = Annotated[str, typer.Option(help="Edges such as 'u -> a, u -> y, a -> y', or a graph.json.")]
+Hidden = Annotated[str | None, typer.Option(help="Variables that are not to be used, such as u,v.")]
+Level = Annotated[float, typer.Option(help="Of the interval, in (0, 1).")]
+
+
 @app.command("effect")
 def effect(
     source: Source,
     treatment: Annotated[str, typer.Option(help="The variable that is set.")],
     outcome: Annotated[str, typer.Option(help="The variable that changes.")],
-    graph: Annotated[str, typer.Option(help="Edges such as 'u -> a, u -> y, a -> y', or a graph.json.")],
-    hidden: Annotated[
-        str | None, typer.Option(help="Variables that are not to be used, such as u,v.")
-    ] = None,
+    graph: Graph,
+    hidden: Hidden = None,
     adjust: Annotated[
         str | None, typer.Option(help="Variables to adjust for; else what the graph asks for.")
     ] = None,
-    level: Annotated[float, typer.Option(help="Of the interval, in (0, 1).")] = 0.95,
+    level: Level = 0.95,
     samples: Samples = 1000,
     interventions: Interventions = False,
     seed: Seed = 0,
@@ -92,6 +95,73 @@ def effect(
     data = causal_analysis.read_source(source, samples, seed, interventions)
     adjustment = None if adjust is None else _names(adjust)
     say(str(causal_analysis.estimate(data, known, treatment, outcome, adjustment, level, seed)))
+
+
+@app.command("control")
+def control(
+    source: Source,
+    graph: Graph,
+    states: Annotated[str, typer.Option(help="Columns that are to be held near 0, such as s,v.")],
+    actions: Annotated[str, typer.Option(help="Columns of actions.")],
+    next_states: Annotated[str, typer.Option("--next", help="Columns of the states after the step.")],
+    hidden: Hidden = None,
+    state_costs: Annotated[str | None, typer.Option(help="Of the states' squares, such as 1,0.1.")] = None,
+    action_costs: Annotated[str | None, typer.Option(help="Of the actions' squares.")] = None,
+    level: Level = 0.95,
+    samples: Samples = 1000,
+    interventions: Interventions = False,
+    seed: Seed = 0,
+    env: Annotated[str | None, typer.Option(help="Environment to score the controller in.")] = None,
+    env_config: Annotated[str | None, typer.Option(help="Its settings as a JSON object.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of the score.")] = 1000,
+    out: Annotated[
+        Path | None, typer.Option(help="Policy file for the controller, with --env, such as c.pt.")
+    ] = None,
+) -> None:
+    """Make a linear controller of a log: effects as a graph identifies them, and the regulator for them."""
+    from qio_rllib.cli.arguments import check_output_file, json_object
+
+    check_output_file(out)
+    if env is None and (out is not None or env_config is not None):
+        raise ConfigError(f"{'--env-config' if out is None else '--out'}: needs --env")
+
+    from qio_rllib.causal.control import ControlTask, offline_controller
+    from qio_rllib.experiments import causal_analysis
+
+    task = ControlTask.of(
+        _names(states),
+        _names(actions),
+        _names(next_states),
+        _numbers("--state-costs", state_costs),
+        _numbers("--action-costs", action_costs),
+    )
+    known = causal_analysis.read_graph(graph, _names(hidden))
+    data = causal_analysis.read_source(source, samples, seed, interventions)
+    controller = offline_controller(data.columns, known, task, level=level, seed=seed)
+    for effect in (*controller.effects, *controller.state_effects):
+        say(str(effect))
+    say(f"controller: {controller.describe()}")
+    for note in controller.notes():
+        say(f"note: {note}")
+    if env is None:
+        return
+
+    from qio_rllib.experiments.causal_control import evaluate_controller, save_controller
+
+    settings = json_object("--env-config", env_config)
+    found = evaluate_controller(controller, env, settings, episodes)
+    say(f"{env}, {episodes:,} episodes: {found.mean:.4g} (standard error {found.standard_error:.2g})")
+    say("scripted policies: " + ", ".join(f"{name} {score:.4g}" for name, score in found.references.items()))
+    if out is not None:
+        save_controller(controller, env, settings, out)
+        say(f"written to {relative(out)}")
+
+
+def _numbers(option: str, text: str | None) -> list[float]:
+    try:
+        return [float(part) for part in _names(text)]
+    except ValueError:
+        raise ConfigError(f"{option}: expected numbers such as 1,0.1, got '{text}'") from None
 
 
 def _names(text: str | None) -> list[str]:

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from qio_envs.confounded_control import logged
+from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.causal.graph import CausalGraph
 from qio_rllib.causal.scm import StructuralModel
 from qio_rllib.cli import main
@@ -140,6 +142,61 @@ EFFECT = ["effect", "log.csv", "--treatment", "a", "--outcome", "y", "--graph"]
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(here, capsys, arguments, message):
     assert main(["causal", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+CONTROL_GRAPH = "s->a, u->a, z->a, a->m, m->t, s->t, u->t"
+CONTROL = ["control", "steps.csv", "--states", "s", "--actions", "a", "--next", "t", "--graph", CONTROL_GRAPH]
+
+
+@pytest.fixture
+def steps(here):
+    columns = logged(2000, seed=1)
+    columns["t"] = columns.pop("s_next")
+    columns["noise"] = np.random.default_rng(0).standard_normal(2000)
+    with open("steps.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return here
+
+
+def test_a_log_becomes_a_controller_that_is_scored_and_kept(steps, capsys):
+    options = ["--hidden", "u", "--action-costs", "0.1", "--env", "confounded_control_v0", "--episodes", "50"]
+    assert main(["causal", *CONTROL, *options, "--out", "c.pt"]) == 0
+    text = capsys.readouterr().out
+    assert "(front-door, through m; 2000 samples)" in text
+    assert "effect of s on t: 1" in text
+    score = float(text.split("50 episodes: ")[1].split()[0])
+    best = float(text.split(" lqr ")[-1].split()[0])
+    assert 1.02 * best <= score <= 0.98 * best
+    policy = load_policy("c.pt")
+    gain = float(text.split("controller: a = ")[1].split()[0])
+    action = policy.player().act({"agent_0": np.array([0.5, 0.0], np.float32)})["agent_0"]
+    assert action == pytest.approx([gain * 0.5], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hidden", "u,m,z"], "the path a <- u -> t stays open (u is hidden)"),
+        (["--graph", "noise->a, u->a, a->t, s->t, u->t", "--hidden", "u"], "noise: a weak instrument for a"),
+        (["--graph", "a->t, v->t"], "variables: there is no variable 's'"),
+        (["--states", "v"], "data: there is no column 'v'"),
+        (["--states", "s,m"], "next_states: expected 2, as many as states, got 1"),
+        (["--action-costs", "0"], "action_costs: expected numbers above 0, got 0.0"),
+        (["--action-costs", "x"], "--action-costs: expected numbers such as 1,0.1, got 'x'"),
+        (["--out", "c.pt"], "--out: needs --env"),
+        (["--env-config", "{}"], "--env-config: needs --env"),
+        (["--env", "confounded_contrl_v0"], "did you mean 'confounded_control_v0'?"),
+        (["--env", "confounded_control_v0", "--env-config", '{"steps": 1}'], "--env-config: "),
+        (["--env", "causal_chain_v0"], "actions: causal_chain_v0 takes Box"),
+    ],
+)
+def test_controllers_that_cannot_be_are_one_line_and_exit_code_2(steps, capsys, options, message):
+    assert main(["causal", *CONTROL, *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
