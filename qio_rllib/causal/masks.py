@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from qio_envs.api import ConfigError, check_keys
-from qio_rllib.causal.transitions import transition_graph
+from qio_rllib.causal.transitions import TESTS, TransitionGraph, transition_graph
 
 CAUSAL_MASK = "causal_mask"
 
@@ -20,8 +20,10 @@ class CausalMaskSettings:
     """``training(causal_mask={...})``: an ensemble whose predictions depend on causes alone.
 
     Attributes:
+        test: How causes are told: "regression" (nested regressions on products of inputs) or "information"
+            (conditional mutual information, by networks that are trained masked; seconds in place of hundredths).
         alpha: Level of the test of a single cause, in (0, 1).
-        degree: Of the products of inputs in these tests, 1 to 3.
+        degree: Of the products of inputs in regressions, 1 to 3.
         samples: Transitions of the agents' own that are tested at most, the newest, at least 10.
         interventions: Transitions that are gathered in a copy of the environment at each search, its state set at
             random before each of them; then these alone are tested, all so far. 0 for none.
@@ -29,6 +31,7 @@ class CausalMaskSettings:
             environment steps, above 1.
     """
 
+    test: str = "regression"
     alpha: float = 0.001
     degree: int = 2
     samples: int = 5000
@@ -47,6 +50,7 @@ class CausalMaskSettings:
         check_keys(CAUSAL_MASK, given, [field.name for field in dataclasses.fields(cls)])
         settings = cls(**given)
         for name, allowed, fits in (
+            ("test", " or ".join(TESTS), settings.test in TESTS),
             ("alpha", "a number in (0, 1)", _is_number(settings.alpha) and 0 < settings.alpha < 1),
             ("degree", "1, 2 or 3", type(settings.degree) is int and 1 <= settings.degree <= 3),
             (
@@ -113,19 +117,29 @@ def find_mask(
     mask = np.zeros((size + 2, size + num_actions), bool)
     if varies.any() and moves.any():
         try:
-            found = transition_graph(
+            found = _tested(
                 inputs[:, varies],
                 targets[:, moves],
                 [name for name, one in zip(names, varies, strict=True) if one],
-                alpha=settings.alpha,
-                degree=settings.degree,
-                num_one_hot=int(varies[size:].sum()) if is_discrete else 0,
+                settings,
+                int(varies[size:].sum()) if is_discrete else 0,
             )
         except ConfigError as error:
             raise ConfigError(f"{CAUSAL_MASK}: {error}") from error
         mask[np.ix_(np.append(moves, False), varies)] = found.mask
     mask[-1] = mask[-2]
     return mask
+
+
+def _tested(
+    inputs: np.ndarray, targets: np.ndarray, names: list[str], settings: CausalMaskSettings, num_one_hot: int
+) -> TransitionGraph:
+    alpha, degree = settings.alpha, settings.degree
+    if settings.test == "regression":
+        return transition_graph(inputs, targets, names, alpha=alpha, degree=degree, num_one_hot=num_one_hot)
+    from qio_rllib.causal.information import information_graph  # torch
+
+    return information_graph(inputs, targets, names, alpha=alpha, num_one_hot=num_one_hot)
 
 
 def _varies(rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ Interventions = Annotated[
     bool, typer.Option("--interventions", help="Set an environment's state at random before each transition.")
 ]
 Variables = Annotated[str | None, typer.Option(help="Columns to keep, such as a,b,c.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of gathering and of the bootstrap.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of gathering, networks and the bootstrap.")]
 
 
 @app.command("discover")
@@ -27,6 +27,7 @@ def discover(
     method: Annotated[str | None, typer.Option(help="pc, score or transitions.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of a test.")] = None,
     degree: Annotated[int, typer.Option(help="Of the products in regressions of transitions, 1 to 3.")] = 2,
+    test: Annotated[str | None, typer.Option(help="Of transitions: regression or information.")] = None,
     tiers: Annotated[
         str | None, typer.Option(help="Groups of variables, earlier ones first, such as 'a0 a1; x1 x2'.")
     ] = None,
@@ -58,7 +59,7 @@ def discover(
             forbidden=causal_analysis.read_edges("--forbid", forbid) if forbid else (),
         )
     data = causal_analysis.read_source(source, samples, seed, interventions, _names(variables))
-    found = causal_analysis.discover(data, method, alpha, degree, knowledge)
+    found = causal_analysis.discover(data, method, alpha, degree, knowledge, test, seed)
     say(f"{data.name}, {data.samples:,} rows, {len(data.columns)} variables")
     console().print(draw_text(found.graph), highlight=False, markup=False)
     for note in found.notes:

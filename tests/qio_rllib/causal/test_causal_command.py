@@ -8,10 +8,12 @@ import pytest
 
 from qio_envs.confounded_control import logged
 from qio_rllib.artifacts.policy_file import load_policy
+from qio_rllib.causal import information
 from qio_rllib.causal.graph import CausalGraph
 from qio_rllib.causal.scm import StructuralModel
 from qio_rllib.cli import main
 
+QUICK = information.InformationSettings(hiddens=(32,), updates=500)
 GRAPH = "u->a, u->y, z->a, a->m, m->y"
 MODEL = StructuralModel.linear(
     CausalGraph([tuple(part.strip().split("->")) for part in GRAPH.split(",")]),
@@ -76,6 +78,20 @@ def test_a_search_by_score_finds_the_same_and_knowledge_goes_in(here, capsys):
     assert "y <- m\n" in capsys.readouterr().out
 
 
+def test_causes_of_steps_are_told_by_information(here, capsys, monkeypatch):
+    monkeypatch.setattr(information, "InformationSettings", lambda: QUICK)
+    arguments = ["causal", "discover", "confounded_control_v0", "--samples", "1000", "--test", "information"]
+    assert main([*arguments, "--out", "found"]) == 0
+    text = capsys.readouterr().out
+    assert "s' <- s, a0\n" in text
+    assert "m' <- a0\n" in text
+    with open("found/edges.csv", newline="") as file:
+        rows = {(row["cause"], row["effect"]): row for row in csv.DictReader(file)}
+    # a is uniform in [-2, 2], m' = a + N(0, 0.3^2)
+    expected = 0.5 * np.log(1 + (4 / 3) / 0.09)
+    assert float(rows["a0", "m'"]["nats"]) == pytest.approx(expected, abs=0.3)
+
+
 def test_an_environment_is_played_at_random_or_after_interventions(here, capsys):
     assert main(["causal", "discover", "drift_control_v0", "--samples", "200", "--interventions"]) == 0
     text = capsys.readouterr().out
@@ -120,6 +136,12 @@ EFFECT = ["effect", "log.csv", "--treatment", "a", "--outcome", "y", "--graph"]
             ["discover", "log.csv", "--method", "ges"],
             "--method: expected one of pc, score, transitions, got 'ges'",
         ),
+        (
+            ["discover", "log.csv", "--test", "information"],
+            "--test: expected regression or information of transitions",
+        ),
+        (["discover", "drift_control_v0", "--test", "informatoin"], "did you mean 'information'?"),
+        (["discover", "drift_control_v0", "--samples", "50", "--test", "information"], "need at least 100"),
         (["discover", "log.csv", "--method", "transitions"], "transitions are those of an environment"),
         (["discover", "log.csv", "--method", "score", "--alpha", "0.1"], "makes no tests"),
         (["discover", "log.csv", "--interventions"], "for environments alone"),
