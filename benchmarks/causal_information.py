@@ -146,7 +146,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{part}:")
         for kind, samples, test in dict.fromkeys((r["kind"], r["samples"], r["test"]) for r in rows):
             chosen = [r for r in rows if (r["kind"], r["samples"], r["test"]) == (kind, samples, test)]
-            total = {key: sum(r[key] for r in chosen) for key in chosen[0] if key not in ("kind", "test", "cpu")}
+            total = {
+                key: sum(r[key] for r in chosen) for key in chosen[0] if key not in ("kind", "test", "cpu")
+            }
             print(
                 f"  {kind:24}{samples:7,}  {test:22} F1 {total['f1'] / len(chosen):.3f}, found {total['found']} of "
                 f"{total['edges']}, false {total['false']} of {total['others']} ({total['false_at_0.01']} at 0.01), "
