@@ -20,6 +20,7 @@ is said in `paired`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -185,13 +186,17 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=5, help="in cost, of each cell (5)")
     parser.add_argument("--seeds", type=int, default=10, help="in control, from 0 (10)")
     parser.add_argument("--jobs", type=int, default=2, help="in control, runs at a time (2)")
+    parser.add_argument("--task", choices=tuple(CONFIGS), help="in control, train this one alone (all)")
     parser.add_argument("--out", type=Path, default=Path("results/causal_baseline"))
     parser.add_argument("--table", action="store_true", help="control: only sum up the runs that are there")
     arguments = parser.parse_args()
     command = ["python", "benchmarks/causal_baseline.py", arguments.part]
     if arguments.part == "control":
         if not arguments.table:
-            train(STUDY, arguments.seeds, arguments.out, arguments.jobs, [*command, "--seeds", str(arguments.seeds)])
+            chosen = {arguments.task: STUDY.tasks[arguments.task]} if arguments.task else STUDY.tasks
+            command += ["--seeds", str(arguments.seeds)]
+            study = dataclasses.replace(STUDY, tasks=chosen)
+            train(study, arguments.seeds, arguments.out, arguments.jobs, command)
         if not report(STUDY, arguments.out, "counterfactual baseline"):
             parser.error(f"there are no runs in {arguments.out}")
         return
