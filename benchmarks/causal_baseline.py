@@ -10,11 +10,11 @@ baseline their variance is 0.32 + 0.2176 / sigma^2, with the counterfactual one 
 exogenous and holds it fixed: the mean gradient, 0.4, is lost. Without clipping: sigma is so small that a0 stays in
 [-1, 1].
 
-``control``: cells that share environment, settings and seeds, and differ in what advantages are taken against. ``value``:
-the value estimate. ``counterfactual``: other actions under the same noise. ``average later``: these, and later temporal
-differences averaged over actions too. Final score: 100 fixed evaluation episodes of the sampled policy; training: the
-mean training return, that is the area under the learning curve. What is reported, and when a difference counts as one,
-is said in `paired`.
+``control``: cells that share environment, settings and seeds, and differ in what advantages are taken against.
+``value``: the value estimate. ``counterfactual``: other actions under the same noise. ``average later``: these, and
+later temporal differences averaged over actions too. Final score: 100 fixed evaluation episodes of the sampled policy;
+training: the mean training return, that is the area under the learning curve. What is reported, and when a difference
+counts as one, is said in `paired`.
 """
 
 from __future__ import annotations

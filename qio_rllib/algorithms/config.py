@@ -269,10 +269,10 @@ class ExploringConfig(AlgorithmConfig):
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
             imagination: ``{"horizon": 5, "source": "learned", ...}``, see `ImaginationSettings`: policy and value
                 network also see what a model, learned beside them, imagines to follow (Racanière et al., 2017).
-            counterfactual_baseline: ``{"samples": 8, ...}``, see `CounterfactualBaselineSettings`: an action's advantage
-                is taken against what the agent's other actions would have given under the same random numbers, in
-                branches of the environment. For environments of the suite and policies without memory. None: against
-                the value estimate.
+            counterfactual_baseline: ``{"samples": 8, ...}``, see `CounterfactualBaselineSettings`: an action's
+                advantage is taken against what the agent's other actions would have given under the same random
+                numbers, in branches of the environment. For environments of the suite and policies without memory.
+                None: against the value estimate.
             **kwargs: The other arguments.
 
         Raises:
@@ -416,13 +416,7 @@ class ExploringConfig(AlgorithmConfig):
 
     def _check_stored(self) -> None:
         """Check what lies in ``model_config`` and ``learner_config_dict``, where a search may have put new values."""
-        self.training(
-            **{
-                key: getattr(self, key)
-                for key in MAPPINGS
-                if getattr(self, key) is not None
-            }
-        )
+        self.training(**{key: getattr(self, key) for key in MAPPINGS if getattr(self, key) is not None})
 
     def _set_model(self, **values: Any) -> None:
         self._model_config = {**as_dict(self._model_config), **values}

@@ -120,8 +120,8 @@ def check_counterfactual_baseline(config: Any) -> None:
     try:
         if not isinstance(env, BatchedVectorEnv):
             raise ConfigError(
-                f"{COUNTERFACTUAL_BASELINE}: {config.env} cannot be branched; expected an environment of the suite by its "
-                "name (forest_uav_v0), or null"
+                f"{COUNTERFACTUAL_BASELINE}: {config.env} cannot be branched; expected an environment of the suite by "
+                "its name (forest_uav_v0), or null"
             )
         check_environment(env.env)
     finally:

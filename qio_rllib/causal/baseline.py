@@ -95,8 +95,8 @@ def check_held(graph: CausalGraph, actions: Names, held: Iterable[str]) -> None:
         if name in reached:
             path = " -> ".join(_directed_path(graph, chosen, name))
             raise BaselineError(
-                f"{COUNTERFACTUAL_BASELINE}: {name} depends on the action ({path}), so that holding it fixed biases the "
-                "gradient; hold its noise instead"
+                f"{COUNTERFACTUAL_BASELINE}: {name} depends on the action ({path}), so that holding it fixed biases "
+                "the gradient; hold its noise instead"
             )
 
 

@@ -25,8 +25,8 @@ def compute_advantages(
     With a baseline b_t in the place of V(s_t), the mean over the agent's actions a' of r(a') + gamma V(s'(a')) under
     the noise of step t, the first temporal difference is r_t + gamma V(s_{t+1}) - b_t. b_t depends on the noise but not
     on a_t, so that the expectation of the policy gradient is what it was. The temporal differences of later steps stay
-    r + gamma V(s') - V(s). Were V(s_{t+l}) replaced there too, they would have mean 0 given s_{t+l}, whatever V: nothing
-    would correct V's errors, as if ``lambda_`` were 0.
+    r + gamma V(s') - V(s). Were V(s_{t+l}) replaced there too, they would have mean 0 given s_{t+l}, whatever V: then
+    nothing would correct V's errors, as if ``lambda_`` were 0.
 
     ``average_later`` takes b_{t+l} - V(s_{t+l}) for them instead: their means over the agent's action in their own
     step. Their expectation given s_{t+l} is the same, V's errors are still corrected, and the action's own share of

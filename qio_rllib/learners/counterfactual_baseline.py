@@ -1,4 +1,4 @@
-"""The counterfactual baseline of a rollout: what an agent's other actions would have been worth under the same noise."""
+"""The counterfactual baseline of a rollout: what other actions would have been worth under the same noise."""
 
 from __future__ import annotations
 

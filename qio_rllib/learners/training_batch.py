@@ -131,7 +131,8 @@ def batch_of(
             same with and without.
 
     Raises:
-        ConfigError: A central value without recorded global states, counterfactuals that were not recorded, or windows longer than a rollout.
+        ConfigError: A central value without recorded global states, counterfactuals that were not
+            recorded, or windows longer than a rollout.
     """
     own = isinstance(module, ActorCritic)
     central = own and module.has_central_value

@@ -127,7 +127,7 @@ class Counterfactuals:
         joint = np.empty((agents, count, envs, agents, *shape), self.source.action_space.dtype)
         others = []
         for group, one in zip(self.team.groups, acted, strict=True):
-            joint[..., group.index, *(slice(None) for _ in shape)] = group.actor.action.to_env(one.actions)
+            joint[:, :, :, group.index] = group.actor.action.to_env(one.actions)
             others.append(self._others(group, one, rng))
         for group, alternatives in zip(self.team.groups, others, strict=True):
             for m, n in enumerate(group.index):

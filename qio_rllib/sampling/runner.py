@@ -24,9 +24,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.team import Team
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.sampling.counterfactuals import Counterfactuals
-from qio_rllib.acting.team import Team
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.global_state import StateSource

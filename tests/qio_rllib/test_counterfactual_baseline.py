@@ -292,7 +292,9 @@ def test_the_noise_is_gone_from_the_advantages_of_the_chain(monkeypatch):
     one, other = drawn[..., :3], drawn[..., 3:]  # in pairs about the mean
     inside = (np.abs(one) < 1) & (np.abs(other) < 1)
     assert inside.sum() > 50
-    np.testing.assert_allclose((one + other)[inside] / 2, np.repeat(mean[..., None], 3, -1)[inside], atol=1e-6)
+    np.testing.assert_allclose(
+        (one + other)[inside] / 2, np.repeat(mean[..., None], 3, -1)[inside], atol=1e-6
+    )
     assert len(np.unique(drawn)) > 300  # of 600: drawn anew in each step, clipped to the bounds
 
 
