@@ -19,6 +19,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
+from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.causal.masks import CausalMaskSettings
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.models.circuits import CircuitSettings
@@ -36,6 +37,7 @@ MAPPINGS: dict[str, type] = {
     "causal_mask": CausalMaskSettings,
     "circuit": CircuitSettings,
     "communication": Communication,
+    "counterfactual_baseline": CounterfactualBaselineSettings,
     "critic": CriticSettings,
     "coordination": CoordinationSettings,
     "ensemble": EnsembleSettings,
@@ -49,6 +51,7 @@ EXAMPLES: dict[str, Any] = {
     "central_value": "observations",
     "circuit": {},
     "coordination": {},
+    "counterfactual_baseline": {},
     "entropy_annealing": {"law": "exponential"},
     "imagination": {},
     "normalize_values": True,

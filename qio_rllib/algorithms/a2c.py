@@ -39,6 +39,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         circuit=True,
         coordination=True,
         imagination=True,
+        counterfactual_baseline=True,
     )
 
     def __init__(self, algo_class: Any = None) -> None:

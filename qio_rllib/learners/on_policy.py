@@ -27,6 +27,7 @@ from ray.rllib.utils.metrics import (
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.learners.common import (
     descend,
     learner_threads,
@@ -37,7 +38,7 @@ from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
-from qio_rllib.learners.training_batch import TrainingBatch, batch_of
+from qio_rllib.learners.training_batch import PLAIN_ADVANTAGES, TrainingBatch, batch_of
 from qio_rllib.models.actor_critic import INPUTS, ActorCritic
 from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
@@ -60,6 +61,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     off), and value targets by `PopArt` (with ``normalize_values``). Each epoch goes through the rows in a new order, in
     minibatches of equal size (but for one row), none left out. A module with memory is trained on windows of
     ``max_seq_len`` steps, which are shuffled whole; gradients do not pass from one window to the one before. With
+    ``counterfactual_baseline`` advantages are taken against the agent's other actions. With
     ``imagination`` model and rollout policy learn from the same rollouts behind the policy's update, by an optimizer of
     their own: throughout it a policy imagines what it imagined while acting.
 
@@ -86,6 +88,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         self._generator = generator(self.config.seed, "minibatches")
         self._imagination_generator = torch_generator(self.config.seed, "imagination")
         self._normalizes_values = bool(settings.get("normalize_values"))
+        self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
             settings.get("entropy_annealing"),
@@ -258,8 +261,12 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         config = self.config.get_config_for_module(module_id)
         module = self.module[module_id].unwrapped()
         popart = self._popart[module_id] if self._normalizes_values else None
-        batch = batch_of(module, parts, config.gamma, config.lambda_, popart, self._device)
+        batch = batch_of(
+            module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual
+        )
         columns = batch.columns
+        if self._counterfactual is not None:
+            self._report_variance(module_id, columns, batch.valid)
         if getattr(config, "standardize_advantages", True):
             columns[Postprocessing.ADVANTAGES] = self._standardized(
                 columns[Postprocessing.ADVANTAGES], batch.valid
@@ -273,6 +280,18 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             for name, value in (("value_mean", popart.mean), ("value_deviation", popart.deviation)):
                 self.metrics.log_value((module_id, name), value, window=1)
         return batch
+
+    def _report_variance(
+        self, module_id: str, columns: dict[str, torch.Tensor], valid: torch.Tensor | None
+    ) -> None:
+        """Report the variance of advantages against that of those without the counterfactual baseline."""
+        variances = []
+        for name in (Postprocessing.ADVANTAGES, PLAIN_ADVANTAGES):
+            count, first, second = self._moments(columns[name], valid)
+            variances.append(second / max(count, 1.0) - (first / max(count, 1.0)) ** 2)
+        del columns[PLAIN_ADVANTAGES]
+        ratio = variances[0] / max(variances[1], 1e-12)
+        self.metrics.log_value((module_id, "advantage_variance_ratio"), ratio, window=1)
 
     def _standardized(self, advantages: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         """Return advantages with mean 0 and standard deviation 1 over all Learners; at least 1e-4 is divided by."""

@@ -32,6 +32,7 @@ VALUES = {
     "circuit": ({"num_qubits": 2, "num_layers": 1}, QUBITS),
     "communication": ({"bandwidth": 2, "drop": 0.1}, FOREST),
     "coordination": ({"num_agents": 2}, TEAM),
+    "counterfactual_baseline": ({"samples": 4, "average_later": True}, FOREST),
     "critic": ({"type": "attention", "hiddens": [8], "heads": 2}, FOREST),
     "critic_lr": (1e-2, FOREST),
     "critic_state": (False, SWARM),
