@@ -267,19 +267,37 @@ class Ensemble(WorldModel):
             others = self.attend(obs, actions, batch.present.flatten()[drawn].unflatten(-1, (-1, agents)))
         mean, log_variance, logits = self.predictions(obs, actions, others)
         errors = (mean - targets) ** 2
-        nll = errors * (-log_variance).exp() + log_variance
-        nll = (nll * (self.settings.beta * log_variance.detach()).exp()).sum(-1)
+        nll = self.negative_log_likelihood(mean, log_variance, targets).sum(-1)
         goes_on = 1.0 - batch.terminated.flatten()[drawn]
         ends = functional.binary_cross_entropy_with_logits(logits, goes_on, reduction="none")
         total = counts.sum(-1).clamp_min(1.0)
-        bounds = (self.max_log_variance - self.min_log_variance).sum()
         per_member = ((nll + ends) * counts).sum(-1) / total
         stats = {
             "model_error": ((errors.mean(-1) * counts).sum(-1) / total).mean().detach(),
             "continuation_loss": ((ends * counts).sum(-1) / total).mean().detach(),
         }
-        loss = per_member.sum() + _VARIANCE_BOUND_WEIGHT * bounds
+        loss = per_member.sum() + self.bounds_loss()
         return Learned(loss, stats, batch.obs.detach())
+
+    def negative_log_likelihood(
+        self, mean: torch.Tensor, log_variance: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Return twice the negative log-likelihood of scaled targets, up to a constant, weighted as ``beta`` says.
+
+        Args:
+            mean: See `predictions`, ``[K, B, D + 1]``.
+            log_variance: Likewise.
+            targets: ``[K, B, D + 1]``.
+
+        Returns:
+            Of each number, ``[K, B, D + 1]``.
+        """
+        nll = (mean - targets) ** 2 * (-log_variance).exp() + log_variance
+        return nll * (self.settings.beta * log_variance.detach()).exp()
+
+    def bounds_loss(self) -> torch.Tensor:
+        """Return what draws the learned bounds of the log variances together, a scalar."""
+        return _VARIANCE_BOUND_WEIGHT * (self.max_log_variance - self.min_log_variance).sum()
 
     def _targets(self, batch: Sequences) -> torch.Tensor:
         """Return changes of the observation and rewards, ``[L B, D + 1]``."""
