@@ -6,6 +6,7 @@ same size. Arms:
 masked        WorldModel that predicts from causes alone, found in transitions after interventions
 masked_play   the same, the causes found in its own play
 dense         WorldModel that predicts from everything
+consistent    the same with the interventional-consistency term, whose causes are found as those of `masked`
 
     python benchmarks/causal_shift.py masked dense --seeds 0 1 2 3 4
     python benchmarks/causal_shift.py --table      # of what is there, no training
@@ -38,11 +39,13 @@ from qio_rllib.world_models.ensemble import Ensemble
 
 ENV, SCENARIOS, EPISODES = "drift_control_v0", ("distractors", "sensor_shift"), 20
 _MODEL = "tune_configs/drift_control_causal.yaml"
+WEIGHT = 1.0  # of the consistency term, chosen on seed 100
 _OWN = ["evaluation_duration=1"]  # the study scores policies itself
 ARMS = {
     "masked": (_MODEL, _OWN),
     "masked_play": (_MODEL, [*_OWN, "causal_mask.interventions=0"]),
     "dense": (_MODEL, [*_OWN, "causal_mask=null"]),
+    "consistent": (_MODEL, [*_OWN, "causal_mask.use=consistency", f"causal_mask.weight={WEIGHT}"]),
 }
 KEPT = ("progress.csv", "run.json", "config.yaml")
 SECONDS = "time_total_s"

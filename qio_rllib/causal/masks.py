@@ -13,6 +13,7 @@ from qio_envs.api import ConfigError, check_keys
 from qio_rllib.causal.transitions import transition_graph
 
 CAUSAL_MASK = "causal_mask"
+MASK, CONSISTENCY = "mask", "consistency"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,9 @@ class CausalMaskSettings:
     """``training(causal_mask={...})``: an ensemble whose predictions depend on causes alone.
 
     Attributes:
+        use: "mask", by which each target has networks of its own that see its causes alone, or "consistency", by which
+            one network sees everything and its loss counts how predictions change with what is no cause of them.
+        weight: Of that term of the loss, at least 0; only of "consistency".
         alpha: Level of the test of a single cause, in (0, 1).
         degree: Of the products of inputs in these tests, 1 to 3.
         samples: Transitions of the agents' own that are tested at most, the newest, at least 10.
@@ -29,6 +33,8 @@ class CausalMaskSettings:
             environment steps, above 1.
     """
 
+    use: str = MASK
+    weight: float = 1.0
     alpha: float = 0.001
     degree: int = 2
     samples: int = 5000
@@ -47,6 +53,8 @@ class CausalMaskSettings:
         check_keys(CAUSAL_MASK, given, [field.name for field in dataclasses.fields(cls)])
         settings = cls(**given)
         for name, allowed, fits in (
+            ("use", f"{MASK} or {CONSISTENCY}", settings.use in (MASK, CONSISTENCY)),
+            ("weight", "a number of at least 0", _is_number(settings.weight) and settings.weight >= 0),
             ("alpha", "a number in (0, 1)", _is_number(settings.alpha) and 0 < settings.alpha < 1),
             ("degree", "1, 2 or 3", type(settings.degree) is int and 1 <= settings.degree <= 3),
             (
