@@ -11,7 +11,7 @@ consistent    the same with the interventional-consistency term, whose causes ar
     python benchmarks/causal_shift.py masked dense --seeds 0 1 2 3 4
     python benchmarks/causal_shift.py --table      # of what is there, no training
 
-Each run leaves results/causal/shift/<arm>/seed_<n>/ with the returns and lengths of 20 episodes on fixed seeds in both
+Each run leaves results/causal/shift/<arm>/seed_<n>/ with the returns and lengths of 10 episodes on fixed seeds in both
 scenarios, without exploration (`shift.csv`), and the causes that its model uses beside those of the environment's graph
 (`edges.csv`: over all targets but the end; a component counts as a cause of itself, since changes are predicted).
 `results/causal/shift.csv` sums up, a row a run.
@@ -37,7 +37,7 @@ from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds
 from qio_rllib.world_models.ensemble import Ensemble
 
-ENV, SCENARIOS, EPISODES = "drift_control_v0", ("distractors", "sensor_shift"), 20
+ENV, SCENARIOS, EPISODES = "drift_control_v0", ("distractors", "sensor_shift"), 10
 _MODEL = "tune_configs/drift_control_causal.yaml"
 WEIGHT = 1.0  # of the consistency term, chosen on seed 100
 _OWN = ["evaluation_duration=1"]  # the study scores policies itself
