@@ -7,6 +7,8 @@ masked        WorldModel that predicts from causes alone, found in transitions a
 masked_play   the same, the causes found in its own play
 dense         WorldModel that predicts from everything
 consistent    the same with the interventional-consistency term, whose causes are found as those of `masked`
+ppo           PPO
+ppo_consistent  the same with the interventional-consistency term, whose components are found in its first rollouts
 
     python benchmarks/causal_shift.py masked dense --seeds 0 1 2 3 4
     python benchmarks/causal_shift.py --table      # of what is there, no training
@@ -39,6 +41,7 @@ from qio_rllib.world_models.ensemble import Ensemble
 
 ENV, SCENARIOS, EPISODES = "drift_control_v0", ("distractors", "sensor_shift"), 10
 _MODEL = "tune_configs/drift_control_causal.yaml"
+_POLICY = "tune_configs/drift_control_consistency.yaml"
 WEIGHT = 1.0  # of the consistency term, chosen on seed 100
 _OWN = ["evaluation_duration=1"]  # the study scores policies itself
 ARMS = {
@@ -46,6 +49,8 @@ ARMS = {
     "masked_play": (_MODEL, [*_OWN, "causal_mask.interventions=0"]),
     "dense": (_MODEL, [*_OWN, "causal_mask=null"]),
     "consistent": (_MODEL, [*_OWN, "causal_mask.use=consistency", f"causal_mask.weight={WEIGHT}"]),
+    "ppo": (_POLICY, [*_OWN, "interventional_consistency=null"]),
+    "ppo_consistent": (_POLICY, _OWN),
 }
 KEPT = ("progress.csv", "run.json", "config.yaml")
 SECONDS = "time_total_s"

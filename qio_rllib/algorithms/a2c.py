@@ -39,6 +39,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         circuit=True,
         coordination=True,
         imagination=True,
+        interventional_consistency=True,
     )
 
     def __init__(self, algo_class: Any = None) -> None:

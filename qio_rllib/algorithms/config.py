@@ -33,11 +33,13 @@ from qio_rllib.algorithms.settings import (
 from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
+    check_consistency,
     check_imagination,
     check_runner,
     check_team,
     check_window,
 )
+from qio_rllib.learners.policy_consistency import CONSISTENCY
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
@@ -111,6 +113,11 @@ class ExploringConfig(AlgorithmConfig):
     def imagination(self) -> dict[str, Any] | None:
         """What policies imagine before they act; it lives in ``model_config``."""
         return self.model_config.get(IMAGINATION)
+
+    @property
+    def interventional_consistency(self) -> dict[str, Any] | None:
+        """What a policy shall not follow; it lives in ``learner_config_dict``."""
+        return self.learner_config_dict.get(CONSISTENCY)
 
     @property
     def entropy_annealing(self) -> dict[str, Any] | None:
@@ -236,6 +243,7 @@ class ExploringConfig(AlgorithmConfig):
         circuit: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
         imagination: Mapping[str, Any] | None = NotProvided,
+        interventional_consistency: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -261,6 +269,9 @@ class ExploringConfig(AlgorithmConfig):
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
             imagination: ``{"horizon": 5, "source": "learned", ...}``, see `ImaginationSettings`: policy and value
                 network also see what a model, learned beside them, imagines to follow (Racanière et al., 2017).
+            interventional_consistency: ``{"coefficient": 10.0, "components": "discovered", ...}``, see
+                `ConsistencySettings`: the loss counts how the policy changes with numbers on which no reward depends.
+                Flat observations, and no memory.
             **kwargs: The other arguments.
 
         Raises:
@@ -277,6 +288,7 @@ class ExploringConfig(AlgorithmConfig):
             circuit=circuit,
             coordination=coordination,
             imagination=imagination,
+            interventional_consistency=interventional_consistency,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -291,7 +303,7 @@ class ExploringConfig(AlgorithmConfig):
         for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
-        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING):
+        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, CONSISTENCY):
             if key in own:
                 value = checked_mapping(own[key], MAPPINGS.get(key))
                 self.learner_config_dict = {**self.learner_config_dict, key: value}
@@ -336,6 +348,8 @@ class ExploringConfig(AlgorithmConfig):
         check_runner(self)
         if self.imagination is not None:
             check_imagination(self)
+        if self.interventional_consistency is not None and not self.in_evaluation:
+            check_consistency(self)
         if self.is_batched and not self.in_evaluation:  # RLlib gives evaluation a fragment length of its own
             self.check_window()
         if self.central_value is not None:
@@ -404,7 +418,7 @@ class ExploringConfig(AlgorithmConfig):
         self.training(
             **{
                 key: getattr(self, key)
-                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, ENTROPY_ANNEALING)
+                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, ENTROPY_ANNEALING, CONSISTENCY)
                 if getattr(self, key) is not None
             }
         )

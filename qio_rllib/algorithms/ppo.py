@@ -39,6 +39,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         circuit=True,
         coordination=True,
         imagination=True,
+        interventional_consistency=True,
         rllib_runner=True,
     )
 

@@ -57,6 +57,7 @@ class WorldModelConfig(OffPolicyConfig):
             "circuit": "'s networks are no circuits; set it to null",
             "coordination": "'s agents act each by itself; PPO and A2C take it",
             "imagination": "'s agents plan or learn inside their model as it is; see behaviour",
+            "interventional_consistency": "'s policies learn in their model; see causal_mask, and set it to null",
         },
     )
 
