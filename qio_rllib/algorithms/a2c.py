@@ -40,6 +40,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         coordination=True,
         imagination=True,
         counterfactual_baseline=True,
+        interventional_consistency=True,
     )
 
     def __init__(self, algo_class: Any = None) -> None:

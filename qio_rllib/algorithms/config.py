@@ -34,12 +34,14 @@ from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
     check_counterfactual_baseline,
+    check_consistency,
     check_imagination,
     check_runner,
     check_team,
     check_window,
 )
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE
+from qio_rllib.learners.policy_consistency import CONSISTENCY
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
@@ -113,6 +115,11 @@ class ExploringConfig(AlgorithmConfig):
     def imagination(self) -> dict[str, Any] | None:
         """What policies imagine before they act; it lives in ``model_config``."""
         return self.model_config.get(IMAGINATION)
+
+    @property
+    def interventional_consistency(self) -> dict[str, Any] | None:
+        """What a policy shall not follow; it lives in ``learner_config_dict``."""
+        return self.learner_config_dict.get(CONSISTENCY)
 
     @property
     def entropy_annealing(self) -> dict[str, Any] | None:
@@ -244,6 +251,7 @@ class ExploringConfig(AlgorithmConfig):
         coordination: Mapping[str, Any] | None = NotProvided,
         imagination: Mapping[str, Any] | None = NotProvided,
         counterfactual_baseline: Mapping[str, Any] | None = NotProvided,
+        interventional_consistency: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -273,6 +281,9 @@ class ExploringConfig(AlgorithmConfig):
                 advantage is taken against what the agent's other actions would have given under the same random
                 numbers, in branches of the environment. For environments of the suite and policies without memory.
                 None: against the value estimate.
+            interventional_consistency: ``{"coefficient": 10.0, "components": "discovered", ...}``, see
+                `ConsistencySettings`: the loss counts how the policy changes with numbers on which no reward depends.
+                Flat observations, and no memory.
             **kwargs: The other arguments.
 
         Raises:
@@ -290,6 +301,7 @@ class ExploringConfig(AlgorithmConfig):
             coordination=coordination,
             imagination=imagination,
             counterfactual_baseline=counterfactual_baseline,
+            interventional_consistency=interventional_consistency,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -305,6 +317,7 @@ class ExploringConfig(AlgorithmConfig):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
         for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, COUNTERFACTUAL_BASELINE):
+        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, CONSISTENCY):
             if key in own:
                 value = checked_mapping(own[key], MAPPINGS.get(key))
                 self.learner_config_dict = {**self.learner_config_dict, key: value}
@@ -349,6 +362,8 @@ class ExploringConfig(AlgorithmConfig):
         check_runner(self)
         if self.imagination is not None:
             check_imagination(self)
+        if self.interventional_consistency is not None and not self.in_evaluation:
+            check_consistency(self)
         if self.is_batched and not self.in_evaluation:  # RLlib gives evaluation a fragment length of its own
             self.check_window()
         if self.central_value is not None:
@@ -417,6 +432,13 @@ class ExploringConfig(AlgorithmConfig):
     def _check_stored(self) -> None:
         """Check what lies in ``model_config`` and ``learner_config_dict``, where a search may have put new values."""
         self.training(**{key: getattr(self, key) for key in MAPPINGS if getattr(self, key) is not None})
+        self.training(
+            **{
+                key: getattr(self, key)
+                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, ENTROPY_ANNEALING, CONSISTENCY)
+                if getattr(self, key) is not None
+            }
+        )
 
     def _set_model(self, **values: Any) -> None:
         self._model_config = {**as_dict(self._model_config), **values}

@@ -12,6 +12,7 @@ from qio_envs.api import ConfigError, check_keys
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.learners.policy_consistency import CONSISTENCY, ConsistencySettings
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
@@ -95,6 +96,11 @@ def _imagination(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
+def _consistency(settings: Mapping[str, Any]) -> dict[str, Any]:
+    ConsistencySettings.of(settings)
+    return dict(settings)
+
+
 MAPPINGS: dict[str, Callable[[Any], Any]] = {
     AMPLIFICATION: _amplification,
     ENTROPY_ANNEALING: _entropy_annealing,
@@ -102,5 +108,6 @@ MAPPINGS: dict[str, Callable[[Any], Any]] = {
     COORDINATION: _coordination,
     COUNTERFACTUAL_BASELINE: _counterfactual_baseline,
     IMAGINATION: _imagination,
+    CONSISTENCY: _consistency,
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

@@ -22,12 +22,14 @@ class TransitionData:
         targets: Observation after it and reward, float64 ``[n, D + 1]``.
         input_names: Of the columns.
         target_names: Of the columns; an observed number after the step ends in ``'``.
+        replaced: Targets that were set from outside in these rows, which so tell nothing of their causes.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     input_names: tuple[str, ...]
     target_names: tuple[str, ...]
+    replaced: frozenset[str] = frozenset()
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return all columns by name."""
@@ -52,8 +54,9 @@ def observed_transitions(env: BatchedEnv, count: int, seed: int) -> TransitionDa
 def intervened_transitions(env: BatchedEnv, count: int, seed: int) -> TransitionData:
     """Return transitions of random actions, before each of which the state is set at random.
 
-    Every variable that `BatchedEnv.intervene` can set is drawn uniformly from its space and independently of the
-    others, so that inputs which go together in play do so no more.
+    Every variable before the step that `BatchedEnv.intervene` can set is drawn uniformly from its space and
+    independently of the others, so that inputs which go together in play do so no more. Mechanisms of the step (names
+    that end in ``'``) stay as they are: they are what is to be found.
 
     Args:
         env: With one agent, flat observations and variables that can be set; it is reset.
@@ -63,8 +66,8 @@ def intervened_transitions(env: BatchedEnv, count: int, seed: int) -> Transition
     Raises:
         ConfigError: Several agents, nothing to set, or fewer than one transition.
     """
-    if not env.intervention_spaces:
-        raise ConfigError(f"{env.id}: there is no variable that an intervention can set")
+    if not any(_is_before(name) for name in env.intervention_spaces):
+        raise ConfigError(f"{env.id}: there is no variable before the step that an intervention can set")
     return _gathered(env, count, seed, intervenes=True)
 
 
@@ -142,6 +145,10 @@ def _gathered(env: BatchedEnv, count: int, seed: int, intervenes: bool) -> Trans
     )
 
 
+def _is_before(name: str) -> bool:
+    return not name.endswith(AFTER)
+
+
 def _intervene(env: BatchedEnv, rng: np.random.Generator) -> None:
     drawn = []
     for space in env.intervention_spaces.values():
@@ -150,7 +157,8 @@ def _intervene(env: BatchedEnv, rng: np.random.Generator) -> None:
         else:
             drawn.append(rng.uniform(space.low.item(), space.high.item(), env.num_envs).astype(np.float32))
     values = np.stack(drawn, axis=1)
-    env.intervene(np.ones_like(values, bool), values)
+    mask = np.array([_is_before(name) for name in env.intervention_spaces])
+    env.intervene(np.broadcast_to(mask, values.shape), values)
 
 
 def _random_actions(env: BatchedEnv, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -36,6 +36,7 @@ from qio_rllib.learners.common import (
 )
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
+from qio_rllib.learners.policy_consistency import PolicyConsistency
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.training_batch import PLAIN_ADVANTAGES, TrainingBatch, batch_of
@@ -50,6 +51,7 @@ _GENERATOR_STATE = "minibatch_generator"
 _POPART_STATE = "popart"
 _ENTROPY_STATE = "entropy_annealing"
 _IMAGINATION_STATE = "imagination_generator"
+_CONSISTENCY_STATE = "interventional_consistency"
 
 
 class OnPolicyLearner(TorchLearner, abc.ABC):
@@ -63,7 +65,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     ``max_seq_len`` steps, which are shuffled whole; gradients do not pass from one window to the one before. With
     ``counterfactual_baseline`` advantages are taken against the agent's other actions. With
     ``imagination`` model and rollout policy learn from the same rollouts behind the policy's update, by an optimizer of
-    their own: throughout it a policy imagines what it imagined while acting.
+    their own: throughout it a policy imagines what it imagined while acting. With ``interventional_consistency`` the
+    loss has a term that counts how the policy changes with numbers on which no reward depends.
 
     A subclass says what is minimised in `losses`.
 
@@ -96,6 +99,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             self._device,
         )
         self.entropy_coeff_schedulers_per_module = self.entropy_coefficients.schedulers
+        modules = {key: module.unwrapped() for key, module in self.module.items()}
+        self._consistency = PolicyConsistency.of(self.config, modules)
         wants_own = self.config.model_config.get(STATE_SOURCE) is not None
         for module_id, module in self.module.items():
             if wants_own and not isinstance(module.unwrapped(), ActorCritic):
@@ -207,6 +212,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             state[_GENERATOR_STATE] = self._generator.bit_generator.state
             state[_IMAGINATION_STATE] = self._imagination_generator.get_state().numpy()
             state[OPERATORS] = operator_settings(self)
+            if self._consistency is not None:
+                state[_CONSISTENCY_STATE] = self._consistency.get_state()
             if self._normalizes_values:
                 state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
             if self.entropy_coefficients.is_annealed:
@@ -221,6 +228,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         if _IMAGINATION_STATE in state:
             noise = torch.as_tensor(state[_IMAGINATION_STATE], dtype=torch.uint8)
             self._imagination_generator.set_state(noise)
+        if self._consistency is not None and _CONSISTENCY_STATE in state:
+            self._consistency.set_state(state[_CONSISTENCY_STATE])
         for module_id, scale in state.get(_POPART_STATE, {}).items():
             self._popart[module_id].set_state(scale)
         self.entropy_coefficients.set_state(state.get(_ENTROPY_STATE, {}))
@@ -246,6 +255,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             batch = self.prepare(module_id, module_parts)
             if not self._over_learners(batch.rows, "min"):
                 continue  # somewhere none of its agents acted: no Learner can take a step without the others
+            if self._consistency is not None:
+                self._consistency.prepare(module_id, self.module[module_id].unwrapped(), module_parts)
             self._epochs(module_id, batch, num_epochs, minibatch_size)
             self._imagine_better(module_id, module_parts)
             total += batch.rows
@@ -351,6 +362,12 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         columns = batch.flat_columns()
         policy = Distributions(batch.flat(dist_inputs), batch.discrete)
         loss, stats = self.losses(module_id, config, columns, policy, batch.flat(values))
+        if self._consistency is not None:
+            module = self.module[module_id].unwrapped()
+            divergence = self._consistency.divergence(module_id, module, batch, policy)
+            if divergence is not None:
+                loss = loss + self._consistency.settings.coefficient * divergence
+                stats["inconsistency"] = divergence.detach()
         named = self.get_optimizers_for_module(module_id)
         optimizers = [optimizer for name, optimizer in named if name != MODEL]
         for norm in descend(optimizers, loss, config.grad_clip, config.grad_clip_by):

@@ -44,6 +44,7 @@ VALUES = {
     "exploration": ([[0, 0.9], [1000, 0.1]], FOREST),
     "gumbel_temperature": (0.5, FOREST),
     "imagination": ({"horizon": 2, "encoder_hiddens": [8]}, FOREST),
+    "interventional_consistency": ({"coefficient": 0.1, "components": [0, 3]}, FOREST),
     "imagination_horizon": (4, FOREST),
     "initial_alpha": (0.1, FOREST),
     "lambda_": (0.9, FOREST),
