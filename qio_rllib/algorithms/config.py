@@ -33,8 +33,8 @@ from qio_rllib.algorithms.settings import (
 from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
-    check_counterfactual_baseline,
     check_consistency,
+    check_counterfactual_baseline,
     check_imagination,
     check_runner,
     check_team,
@@ -316,8 +316,7 @@ class ExploringConfig(AlgorithmConfig):
         for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
-        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, COUNTERFACTUAL_BASELINE):
-        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, CONSISTENCY):
+        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, COUNTERFACTUAL_BASELINE, CONSISTENCY):
             if key in own:
                 value = checked_mapping(own[key], MAPPINGS.get(key))
                 self.learner_config_dict = {**self.learner_config_dict, key: value}
@@ -432,13 +431,6 @@ class ExploringConfig(AlgorithmConfig):
     def _check_stored(self) -> None:
         """Check what lies in ``model_config`` and ``learner_config_dict``, where a search may have put new values."""
         self.training(**{key: getattr(self, key) for key in MAPPINGS if getattr(self, key) is not None})
-        self.training(
-            **{
-                key: getattr(self, key)
-                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, ENTROPY_ANNEALING, CONSISTENCY)
-                if getattr(self, key) is not None
-            }
-        )
 
     def _set_model(self, **values: Any) -> None:
         self._model_config = {**as_dict(self._model_config), **values}
