@@ -33,11 +33,15 @@ from qio_rllib.algorithms.settings import (
 from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
+    check_consistency,
+    check_counterfactual_baseline,
     check_imagination,
     check_runner,
     check_team,
     check_window,
 )
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE
+from qio_rllib.learners.policy_consistency import CONSISTENCY
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
@@ -113,9 +117,19 @@ class ExploringConfig(AlgorithmConfig):
         return self.model_config.get(IMAGINATION)
 
     @property
+    def interventional_consistency(self) -> dict[str, Any] | None:
+        """What a policy shall not follow; it lives in ``learner_config_dict``."""
+        return self.learner_config_dict.get(CONSISTENCY)
+
+    @property
     def entropy_annealing(self) -> dict[str, Any] | None:
         """The annealing law; it lives in ``learner_config_dict``, where a stock config has room for it too."""
         return self.learner_config_dict.get(ENTROPY_ANNEALING)
+
+    @property
+    def counterfactual_baseline(self) -> dict[str, Any] | None:
+        """How advantages are taken against other actions; it lives in ``learner_config_dict``."""
+        return self.learner_config_dict.get(COUNTERFACTUAL_BASELINE)
 
     @property
     def central_value(self) -> str | None:
@@ -236,6 +250,8 @@ class ExploringConfig(AlgorithmConfig):
         circuit: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
         imagination: Mapping[str, Any] | None = NotProvided,
+        counterfactual_baseline: Mapping[str, Any] | None = NotProvided,
+        interventional_consistency: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -261,6 +277,13 @@ class ExploringConfig(AlgorithmConfig):
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
             imagination: ``{"horizon": 5, "source": "learned", ...}``, see `ImaginationSettings`: policy and value
                 network also see what a model, learned beside them, imagines to follow (Racanière et al., 2017).
+            counterfactual_baseline: ``{"samples": 8, ...}``, see `CounterfactualBaselineSettings`: an action's
+                advantage is taken against what the agent's other actions would have given under the same random
+                numbers, in branches of the environment. For environments of the suite and policies without memory.
+                None: against the value estimate.
+            interventional_consistency: ``{"coefficient": 10.0, "components": "discovered", ...}``, see
+                `ConsistencySettings`: the loss counts how the policy changes with numbers on which no reward depends.
+                Flat observations, and no memory.
             **kwargs: The other arguments.
 
         Raises:
@@ -277,6 +300,8 @@ class ExploringConfig(AlgorithmConfig):
             circuit=circuit,
             coordination=coordination,
             imagination=imagination,
+            counterfactual_baseline=counterfactual_baseline,
+            interventional_consistency=interventional_consistency,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -291,7 +316,7 @@ class ExploringConfig(AlgorithmConfig):
         for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
-        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING):
+        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, COUNTERFACTUAL_BASELINE, CONSISTENCY):
             if key in own:
                 value = checked_mapping(own[key], MAPPINGS.get(key))
                 self.learner_config_dict = {**self.learner_config_dict, key: value}
@@ -336,10 +361,14 @@ class ExploringConfig(AlgorithmConfig):
         check_runner(self)
         if self.imagination is not None:
             check_imagination(self)
+        if self.interventional_consistency is not None and not self.in_evaluation:
+            check_consistency(self)
         if self.is_batched and not self.in_evaluation:  # RLlib gives evaluation a fragment length of its own
             self.check_window()
         if self.central_value is not None:
             check_central_value(self)
+        if self.counterfactual_baseline is not None:
+            check_counterfactual_baseline(self)
 
     def check_window(self) -> None:
         """Refuse windows of a module with memory that no rollout can hold."""
@@ -401,13 +430,7 @@ class ExploringConfig(AlgorithmConfig):
 
     def _check_stored(self) -> None:
         """Check what lies in ``model_config`` and ``learner_config_dict``, where a search may have put new values."""
-        self.training(
-            **{
-                key: getattr(self, key)
-                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, ENTROPY_ANNEALING)
-                if getattr(self, key) is not None
-            }
-        )
+        self.training(**{key: getattr(self, key) for key in MAPPINGS if getattr(self, key) is not None})
 
     def _set_model(self, **values: Any) -> None:
         self._model_config = {**as_dict(self._model_config), **values}

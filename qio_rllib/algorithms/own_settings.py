@@ -10,7 +10,9 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from qio_envs.api import ConfigError, check_keys
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.learners.policy_consistency import CONSISTENCY, ConsistencySettings
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
@@ -84,8 +86,18 @@ def _coordination(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
+def _counterfactual_baseline(settings: Mapping[str, Any]) -> dict[str, Any]:
+    CounterfactualBaselineSettings.of(settings)
+    return dict(settings)
+
+
 def _imagination(settings: Mapping[str, Any]) -> dict[str, Any]:
     ImaginationSettings.of(settings)
+    return dict(settings)
+
+
+def _consistency(settings: Mapping[str, Any]) -> dict[str, Any]:
+    ConsistencySettings.of(settings)
     return dict(settings)
 
 
@@ -94,6 +106,8 @@ MAPPINGS: dict[str, Callable[[Any], Any]] = {
     ENTROPY_ANNEALING: _entropy_annealing,
     CIRCUIT: _circuit,
     COORDINATION: _coordination,
+    COUNTERFACTUAL_BASELINE: _counterfactual_baseline,
     IMAGINATION: _imagination,
+    CONSISTENCY: _consistency,
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

@@ -39,6 +39,8 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         circuit=True,
         coordination=True,
         imagination=True,
+        counterfactual_baseline=True,
+        interventional_consistency=True,
         rllib_runner=True,
     )
 

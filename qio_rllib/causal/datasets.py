@@ -28,6 +28,7 @@ class TransitionData:
         targets: Observation after it and reward, float64 ``[n, D + 1]``.
         input_names: Of the columns.
         target_names: Of the columns; an observed number after the step ends in ``'``.
+        replaced: Targets that were set from outside in these rows, which so tell nothing of their causes.
         num_one_hot: How many of the last inputs are one discrete action.
     """
 
@@ -35,6 +36,7 @@ class TransitionData:
     targets: np.ndarray
     input_names: tuple[str, ...]
     target_names: tuple[str, ...]
+    replaced: frozenset[str] = frozenset()
     num_one_hot: int = 0
 
     def only(self, names: Collection[str]) -> TransitionData:
@@ -43,11 +45,12 @@ class TransitionData:
         targets = [place for place, name in enumerate(self.target_names) if name in names]
         last = len(self.input_names) - self.num_one_hot
         whole = sum(place >= last for place in inputs) == self.num_one_hot
-        return TransitionData(
-            self.inputs[:, inputs],
-            self.targets[:, targets],
-            tuple(self.input_names[place] for place in inputs),
-            tuple(self.target_names[place] for place in targets),
+        return dataclasses.replace(
+            self,
+            inputs=self.inputs[:, inputs],
+            targets=self.targets[:, targets],
+            input_names=tuple(self.input_names[place] for place in inputs),
+            target_names=tuple(self.target_names[place] for place in targets),
             num_one_hot=self.num_one_hot if whole else 0,
         )
 
@@ -55,11 +58,12 @@ class TransitionData:
         """Return the columns that are not constant; of a discrete action those that were chosen at all."""
         inputs, targets = np.ptp(self.inputs, axis=0) > 0, np.ptp(self.targets, axis=0) > 0
         last = len(self.input_names) - self.num_one_hot
-        return TransitionData(
-            self.inputs[:, inputs],
-            self.targets[:, targets],
-            tuple(itertools.compress(self.input_names, inputs)),
-            tuple(itertools.compress(self.target_names, targets)),
+        return dataclasses.replace(
+            self,
+            inputs=self.inputs[:, inputs],
+            targets=self.targets[:, targets],
+            input_names=tuple(itertools.compress(self.input_names, inputs)),
+            target_names=tuple(itertools.compress(self.target_names, targets)),
             num_one_hot=int(inputs[last:].sum()),
         )
 
@@ -86,8 +90,9 @@ def observed_transitions(env: BatchedEnv, count: int, seed: int) -> TransitionDa
 def intervened_transitions(env: BatchedEnv, count: int, seed: int) -> TransitionData:
     """Return transitions of random actions, before each of which the state is set at random.
 
-    Every variable that `BatchedEnv.intervene` can set is drawn uniformly from its space and independently of the
-    others, so that inputs which go together in play do so no more.
+    Every variable before the step that `BatchedEnv.intervene` can set is drawn uniformly from its space and
+    independently of the others, so that inputs which go together in play do so no more. Mechanisms of the step (names
+    that end in ``'``) stay as they are: they are what is to be found.
 
     Args:
         env: With one agent, flat observations and variables that can be set; it is reset.
@@ -97,8 +102,8 @@ def intervened_transitions(env: BatchedEnv, count: int, seed: int) -> Transition
     Raises:
         ConfigError: Several agents, nothing to set, or fewer than one transition.
     """
-    if not env.intervention_spaces:
-        raise ConfigError(f"{env.id}: there is no variable that an intervention can set")
+    if not any(_is_before(name) for name in env.intervention_spaces):
+        raise ConfigError(f"{env.id}: there is no variable before the step that an intervention can set")
     return _gathered(env, count, seed, intervenes=True)
 
 
@@ -194,7 +199,7 @@ def play_graph(env: BatchedEnv, play: str) -> CausalGraph | None:
         if name not in before and not name.endswith(AFTER) and name != REWARD
     ]
     edges = list(described.edges)
-    fixed = env.intervention_variables if play == INTERVENED else ()
+    fixed = [name for name in env.intervention_variables if play == INTERVENED and _is_before(name)]
     edges += [(_PAST, name) for name in before if name not in fixed]
     if play in (POLICY, REMEMBERING):
         edges += [(name, action) for name in before if name not in described.hidden for action in actions]
@@ -238,6 +243,10 @@ def _gathered(env: BatchedEnv, count: int, seed: int, intervenes: bool) -> Trans
     )
 
 
+def _is_before(name: str) -> bool:
+    return not name.endswith(AFTER)
+
+
 def _intervene(env: BatchedEnv, rng: np.random.Generator) -> None:
     drawn = []
     for space in env.intervention_spaces.values():
@@ -246,7 +255,8 @@ def _intervene(env: BatchedEnv, rng: np.random.Generator) -> None:
         else:
             drawn.append(rng.uniform(space.low.item(), space.high.item(), env.num_envs).astype(np.float32))
     values = np.stack(drawn, axis=1)
-    env.intervene(np.ones_like(values, bool), values)
+    mask = np.array([_is_before(name) for name in env.intervention_spaces])
+    env.intervene(np.broadcast_to(mask, values.shape), values)
 
 
 def _random_actions(env: BatchedEnv, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

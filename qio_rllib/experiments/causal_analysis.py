@@ -33,7 +33,7 @@ from qio_rllib.causal.moments import DataError, Moments
 from qio_rllib.causal.partial_graph import PartialGraph
 from qio_rllib.causal.pc import pc
 from qio_rllib.causal.score_search import GaussianBIC, order_search
-from qio_rllib.causal.transitions import transition_graph
+from qio_rllib.causal.transitions import TESTS, TransitionGraph, transition_graph
 
 METHODS = ("pc", "score", "transitions")
 _ENVS_AT_ONCE = 16
@@ -159,16 +159,20 @@ def discover(
     alpha: float | None = None,
     degree: int = 2,
     knowledge: Knowledge | None = None,
+    test: str | None = None,
+    seed: int = 0,
 ) -> Found:
     """Find the causal graph of data.
 
     Args:
         source: The data.
-        method: "pc" (tests of conditional independence), "score" (BIC) or "transitions" (nested regressions of what
-            follows a step); "transitions" for environments and "pc" for files when absent.
+        method: "pc" (tests of conditional independence), "score" (BIC) or "transitions" (what follows a step);
+            "transitions" for environments and "pc" for files when absent.
         alpha: Level of a test; 0.05 for pc and 0.001 for transitions when absent.
         degree: Of the products in regressions of transitions.
         knowledge: What is known beforehand, for pc and score.
+        test: Of transitions: "regression", which is meant when absent, or "information".
+        seed: Of the networks of "information".
 
     Raises:
         ConfigError: A method that does not fit, or what the method refuses.
@@ -178,6 +182,9 @@ def discover(
         raise ConfigError(
             f"--method: expected one of {', '.join(METHODS)}, got '{kind}'{did_you_mean(kind, METHODS)}"
         )
+    if test is not None and (kind != "transitions" or test not in TESTS):
+        expected = f"{' or '.join(TESTS)} of transitions"
+        raise ConfigError(f"--test: expected {expected}, got '{test}' of {kind}{did_you_mean(test, TESTS)}")
     if kind == "transitions":
         data = source.transitions
         if data is None:
@@ -186,20 +193,13 @@ def discover(
             raise ConfigError(
                 "--tiers, --require, --forbid: transitions have their order from time; for pc and score"
             )
-        steps = transition_graph(
-            data.inputs,
-            data.targets,
-            data.input_names,
-            data.target_names,
-            alpha=alpha or 0.001,
-            degree=degree,
-            num_one_hot=data.num_one_hot,
-        )
-        places = [(int(t), int(i)) for t, i in np.argwhere(steps.mask)]
-        rows = [
-            _row(data.input_names[i], data.target_names[t], True, p_value=steps.p_values[t, i])
-            for t, i in places
-        ]
+        steps = _steps(data, 0.001 if alpha is None else alpha, degree, test or TESTS[0], seed)
+        rows = []
+        for t, i in np.argwhere(steps.mask).tolist():
+            evidence = {"p_value": steps.p_values[t, i]}
+            if steps.information is not None:
+                evidence["nats"] = steps.information[t, i]
+            rows.append(_row(data.input_names[i], data.target_names[t], True, **evidence))
         return Found(steps.to_graph(), rows, source.notes)
     moments = Moments.of(source.columns)
     if kind == "score":
@@ -317,6 +317,15 @@ def read_edges(option: str, text: str) -> list[Edge]:
             raise ConfigError(f"{option}: expected edges such as 'a -> b, b -> c', got '{part.strip()}'")
         edges.append((match[1], match[2]))
     return edges
+
+
+def _steps(data: TransitionData, alpha: float, degree: int, test: str, seed: int) -> TransitionGraph:
+    arrays = (data.inputs, data.targets, data.input_names, data.target_names)
+    if test == "regression":
+        return transition_graph(*arrays, alpha=alpha, degree=degree, num_one_hot=data.num_one_hot)
+    from qio_rllib.causal.information import information_graph  # torch
+
+    return information_graph(*arrays, alpha=alpha, seed=seed, num_one_hot=data.num_one_hot)
 
 
 def _row(cause: str, effect: str, directed: bool, **evidence: float) -> dict[str, object]:

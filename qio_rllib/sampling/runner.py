@@ -24,6 +24,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.team import Team
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
+from qio_rllib.sampling.counterfactuals import Counterfactuals
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.global_state import StateSource
@@ -165,7 +168,16 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 )
             team = team_of(self.env, self._groups, self.module, self.config, learner.rollout_columns)
             self._memory_interval = learner.memory_interval(self.config)
-            self.stepper = EnvStepper(self.env, team, self._state_source)
+            self.stepper = EnvStepper(self.env, team, self._state_source, self._counterfactuals(team))
+
+    def _counterfactuals(self, team: Team) -> Counterfactuals | None:
+        """Return what steps other actions, where the Learner takes advantages from them."""
+        given = self.config.learner_config_dict.get(COUNTERFACTUAL_BASELINE)
+        settings = CounterfactualBaselineSettings.of(given)
+        if settings is None or self.config.in_evaluation:
+            return None
+        assert self.env is not None
+        return Counterfactuals(self.env, team, self._state_source, settings)
 
     def get_spaces(self) -> dict[str, Any]:
         """Return (observation space, action space) by module id, and those of the environment."""

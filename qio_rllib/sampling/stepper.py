@@ -15,6 +15,7 @@ from qio_rllib.acting.actor import Acted, Array
 from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
 from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.random_numbers import RandomNumbers
+from qio_rllib.sampling.counterfactuals import Counterfactuals
 from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.vector_env import InvalidSampleError, VectorEnv, name_of
 
@@ -44,6 +45,7 @@ class EnvStepper:
         env: The environments.
         team: Who acts in them.
         state_source: Where global states come from; None for none.
+        counterfactuals: What steps agents' other actions beside those that they take; None for nothing.
 
     Attributes:
         obs: What each group sees now, float32 ``[E, M, ...]``, one-hot agent indices included.
@@ -55,10 +57,17 @@ class EnvStepper:
         steps: Steps since each environment's reset, int64 ``[E]``.
     """
 
-    def __init__(self, env: VectorEnv, team: Team, state_source: StateSource | None = None) -> None:
+    def __init__(
+        self,
+        env: VectorEnv,
+        team: Team,
+        state_source: StateSource | None = None,
+        counterfactuals: Counterfactuals | None = None,
+    ) -> None:
         self.env = env
         self.team = team
         self.state_source = state_source
+        self.counterfactuals = counterfactuals
         self._views = [_View(env, group) for group in team.groups]
         envs = env.num_envs
         self.obs = [np.zeros((envs, *view.row_shape), np.float32) for view in self._views]
@@ -73,6 +82,12 @@ class EnvStepper:
     def row_shapes(self) -> list[tuple[int, ...]]:
         """Shape ``[M, ...]`` of what each group sees in one environment."""
         return [view.row_shape for view in self._views]
+
+    def columns(self, g: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return (shape of one agent's entry, dtype) of the columns of a group."""
+        group = self.team.groups[g]
+        found = self.team.extras(group)
+        return found if self.counterfactuals is None else found | self.counterfactuals.columns(group)
 
     def reset(self, seeds: Array | None = None) -> None:
         """Start episodes in all environments; seeds are uint64 ``[E]``.
@@ -110,6 +125,8 @@ class EnvStepper:
         acted = self.team.act(inputs, alive, self.memory, rng, explore, random_actions, self.global_state)
         if replace is not None:
             acted = replace(acted)
+        if self.counterfactuals is not None:
+            acted = self.counterfactuals.record(acted, alive, rng)
         moves = [
             (group.index, group.actor.action.to_env(one.actions))
             for group, one in zip(self.team.groups, acted, strict=True)

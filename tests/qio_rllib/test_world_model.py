@@ -13,8 +13,8 @@ from toy_world_models import ACTOR, BEHAVIOURS, ENSEMBLE, PLANS, RSSM, models, w
 from qio_envs.api import ConfigError
 from qio_rllib.acting.world_model_actor import LATENT, PLAN, PREVIOUS_ACTION
 from qio_rllib.algorithms import WorldModelConfig
-from qio_rllib.algorithms.world_model import sequences_of
 from qio_rllib.cli import main
+from qio_rllib.learners.model_sequences import sequences_of
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.evaluation import policy_from_modules
 from qio_rllib.sampling.replay import joint_transitions

@@ -12,8 +12,8 @@ from toy_world_models import ACTOR, BEHAVIOURS, PLANS, world_model
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import ActorInputs
 from qio_rllib.acting.world_model_actor import LATENT, OTHERS, PREVIOUS_ACTION
-from qio_rllib.algorithms.world_model import sequences_of, starts_of
 from qio_rllib.experiments.diagnosis import diagnose
+from qio_rllib.learners.model_sequences import sequences_of, starts_of
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import policy_from_modules
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
