@@ -20,6 +20,7 @@ from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
+from qio_rllib.causal.influence import InfluenceSettings
 from qio_rllib.causal.masks import CausalMaskSettings
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.models.circuits import CircuitSettings
@@ -43,6 +44,7 @@ MAPPINGS: dict[str, type] = {
     "ensemble": EnsembleSettings,
     "entropy_annealing": Annealing,
     "imagination": ImaginationSettings,
+    "influence_reward": InfluenceSettings,
     "planner": PlanningSettings,
     "rssm": RSSMSettings,
 }
@@ -54,6 +56,7 @@ EXAMPLES: dict[str, Any] = {
     "counterfactual_baseline": {},
     "entropy_annealing": {"law": "exponential"},
     "imagination": {},
+    "influence_reward": {},
     "normalize_values": True,
 }
 """Values of settings that not every algorithm takes; each is tried, and left out of the table where it is refused."""

@@ -40,6 +40,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         coordination=True,
         imagination=True,
         counterfactual_baseline=True,
+        influence_reward=True,
     )
 
     def __init__(self, algo_class: Any = None) -> None:

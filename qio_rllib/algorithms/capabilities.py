@@ -30,6 +30,7 @@ class Capabilities:
         coordination: Teams that share a quantum state, ``coordination``.
         imagination: Imagined rollouts beside the observation, ``imagination``.
         counterfactual_baseline: Advantages against other actions under the same noise, ``counterfactual_baseline``.
+        influence_reward: Pay for influence on other agents, ``influence_reward``.
         communication: Learned messages between agents, ``communication``.
         rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
         instead: By the name of something that is not supported, why, and what to do: the end of a message that begins
@@ -50,6 +51,7 @@ class Capabilities:
     coordination: bool = False
     imagination: bool = False
     counterfactual_baseline: bool = False
+    influence_reward: bool = False
     communication: bool = False
     rllib_runner: bool = False
     instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -85,6 +87,7 @@ TRAINING_KEYS = (
     "coordination",
     "imagination",
     "counterfactual_baseline",
+    "influence_reward",
 )
 """Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
 
@@ -104,6 +107,7 @@ _REASONS = {
     "coordination": " has no policy for a whole team; set it to null",
     "imagination": "'s networks see no imagined rollouts; PPO's and A2C's do; set it to null",
     "counterfactual_baseline": " takes no advantages from rollouts; PPO and A2C do; set it to null",
+    "influence_reward": " does not learn from rollouts; PPO and A2C do; set it to null",
     "communication": " has no messages; set it to null",
     "rllib_runner": " needs BatchedEnvRunner",
 }

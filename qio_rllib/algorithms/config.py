@@ -35,11 +35,13 @@ from qio_rllib.algorithms.validation import (
     check_central_value,
     check_counterfactual_baseline,
     check_imagination,
+    check_influence_reward,
     check_runner,
     check_team,
     check_window,
 )
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE
+from qio_rllib.causal.influence import INFLUENCE_REWARD
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
@@ -123,6 +125,11 @@ class ExploringConfig(AlgorithmConfig):
     def counterfactual_baseline(self) -> dict[str, Any] | None:
         """How advantages are taken against other actions; it lives in ``learner_config_dict``."""
         return self.learner_config_dict.get(COUNTERFACTUAL_BASELINE)
+
+    @property
+    def influence_reward(self) -> dict[str, Any] | None:
+        """How agents are paid for their influence; it lives in ``learner_config_dict``."""
+        return self.learner_config_dict.get(INFLUENCE_REWARD)
 
     @property
     def central_value(self) -> str | None:
@@ -244,6 +251,7 @@ class ExploringConfig(AlgorithmConfig):
         coordination: Mapping[str, Any] | None = NotProvided,
         imagination: Mapping[str, Any] | None = NotProvided,
         counterfactual_baseline: Mapping[str, Any] | None = NotProvided,
+        influence_reward: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -273,6 +281,9 @@ class ExploringConfig(AlgorithmConfig):
                 advantage is taken against what the agent's other actions would have given under the same random
                 numbers, in branches of the environment. For environments of the suite and policies without memory.
                 None: against the value estimate.
+            influence_reward: ``{"coefficient": 0.1, ...}``, see `InfluenceSettings`: agents are paid for how much their
+                actions change what the others do next (Jaques et al., 2019). For several agents with discrete actions
+                in environments of the suite and policies without memory. Returns are reported without it.
             **kwargs: The other arguments.
 
         Raises:
@@ -290,6 +301,7 @@ class ExploringConfig(AlgorithmConfig):
             coordination=coordination,
             imagination=imagination,
             counterfactual_baseline=counterfactual_baseline,
+            influence_reward=influence_reward,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -304,7 +316,7 @@ class ExploringConfig(AlgorithmConfig):
         for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
-        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, COUNTERFACTUAL_BASELINE):
+        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING, COUNTERFACTUAL_BASELINE, INFLUENCE_REWARD):
             if key in own:
                 value = checked_mapping(own[key], MAPPINGS.get(key))
                 self.learner_config_dict = {**self.learner_config_dict, key: value}
@@ -355,6 +367,8 @@ class ExploringConfig(AlgorithmConfig):
             check_central_value(self)
         if self.counterfactual_baseline is not None:
             check_counterfactual_baseline(self)
+        if self.influence_reward is not None:
+            check_influence_reward(self)
 
     def check_window(self) -> None:
         """Refuse windows of a module with memory that no rollout can hold."""

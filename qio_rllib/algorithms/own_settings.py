@@ -11,6 +11,7 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 from qio_envs.api import ConfigError, check_keys
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
+from qio_rllib.causal.influence import INFLUENCE_REWARD, InfluenceSettings
 from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
@@ -90,6 +91,11 @@ def _counterfactual_baseline(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
+def _influence_reward(settings: Mapping[str, Any]) -> dict[str, Any]:
+    InfluenceSettings.of(settings)
+    return dict(settings)
+
+
 def _imagination(settings: Mapping[str, Any]) -> dict[str, Any]:
     ImaginationSettings.of(settings)
     return dict(settings)
@@ -101,6 +107,7 @@ MAPPINGS: dict[str, Callable[[Any], Any]] = {
     CIRCUIT: _circuit,
     COORDINATION: _coordination,
     COUNTERFACTUAL_BASELINE: _counterfactual_baseline,
+    INFLUENCE_REWARD: _influence_reward,
     IMAGINATION: _imagination,
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

@@ -40,6 +40,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         coordination=True,
         imagination=True,
         counterfactual_baseline=True,
+        influence_reward=True,
         rllib_runner=True,
     )
 

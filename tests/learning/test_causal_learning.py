@@ -20,5 +20,5 @@ def test_ppo_learns_confounded_control_with_less_variance():
     rows = evaluate(policy, experiment.env, {}, evaluation_seeds(50), explore=False)
     algorithm.stop()
     score = sum(row["team_return"] for row in rows) / 50
-    assert score > -40, score
+    assert score > -25, score
     assert sum(ratios) / len(ratios) < 0.9, ratios

@@ -47,6 +47,7 @@ USES = {
     "coordination": (("chsh_v0", {"as_team": True}), lambda config: config.training(coordination={})),
     "imagination": (FOREST, lambda config: config.training(imagination={"horizon": 2})),
     "counterfactual_baseline": (FOREST, lambda config: config.training(counterfactual_baseline={})),
+    "influence_reward": (FOREST, lambda config: config.training(influence_reward={})),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),
 }

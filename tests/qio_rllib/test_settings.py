@@ -45,6 +45,7 @@ VALUES = {
     "gumbel_temperature": (0.5, FOREST),
     "imagination": ({"horizon": 2, "encoder_hiddens": [8]}, FOREST),
     "imagination_horizon": (4, FOREST),
+    "influence_reward": ({"coefficient": 0.2, "permuted": True}, FOREST),
     "initial_alpha": (0.1, FOREST),
     "lambda_": (0.9, FOREST),
     "model_lr": (1e-2, FOREST),
