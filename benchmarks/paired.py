@@ -160,7 +160,8 @@ def references(study: Study, task: str) -> tuple[float, float]:
         return 0.0, 1.0
     from qio_rllib.experiments.experiment import load_experiment
 
-    experiment = load_experiment(study.tasks[task][0])
+    config, overrides = study.tasks[task]
+    experiment = load_experiment(config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
     if experiment.env not in qio_envs.environments():
         return 0.0, 500.0
     env = qio_envs.environment(experiment.env).batched_env(

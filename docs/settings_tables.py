@@ -20,6 +20,7 @@ from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
+from qio_rllib.causal.influence import InfluenceSettings
 from qio_rllib.causal.masks import CausalMaskSettings
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.learners.policy_consistency import ConsistencySettings
@@ -45,6 +46,7 @@ MAPPINGS: dict[str, type] = {
     "entropy_annealing": Annealing,
     "imagination": ImaginationSettings,
     "interventional_consistency": ConsistencySettings,
+    "influence_reward": InfluenceSettings,
     "planner": PlanningSettings,
     "rssm": RSSMSettings,
 }
@@ -57,6 +59,7 @@ EXAMPLES: dict[str, Any] = {
     "entropy_annealing": {"law": "exponential"},
     "imagination": {},
     "interventional_consistency": {},
+    "influence_reward": {},
     "normalize_values": True,
 }
 """Values of settings that not every algorithm takes; each is tried, and left out of the table where it is refused."""

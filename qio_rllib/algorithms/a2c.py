@@ -41,6 +41,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         imagination=True,
         counterfactual_baseline=True,
         interventional_consistency=True,
+        influence_reward=True,
     )
 
     def __init__(self, algo_class: Any = None) -> None:

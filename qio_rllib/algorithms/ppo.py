@@ -41,6 +41,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         imagination=True,
         counterfactual_baseline=True,
         interventional_consistency=True,
+        influence_reward=True,
         rllib_runner=True,
     )
 

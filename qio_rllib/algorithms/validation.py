@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
 import qio_envs
-from qio_envs.api import ConfigError
+from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.algorithms.capabilities import TRAINING_KEYS, check_action_spaces, is_wanted
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, check_environment
+from qio_rllib.causal.influence import INFLUENCE_REWARD, check_agents
 from qio_rllib.learners.on_policy import window_length
 from qio_rllib.learners.policy_consistency import (
     CONSISTENCY,
@@ -116,21 +118,33 @@ def check_imagination(config: Any) -> None:
 
 def check_counterfactual_baseline(config: Any) -> None:
     """Refuse memory, and environments without exact counterfactuals or whose graph breaks the condition."""
+    _check_branches(config, COUNTERFACTUAL_BASELINE, check_environment)
+
+
+def check_influence_reward(config: Any) -> None:
+    """Refuse memory, a counterfactual baseline, and environments without agents whose influence can be measured."""
+    if config.counterfactual_baseline is not None:
+        raise ConfigError(
+            f"{INFLUENCE_REWARD}: does not go with {COUNTERFACTUAL_BASELINE}; set one of the two to null"
+        )
+    _check_branches(config, INFLUENCE_REWARD, check_agents)
+
+
+def _check_branches(config: Any, key: str, check: Callable[[BatchedEnv], None]) -> None:
+    """Refuse memory, and environments that cannot be branched or that a check refuses."""
     kind = memory_kind(config.model_config)
     if kind is not None:
-        raise ConfigError(
-            f"{COUNTERFACTUAL_BASELINE}: values what follows other actions without memory; set use_{kind} to false"
-        )
+        raise ConfigError(f"{key}: follows other actions without memory; set use_{kind} to false")
     if config.in_evaluation:
         return
     env = make_vector_env(config.env, dict(config.env_config), 1)
     try:
         if not isinstance(env, BatchedVectorEnv):
             raise ConfigError(
-                f"{COUNTERFACTUAL_BASELINE}: {config.env} cannot be branched; expected an environment of the suite by "
-                "its name (forest_uav_v0), or null"
+                f"{key}: {config.env} cannot be branched; expected an environment of the suite by its name "
+                "(forest_uav_v0), or null"
             )
-        check_environment(env.env)
+        check(env.env)
     finally:
         env.close()
 
@@ -167,6 +181,13 @@ def check_runner(config: Any) -> None:
     """Refuse what needs `BatchedEnvRunner` with another runner."""
     if config.is_batched:
         return
-    for key in ("normalize_values", "agent_id", "imagination", COUNTERFACTUAL_BASELINE, CONSISTENCY):
+    for key in (
+        "normalize_values",
+        "agent_id",
+        "imagination",
+        COUNTERFACTUAL_BASELINE,
+        CONSISTENCY,
+        INFLUENCE_REWARD,
+    ):
         if is_wanted(getattr(config, key)):
             raise ConfigError(f"env_runner_cls: {key} needs BatchedEnvRunner, got {config.env_runner_cls}")

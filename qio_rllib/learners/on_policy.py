@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -28,6 +29,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
+from qio_rllib.causal.influence import INFLUENCE_REWARD, InfluenceSettings
 from qio_rllib.learners.common import (
     descend,
     learner_threads,
@@ -44,6 +46,7 @@ from qio_rllib.models.actor_critic import INPUTS, ActorCritic
 from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import STATE_SOURCE
+from qio_rllib.sampling.influence import INFLUENCE
 from qio_rllib.sampling.rollout import ModuleRollout, Rollout, SamplingFailure, join
 from qio_rllib.sampling.streams import generator, torch_generator
 
@@ -92,6 +95,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         self._imagination_generator = torch_generator(self.config.seed, "imagination")
         self._normalizes_values = bool(settings.get("normalize_values"))
         self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
+        self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
             settings.get("entropy_annealing"),
@@ -272,6 +276,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         config = self.config.get_config_for_module(module_id)
         module = self.module[module_id].unwrapped()
         popart = self._popart[module_id] if self._normalizes_values else None
+        if self._influence is not None:
+            parts = self._with_influence(module_id, parts, self._influence)
         batch = batch_of(
             module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual
         )
@@ -291,6 +297,20 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             for name, value in (("value_mean", popart.mean), ("value_deviation", popart.deviation)):
                 self.metrics.log_value((module_id, name), value, window=1)
         return batch
+
+    def _with_influence(
+        self, module_id: str, parts: list[ModuleRollout], settings: InfluenceSettings
+    ) -> list[ModuleRollout]:
+        """Return rollouts whose rewards hold the influence reward; report the mean influence in nats a step."""
+        values = [torch.from_numpy(part.columns[INFLUENCE][part.acted]) for part in parts]
+        count, first, _ = self._moments(torch.cat(values), None)
+        self.metrics.log_value((module_id, "influence"), first / max(count, 1.0), window=1)
+        return [
+            dataclasses.replace(
+                part, rewards=part.rewards + settings.added(part.columns[INFLUENCE], part.acted)
+            )
+            for part in parts
+        ]
 
     def _report_variance(
         self, module_id: str, columns: dict[str, torch.Tensor], valid: torch.Tensor | None

@@ -17,6 +17,7 @@ from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.random_numbers import RandomNumbers
 from qio_rllib.sampling.counterfactuals import Counterfactuals
 from qio_rllib.sampling.global_state import StateSource
+from qio_rllib.sampling.influence import Influence
 from qio_rllib.sampling.vector_env import InvalidSampleError, VectorEnv, name_of
 
 
@@ -45,7 +46,7 @@ class EnvStepper:
         env: The environments.
         team: Who acts in them.
         state_source: Where global states come from; None for none.
-        counterfactuals: What steps agents' other actions beside those that they take; None for nothing.
+        counterfactuals: What steps agents' other actions before those that they take; None for nothing.
 
     Attributes:
         obs: What each group sees now, float32 ``[E, M, ...]``, one-hot agent indices included.
@@ -62,7 +63,7 @@ class EnvStepper:
         env: VectorEnv,
         team: Team,
         state_source: StateSource | None = None,
-        counterfactuals: Counterfactuals | None = None,
+        counterfactuals: Counterfactuals | Influence | None = None,
     ) -> None:
         self.env = env
         self.team = team

@@ -48,6 +48,7 @@ USES = {
     "imagination": (FOREST, lambda config: config.training(imagination={"horizon": 2})),
     "counterfactual_baseline": (FOREST, lambda config: config.training(counterfactual_baseline={})),
     "interventional_consistency": (FOREST, lambda config: config.training(interventional_consistency={})),
+    "influence_reward": (FOREST, lambda config: config.training(influence_reward={})),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),
 }

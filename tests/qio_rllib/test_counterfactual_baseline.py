@@ -14,7 +14,7 @@ from qio_rllib.algorithms import A2CConfig, PPOConfig
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.training_batch import PLAIN_ADVANTAGES
 from qio_rllib.models.values import CentralInputs
-from qio_rllib.sampling.counterfactuals import OBSERVATIONS, REWARDS, STATES, TERMINATED, Counterfactuals
+from qio_rllib.sampling.counterfactuals import OBSERVATIONS, REWARDS, STATES, TERMINATED, Branches
 from qio_rllib.sampling.rollout import ModuleRollout
 
 FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 7, "mask_blocked_moves": True}
@@ -61,14 +61,14 @@ CASES = {
 def recorded(config, monkeypatch):
     """Return runner, rollout and for each step a copy of the environments before it and the branches' actions."""
     runner, seen = runner_of(config), []
-    actions = Counterfactuals._actions
+    actions = Branches._actions
 
     def spy(self, *given):
         joint = actions(self, *given)
-        seen.append((self.source.clone(), joint.copy()))
+        seen.append((self.source.branch(1), joint.copy()))
         return joint
 
-    monkeypatch.setattr(Counterfactuals, "_actions", spy)
+    monkeypatch.setattr(Branches, "_actions", spy)
     (rollout,) = runner.sample()
     return runner, rollout, seen
 
@@ -99,7 +99,7 @@ def test_columns_are_what_single_environments_give(case, monkeypatch):
                     np.testing.assert_array_equal(joint[n, k][:, others], real[:, others])
                     if config.env != "swarm_cooperative_v0":
                         assert (joint[n, k][:, n] == k).all()
-                    copy = before.clone()
+                    copy = before.branch(1)
                     rewards, terminated, truncated = copy.step(joint[n, k])
                     observed = copy.observe()
                     found = {name: part.columns[name][t, :, m, k] for name in (REWARDS, TERMINATED)}
@@ -351,7 +351,7 @@ def test_networks_of_other_kinds_learn_with_it(env, env_config, setting):
             lambda: config_of("forest_uav_v0", FOREST).rl_module(
                 model_config={"use_gru": True, "gru_cell_size": 4, "max_seq_len": 4}
             ),
-            "counterfactual_baseline: values what follows other actions without memory; set use_gru to false",
+            "counterfactual_baseline: follows other actions without memory; set use_gru to false",
         ),
         (
             lambda: config_of("forest_uav_v0", FOREST).env_runners(env_runner_cls=None),

@@ -46,6 +46,7 @@ VALUES = {
     "imagination": ({"horizon": 2, "encoder_hiddens": [8]}, FOREST),
     "interventional_consistency": ({"coefficient": 0.1, "components": [0, 3]}, FOREST),
     "imagination_horizon": (4, FOREST),
+    "influence_reward": ({"coefficient": 0.2, "permuted": True}, FOREST),
     "initial_alpha": (0.1, FOREST),
     "lambda_": (0.9, FOREST),
     "model_lr": (1e-2, FOREST),
