@@ -29,7 +29,7 @@ from qio_rllib.sampling.vector_env import Array, VectorEnv
 
 DEFAULT_LAGS = 5
 _MOST_NUMBERS = 32  # of an observation that are variables of their own; of a longer one its parts are
-_MOST_BRANCHES = 2048  # at once
+_MOST_BRANCHES = 512  # at once: a branch holds a whole environment
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
