@@ -97,6 +97,11 @@ class GreedyCasino(BatchedEnv[GreedyCasinoConfig, GreedyCasinoState]):
         np.copyto(self.arrays.causes, bits[:, :2], where=mask[:, :2])
         np.copyto(self.arrays.intent, bits[:, 2], where=mask[:, 2])
 
+    def variables(self) -> dict[str, Array]:
+        """Return the components of the state by the names of `graph`, float32 ``[E]`` each."""
+        bits = (*self.arrays.causes.T, self.arrays.intent)
+        return {name: bit.astype(np.float32) for name, bit in zip((*CAUSES, "intent"), bits, strict=True)}
+
     def graph(self) -> StepGraph:
         """Return the causal graph of one time step with the present settings; see the class."""
         return step_graph(self.config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,13 +95,15 @@ def transition_graph(
     if num_one_hot:  # the last of its columns follows from the others
         rows, groups = rows[:, :-1], groups[:-1]
     rows, wanted = standardised(rows, names), standardised(wanted, goals)
-    features, members = _products(rows, degree, groups, last if num_one_hot else -1)
-    count, size = features.shape
+    plain, chosen = (last, len(groups) - last) if num_one_hot else (len(groups), 0)
+    size = math.comb(plain + degree, degree) + chosen * math.comb(plain + degree - 1, degree - 1)
+    count = len(rows)
     if count < size + 2:
         raise DataError(
             f"samples: {count}; degree {degree} of {len(names)} inputs makes {size} features, which need at least "
             f"{size + 2}; lower degree"
         )
+    features, members = _products(rows, degree, groups, last if num_one_hot else -1)
     full, rank = _residuals(features, wanted)
     if rank < size:
         raise DataError(

@@ -1,19 +1,35 @@
-"""``rllib causal discover``, ``rllib causal effect`` and ``rllib causal control``."""
+"""``rllib causal``: ``discover``, ``effect``, ``control``, and ``explain`` of its own file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qio_envs.api import ConfigError
+from qio_rllib.cli.arguments import load_policy_of
+from qio_rllib.cli.explain import explain
 from qio_rllib.cli.output import console, relative, say
 
-app = typer.Typer(help="Causal graphs and effects of recorded data.", rich_markup_mode=None)
+if TYPE_CHECKING:
+    from qio_rllib.experiments import causal_analysis
 
-Source = Annotated[str, typer.Argument(help="A .csv file with a line of names, or an environment's name.")]
-Samples = Annotated[int, typer.Option(min=1, help="Transitions to gather from an environment.")]
+app = typer.Typer(
+    help="Causal graphs and effects of recorded data; why a policy acts.", rich_markup_mode=None
+)
+app.command("explain")(explain)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A .csv file with a line of names, a run, a checkpoint, a policy file, or an environment's name."
+    ),
+]
+Samples = Annotated[int, typer.Option(min=1, help="Transitions to gather from an environment or a run.")]
+Agent = Annotated[
+    str | None, typer.Option(help="Whose steps of a run; else those of all agents, of one module.")
+]
 Interventions = Annotated[
     bool, typer.Option("--interventions", help="Set an environment's state at random before each transition.")
 ]
@@ -36,6 +52,7 @@ def discover(
     samples: Samples = 1000,
     interventions: Interventions = False,
     variables: Variables = None,
+    agent: Agent = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory for the graph, its edges and its picture.")
@@ -58,7 +75,7 @@ def discover(
             required=causal_analysis.read_edges("--require", require) if require else (),
             forbidden=causal_analysis.read_edges("--forbid", forbid) if forbid else (),
         )
-    data = causal_analysis.read_source(source, samples, seed, interventions, _names(variables))
+    data = _read(source, samples, seed, interventions, agent, _names(variables))
     found = causal_analysis.discover(data, method, alpha, degree, knowledge, test, seed)
     say(f"{data.name}, {data.samples:,} rows, {len(data.columns)} variables")
     console().print(draw_text(found.graph), highlight=False, markup=False)
@@ -79,7 +96,12 @@ def effect(
     source: Source,
     treatment: Annotated[str, typer.Option(help="The variable that is set.")],
     outcome: Annotated[str, typer.Option(help="The variable that changes.")],
-    graph: Graph,
+    graph: Annotated[
+        str | None,
+        typer.Option(
+            help="Edges such as 'u -> a, u -> y, a -> y', or a graph.json; else that of the environment."
+        ),
+    ] = None,
     hidden: Hidden = None,
     adjust: Annotated[
         str | None, typer.Option(help="Variables to adjust for; else what the graph asks for.")
@@ -87,13 +109,16 @@ def effect(
     level: Level = 0.95,
     samples: Samples = 1000,
     interventions: Interventions = False,
+    agent: Agent = None,
     seed: Seed = 0,
 ) -> None:
     """Estimate an effect by the back door, the front door or an instrument, as a graph allows."""
     from qio_rllib.experiments import causal_analysis
 
-    known = causal_analysis.read_graph(graph, _names(hidden))
-    data = causal_analysis.read_source(source, samples, seed, interventions)
+    if graph is None and hidden is not None:
+        raise ConfigError("--hidden: needs --graph")
+    known = None if graph is None else causal_analysis.read_graph(graph, _names(hidden))
+    data = _read(source, samples, seed, interventions, agent, [])
     adjustment = None if adjust is None else _names(adjust)
     say(str(causal_analysis.estimate(data, known, treatment, outcome, adjustment, level, seed)))
 
@@ -137,7 +162,7 @@ def control(
         _numbers("--action-costs", action_costs),
     )
     known = causal_analysis.read_graph(graph, _names(hidden))
-    data = causal_analysis.read_source(source, samples, seed, interventions)
+    data = _read(source, samples, seed, interventions, None, [])
     controller = offline_controller(data.columns, known, task, level=level, seed=seed)
     for effect in (*controller.effects, *controller.state_effects):
         say(str(effect))
@@ -163,6 +188,32 @@ def _numbers(option: str, text: str | None) -> list[float]:
         return [float(part) for part in _names(text)]
     except ValueError:
         raise ConfigError(f"{option}: expected numbers such as 1,0.1, got '{text}'") from None
+
+
+def _read(
+    source: str,
+    samples: int,
+    seed: int,
+    interventions: bool,
+    agent: str | None,
+    variables: list[str],
+) -> causal_analysis.Source:
+    """Return the data of a file, an environment or a run."""
+    import qio_envs
+    from qio_rllib.experiments import causal_analysis
+
+    path = Path(source)
+    if source.endswith(".csv") or source in qio_envs.environments() or not path.exists():
+        if agent is not None:
+            raise ConfigError("--agent: for runs, checkpoints and policy files alone")
+        return causal_analysis.read_source(source, samples, seed, interventions, variables)
+    if interventions:
+        raise ConfigError("--interventions: a policy's experience is what it is; for environments alone")
+    policy, _ = load_policy_of(path)
+
+    from qio_rllib.experiments.causal_runs import read_policy
+
+    return read_policy(policy, path.name, samples, seed, agent, variables)
 
 
 def _names(text: str | None) -> list[str]:

@@ -15,7 +15,14 @@ import numpy as np
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.artifacts.files import write_atomically, write_csv
-from qio_rllib.causal.datasets import TransitionData, intervened_transitions, observed_transitions
+from qio_rllib.causal.datasets import (
+    INTERVENED,
+    RANDOM,
+    TransitionData,
+    intervened_transitions,
+    observed_transitions,
+    play_graph,
+)
 from qio_rllib.causal.drawing import draw_graph
 from qio_rllib.causal.estimation import Effect, linear_effect
 from qio_rllib.causal.graph import CausalGraph, Edge
@@ -40,16 +47,39 @@ class Source:
         columns: By name, ``[n]`` each.
         transitions: The same as inputs and targets of steps, where it comes from an environment.
         name: For headings.
+        graph: How it came about, where that is known: the environment's graph and the way of acting.
+        notes: What one ought to know, in words.
     """
 
     columns: dict[str, np.ndarray]
     transitions: TransitionData | None
     name: str
+    graph: CausalGraph | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
         """Rows."""
         return len(next(iter(self.columns.values())))
+
+    def only(self, variables: Sequence[str]) -> Source:
+        """Return the data of some variables; all when empty. Without any input or target there are no steps.
+
+        Raises:
+            ConfigError: There is no such variable.
+        """
+        if not variables:
+            return self
+        for name in variables:
+            if name not in self.columns:
+                raise ConfigError(
+                    f"--variables: there is no '{name}'{did_you_mean(name, tuple(self.columns))}"
+                )
+        steps = None if self.transitions is None else self.transitions.only(variables)
+        if steps is not None and not (steps.input_names and steps.target_names):
+            steps = None
+        columns = {name: self.columns[name] for name in variables}
+        return dataclasses.replace(self, columns=columns, transitions=steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +106,8 @@ def read_source(
 ) -> Source:
     """Return the data of a CSV file, or of random play in one of the environments of this suite.
 
+    For runs, checkpoints and policy files see `causal_runs.read_policy`.
+
     Args:
         source: A path that ends in ``.csv``, or an environment's name.
         samples: Transitions from an environment.
@@ -89,23 +121,36 @@ def read_source(
     if source.endswith(".csv"):
         if interventions:
             raise ConfigError("--interventions: a file's rows are what they are; for environments alone")
-        columns, transitions = _read_columns(Path(source)), None
+        return Source(_read_columns(Path(source)), None, Path(source).name).only(variables)
     else:
         if source not in qio_envs.environments():
             raise ConfigError(
-                f"SOURCE: expected a .csv file or one of {', '.join(qio_envs.environments())}, got '{source}'"
+                f"SOURCE: expected a .csv file, a run, a checkpoint, a policy file, or one of "
+                f"{', '.join(qio_envs.environments())}, got '{source}'"
                 f"{did_you_mean(source, qio_envs.environments())}"
             )
         env = qio_envs.environment(source).batched_env(_ENVS_AT_ONCE)
         transitions = (intervened_transitions if interventions else observed_transitions)(env, samples, seed)
-        columns = transitions.columns()
-    if variables:
-        for name in variables:
-            if name not in columns:
-                raise ConfigError(f"--variables: there is no '{name}'{did_you_mean(name, tuple(columns))}")
-        columns = {name: columns[name] for name in variables}
-        transitions = None
-    return Source(columns, transitions, Path(source).name)
+        graph = play_graph(env, INTERVENED if interventions else RANDOM)
+        return source_of_steps(transitions, source, graph).only(variables)
+
+
+def source_of_steps(
+    transitions: TransitionData, name: str, graph: CausalGraph | None, notes: Sequence[str] = ()
+) -> Source:
+    """Return the data of steps; what never changes is left out and named in a note.
+
+    An action of two choices is also one number, 0 or 1, by its name in the graph.
+    """
+    columns, kept = transitions.columns(), transitions.varying()
+    left = [column for column in columns if column not in {*kept.input_names, *kept.target_names}]
+    columns = kept.columns()
+    if graph is not None and transitions.num_one_hot == 2:
+        both = transitions.input_names[-1].rpartition("[")[0]
+        if both in graph.variables:
+            columns[both] = transitions.inputs[:, -1]
+    notes = [*notes, *([f"never changes and is left out: {', '.join(left)}"] if left else [])]
+    return Source(columns, kept, name, graph, tuple(notes))
 
 
 def discover(
@@ -155,7 +200,7 @@ def discover(
             if steps.information is not None:
                 evidence["nats"] = steps.information[t, i]
             rows.append(_row(data.input_names[i], data.target_names[t], True, **evidence))
-        return Found(steps.to_graph(), rows, ())
+        return Found(steps.to_graph(), rows, source.notes)
     moments = Moments.of(source.columns)
     if kind == "score":
         if alpha is not None:
@@ -185,7 +230,7 @@ def discover(
 
 def estimate(
     source: Source,
-    graph: CausalGraph,
+    graph: CausalGraph | None,
     treatment: str,
     outcome: str,
     adjustment: Sequence[str] | None = None,
@@ -196,7 +241,7 @@ def estimate(
 
     Args:
         source: The data.
-        graph: Which variables cause which.
+        graph: Which variables cause which; the data's own when absent.
         treatment: What is set.
         outcome: What it changes.
         adjustment: Variables to adjust for; what the graph asks for when absent.
@@ -206,6 +251,11 @@ def estimate(
     Raises:
         ConfigError: The effect is not identified, or the data does not carry it.
     """
+    graph = source.graph if graph is None else graph
+    if graph is None:
+        raise ConfigError(
+            f"Missing option '--graph': nothing tells which variables of {source.name} cause which"
+        )
     unseen = [name for name in graph.observed if name not in source.columns]
     if unseen:
         graph = CausalGraph(graph.edges, graph.variables, [*graph.hidden, *unseen])
@@ -272,10 +322,10 @@ def read_edges(option: str, text: str) -> list[Edge]:
 def _steps(data: TransitionData, alpha: float, degree: int, test: str, seed: int) -> TransitionGraph:
     arrays = (data.inputs, data.targets, data.input_names, data.target_names)
     if test == "regression":
-        return transition_graph(*arrays, alpha=alpha, degree=degree)
+        return transition_graph(*arrays, alpha=alpha, degree=degree, num_one_hot=data.num_one_hot)
     from qio_rllib.causal.information import information_graph  # torch
 
-    return information_graph(*arrays, alpha=alpha, seed=seed)
+    return information_graph(*arrays, alpha=alpha, seed=seed, num_one_hot=data.num_one_hot)
 
 
 def _row(cause: str, effect: str, directed: bool, **evidence: float) -> dict[str, object]:

@@ -83,13 +83,13 @@ def test_causes_of_steps_are_told_by_information(here, capsys, monkeypatch):
     arguments = ["causal", "discover", "confounded_control_v0", "--samples", "1000", "--test", "information"]
     assert main([*arguments, "--out", "found"]) == 0
     text = capsys.readouterr().out
-    assert "s' <- s, a0\n" in text
-    assert "m' <- a0\n" in text
+    assert "s' <- s, a\n" in text
+    assert "m' <- a\n" in text
     with open("found/edges.csv", newline="") as file:
         rows = {(row["cause"], row["effect"]): row for row in csv.DictReader(file)}
     # a is uniform in [-2, 2], m' = a + N(0, 0.3^2)
     expected = 0.5 * np.log(1 + (4 / 3) / 0.09)
-    assert float(rows["a0", "m'"]["nats"]) == pytest.approx(expected, abs=0.3)
+    assert float(rows["a", "m'"]["nats"]) == pytest.approx(expected, abs=0.3)
 
 
 def test_an_environment_is_played_at_random_or_after_interventions(here, capsys):
@@ -98,7 +98,10 @@ def test_an_environment_is_played_at_random_or_after_interventions(here, capsys)
     assert "s1' <- s0, s1, s2, a1\n" in text
     assert "reward <- s0, s1, s2, s3, a0, a1\n" in text
     assert main(["causal", "discover", "drift_control_v0", "--samples", "200", "--variables", "s0,s0'"]) == 0
-    assert "s0 - s0'" in capsys.readouterr().out
+    assert "s0' <- s0\n" in capsys.readouterr().out
+    arguments = ["causal", "discover", "drift_control_v0", "--samples", "200", "--variables", "s0,s1"]
+    assert main(arguments) == 0  # no steps without anything after them
+    assert "alone: s0, s1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,10 @@ EFFECT = ["effect", "log.csv", "--treatment", "a", "--outcome", "y", "--graph"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["discover", "nope"], "expected a .csv file or one of forest_uav_v0"),
+        (
+            ["discover", "nope"],
+            "expected a .csv file, a run, a checkpoint, a policy file, or one of forest_uav_v0",
+        ),
         (["discover", "drift_controll_v0"], "did you mean 'drift_control_v0'?"),
         (["discover", "none.csv"], "cannot read none.csv: No such file or directory"),
         (

@@ -68,6 +68,8 @@ def test_searches_follow_the_growth():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"use": "masks"}, "causal_mask.use: expected mask or consistency, got 'masks'"),
+        ({"weight": -1}, "causal_mask.weight: expected a number of at least 0, got -1"),
         ({"alpha": 0}, "causal_mask.alpha: expected a number in (0, 1), got 0"),
         ({"alpha": True}, "causal_mask.alpha: expected a number in (0, 1), got True"),
         (
