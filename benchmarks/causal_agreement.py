@@ -1,14 +1,14 @@
 """Identification and effects beside pgmpy, causalrl and statsmodels, on random graphs with hidden variables.
 
     pip install -c constraints.txt pgmpy==1.1.2 causalrl==3.0.0
-    python benchmarks/causal_agreement.py     # about a minute
+    python benchmarks/causal_agreement.py     # half a minute
 
 pgmpy is no test dependency: it brings ten packages that nothing else here needs (huggingface_hub, httpx2, ...).
 
 ``identification`` asks for the effect between two variables of random graphs: seven variables with two neighbours each
-on average, one of them hidden, and four hidden common causes of two each. Whether what `identify` returns is valid for
-pgmpy, whether pgmpy finds a way where `identify` has none, and what the ID algorithm (causalrl; sound and complete,
-Shpitser and Pearl 2006) says, which needs no linear effects, as instruments do.
+on average, one of them hidden, and four hidden common causes of two each. It records whether what `identify` returns is
+valid for pgmpy, whether pgmpy finds a way where `identify` has none, and what the ID algorithm says (causalrl; sound
+and complete, Shpitser and Pearl 2006), which assumes no linear effects, as instruments do.
 ``effects`` compares estimates on data. Each part writes results/causal/agreement/<part>.csv.
 """
 

@@ -58,7 +58,7 @@ class GreedyCasino(BatchedEnv[GreedyCasinoConfig, GreedyCasinoState]):
     **Scripted policies** (``scripted_policies``): ``random``; ``intuition``; ``one_machine``, as good as any that
     ignores the intention; ``against_intuition``, an oracle. Over 2,000,000 rounds they are paid in 0.2997,
     0.1501, 0.2992 and 0.4495 (standard errors 0.0003). Intuition and the oracle know the intention even where it is
-    not observed.
+    not observed. `expected_payout` gives the exact payout of any policy.
 
     Version history: v0, first version.
     """

@@ -13,6 +13,7 @@ from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.policy import GroupSpaces, Policy
 from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.models.networks import Head
 from qio_rllib.models.policy_network import GAUSSIAN, PolicyNetwork, PolicySpec
 
 _MODULE = "linear"
@@ -31,7 +32,9 @@ def linear_policy(gain: np.ndarray, env: BatchedEnv, env_config: Mapping[str, An
     spec = PolicySpec((size,), GAUSSIAN, count, network={"fcnet_hiddens": []})
     network = PolicyNetwork(spec).eval()
     with torch.no_grad():
+        assert isinstance(network.head, Head)
         layer = network.head.layers[0]
+        assert isinstance(layer, torch.nn.Linear)
         layer.weight.zero_()
         layer.weight[:count] = -torch.from_numpy(gain).float()
         layer.bias.zero_()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+import gymnasium
 import numpy as np
 from scipy.linalg import LinAlgError, solve_discrete_are
 
@@ -141,6 +142,7 @@ class ControllerPolicy:
     def act(self) -> np.ndarray:
         """Return float32 actions ``[E, 1, A]``."""
         space = self.env.action_space
+        assert isinstance(space, gymnasium.spaces.Box)
         observed = self.env.observe().reshape(self.env.num_envs, -1).astype(np.float64)
         actions = (-observed @ self.gain.T).astype(np.float32)
         return np.clip(actions, space.low, space.high)[:, None, :]

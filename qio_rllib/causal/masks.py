@@ -118,7 +118,8 @@ def find_mask(
     """Return which inputs each target depends on, the input mask of an `Ensemble`.
 
     Inputs that do not vary are no causes; targets that do not vary have none. Whether an episode goes on is taken to
-    depend on what the reward depends on: ends are too rare to be tested.
+    depend on what the reward depends on: ends are too rare to be tested. Networks of the test "information" begin from
+    a fixed seed, so that the same transitions give the same mask.
 
     Args:
         obs: ``[n, D]``.

@@ -12,10 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import casino
 import causal_control
+import causal_information
 
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.causal.transitions import TransitionGraph
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 
@@ -77,3 +79,28 @@ def test_controllers_from_a_log_are_scored_beside_the_oracle(tmp_path, capsys):
         assert (float(row["ratio"]) < 1.1) == (way != "naive")
         assert (float(row["state_effect"]) == 1.0) == (dynamics == "known")
     assert "front-door" in capsys.readouterr().out
+
+
+def test_edges_are_counted_at_both_levels(monkeypatch):
+    truth = np.array([[1, 1, 0], [0, 0, 1]], bool)
+    p_values = np.array([[0.0005, 0.5, 0.005], [0.0001, 0.5, 0.0]])
+    names = (("a", "b", "c"), ("x", "y"))
+    monkeypatch.setitem(
+        causal_information.TESTS, "known", lambda x, y, seed: TransitionGraph(*names, p_values, 0.5)
+    )
+    case = causal_information.Case("kind", 5, np.zeros((5, 3)), np.zeros((5, 2)), truth)
+    row = causal_information.row_of(case, "known", 0, "drift")
+    assert {key: row[key] for key in ("edges", "found", "others", "false", "false_at_0.01")} == {
+        **{"edges": 3, "found": 2},
+        **{"others": 3, "false": 1, "false_at_0.01": 2},
+    }
+    assert row["f1"] == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("part", causal_information.PARTS)
+def test_truth_is_that_of_the_data(part):
+    """Every target moves with its causes alone: what polynomials of degree 2 find at a strict level lies within."""
+    for case in causal_information.PARTS[part][0](1):
+        found = causal_information.transition_graph(case.inputs, case.targets, alpha=1e-9).mask
+        assert found.any()
+        assert not (found & ~case.truth).any()
