@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from claims import causal_shift
 from claims import figures as f
 from claims.claim import Claim, Section
 
@@ -192,5 +193,6 @@ CAUSAL = Section(
             COMMAND + "coverage",
             (COVERAGE,),
         ),
+        *causal_shift.CLAIMS,
     ),
 )

@@ -249,7 +249,8 @@ class CausalModel(nn.Module):
             counts.append(torch.tensor(free).float().expand(len(part.targets), -1))
         if not sum(len(rows) for rows in inputs):
             raise DataError("data: there are no rows")
-        return torch.cat(inputs), torch.cat(targets), torch.cat(counts)
+        device = self._stays.device
+        return torch.cat(inputs).to(device), torch.cat(targets).to(device), torch.cat(counts).to(device)
 
     # -- prediction -------------------------------------------------------------------------------------------
 

@@ -38,12 +38,14 @@ class ConsistencySettings(SearchSettings):
             the numbers that are ancestors are sought in rollouts, or "graph", by the environment's causal graph.
         samples: Transitions in which they are sought, the first ones of a run, which explore most; at least 10. Before
             there are so many the term is 0.
-        alpha: Level of the test of a single cause, in (0, 1).
+        alpha: Level of the test of a single cause, in (0, 1). One false edge makes a component an ancestor, so that it
+            is small.
         degree: Of the products of inputs in these tests, 1 to 3.
     """
 
     key = CONSISTENCY
 
+    alpha: float = 1e-5
     coefficient: float = 10.0
     components: str | list[int] = DISCOVERED
 
