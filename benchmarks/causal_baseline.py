@@ -142,6 +142,7 @@ def variance(out: Path, samples: int) -> None:
                         "variance": float(values.var()),
                         "closed_form": exact[name],
                         "times_less_than_value": float(found["value"].var() / max(values.var(), 1e-12)),
+                        "cpu": run_description()["cpu"],
                     }
                 )
     write(out / "variance.csv", rows)
@@ -178,6 +179,7 @@ def cost(out: Path, iterations: int) -> None:
                     "env_steps": steps,
                     "cpu_seconds": min(seconds),
                     "advantage_variance_ratio": float(np.mean(ratios)),
+                    "cpu": run_description()["cpu"],
                 }
             )
             print(rows[-1], flush=True)
