@@ -61,7 +61,7 @@ SMALL_FOREST = {
     "minibatch_size": 1600,
 }
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "forest": ("tune_configs/forest_uav_sprint_ppo.yaml", {**SMALL_FOREST, f"stop.{STEPS}": 48_000}),
+    "forest": ("tune_configs/forest_uav_sprint_ppo.yaml", {**SMALL_FOREST, f"stop.{STEPS}": 32_000}),
     "swarm": ("tune_configs/swarm_mappo.yaml", {f"stop.{STEPS}": 64_000}),
     "confounded_control": ("tune_configs/confounded_control_ppo.yaml", {f"stop.{STEPS}": 32_000}),
 }

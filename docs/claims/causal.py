@@ -10,7 +10,7 @@ SEPARATION, PC, CHAIN = "causal/separation.csv", "causal/pc.csv", "causal/chain.
 BASELINE_COMMAND = "python benchmarks/causal_baseline.py "
 VARIANCE, COST = "causal_baseline/variance.csv", "causal_baseline/cost.csv"
 TASKS = {
-    "forest": "PPO in a forest of four UAVs, 48,000 steps",
+    "forest": "PPO in a forest of four UAVs, 32,000 steps",
     "swarm": "MAPPO in the swarm, 64,000 steps",
     "confounded_control": "PPO in confounded control, 32,000 steps",
 }
