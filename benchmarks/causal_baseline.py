@@ -61,8 +61,8 @@ SMALL_FOREST = {
     "minibatch_size": 1600,
 }
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "forest": ("tune_configs/forest_uav_sprint_ppo.yaml", {**SMALL_FOREST, f"stop.{STEPS}": 48_000}),
-    "swarm": ("tune_configs/swarm_mappo.yaml", {f"stop.{STEPS}": 96_000}),
+    "forest": ("tune_configs/forest_uav_sprint_ppo.yaml", {**SMALL_FOREST, f"stop.{STEPS}": 32_000}),
+    "swarm": ("tune_configs/swarm_mappo.yaml", {f"stop.{STEPS}": 64_000}),
     "confounded_control": ("tune_configs/confounded_control_ppo.yaml", {f"stop.{STEPS}": 32_000}),
 }
 STUDY = Study(
@@ -142,6 +142,7 @@ def variance(out: Path, samples: int) -> None:
                         "variance": float(values.var()),
                         "closed_form": exact[name],
                         "times_less_than_value": float(found["value"].var() / max(values.var(), 1e-12)),
+                        "cpu": run_description()["cpu"],
                     }
                 )
     write(out / "variance.csv", rows)
@@ -178,6 +179,7 @@ def cost(out: Path, iterations: int) -> None:
                     "env_steps": steps,
                     "cpu_seconds": min(seconds),
                     "advantage_variance_ratio": float(np.mean(ratios)),
+                    "cpu": run_description()["cpu"],
                 }
             )
             print(rows[-1], flush=True)

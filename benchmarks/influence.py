@@ -28,7 +28,7 @@ FOREST = {
     "env_config.width": 12,
     "env_config.num_uavs": 4,
     "env_config.max_steps": 40,
-    f"stop.{STEPS}": 48_000,
+    f"stop.{STEPS}": 32_000,
     "minibatch_size": 1600,
 }
 STUDY = Study(

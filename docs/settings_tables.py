@@ -19,6 +19,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
+from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.causal.influence import InfluenceSettings
 from qio_rllib.causal.masks import CausalMaskSettings
@@ -157,7 +158,7 @@ def _is_refused(name: str, key: str) -> bool:
         config = ALGORITHMS[name]().environment("chsh_v0", env_config={"as_team": True})
         config.training(**{key: EXAMPLES[key]}).validate()
     except ConfigError as error:
-        return str(error).startswith(f"{key}:")
+        return str(error).startswith(f"{key}: {algorithm_name(ALGORITHMS[name])}")
     return False
 
 
