@@ -210,8 +210,9 @@ CAUSAL = Section(
             PARTS[:1],
         ),
         Claim(
-            "Causes of |x|, sign(x), sin(3x), x|x'| and of a spread that grows with |x|, 1,000 samples, 3 runs: all "
-            "found in {information} of them by information, {two} by regressions of degree 2, {three} of degree 3",
+            "Causes of a magnitude, a sign, sin(3x), a product with a magnitude and a spread, 1,000 samples: all of "
+            "each found in {information} of 3 runs by information, in {two} by regressions of degree 2, in {three} of "
+            "degree 3",
             {
                 "information": lambda: _shapes("information"),
                 "two": lambda: _shapes("regression, degree 2"),
