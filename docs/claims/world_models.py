@@ -105,9 +105,9 @@ def _attention_holds() -> bool:
 
 SEEING, ALONE = "swarm_attention_world_model", "swarm_attention_world_model_control"
 ATTENTION = Claim(
-    "Attention in the model, on `swarm_cooperative_v0`, scenario `hidden_target`, in episodes of 60 steps: one agent of "
-    "three sees where to go, nobody sees anybody, and all three plan in one ensemble, {steps} environment steps. With "
-    "attention over all agents' observations and actions, which they then share while acting, {attending} between "
+    "Attention in the model, on `swarm_cooperative_v0`, scenario `hidden_target`, in episodes of 60 steps: one agent "
+    "of three sees where to go, nobody sees anybody, and all three plan in one ensemble, {steps} environment steps. "
+    "With attention over all agents' observations and actions, which they then share while acting, {attending} between "
     "random play (0) and the scripted controller (1), without exploration (score {attending_score}); each by its own "
     "observation alone {alone} (score {alone_score}); on the same episodes {scripted}",
     {
@@ -118,7 +118,8 @@ ATTENTION = Claim(
         "alone_score": lambda: f.seeds(ALONE, "greedy"),
         "scripted": lambda: f.scripted(SEEING),
     },
-    CURVES + "swarm_attention_world_model.yaml --seeds 3 [--out results/swarm_attention_world_model_control --set "
+    CURVES
+    + "swarm_attention_world_model.yaml --seeds 3 [--out results/swarm_attention_world_model_control --set "
     "world_model.attention_heads=0]",
     (SEEING, ALONE),
     holds=_attention_holds,
