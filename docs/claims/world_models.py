@@ -98,9 +98,9 @@ def _imagination_holds() -> bool:
 
 
 def _attention_holds() -> bool:
-    """Whether every seed with attention is better than every seed without, and these are no better than random play."""
+    """Whether every seed with attention is better than every seed without."""
     attending, alone = (f.all_scores(folder, "greedy") for folder in (SEEING, ALONE))
-    return min(attending) > max(alone) and float(f.normalized(ALONE, "greedy")) < 0.1
+    return min(attending) > max(alone)
 
 
 SEEING, ALONE = "swarm_attention_world_model", "swarm_attention_world_model_control"
@@ -109,7 +109,8 @@ ATTENTION = Claim(
     "of three sees where to go, nobody sees anybody, and all three plan in one ensemble, {steps} environment steps. "
     "With attention over all agents' observations and actions, which they then share while acting, {attending} between "
     "random play (0) and the scripted controller (1), without exploration (score {attending_score}); each by its own "
-    "observation alone {alone} (score {alone_score}); on the same episodes {scripted}",
+    "observation alone {alone} (score {alone_score}), since then the one who sees can still go there; on the same "
+    "episodes {scripted}. Settings were chosen in four offline fits to random play and one run on seed 100",
     {
         "steps": lambda: f.steps(SEEING),
         "attending": lambda: f.normalized(SEEING, "greedy"),
