@@ -110,7 +110,7 @@ ATTENTION = Claim(
     "With attention over all agents' observations and actions, which they then share while acting, {attending} between "
     "random play (0) and the scripted controller (1), without exploration (score {attending_score}); each by its own "
     "observation alone {alone} (score {alone_score}), since then the one who sees can still go there; on the same "
-    "episodes {scripted}. Settings were chosen in four offline fits to random play and one run on seed 100",
+    "episodes {scripted}. Settings were chosen in three offline fits and one run on seed 100",
     {
         "steps": lambda: f.steps(SEEING),
         "attending": lambda: f.normalized(SEEING, "greedy"),
@@ -131,7 +131,8 @@ HIDDEN = Claim(
     "the regulator's cost (without exploration; score {score}). The aim of 1.30 is missed. A filter that knows the "
     "true model costs {filtered} times the regulator (lqg), so little is left to be gained below the aim; what has no "
     "memory {memoryless} times; on the same episodes {scripted}; {seconds} s of training a seed, beside other work on "
-    "the machine",
+    "the machine. Settings were chosen in six runs on seed 100, the best of which cost 1.72 times the regulator after "
+    "20,000 steps, and in six fits to its replay",
     {
         "steps": lambda: f.steps(PLANET),
         "ratio": lambda: f.relative(PLANET, "lqr"),
@@ -141,7 +142,7 @@ HIDDEN = Claim(
         "scripted": lambda: f.scripted(PLANET),
         "seconds": lambda: f.training_seconds(PLANET),
     },
-    CURVES + "drift_control_planet.yaml --seeds 3",
+    CURVES + "drift_control_planet.yaml --seeds 2",
     (PLANET, "drift_control_hidden_memoryless"),
     holds=lambda: f.score(PLANET, "greedy") / f.scripted_score(PLANET, "lqr") > AIM,
 )
