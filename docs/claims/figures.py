@@ -28,6 +28,17 @@ def score(folder: str, mode: str = "sampled", column: str = "team_return") -> fl
     return Summary.of(scores_of(RESULTS / folder, mode, column)).score
 
 
+def all_scores(folder: str, mode: str = "sampled", column: str = "team_return") -> list[float]:
+    """Return the final evaluation of each seed."""
+    return [float(value) for value in scores_of(RESULTS / folder, mode, column)]
+
+
+def scripted_score(folder: str, policy: str) -> float:
+    """Return the score of a scripted policy on the evaluation episodes."""
+    (row,) = rows_of(f"{folder}/summary.csv", policy=f"scripted: {policy}")
+    return float(row["score"])
+
+
 def scripted(folder: str) -> str:
     """Return the scores of the scripted policies on the evaluation episodes, "random 309.5, greedy 375.1"."""
     rows = [row for row in read(RESULTS / folder / "summary.csv") if row["policy"].startswith("scripted: ")]
@@ -42,9 +53,8 @@ def normalized(folder: str, mode: str = "sampled") -> str:
 
 def relative(folder: str, policy: str, mode: str = "greedy") -> str:
     """Return each seed's score over that of a scripted policy on the same episodes, in words."""
-    (row,) = rows_of(f"{folder}/summary.csv", policy=f"scripted: {policy}")
-    scores = scores_of(RESULTS / folder, mode, "team_return")
-    return describe((score / float(row["score"]) for score in scores), 3)
+    reference = scripted_score(folder, policy)
+    return describe((score / reference for score in all_scores(folder, mode)), 3)
 
 
 def steps(folder: str) -> str:

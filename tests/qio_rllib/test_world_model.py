@@ -303,6 +303,14 @@ def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
             {"world_model": {"type": "rssm", "attention_heads": 3, "attention_size": 8}},
             r"world_model\.attention_size: expected a multiple of attention_heads, which is 3, got 8",
         ),
+        (
+            {"world_model": {"type": "rssm", "reward_bins": 40}},
+            r"world_model\.reward_bins: expected an odd number, got 40",
+        ),
+        (
+            {"world_model": {"type": "rssm", "reward_bins": 1}},
+            r"world_model\.reward_bins: expected an integer of at least 3, got 1",
+        ),
         ({"world_model": {"beta": 1.5}}, r"world_model\.beta: expected a number from 0 to 1, got 1\.5"),
         ({"world_model": {"beta": -0.5}}, r"world_model\.beta: expected a number of at least 0, got -0\.5"),
         ({"world_model": {"hiddens": []}}, r"world_model\.hiddens: expected sizes of at least 1, got \[\]"),
