@@ -97,6 +97,26 @@ def _control(task: str) -> Claim:
     )
 
 
+def _influence(kind: str, first: str, second: str) -> str:
+    improved = f.improvement("influence", kind, first, second, "small_forest")
+    return f"{improved}, {f.verdict('influence', kind, first, second, 'small_forest')}"
+
+
+INFLUENCE = Claim(
+    "Pay for influence, ten times its nats, PPO in the same forest, ten paired seeds. Probability that it is better "
+    "than without (95% interval): final score {final}; area under the learning curve {training}. Than the permuted "
+    "control, the same pay without information: {permuted} and {permuted_training}",
+    {
+        "final": lambda: _influence("final", "influence", "none"),
+        "training": lambda: _influence("training", "influence", "none"),
+        "permuted": lambda: _influence("final", "influence", "permuted"),
+        "permuted_training": lambda: _influence("training", "influence", "permuted"),
+    },
+    "python benchmarks/influence.py --seeds 10",
+    ("influence/runs.csv", "influence/pairs.csv"),
+)
+
+
 CAUSAL = Section(
     "Causal graphs and effects",
     "Structural Hamming distances (SHD) count the pairs of variables whose edges differ from the true equivalence "
@@ -235,6 +255,7 @@ CAUSAL = Section(
             BASELINE_COMMAND + "cost",
             (COST,),
         ),
-        *(_control(task) for task in ("confounded_control",)),
+        *(_control(task) for task in TASKS),
+        INFLUENCE,
     ),
 )

@@ -51,6 +51,6 @@ def test_made_up_runs_get_the_verdicts_that_they_deserve(tmp_path, monkeypatch):
     assert pairs["influence", "none"]["final_verdict"] == "null"
     (cell,) = (row for row in read(tmp_path / "cells.csv") if row["cell"] == "none")
     assert 0.5 < float(cell["final_score"]) < 1.2  # between the scripted policies of this small forest
+    monkeypatch.setattr(sys, "argv", ["influence.py", "--table", "--out", str(tmp_path / "none")])
     with pytest.raises(SystemExit):
-        monkeypatch.setattr(sys, "argv", ["influence.py", "--table", "--out", str(tmp_path / "none")])
         influence.main()
