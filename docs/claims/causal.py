@@ -118,6 +118,49 @@ def _control(task: str) -> Claim:
     )
 
 
+def _influence(kind: str, first: str, second: str) -> str:
+    improved = f.improvement("influence", kind, first, second, "small_forest")
+    return f"{improved}, {f.verdict('influence', kind, first, second, 'small_forest')}"
+
+
+TOGETHER = Claim(
+    "The three tasks together, 30 pairs: the counterfactual baseline is better than the value baseline with the "
+    "probability {final} (final score) and {training} (area under the learning curve), with `average_later` {later} and "
+    "{later_training}; each interval leaves 0.5 out",
+    {
+        name: (lambda kind=kind, cell=cell: f.improvement("causal_baseline", kind, cell, "value"))
+        for name, kind, cell in (
+            ("final", "final", "counterfactual"),
+            ("training", "training", "counterfactual"),
+            ("later", "final", "average later"),
+            ("later_training", "training", "average later"),
+        )
+    },
+    BASELINE_COMMAND + "control --seeds 10",
+    ("causal_baseline/pairs.csv",),
+    lambda: all(
+        f.verdict("causal_baseline", kind, cell, "value") == "better"
+        for kind in ("final", "training")
+        for cell in ("counterfactual", "average later")
+    ),
+)
+
+
+INFLUENCE = Claim(
+    "Pay for influence, ten times its nats, PPO in the same forest, ten paired seeds. Probability that it is better "
+    "than without (95% interval): final score {final}; area under the learning curve {training}. Than the permuted "
+    "control, the same pay without information: {permuted} and {permuted_training}",
+    {
+        "final": lambda: _influence("final", "influence", "none"),
+        "training": lambda: _influence("training", "influence", "none"),
+        "permuted": lambda: _influence("final", "influence", "permuted"),
+        "permuted_training": lambda: _influence("training", "influence", "permuted"),
+    },
+    "python benchmarks/influence.py --seeds 10",
+    ("influence/runs.csv", "influence/pairs.csv"),
+)
+
+
 CAUSAL = Section(
     "Causal graphs and effects",
     "Structural Hamming distances (SHD) count the pairs of variables whose edges differ from the true equivalence "
@@ -298,6 +341,8 @@ CAUSAL = Section(
             BASELINE_COMMAND + "cost",
             (COST,),
         ),
-        *(_control(task) for task in ("confounded_control",)),
+        *(_control(task) for task in TASKS),
+        TOGETHER,
+        INFLUENCE,
     ),
 )
