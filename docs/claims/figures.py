@@ -167,7 +167,13 @@ def cpus(paths: Iterable[str]) -> str:
     for path in paths:
         place = RESULTS / path
         if place.suffix == ".csv":
-            found += [row["cpu"] for row in read(place)[:1] if "cpu" in row]
+            named = [row["cpu"] for row in read(place)[:1] if "cpu" in row]
+            beside = [
+                place.with_suffix(".json"),
+                place.parent / "run.json",
+            ]  # of the study that wrote the file
+            written = [json.loads(file.read_text()).get("cpu") for file in beside if file.is_file()]
+            found += named or [name for name in written[:1] if name]
         else:
             found += [json.loads(file.read_text())["cpu"] for file in sorted(place.rglob("run.json"))]
     makers = ["Intel Xeon" if "Xeon" in name else "AMD EPYC" if "EPYC" in name else name for name in found]

@@ -38,9 +38,10 @@ class ConsistencySettings(SearchSettings):
             the numbers that are ancestors are sought in rollouts, or "graph", by the environment's causal graph.
         samples: Transitions in which they are sought, the first ones of a run, which explore most; at least 10. Before
             there are so many the term is 0.
+        test: How causes are told: "regression" or "information", see `CausalMaskSettings`.
         alpha: Level of the test of a single cause, in (0, 1). One false edge makes a component an ancestor, so that it
             is small.
-        degree: Of the products of inputs in these tests, 1 to 3.
+        degree: Of the products of inputs in regressions, 1 to 3.
     """
 
     key = CONSISTENCY
