@@ -36,7 +36,8 @@ CLAIMS = (
         "Drift control beside eight numbers that follow the state, a planner in an ensemble after 6,000 environment "
         "steps, 10 episodes a seed where these numbers go on as before, and where they have become noise. Causes found "
         "in 1,600 transitions after interventions: {masked_before}, then {masked_after}; the largest change of a seed "
-        "is {largest}, with {false} false and {missed} missed of {edges} causes at most. A dense model: {dense_before}, "
+        "is {largest}, with {false} false and {missed} missed of {edges} causes at most. A dense model: "
+        "{dense_before}, "
         "then {dense_after}",
         {
             **_returns("masked"),
