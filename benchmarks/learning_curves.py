@@ -130,7 +130,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path)
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
     parser.add_argument(
         "--set",
         action="append",
@@ -144,7 +145,8 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out or Path("results") / arguments.config.stem
     if not arguments.table:
-        train(arguments.config, range(arguments.seeds), out, arguments.overrides)
+        seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        train(arguments.config, seeds, out, arguments.overrides)
     elif not list(out.glob("seed_*/evaluation.csv")):
         parser.error(f"there are no runs in {out}")
     rows = summarise(arguments.config, out, arguments.overrides)

@@ -74,7 +74,8 @@ def run(config: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     )
     algorithm_config = experiment.algorithm_config()
     algorithm_config.evaluation(evaluation_interval=None)
-    algorithm, started = algorithm_config.build_algo(), time.perf_counter()
+    algorithm = algorithm_config.build_algo()
+    started, cpu = time.perf_counter(), time.process_time()
     curve: list[tuple[int, float]] = []
     try:
         while not curve or curve[-1][0] < experiment.stop[STEPS]:
@@ -82,7 +83,7 @@ def run(config: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
             runners = result["env_runners"]
             value = runners.get("team_return", runners.get("episode_return_mean", np.nan))
             curve.append((int(result[STEPS]), float(value)))
-        seconds = time.perf_counter() - started
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         modules = dict(algorithm.env_runner.module.items())
         policy = policy_from_modules(modules, algorithm.config)
         scores = {}
@@ -99,7 +100,13 @@ def run(config: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
         parameters = sum(p.numel() for module in modules.values() for p in module.parameters())
     finally:
         algorithm.stop()
-    return {"curve": curve, **scores, "actor_parameters": parameters, "seconds": seconds}
+    return {
+        "curve": curve,
+        **scores,
+        "actor_parameters": parameters,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+    }
 
 
 def train(study: Study, seeds: int, out: Path, jobs: int, command: list[str]) -> None:
@@ -153,7 +160,8 @@ def references(study: Study, task: str) -> tuple[float, float]:
         return 0.0, 1.0
     from qio_rllib.experiments.experiment import load_experiment
 
-    experiment = load_experiment(study.tasks[task][0])
+    config, overrides = study.tasks[task]
+    experiment = load_experiment(config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
     if experiment.env not in qio_envs.environments():
         return 0.0, 500.0
     env = qio_envs.environment(experiment.env).batched_env(

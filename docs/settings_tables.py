@@ -19,8 +19,12 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
+from qio_rllib.algorithms.settings import algorithm_name
+from qio_rllib.causal.baseline import CounterfactualBaselineSettings
+from qio_rllib.causal.influence import InfluenceSettings
 from qio_rllib.causal.masks import CausalMaskSettings
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
+from qio_rllib.learners.policy_consistency import ConsistencySettings
 from qio_rllib.models.circuits import CircuitSettings
 from qio_rllib.models.coordination import CoordinationSettings
 from qio_rllib.models.imagination import ImaginationSettings
@@ -36,11 +40,14 @@ MAPPINGS: dict[str, type] = {
     "causal_mask": CausalMaskSettings,
     "circuit": CircuitSettings,
     "communication": Communication,
+    "counterfactual_baseline": CounterfactualBaselineSettings,
     "critic": CriticSettings,
     "coordination": CoordinationSettings,
     "ensemble": EnsembleSettings,
     "entropy_annealing": Annealing,
     "imagination": ImaginationSettings,
+    "interventional_consistency": ConsistencySettings,
+    "influence_reward": InfluenceSettings,
     "planner": PlanningSettings,
     "rssm": RSSMSettings,
 }
@@ -49,8 +56,11 @@ EXAMPLES: dict[str, Any] = {
     "central_value": "observations",
     "circuit": {},
     "coordination": {},
+    "counterfactual_baseline": {},
     "entropy_annealing": {"law": "exponential"},
     "imagination": {},
+    "interventional_consistency": {},
+    "influence_reward": {},
     "normalize_values": True,
 }
 """Values of settings that not every algorithm takes; each is tried, and left out of the table where it is refused."""
@@ -148,7 +158,7 @@ def _is_refused(name: str, key: str) -> bool:
         config = ALGORITHMS[name]().environment("chsh_v0", env_config={"as_team": True})
         config.training(**{key: EXAMPLES[key]}).validate()
     except ConfigError as error:
-        return str(error).startswith(f"{key}:")
+        return str(error).startswith(f"{key}: {algorithm_name(ALGORITHMS[name])}")
     return False
 
 

@@ -28,6 +28,17 @@ def score(folder: str, mode: str = "sampled", column: str = "team_return") -> fl
     return Summary.of(scores_of(RESULTS / folder, mode, column)).score
 
 
+def all_scores(folder: str, mode: str = "sampled", column: str = "team_return") -> list[float]:
+    """Return the final evaluation of each seed."""
+    return [float(value) for value in scores_of(RESULTS / folder, mode, column)]
+
+
+def scripted_score(folder: str, policy: str) -> float:
+    """Return the score of a scripted policy on the evaluation episodes."""
+    (row,) = rows_of(f"{folder}/summary.csv", policy=f"scripted: {policy}")
+    return float(row["score"])
+
+
 def scripted(folder: str) -> str:
     """Return the scores of the scripted policies on the evaluation episodes, "random 309.5, greedy 375.1"."""
     rows = [row for row in read(RESULTS / folder / "summary.csv") if row["policy"].startswith("scripted: ")]
@@ -42,9 +53,8 @@ def normalized(folder: str, mode: str = "sampled") -> str:
 
 def relative(folder: str, policy: str, mode: str = "greedy") -> str:
     """Return each seed's score over that of a scripted policy on the same episodes, in words."""
-    (row,) = rows_of(f"{folder}/summary.csv", policy=f"scripted: {policy}")
-    scores = scores_of(RESULTS / folder, mode, "team_return")
-    return describe((score / float(row["score"]) for score in scores), 3)
+    reference = scripted_score(folder, policy)
+    return describe((score / reference for score in all_scores(folder, mode)), 3)
 
 
 def steps(folder: str) -> str:
@@ -157,7 +167,13 @@ def cpus(paths: Iterable[str]) -> str:
     for path in paths:
         place = RESULTS / path
         if place.suffix == ".csv":
-            found += [row["cpu"] for row in read(place)[:1] if "cpu" in row]
+            named = [row["cpu"] for row in read(place)[:1] if "cpu" in row]
+            beside = [
+                place.with_suffix(".json"),
+                place.parent / "run.json",
+            ]  # of the study that wrote the file
+            written = [json.loads(file.read_text()).get("cpu") for file in beside if file.is_file()]
+            found += named or [name for name in written[:1] if name]
         else:
             found += [json.loads(file.read_text())["cpu"] for file in sorted(place.rglob("run.json"))]
     makers = ["Intel Xeon" if "Xeon" in name else "AMD EPYC" if "EPYC" in name else name for name in found]

@@ -97,6 +97,57 @@ def _imagination_holds() -> bool:
     )
 
 
+def _attention_holds() -> bool:
+    """Whether every seed with attention is better than every seed without."""
+    attending, alone = (f.all_scores(folder, "greedy") for folder in (SEEING, ALONE))
+    return min(attending) > max(alone)
+
+
+SEEING, ALONE = "swarm_attention_world_model", "swarm_attention_world_model_control"
+ATTENTION = Claim(
+    "Attention in the model, on `swarm_cooperative_v0`, scenario `hidden_target`, in episodes of 60 steps: one agent "
+    "of three sees where to go, nobody sees anybody, and all three plan in one ensemble, {steps} environment steps. "
+    "With attention over all agents' observations and actions, which they then share while acting, {attending} between "
+    "random play (0) and the scripted controller (1), without exploration (score {attending_score}); each by its own "
+    "observation alone {alone} (score {alone_score}), since then the one who sees can still go there; on the same "
+    "episodes {scripted}. Settings were chosen in three offline fits and one run on seed 100",
+    {
+        "steps": lambda: f.steps(SEEING),
+        "attending": lambda: f.normalized(SEEING, "greedy"),
+        "attending_score": lambda: f.seeds(SEEING, "greedy"),
+        "alone": lambda: f.normalized(ALONE, "greedy"),
+        "alone_score": lambda: f.seeds(ALONE, "greedy"),
+        "scripted": lambda: f.scripted(SEEING),
+    },
+    CURVES
+    + "swarm_attention_world_model.yaml --seeds 3 [--out results/swarm_attention_world_model_control --set "
+    "world_model.attention_heads=0]",
+    (SEEING, ALONE),
+    holds=_attention_holds,
+)
+PLANET, AIM = "drift_control_planet", 1.3
+HIDDEN = Claim(
+    "PlaNet with s1 and s2 hidden, from 10 random episodes and 70 of its own, {steps} environment steps: {ratio} times "
+    "the regulator's cost (without exploration; score {score}). The aim of 1.30 is missed. A filter that knows the "
+    "true model costs {filtered} times the regulator (lqg), so little is left to be gained below the aim; what has no "
+    "memory {memoryless} times; on the same episodes {scripted}; {seconds} s of training a seed, beside other work on "
+    "the machine. Settings were chosen in six runs on seed 100, the best of which cost 1.72 times the regulator after "
+    "20,000 steps, and in six fits to its replay",
+    {
+        "steps": lambda: f.steps(PLANET),
+        "ratio": lambda: f.relative(PLANET, "lqr"),
+        "score": lambda: f.seeds(PLANET, "greedy"),
+        "filtered": lambda: f"{f.scripted_score(PLANET, 'lqg') / f.scripted_score(PLANET, 'lqr'):.2f}",
+        "memoryless": lambda: f.relative("drift_control_hidden_memoryless", "lqr"),
+        "scripted": lambda: f.scripted(PLANET),
+        "seconds": lambda: f.training_seconds(PLANET),
+    },
+    CURVES + "drift_control_planet.yaml --seeds 2",
+    (PLANET, "drift_control_hidden_memoryless"),
+    holds=lambda: f.score(PLANET, "greedy") / f.scripted_score(PLANET, "lqr") > AIM,
+)
+
+
 WORLD_MODELS = Section(
     "World models",
     "Scores are minus the cost, on 20 fixed episodes of `drift_control_v0`, where nothing else is said. The "
@@ -128,8 +179,12 @@ WORLD_MODELS = Section(
             "PlaNet: a recurrent model, everything observed, from 50 random episodes and 50 of its own",
             "drift_control_planet_default",
             "drift_control_planet.yaml --out results/drift_control_planet_default --set env_config.scenario=default "
-            "--set model_sequence_length=32 --set world_model.free_nats=1.0",
+            "--set stop.num_env_steps_sampled_lifetime=20000 --set num_steps_sampled_before_learning_starts=10000 "
+            "--set pretraining_updates=2000 --set env_steps_per_update=2 --set train_batch_size_per_learner=16 "
+            "--set model_sequence_length=32 --set model_lr=1e-3 --set world_model.free_nats=1.0 "
+            "--set world_model.reward_bins=41",
         ),
+        HIDDEN,
         Claim(
             "PETS on `swarm_cooperative_v0`, three agents who share a model, {steps} environment steps: {normalized} "
             "between random play (0) and the scripted controller (1), without exploration (score {score}); on the same "
@@ -144,6 +199,7 @@ WORLD_MODELS = Section(
             CURVES + "swarm_world_model.yaml",
             ("swarm_world_model",),
         ),
+        ATTENTION,
         _beside("CartPole-v1", "`CartPole-v1`"),
         _beside("qio_envs/DriftControl-v0", "`drift_control_v0`"),
         Claim(

@@ -112,6 +112,10 @@ class TeamEnv(BatchedEnv):
         """
         return TeamEnv(self.env.branch(count))
 
+    def variables(self) -> dict[str, Array]:
+        """Return the components of the environment's state by name, as `BatchedEnv.variables`."""
+        return self.env.variables()
+
     def _intervene(self, mask: Array, values: Array) -> None:
         self.env._intervene(mask, values)
 

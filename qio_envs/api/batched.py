@@ -188,6 +188,14 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         """
         raise UnsupportedError(f"{self.id} has no description of its causal graph")
 
+    def variables(self) -> dict[str, Array]:
+        """Return the components of the state by the names of `graph`, float32 ``[E]`` each, hidden ones too.
+
+        Raises:
+            UnsupportedError: The environment names none.
+        """
+        raise UnsupportedError(f"{self.id} has no names for the components of its state")
+
     def _intervene(self, mask: Array, values: Array) -> None:
         """Set variables to ``values`` (float32 ``[E, K]``, within `intervention_spaces`) where ``mask`` is true."""
         raise NotImplementedError

@@ -108,6 +108,10 @@ class CausalChain(BatchedEnv[CausalChainConfig, CausalChainState]):
         np.copyto(s.fixed_values, values[:, 1:], where=mask[:, 1:])
         s.fixed[:] |= mask[:, 1:]
 
+    def variables(self) -> dict[str, Array]:
+        """Return the components of the state by the names of `graph`, float32 ``[E]`` each."""
+        return dict(zip(("x1", "x2", "x3"), self.arrays.values.T.copy(), strict=True))
+
     def graph(self) -> StepGraph:
         """Return the causal graph of one time step; see the class."""
         return step_graph()

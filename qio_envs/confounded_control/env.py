@@ -111,6 +111,11 @@ class ConfoundedControl(BatchedEnv[ConfoundedControlConfig, ConfoundedControlSta
             np.copyto(array, values[:, column], where=mask[:, column])
         s.fixed[:] |= mask[:, 1]
 
+    def variables(self) -> dict[str, Array]:
+        """Return the components of the state by the names of `graph`, float32 ``[E]`` each."""
+        s = self.arrays
+        return {"s": s.s.copy(), "m": s.mediator.copy(), "u": s.u.copy()}
+
     def graph(self) -> StepGraph:
         """Return the causal graph of one time step with the present settings; see the class."""
         return step_graph(self.config)

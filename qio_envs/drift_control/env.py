@@ -147,6 +147,11 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
         np.copyto(self.arrays.components, values[:, :COMPONENTS], where=mask[:, :COMPONENTS])
         np.copyto(self.arrays.distractors, values[:, COMPONENTS:], where=mask[:, COMPONENTS:])
 
+    def variables(self) -> dict[str, Array]:
+        """Return the components of the state by the names of `graph`, float32 ``[E]`` each."""
+        values = np.concatenate([self.arrays.components, self.arrays.distractors], axis=1)
+        return dict(zip(self.config.component_names + self.config.distractor_names, values.T, strict=True))
+
     def graph(self) -> StepGraph:
         """Return the causal graph of one time step with the present settings; see the class."""
         return step_graph(self.config)

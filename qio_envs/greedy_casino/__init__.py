@@ -4,7 +4,7 @@ from qio_envs.api.policies import RandomPolicy
 from qio_envs.greedy_casino.config import COUNTERFACTUAL, DO, INTUITION, PAYOUTS, GreedyCasinoConfig
 from qio_envs.greedy_casino.env import GreedyCasino
 from qio_envs.greedy_casino.logs import logged
-from qio_envs.greedy_casino.model import logged_graph, step_graph
+from qio_envs.greedy_casino.model import expected_payout, logged_graph, step_graph
 from qio_envs.greedy_casino.policies import AgainstIntuitionPolicy, IntuitionPolicy, OneMachinePolicy
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "IntuitionPolicy",
     "OneMachinePolicy",
     "RandomPolicy",
+    "expected_payout",
     "logged",
     "logged_graph",
     "step_graph",

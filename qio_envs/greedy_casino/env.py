@@ -58,7 +58,7 @@ class GreedyCasino(BatchedEnv[GreedyCasinoConfig, GreedyCasinoState]):
     **Scripted policies** (``scripted_policies``): ``random``; ``intuition``; ``one_machine``, as good as any that
     ignores the intention; ``against_intuition``, an oracle. Over 2,000,000 rounds they are paid in 0.2997,
     0.1501, 0.2992 and 0.4495 (standard errors 0.0003). Intuition and the oracle know the intention even where it is
-    not observed.
+    not observed. `expected_payout` gives the exact payout of any policy.
 
     Version history: v0, first version.
     """
@@ -96,6 +96,11 @@ class GreedyCasino(BatchedEnv[GreedyCasinoConfig, GreedyCasinoState]):
         bits = values.astype(np.int8)
         np.copyto(self.arrays.causes, bits[:, :2], where=mask[:, :2])
         np.copyto(self.arrays.intent, bits[:, 2], where=mask[:, 2])
+
+    def variables(self) -> dict[str, Array]:
+        """Return the components of the state by the names of `graph`, float32 ``[E]`` each."""
+        bits = (*self.arrays.causes.T, self.arrays.intent)
+        return {name: bit.astype(np.float32) for name, bit in zip((*CAUSES, "intent"), bits, strict=True)}
 
     def graph(self) -> StepGraph:
         """Return the causal graph of one time step with the present settings; see the class."""

@@ -1,9 +1,11 @@
-"""The causal graphs of the greedy casino."""
+"""The greedy casino on paper: causal graphs, and what policies are paid."""
 
 from __future__ import annotations
 
-from qio_envs.api import AFTER, StepGraph
-from qio_envs.greedy_casino.config import GreedyCasinoConfig
+import numpy as np
+
+from qio_envs.api import AFTER, Array, StepGraph
+from qio_envs.greedy_casino.config import PAYOUTS, GreedyCasinoConfig
 
 CAUSES = ("drunk", "blinking")
 _BEFORE = (*CAUSES, "intent")
@@ -44,3 +46,21 @@ def logged_graph(policy: str) -> StepGraph:
         raise ValueError(f"policy: expected intuition or random, got {policy!r}")
     chosen = (("intent", "machine"),) if policy == "intuition" else ()
     return StepGraph(variables=(*_BEFORE, "machine", "reward"), hidden=CAUSES, edges=(*_EDGES, *chosen))
+
+
+def expected_payout(chances: Array) -> float:
+    """Return the exact expected payout of a round, of a policy that may know its intention.
+
+    Args:
+        chances: Probability of each machine by the intention, ``[intention, machine]``; equal rows for a policy that
+            does not know it.
+
+    Raises:
+        ValueError: Another shape, or rows that are no probabilities.
+    """
+    chances = np.asarray(chances, np.float64)
+    if chances.shape != (2, 2) or not (chances >= 0).all() or not np.allclose(chances.sum(1), 1):
+        raise ValueError(f"chances: expected a probability of each machine by the intention, got {chances}")
+    bits = np.arange(2)
+    intent = bits[:, None] ^ bits  # [drunk, blinking]
+    return float((chances[intent] * np.moveaxis(PAYOUTS, 0, 2)).sum() / 4)

@@ -39,6 +39,9 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         circuit=True,
         coordination=True,
         imagination=True,
+        counterfactual_baseline=True,
+        interventional_consistency=True,
+        influence_reward=True,
     )
 
     def __init__(self, algo_class: Any = None) -> None:

@@ -29,6 +29,10 @@ class Capabilities:
         circuit: Quantum circuits as networks, ``circuit``.
         coordination: Teams that share a quantum state, ``coordination``.
         imagination: Imagined rollouts beside the observation, ``imagination``.
+        counterfactual_baseline: Advantages against other actions under the same noise, ``counterfactual_baseline``.
+        interventional_consistency: A term that counts how a policy changes with what no reward depends on,
+            ``interventional_consistency``.
+        influence_reward: Pay for influence on other agents, ``influence_reward``.
         communication: Learned messages between agents, ``communication``.
         rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
         instead: By the name of something that is not supported, why, and what to do: the end of a message that begins
@@ -48,6 +52,9 @@ class Capabilities:
     circuit: bool = False
     coordination: bool = False
     imagination: bool = False
+    counterfactual_baseline: bool = False
+    interventional_consistency: bool = False
+    influence_reward: bool = False
     communication: bool = False
     rllib_runner: bool = False
     instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -82,6 +89,9 @@ TRAINING_KEYS = (
     "circuit",
     "coordination",
     "imagination",
+    "counterfactual_baseline",
+    "interventional_consistency",
+    "influence_reward",
 )
 """Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
 
@@ -100,6 +110,9 @@ _REASONS = {
     "circuit": "'s networks are no circuits; set it to null",
     "coordination": " has no policy for a whole team; set it to null",
     "imagination": "'s networks see no imagined rollouts; PPO's and A2C's do; set it to null",
+    "counterfactual_baseline": " takes no advantages from rollouts; PPO and A2C do; set it to null",
+    "interventional_consistency": "'s loss has no such term for its policy; PPO's and A2C's do; set it to null",
+    "influence_reward": " does not learn from rollouts; PPO and A2C do; set it to null",
     "communication": " has no messages; set it to null",
     "rllib_runner": " needs BatchedEnvRunner",
 }

@@ -17,9 +17,12 @@ from qio_rllib.algorithms.own_settings import (
     ENTROPY_ANNEALING,
     MAPPINGS,
     NORMALIZE_VALUES,
+    OWN_LEARNER_SETTINGS,
     OWN_MODEL_SETTINGS,
     as_dict,
     checked_mapping,
+    in_learner,
+    in_model,
 )
 from qio_rllib.algorithms.policies import INDEPENDENT, SHARED_MODULE, policy_mapping
 from qio_rllib.algorithms.search_spaces import holds_search_space
@@ -33,11 +36,17 @@ from qio_rllib.algorithms.settings import (
 from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
+    check_consistency,
+    check_counterfactual_baseline,
     check_imagination,
+    check_influence_reward,
     check_runner,
     check_team,
     check_window,
 )
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE
+from qio_rllib.causal.influence import INFLUENCE_REWARD
+from qio_rllib.learners.policy_consistency import CONSISTENCY
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
@@ -76,6 +85,20 @@ class ExploringConfig(AlgorithmConfig):
     _model_config: Any
     learner_config_dict: dict[str, Any]
 
+    agent_id = in_model(AGENT_ID, "Whether agents see their index within their module.", False)
+    amplification = in_model(AMPLIFICATION, "The Q operator's parameters.")
+    circuit = in_model(CIRCUIT, "Settings of circuits that are networks.")
+    coordination = in_model(COORDINATION, "What a team shares.")
+    imagination = in_model(IMAGINATION, "What policies imagine before they act.")
+    central_value = in_model(STATE_SOURCE, "What the value network sees besides the agent's own observation.")
+    entropy_annealing = in_learner(ENTROPY_ANNEALING, "The annealing law.")
+    normalize_values = in_learner(NORMALIZE_VALUES, "Whether value targets are standardised.", False)
+    counterfactual_baseline = in_learner(
+        COUNTERFACTUAL_BASELINE, "How advantages are taken against other actions."
+    )
+    interventional_consistency = in_learner(CONSISTENCY, "What a policy shall not follow.")
+    influence_reward = in_learner(INFLUENCE_REWARD, "How agents are paid for their influence.")
+
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
         self.callbacks([EpisodeMetrics, RestoredWeights])
@@ -86,46 +109,6 @@ class ExploringConfig(AlgorithmConfig):
         """Return the table of all settings of this algorithm."""
         own: Any = cls  # configurations are compared as objects; their classes can be hashed all the same
         return settings_of(own, tuple(other for other in _leaves(ExploringConfig) if other is not cls))
-
-    @property
-    def agent_id(self) -> bool:
-        """Whether agents see their index within their module; it lives in ``model_config``."""
-        return bool(self.model_config.get(AGENT_ID))
-
-    @property
-    def amplification(self) -> dict[str, Any] | None:
-        """The Q operator's parameters; they live in ``model_config``."""
-        return self.model_config.get(AMPLIFICATION)
-
-    @property
-    def circuit(self) -> dict[str, Any] | None:
-        """Settings of circuits that are networks; they live in ``model_config``."""
-        return self.model_config.get(CIRCUIT)
-
-    @property
-    def coordination(self) -> dict[str, Any] | None:
-        """What a team shares; it lives in ``model_config``."""
-        return self.model_config.get(COORDINATION)
-
-    @property
-    def imagination(self) -> dict[str, Any] | None:
-        """What policies imagine before they act; it lives in ``model_config``."""
-        return self.model_config.get(IMAGINATION)
-
-    @property
-    def entropy_annealing(self) -> dict[str, Any] | None:
-        """The annealing law; it lives in ``learner_config_dict``, where a stock config has room for it too."""
-        return self.learner_config_dict.get(ENTROPY_ANNEALING)
-
-    @property
-    def central_value(self) -> str | None:
-        """What the value network sees besides the agent's own observation; it lives in ``model_config``."""
-        return self.model_config.get(STATE_SOURCE)
-
-    @property
-    def normalize_values(self) -> bool:
-        """Whether value targets are standardised; it lives in ``learner_config_dict``."""
-        return bool(self.learner_config_dict.get(NORMALIZE_VALUES))
 
     def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
         """Take settings from a dictionary, as ``tune.run("PPO", config={...})`` gives it.
@@ -236,6 +219,9 @@ class ExploringConfig(AlgorithmConfig):
         circuit: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
         imagination: Mapping[str, Any] | None = NotProvided,
+        counterfactual_baseline: Mapping[str, Any] | None = NotProvided,
+        interventional_consistency: Mapping[str, Any] | None = NotProvided,
+        influence_reward: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -261,6 +247,16 @@ class ExploringConfig(AlgorithmConfig):
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
             imagination: ``{"horizon": 5, "source": "learned", ...}``, see `ImaginationSettings`: policy and value
                 network also see what a model, learned beside them, imagines to follow (Racanière et al., 2017).
+            counterfactual_baseline: ``{"samples": 8, ...}``, see `CounterfactualBaselineSettings`: an action's
+                advantage is taken against what the agent's other actions would have given under the same random
+                numbers, in branches of the environment. For environments of the suite and policies without memory.
+                None: against the value estimate.
+            interventional_consistency: ``{"coefficient": 10.0, "components": "discovered", ...}``, see
+                `ConsistencySettings`: the loss counts how the policy changes with numbers on which no reward depends.
+                Flat observations, and no memory.
+            influence_reward: ``{"coefficient": 0.1, ...}``, see `InfluenceSettings`: agents are paid for how much their
+                actions change what the others do next (Jaques et al., 2019). For several agents with discrete actions
+                in environments of the suite and policies without memory. Returns are reported without it.
             **kwargs: The other arguments.
 
         Raises:
@@ -277,6 +273,9 @@ class ExploringConfig(AlgorithmConfig):
             circuit=circuit,
             coordination=coordination,
             imagination=imagination,
+            counterfactual_baseline=counterfactual_baseline,
+            interventional_consistency=interventional_consistency,
+            influence_reward=influence_reward,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -291,7 +290,7 @@ class ExploringConfig(AlgorithmConfig):
         for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
-        for key in (NORMALIZE_VALUES, ENTROPY_ANNEALING):
+        for key in OWN_LEARNER_SETTINGS:
             if key in own:
                 value = checked_mapping(own[key], MAPPINGS.get(key))
                 self.learner_config_dict = {**self.learner_config_dict, key: value}
@@ -336,10 +335,16 @@ class ExploringConfig(AlgorithmConfig):
         check_runner(self)
         if self.imagination is not None:
             check_imagination(self)
+        if self.interventional_consistency is not None and not self.in_evaluation:
+            check_consistency(self)
         if self.is_batched and not self.in_evaluation:  # RLlib gives evaluation a fragment length of its own
             self.check_window()
         if self.central_value is not None:
             check_central_value(self)
+        if self.counterfactual_baseline is not None:
+            check_counterfactual_baseline(self)
+        if self.influence_reward is not None:
+            check_influence_reward(self)
 
     def check_window(self) -> None:
         """Refuse windows of a module with memory that no rollout can hold."""
@@ -401,13 +406,7 @@ class ExploringConfig(AlgorithmConfig):
 
     def _check_stored(self) -> None:
         """Check what lies in ``model_config`` and ``learner_config_dict``, where a search may have put new values."""
-        self.training(
-            **{
-                key: getattr(self, key)
-                for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, ENTROPY_ANNEALING)
-                if getattr(self, key) is not None
-            }
-        )
+        self.training(**{key: getattr(self, key) for key in MAPPINGS if getattr(self, key) is not None})
 
     def _set_model(self, **values: Any) -> None:
         self._model_config = {**as_dict(self._model_config), **values}

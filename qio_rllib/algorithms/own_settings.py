@@ -10,7 +10,10 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from qio_envs.api import ConfigError, check_keys
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
+from qio_rllib.causal.influence import INFLUENCE_REWARD, InfluenceSettings
 from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.learners.policy_consistency import CONSISTENCY, ConsistencySettings
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
@@ -33,6 +36,25 @@ OWN_MODEL_SETTINGS = (
     NUM_AGENTS,
 )
 """Keys of ``model_config`` that settings of other names fill."""
+
+OWN_LEARNER_SETTINGS = (
+    NORMALIZE_VALUES,
+    ENTROPY_ANNEALING,
+    COUNTERFACTUAL_BASELINE,
+    CONSISTENCY,
+    INFLUENCE_REWARD,
+)
+"""Keys of ``learner_config_dict`` that settings fill; a stock configuration has room for them there too."""
+
+
+def in_model(key: str, doc: str, default: Any = None) -> Any:
+    """Return a property that reads a setting out of ``model_config``."""
+    return property(lambda config: config.model_config.get(key, default), doc=doc)
+
+
+def in_learner(key: str, doc: str, default: Any = None) -> Any:
+    """Return a property that reads a setting out of ``learner_config_dict``."""
+    return property(lambda config: config.learner_config_dict.get(key, default), doc=doc)
 
 
 def as_dict(model_config: Any) -> dict[str, Any]:
@@ -84,8 +106,23 @@ def _coordination(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
+def _counterfactual_baseline(settings: Mapping[str, Any]) -> dict[str, Any]:
+    CounterfactualBaselineSettings.of(settings)
+    return dict(settings)
+
+
+def _influence_reward(settings: Mapping[str, Any]) -> dict[str, Any]:
+    InfluenceSettings.of(settings)
+    return dict(settings)
+
+
 def _imagination(settings: Mapping[str, Any]) -> dict[str, Any]:
     ImaginationSettings.of(settings)
+    return dict(settings)
+
+
+def _consistency(settings: Mapping[str, Any]) -> dict[str, Any]:
+    ConsistencySettings.of(settings)
     return dict(settings)
 
 
@@ -94,6 +131,9 @@ MAPPINGS: dict[str, Callable[[Any], Any]] = {
     ENTROPY_ANNEALING: _entropy_annealing,
     CIRCUIT: _circuit,
     COORDINATION: _coordination,
+    COUNTERFACTUAL_BASELINE: _counterfactual_baseline,
+    INFLUENCE_REWARD: _influence_reward,
     IMAGINATION: _imagination,
+    CONSISTENCY: _consistency,
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

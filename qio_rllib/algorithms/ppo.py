@@ -39,6 +39,9 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         circuit=True,
         coordination=True,
         imagination=True,
+        counterfactual_baseline=True,
+        interventional_consistency=True,
+        influence_reward=True,
         rllib_runner=True,
     )
 

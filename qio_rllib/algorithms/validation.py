@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
 import qio_envs
-from qio_envs.api import ConfigError
+from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.algorithms.capabilities import TRAINING_KEYS, check_action_spaces, is_wanted
 from qio_rllib.algorithms.settings import algorithm_name
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, check_environment
+from qio_rllib.causal.influence import INFLUENCE_REWARD, check_agents
 from qio_rllib.learners.on_policy import window_length
+from qio_rllib.learners.policy_consistency import (
+    CONSISTENCY,
+    DISCOVERED,
+    GRAPH,
+    ConsistencySettings,
+    components_of_graph,
+)
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.memory import memory_kind
-from qio_rllib.models.spaces import is_masked_space
+from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.models.values import STATE_SIZE
+from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
+from qio_rllib.sampling.environments import make_vector_env
 
 
 def check_capabilities(config: Any) -> None:
@@ -104,10 +116,78 @@ def check_imagination(config: Any) -> None:
         raise ConfigError("normalize_actions: imagination's model takes actions in [-1, 1]; leave it on")
 
 
+def check_counterfactual_baseline(config: Any) -> None:
+    """Refuse memory, and environments without exact counterfactuals or whose graph breaks the condition."""
+    _check_branches(config, COUNTERFACTUAL_BASELINE, check_environment)
+
+
+def check_influence_reward(config: Any) -> None:
+    """Refuse memory, a counterfactual baseline, and environments without agents whose influence can be measured."""
+    if config.counterfactual_baseline is not None:
+        raise ConfigError(
+            f"{INFLUENCE_REWARD}: does not go with {COUNTERFACTUAL_BASELINE}; set one of the two to null"
+        )
+    _check_branches(config, INFLUENCE_REWARD, check_agents)
+
+
+def _check_branches(config: Any, key: str, check: Callable[[BatchedEnv], None]) -> None:
+    """Refuse memory, and environments that cannot be branched or that a check refuses."""
+    kind = memory_kind(config.model_config)
+    if kind is not None:
+        raise ConfigError(f"{key}: follows other actions without memory; set use_{kind} to false")
+    if config.in_evaluation:
+        return
+    env = make_vector_env(config.env, dict(config.env_config), 1)
+    try:
+        if not isinstance(env, BatchedVectorEnv):
+            raise ConfigError(
+                f"{key}: {config.env} cannot be branched; expected an environment of the suite by its name "
+                "(forest_uav_v0), or null"
+            )
+        check(env.env)
+    finally:
+        env.close()
+
+
+def check_consistency(config: Any) -> None:
+    """Refuse memory, imagination, observations and indices that interventions on single numbers do not fit."""
+    settings = ConsistencySettings.of(config.interventional_consistency)
+    assert settings is not None
+    kind = memory_kind(config.model_config)
+    if kind is not None:
+        raise ConfigError(
+            f"{CONSISTENCY}: what an intervention does to a memory is not defined; set use_{kind} to false"
+        )
+    if config.imagination is not None:
+        raise ConfigError(f"{CONSISTENCY}: does not go with imagination; set one of the two to null")
+    if settings.components == DISCOVERED and config.num_learners > 1:
+        raise ConfigError(
+            f"num_learners: {CONSISTENCY} seeks components in one Learner, got {config.num_learners}; name them"
+        )
+    description = config.describe_env()
+    for space in () if description is None else description.observation_spaces.values():
+        shape = bare_space(space).shape or ()
+        if len(shape) != 1:
+            raise ConfigError(f"{CONSISTENCY}: takes flat observations, got the shape {shape}; flatten them")
+        if not isinstance(settings.components, str) and max(settings.components) >= shape[0]:
+            raise ConfigError(
+                f"{CONSISTENCY}.components: observations have {shape[0]} numbers, got {max(settings.components)}"
+            )
+    if settings.components == GRAPH:
+        components_of_graph(config.env, config.env_config)
+
+
 def check_runner(config: Any) -> None:
     """Refuse what needs `BatchedEnvRunner` with another runner."""
     if config.is_batched:
         return
-    for key in ("normalize_values", "agent_id", "imagination"):
+    for key in (
+        "normalize_values",
+        "agent_id",
+        "imagination",
+        COUNTERFACTUAL_BASELINE,
+        CONSISTENCY,
+        INFLUENCE_REWARD,
+    ):
         if is_wanted(getattr(config, key)):
             raise ConfigError(f"env_runner_cls: {key} needs BatchedEnvRunner, got {config.env_runner_cls}")

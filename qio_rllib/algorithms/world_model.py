@@ -21,21 +21,23 @@ from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
 from qio_rllib.algorithms.own_settings import checked_mapping
 from qio_rllib.algorithms.setting_types import Range, Schedule
-from qio_rllib.causal.masks import CAUSAL_MASK, CausalMaskSettings
+from qio_rllib.causal.masks import CAUSAL_MASK, CONSISTENCY, MASK, CausalMaskSettings
+from qio_rllib.learners.model_sequences import sequences_of, starts_of
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, mean_over
 from qio_rllib.models.world_model_module import (
     BEHAVIOUR,
     DISCOUNT,
+    HAS_CAUSES,
     IS_FACTORED,
     PLANNER_SETTINGS,
     WORLD_MODEL,
     WorldModelModule,
 )
 from qio_rllib.models.world_model_policy import ENSEMBLE, PLANNER, RECURRENT, model_settings
+from qio_rllib.world_models.consistency import interventional_divergence
 from qio_rllib.world_models.ensemble import Ensemble
 from qio_rllib.world_models.imagination import Imagined, imagine, lambda_returns, reach_weights
-from qio_rllib.world_models.model import Sequences
 from qio_rllib.world_models.planning_settings import PlanningSettings
 
 _RANGE_DECAY, _RANGE_QUANTILES = 0.99, (0.05, 0.95)  # DreamerV3, eq. 12
@@ -55,6 +57,7 @@ class WorldModelConfig(OffPolicyConfig):
             "circuit": "'s networks are no circuits; set it to null",
             "coordination": "'s agents act each by itself; PPO and A2C take it",
             "imagination": "'s agents plan or learn inside their model as it is; see behaviour",
+            "interventional_consistency": "'s policies learn in their model; see causal_mask, and set it to null",
         },
     )
 
@@ -102,8 +105,9 @@ class WorldModelConfig(OffPolicyConfig):
                 missing keys take their defaults.
             behaviour: "planner", which plans anew at each step, or "actor", a policy that learns inside the model.
             planner: ``{"method": "cem" | "icem" | "mppi", ...}``, see `PlanningSettings`.
-            causal_mask: ``{"alpha": 0.001, ...}``, see `CausalMaskSettings`: an ensemble predicts each number from its
-                causes alone, which are sought in the data; None predicts from everything.
+            causal_mask: ``{"use": "mask" | "consistency", ...}``, see `CausalMaskSettings`: an ensemble predicts each
+                number from its causes alone, which are sought in the data, or pays for what it predicts from others;
+                None predicts from everything.
             model_lr: Learning rate of the model, or a schedule ``[[timestep, value], ...]``.
             actor_lr: Likewise of the actor.
             critic_lr: Likewise of the critic.
@@ -171,7 +175,8 @@ class WorldModelConfig(OffPolicyConfig):
             BEHAVIOUR: self.behaviour,
             PLANNER_SETTINGS: self.planner or {},
             DISCOUNT: self.gamma,
-            IS_FACTORED: self.causal_mask is not None,
+            IS_FACTORED: self.causal_mask is not None and self.causal_mask["use"] == MASK,
+            HAS_CAUSES: self.causal_mask is not None and self.causal_mask["use"] == CONSISTENCY,
         }
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -203,7 +208,7 @@ class WorldModel(OffPolicyAlgorithm):
         return WorldModelConfig()
 
     def prepare_learning(self, before: int) -> None:
-        """Seek causes where that is due, and mask the models by them."""
+        """Seek causes where that is due, and tell the models."""
         config = self.config
         settings = CausalMaskSettings.of(config.causal_mask)
         if settings is None:
@@ -222,7 +227,7 @@ class WorldModel(OffPolicyAlgorithm):
         else:
             spaces = {module_id: module.action_space for module_id, module in modules.items()}
             masks = causal_search.masks_of_replay(self.replay, spaces, settings)
-        self.learner_group.foreach_learner(lambda learner: learner.set_input_masks(masks))
+        self.learner_group.foreach_learner(lambda learner: learner.set_causes(masks))
         for module_id, mask in masks.items():
             self.metrics.log_value((LEARNER_RESULTS, module_id, "causes"), int(mask[:-1].sum()), window=1)
 
@@ -247,12 +252,15 @@ class WorldModelLearner(OffPolicyLearner):
         super().before_gradient_based_update(timesteps=timesteps)
         self._entropy_schedule.update(timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
 
-    def set_input_masks(self, masks: Mapping[str, Any]) -> None:
-        """Mask the models' inputs, by module; bool ``[D + 2, D + A]``."""
+    def set_causes(self, causes: Mapping[str, Any]) -> None:
+        """Tell the models which inputs their targets depend on, by module; bool ``[D + 2, D + A]``."""
         for module_id, module in zip(self.joint["modules"], self.modules(), strict=True):
-            model = module.policy.model
+            model, found = module.policy.model, torch.as_tensor(causes[module_id], device=self._device)
             assert isinstance(model, Ensemble)
-            model.set_input_mask(torch.as_tensor(masks[module_id], device=model.input_mask.device))
+            if model.is_factored:
+                model.set_input_mask(found)
+            else:
+                module.causes.copy_(found)
 
     def optimizer_parameters(
         self, module: Any, config: Any
@@ -279,6 +287,10 @@ class WorldModelLearner(OffPolicyLearner):
             learned = model.learn(sequences, self.noise)
             losses[module_id] = learned.loss
             stats |= {(module_id, name): value for name, value in learned.stats.items()}
+            if self.config.causal_mask is not None and self.config.causal_mask["use"] == CONSISTENCY:
+                divergence = interventional_divergence(model, sequences, module.causes, self.noise)
+                losses[module_id] = learned.loss + self.config.causal_mask["weight"] * divergence
+                stats[module_id, "inconsistency"] = divergence.detach() / model.members
             starts[module_id] = starts_of(learned.states, sequences)
         yield Objective("model", losses, stats)
         acting = {key: module for key, module in modules.items() if module.policy.actor is not None}
@@ -365,50 +377,6 @@ class _Behaviour:
         self.logp.append(logp)
         self.entropy.append(-logp)
         return torch.tanh(raw)
-
-
-def starts_of(states: torch.Tensor, sequences: Sequences) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the states in which imagination begins, and which agents are there where they stay together.
-
-    Args:
-        states: In which each step was taken, ``[L, B, S]``.
-        sequences: The steps.
-
-    Returns:
-        States of steps that count, ``[R, S]``, and None; of joint sequences those of all ``M`` agents where a step
-        counts for one of them, ``[E M, S]``, and 1 for those for whom it does, ``[E, M]``.
-    """
-    if sequences.present is None:
-        return states[sequences.learned > 0], None
-    learned = sequences.learned.reshape(sequences.present.shape)
-    together = (learned > 0).any(-1)
-    joint = states.unflatten(1, tuple(learned.shape[1:]))
-    return joint[together].flatten(0, 1), learned[together]
-
-
-def sequences_of(batch: Transitions, g: int, joint: bool = False) -> Sequences:
-    """Return what a group's model learns from; agents stand beside samples, ``[L, B M, ...]``.
-
-    Args:
-        batch: Joint transitions.
-        g: The group.
-        joint: Whether the model sees the agents of a sample together.
-    """
-
-    def shaped(rows: torch.Tensor) -> torch.Tensor:
-        return rows.unflatten(0, (batch.length, -1)).flatten(1, 2)
-
-    ended = 1.0 - batch.present_next[g]
-    return Sequences(
-        obs=shaped(batch.obs[g]),
-        next_obs=shaped(batch.next_obs[g]),
-        actions=shaped(batch.actions[g]),
-        rewards=shaped(batch.rewards[g]),
-        terminated=shaped(ended),
-        learned=shaped(batch.learned[g]),
-        fresh=shaped(batch.fresh[g]),
-        present=batch.acted[g].unflatten(0, (batch.length, -1)) if joint else None,
-    )
 
 
 def _planner(settings: Mapping[str, Any]) -> dict[str, Any]:

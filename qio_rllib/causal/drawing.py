@@ -1,4 +1,4 @@
-"""Pictures of causal graphs, as figures and as text."""
+"""Pictures of causal graphs, as figures and as text, and of influences."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from qio_rllib.causal.explanation import Explanation
 from qio_rllib.causal.graph import CausalGraph, Edge
 from qio_rllib.causal.partial_graph import PartialGraph
 
 _SWEEPS = 4  # of the ordering within layers
+_MOST_VARIABLES = 25  # in a picture of influences
 _INK, _FILL, _MARKED, _HIDDEN = "#39424e", "#eef2f5", "#f9d9a8", "#9aa5b1"
 
 
@@ -112,6 +114,66 @@ def draw_graph(
         )
     if title:
         axes.set_title(title, fontsize=11, color=_INK)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_influences(explanation: Explanation, path: str | Path) -> None:
+    """Draw how far a decision moves as a table of colours, a row a variable and a column a time.
+
+    Empty cells are times at which a variable was not tried; a dot is a variable that is no ancestor. At most 25
+    variables are drawn, those with the largest shifts.
+
+    Args:
+        explanation: What is drawn.
+        path: The PNG file to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cells = {(one.variable, one.lag): one for one in explanation.influences}
+    names = list(dict.fromkeys(one.variable for one in explanation.influences))
+    largest = {
+        name: max(
+            np.nan_to_num(cells[name, lag].shift)
+            for lag in range(explanation.lags + 1)
+            if (name, lag) in cells
+        )
+        for name in names
+    }
+    names.sort(key=lambda name: -largest[name])
+    shown, lags = names[:_MOST_VARIABLES], range(explanation.lags, -1, -1)
+    values = np.array(
+        [[cells[name, lag].shift if (name, lag) in cells else np.nan for lag in lags] for name in shown]
+    )
+    longest = max(len(name) for name in shown)
+    width = max(4.5, 0.75 * len(lags) + 0.09 * longest + 2.0)
+    figure, axes = plt.subplots(figsize=(width, max(2.2, 0.36 * len(shown) + 1.5)), layout="constrained")
+    top = float(np.nanmax(np.nan_to_num(values))) or 1.0
+    image = axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0.0, vmax=top, aspect="auto")
+    for y, name in enumerate(shown):
+        for x, lag in enumerate(lags):
+            one = cells.get((name, lag))
+            if one is None or np.isnan(one.shift):
+                continue
+            text = f"{one.shift:.2g}" if one.is_ancestor else "\u00b7"
+            dark = one.shift > 0.6 * top
+            axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else _INK)
+    axes.set_xticks(range(len(lags)), [f"T - {lag}" if lag else "T" for lag in lags], fontsize=9)
+    axes.set_yticks(range(len(shown)), shown, fontsize=9)
+    axes.tick_params(length=0)
+    axes.set_facecolor("#f4f4f4")
+    measure = "total variation" if explanation.discrete else "shift of the mean action"
+    figure.colorbar(image, ax=axes, label=measure, pad=0.02)
+    who = f", {explanation.agent}" if explanation.agent else ""
+    left = f", {len(shown)} of {len(names)} variables" if len(names) > len(shown) else ""
+    axes.set_title(
+        f"{explanation.env}{who}\nT = {explanation.step}, seed {explanation.seed}, {explanation.mode}{left}",
+        fontsize=10,
+        color=_INK,
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -137,3 +137,17 @@ def checked_data(
     if not finite.all():
         raise DataError(f"{names[int(np.argmin(finite))]}: holds numbers that are not finite")
     return rows, names
+
+
+def standardised(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return rows ``[n, V]`` with mean 0 and deviation 1 in every column.
+
+    Raises:
+        DataError: A constant column.
+    """
+    centred = rows - rows.mean(0)
+    deviation = centred.std(0)
+    constant = deviation <= 1e-10 * np.maximum(np.abs(rows).max(0), 1e-300)
+    if constant.any():
+        raise DataError(f"{names[int(np.argmax(constant))]}: constant; leave it out")
+    return centred / deviation

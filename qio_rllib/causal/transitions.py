@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,10 @@ from scipy.stats import f as f_distribution
 
 from qio_envs.api import ConfigError
 from qio_rllib.causal.graph import CausalGraph
-from qio_rllib.causal.moments import DataError, checked_data
+from qio_rllib.causal.moments import DataError, checked_data, standardised
+
+TESTS = ("regression", "information")
+"""How causes of a step are told: `transition_graph`, or `information_graph` in `qio_rllib.causal.information`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,12 +27,15 @@ class TransitionGraph:
         targets: Names of what is seen after it, ``T``.
         p_values: Of the independence of target and input given all other inputs, float64 ``[T, I]``.
         alpha: Level of a single test.
+        information: Conditional mutual information of target and input given all other inputs, nats, float64
+            ``[T, I]``, where the test estimates it (`information_graph`).
     """
 
     inputs: tuple[str, ...]
     targets: tuple[str, ...]
     p_values: np.ndarray
     alpha: float
+    information: np.ndarray | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -87,14 +94,16 @@ def transition_graph(
     groups = [min(place, last) for place in range(len(names))]
     if num_one_hot:  # the last of its columns follows from the others
         rows, groups = rows[:, :-1], groups[:-1]
-    rows, wanted = _standardised(rows, names), _standardised(wanted, goals)
-    features, members = _products(rows, degree, groups, last if num_one_hot else -1)
-    count, size = features.shape
+    rows, wanted = standardised(rows, names), standardised(wanted, goals)
+    plain, chosen = (last, len(groups) - last) if num_one_hot else (len(groups), 0)
+    size = math.comb(plain + degree, degree) + chosen * math.comb(plain + degree - 1, degree - 1)
+    count = len(rows)
     if count < size + 2:
         raise DataError(
             f"samples: {count}; degree {degree} of {len(names)} inputs makes {size} features, which need at least "
             f"{size + 2}; lower degree"
         )
+    features, members = _products(rows, degree, groups, last if num_one_hot else -1)
     full, rank = _residuals(features, wanted)
     if rank < size:
         raise DataError(
@@ -112,15 +121,6 @@ def transition_graph(
             (-1, 1) if isinstance(places, slice) else -1
         )
     return TransitionGraph(names, goals, p_values, alpha)
-
-
-def _standardised(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    centred = rows - rows.mean(0)
-    deviation = centred.std(0)
-    constant = deviation <= 1e-10 * np.maximum(np.abs(rows).max(0), 1e-300)
-    if constant.any():
-        raise DataError(f"{names[int(np.argmax(constant))]}: constant; leave it out")
-    return centred / deviation
 
 
 def _products(

@@ -15,7 +15,14 @@ import numpy as np
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.artifacts.files import write_atomically, write_csv
-from qio_rllib.causal.datasets import TransitionData, intervened_transitions, observed_transitions
+from qio_rllib.causal.datasets import (
+    INTERVENED,
+    RANDOM,
+    TransitionData,
+    intervened_transitions,
+    observed_transitions,
+    play_graph,
+)
 from qio_rllib.causal.drawing import draw_graph
 from qio_rllib.causal.estimation import Effect, linear_effect
 from qio_rllib.causal.graph import CausalGraph, Edge
@@ -26,7 +33,7 @@ from qio_rllib.causal.moments import DataError, Moments
 from qio_rllib.causal.partial_graph import PartialGraph
 from qio_rllib.causal.pc import pc
 from qio_rllib.causal.score_search import GaussianBIC, order_search
-from qio_rllib.causal.transitions import transition_graph
+from qio_rllib.causal.transitions import TESTS, TransitionGraph, transition_graph
 
 METHODS = ("pc", "score", "transitions")
 _ENVS_AT_ONCE = 16
@@ -40,16 +47,39 @@ class Source:
         columns: By name, ``[n]`` each.
         transitions: The same as inputs and targets of steps, where it comes from an environment.
         name: For headings.
+        graph: How it came about, where that is known: the environment's graph and the way of acting.
+        notes: What one ought to know, in words.
     """
 
     columns: dict[str, np.ndarray]
     transitions: TransitionData | None
     name: str
+    graph: CausalGraph | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
         """Rows."""
         return len(next(iter(self.columns.values())))
+
+    def only(self, variables: Sequence[str]) -> Source:
+        """Return the data of some variables; all when empty. Without any input or target there are no steps.
+
+        Raises:
+            ConfigError: There is no such variable.
+        """
+        if not variables:
+            return self
+        for name in variables:
+            if name not in self.columns:
+                raise ConfigError(
+                    f"--variables: there is no '{name}'{did_you_mean(name, tuple(self.columns))}"
+                )
+        steps = None if self.transitions is None else self.transitions.only(variables)
+        if steps is not None and not (steps.input_names and steps.target_names):
+            steps = None
+        columns = {name: self.columns[name] for name in variables}
+        return dataclasses.replace(self, columns=columns, transitions=steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +106,8 @@ def read_source(
 ) -> Source:
     """Return the data of a CSV file, or of random play in one of the environments of this suite.
 
+    For runs, checkpoints and policy files see `causal_runs.read_policy`.
+
     Args:
         source: A path that ends in ``.csv``, or an environment's name.
         samples: Transitions from an environment.
@@ -89,23 +121,36 @@ def read_source(
     if source.endswith(".csv"):
         if interventions:
             raise ConfigError("--interventions: a file's rows are what they are; for environments alone")
-        columns, transitions = _read_columns(Path(source)), None
+        return Source(_read_columns(Path(source)), None, Path(source).name).only(variables)
     else:
         if source not in qio_envs.environments():
             raise ConfigError(
-                f"SOURCE: expected a .csv file or one of {', '.join(qio_envs.environments())}, got '{source}'"
+                f"SOURCE: expected a .csv file, a run, a checkpoint, a policy file, or one of "
+                f"{', '.join(qio_envs.environments())}, got '{source}'"
                 f"{did_you_mean(source, qio_envs.environments())}"
             )
         env = qio_envs.environment(source).batched_env(_ENVS_AT_ONCE)
         transitions = (intervened_transitions if interventions else observed_transitions)(env, samples, seed)
-        columns = transitions.columns()
-    if variables:
-        for name in variables:
-            if name not in columns:
-                raise ConfigError(f"--variables: there is no '{name}'{did_you_mean(name, tuple(columns))}")
-        columns = {name: columns[name] for name in variables}
-        transitions = None
-    return Source(columns, transitions, Path(source).name)
+        graph = play_graph(env, INTERVENED if interventions else RANDOM)
+        return source_of_steps(transitions, source, graph).only(variables)
+
+
+def source_of_steps(
+    transitions: TransitionData, name: str, graph: CausalGraph | None, notes: Sequence[str] = ()
+) -> Source:
+    """Return the data of steps; what never changes is left out and named in a note.
+
+    An action of two choices is also one number, 0 or 1, by its name in the graph.
+    """
+    columns, kept = transitions.columns(), transitions.varying()
+    left = [column for column in columns if column not in {*kept.input_names, *kept.target_names}]
+    columns = kept.columns()
+    if graph is not None and transitions.num_one_hot == 2:
+        both = transitions.input_names[-1].rpartition("[")[0]
+        if both in graph.variables:
+            columns[both] = transitions.inputs[:, -1]
+    notes = [*notes, *([f"never changes and is left out: {', '.join(left)}"] if left else [])]
+    return Source(columns, kept, name, graph, tuple(notes))
 
 
 def discover(
@@ -114,16 +159,20 @@ def discover(
     alpha: float | None = None,
     degree: int = 2,
     knowledge: Knowledge | None = None,
+    test: str | None = None,
+    seed: int = 0,
 ) -> Found:
     """Find the causal graph of data.
 
     Args:
         source: The data.
-        method: "pc" (tests of conditional independence), "score" (BIC) or "transitions" (nested regressions of what
-            follows a step); "transitions" for environments and "pc" for files when absent.
+        method: "pc" (tests of conditional independence), "score" (BIC) or "transitions" (what follows a step);
+            "transitions" for environments and "pc" for files when absent.
         alpha: Level of a test; 0.05 for pc and 0.001 for transitions when absent.
         degree: Of the products in regressions of transitions.
         knowledge: What is known beforehand, for pc and score.
+        test: Of transitions: "regression", which is meant when absent, or "information".
+        seed: Of the networks of "information".
 
     Raises:
         ConfigError: A method that does not fit, or what the method refuses.
@@ -133,6 +182,9 @@ def discover(
         raise ConfigError(
             f"--method: expected one of {', '.join(METHODS)}, got '{kind}'{did_you_mean(kind, METHODS)}"
         )
+    if test is not None and (kind != "transitions" or test not in TESTS):
+        expected = f"{' or '.join(TESTS)} of transitions"
+        raise ConfigError(f"--test: expected {expected}, got '{test}' of {kind}{did_you_mean(test, TESTS)}")
     if kind == "transitions":
         data = source.transitions
         if data is None:
@@ -141,20 +193,14 @@ def discover(
             raise ConfigError(
                 "--tiers, --require, --forbid: transitions have their order from time; for pc and score"
             )
-        steps = transition_graph(
-            data.inputs,
-            data.targets,
-            data.input_names,
-            data.target_names,
-            alpha=alpha or 0.001,
-            degree=degree,
-        )
-        places = [(int(t), int(i)) for t, i in np.argwhere(steps.mask)]
-        rows = [
-            _row(data.input_names[i], data.target_names[t], True, p_value=steps.p_values[t, i])
-            for t, i in places
-        ]
-        return Found(steps.to_graph(), rows, ())
+        steps = _steps(data, 0.001 if alpha is None else alpha, degree, test or TESTS[0], seed)
+        rows = []
+        for t, i in np.argwhere(steps.mask).tolist():
+            evidence = {"p_value": steps.p_values[t, i]}
+            if steps.information is not None:
+                evidence["nats"] = steps.information[t, i]
+            rows.append(_row(data.input_names[i], data.target_names[t], True, **evidence))
+        return Found(steps.to_graph(), rows, source.notes)
     moments = Moments.of(source.columns)
     if kind == "score":
         if alpha is not None:
@@ -184,7 +230,7 @@ def discover(
 
 def estimate(
     source: Source,
-    graph: CausalGraph,
+    graph: CausalGraph | None,
     treatment: str,
     outcome: str,
     adjustment: Sequence[str] | None = None,
@@ -195,7 +241,7 @@ def estimate(
 
     Args:
         source: The data.
-        graph: Which variables cause which.
+        graph: Which variables cause which; the data's own when absent.
         treatment: What is set.
         outcome: What it changes.
         adjustment: Variables to adjust for; what the graph asks for when absent.
@@ -205,6 +251,11 @@ def estimate(
     Raises:
         ConfigError: The effect is not identified, or the data does not carry it.
     """
+    graph = source.graph if graph is None else graph
+    if graph is None:
+        raise ConfigError(
+            f"Missing option '--graph': nothing tells which variables of {source.name} cause which"
+        )
     unseen = [name for name in graph.observed if name not in source.columns]
     if unseen:
         graph = CausalGraph(graph.edges, graph.variables, [*graph.hidden, *unseen])
@@ -266,6 +317,15 @@ def read_edges(option: str, text: str) -> list[Edge]:
             raise ConfigError(f"{option}: expected edges such as 'a -> b, b -> c', got '{part.strip()}'")
         edges.append((match[1], match[2]))
     return edges
+
+
+def _steps(data: TransitionData, alpha: float, degree: int, test: str, seed: int) -> TransitionGraph:
+    arrays = (data.inputs, data.targets, data.input_names, data.target_names)
+    if test == "regression":
+        return transition_graph(*arrays, alpha=alpha, degree=degree, num_one_hot=data.num_one_hot)
+    from qio_rllib.causal.information import information_graph  # torch
+
+    return information_graph(*arrays, alpha=alpha, seed=seed, num_one_hot=data.num_one_hot)
 
 
 def _row(cause: str, effect: str, directed: bool, **evidence: float) -> dict[str, object]:

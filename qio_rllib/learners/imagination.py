@@ -77,9 +77,7 @@ def fit(
 def _experience(imagination: Imagination, part: ModuleRollout) -> Experience:
     steps, acted = part.num_steps, part.acted
     observations = part.observations.reshape(*part.observations.shape[:3], -1)
-    following = observations[1:].copy()
-    if len(part.final_index):
-        following[tuple(part.final_index.T)] = part.final_observations.reshape(len(part.final_index), -1)
+    following = part.next_observations().reshape(*observations[1:].shape)
     said = torch.from_numpy(part.columns[DIST_INPUTS][acted])
     if imagination.is_discrete:
         targets = torch.softmax(said, dim=-1)

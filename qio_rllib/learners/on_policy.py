@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -27,6 +28,8 @@ from ray.rllib.utils.metrics import (
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
+from qio_rllib.causal.influence import INFLUENCE_REWARD, InfluenceSettings
 from qio_rllib.learners.common import (
     descend,
     learner_threads,
@@ -35,13 +38,15 @@ from qio_rllib.learners.common import (
 )
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
+from qio_rllib.learners.policy_consistency import PolicyConsistency
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
-from qio_rllib.learners.training_batch import TrainingBatch, batch_of
+from qio_rllib.learners.training_batch import PLAIN_ADVANTAGES, TrainingBatch, batch_of
 from qio_rllib.models.actor_critic import INPUTS, ActorCritic
 from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import STATE_SOURCE
+from qio_rllib.sampling.influence import INFLUENCE
 from qio_rllib.sampling.rollout import ModuleRollout, Rollout, SamplingFailure, join
 from qio_rllib.sampling.streams import generator, torch_generator
 
@@ -49,6 +54,7 @@ _GENERATOR_STATE = "minibatch_generator"
 _POPART_STATE = "popart"
 _ENTROPY_STATE = "entropy_annealing"
 _IMAGINATION_STATE = "imagination_generator"
+_CONSISTENCY_STATE = "interventional_consistency"
 
 
 class OnPolicyLearner(TorchLearner, abc.ABC):
@@ -60,8 +66,10 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     off), and value targets by `PopArt` (with ``normalize_values``). Each epoch goes through the rows in a new order, in
     minibatches of equal size (but for one row), none left out. A module with memory is trained on windows of
     ``max_seq_len`` steps, which are shuffled whole; gradients do not pass from one window to the one before. With
+    ``counterfactual_baseline`` advantages are taken against the agent's other actions. With
     ``imagination`` model and rollout policy learn from the same rollouts behind the policy's update, by an optimizer of
-    their own: throughout it a policy imagines what it imagined while acting.
+    their own: throughout it a policy imagines what it imagined while acting. With ``interventional_consistency`` the
+    loss has a term that counts how the policy changes with numbers on which no reward depends.
 
     A subclass says what is minimised in `losses`.
 
@@ -86,6 +94,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         self._generator = generator(self.config.seed, "minibatches")
         self._imagination_generator = torch_generator(self.config.seed, "imagination")
         self._normalizes_values = bool(settings.get("normalize_values"))
+        self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
+        self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
             settings.get("entropy_annealing"),
@@ -93,6 +103,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             self._device,
         )
         self.entropy_coeff_schedulers_per_module = self.entropy_coefficients.schedulers
+        modules = {key: module.unwrapped() for key, module in self.module.items()}
+        self._consistency = PolicyConsistency.of(self.config, modules)
         wants_own = self.config.model_config.get(STATE_SOURCE) is not None
         for module_id, module in self.module.items():
             if wants_own and not isinstance(module.unwrapped(), ActorCritic):
@@ -204,6 +216,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             state[_GENERATOR_STATE] = self._generator.bit_generator.state
             state[_IMAGINATION_STATE] = self._imagination_generator.get_state().numpy()
             state[OPERATORS] = operator_settings(self)
+            if self._consistency is not None:
+                state[_CONSISTENCY_STATE] = self._consistency.get_state()
             if self._normalizes_values:
                 state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
             if self.entropy_coefficients.is_annealed:
@@ -218,6 +232,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         if _IMAGINATION_STATE in state:
             noise = torch.as_tensor(state[_IMAGINATION_STATE], dtype=torch.uint8)
             self._imagination_generator.set_state(noise)
+        if self._consistency is not None and _CONSISTENCY_STATE in state:
+            self._consistency.set_state(state[_CONSISTENCY_STATE])
         for module_id, scale in state.get(_POPART_STATE, {}).items():
             self._popart[module_id].set_state(scale)
         self.entropy_coefficients.set_state(state.get(_ENTROPY_STATE, {}))
@@ -243,6 +259,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             batch = self.prepare(module_id, module_parts)
             if not self._over_learners(batch.rows, "min"):
                 continue  # somewhere none of its agents acted: no Learner can take a step without the others
+            if self._consistency is not None:
+                self._consistency.prepare(module_id, self.module[module_id].unwrapped(), module_parts)
             self._epochs(module_id, batch, num_epochs, minibatch_size)
             self._imagine_better(module_id, module_parts)
             total += batch.rows
@@ -258,8 +276,14 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         config = self.config.get_config_for_module(module_id)
         module = self.module[module_id].unwrapped()
         popart = self._popart[module_id] if self._normalizes_values else None
-        batch = batch_of(module, parts, config.gamma, config.lambda_, popart, self._device)
+        if self._influence is not None:
+            parts = self._with_influence(module_id, parts, self._influence)
+        batch = batch_of(
+            module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual
+        )
         columns = batch.columns
+        if self._counterfactual is not None:
+            self._report_variance(module_id, columns, batch.valid)
         if getattr(config, "standardize_advantages", True):
             columns[Postprocessing.ADVANTAGES] = self._standardized(
                 columns[Postprocessing.ADVANTAGES], batch.valid
@@ -273,6 +297,32 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             for name, value in (("value_mean", popart.mean), ("value_deviation", popart.deviation)):
                 self.metrics.log_value((module_id, name), value, window=1)
         return batch
+
+    def _with_influence(
+        self, module_id: str, parts: list[ModuleRollout], settings: InfluenceSettings
+    ) -> list[ModuleRollout]:
+        """Return rollouts whose rewards hold the influence reward; report the mean influence in nats a step."""
+        values = [torch.from_numpy(part.columns[INFLUENCE][part.acted]) for part in parts]
+        count, first, _ = self._moments(torch.cat(values), None)
+        self.metrics.log_value((module_id, "influence"), first / max(count, 1.0), window=1)
+        return [
+            dataclasses.replace(
+                part, rewards=part.rewards + settings.added(part.columns[INFLUENCE], part.acted)
+            )
+            for part in parts
+        ]
+
+    def _report_variance(
+        self, module_id: str, columns: dict[str, torch.Tensor], valid: torch.Tensor | None
+    ) -> None:
+        """Report the variance of advantages against that of those without the counterfactual baseline."""
+        variances = []
+        for name in (Postprocessing.ADVANTAGES, PLAIN_ADVANTAGES):
+            count, first, second = self._moments(columns[name], valid)
+            variances.append(second / max(count, 1.0) - (first / max(count, 1.0)) ** 2)
+        del columns[PLAIN_ADVANTAGES]
+        ratio = variances[0] / max(variances[1], 1e-12)
+        self.metrics.log_value((module_id, "advantage_variance_ratio"), ratio, window=1)
 
     def _standardized(self, advantages: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         """Return advantages with mean 0 and standard deviation 1 over all Learners; at least 1e-4 is divided by."""
@@ -332,6 +382,12 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         columns = batch.flat_columns()
         policy = Distributions(batch.flat(dist_inputs), batch.discrete)
         loss, stats = self.losses(module_id, config, columns, policy, batch.flat(values))
+        if self._consistency is not None:
+            module = self.module[module_id].unwrapped()
+            divergence = self._consistency.divergence(module_id, module, batch, policy)
+            if divergence is not None:
+                loss = loss + self._consistency.settings.coefficient * divergence
+                stats["inconsistency"] = divergence.detach()
         named = self.get_optimizers_for_module(module_id)
         optimizers = [optimizer for name, optimizer in named if name != MODEL]
         for norm in descend(optimizers, loss, config.grad_clip, config.grad_clip_by):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -14,8 +15,10 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
+from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.common import as_tensor
+from qio_rllib.learners.counterfactual_baseline import baseline_of
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.models.actor_critic import POLICY, VALUE, ActorCritic, ModuleInputs
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
@@ -23,6 +26,8 @@ from qio_rllib.models.values import CentralInputs
 from qio_rllib.sampling.rollout import ModuleRollout
 
 Array = np.ndarray
+PLAIN_ADVANTAGES = "plain_advantages"
+"""Column of what advantages would be without the counterfactual baseline, where there is one."""
 
 
 @dataclasses.dataclass
@@ -111,6 +116,7 @@ def batch_of(
     lambda_: float,
     popart: PopArt | None,
     device: Any,
+    counterfactual: CounterfactualBaselineSettings | None = None,
 ) -> TrainingBatch:
     """Return the rows of a module's rollouts, with advantages and value targets.
 
@@ -121,13 +127,17 @@ def batch_of(
         lambda_: Of generalised advantage estimation.
         popart: In whose units the module's values are; None for plain ones.
         device: Where tensors go.
+        counterfactual: How advantages are taken against other actions; None for against values. Value targets are the
+            same with and without.
 
     Raises:
-        ConfigError: A central value without recorded global states, or windows longer than a rollout.
+        ConfigError: A central value without recorded global states, counterfactuals that were not
+            recorded, or windows longer than a rollout.
     """
     own = isinstance(module, ActorCritic)
     central = own and module.has_central_value
     recurrent = own and module.policy.memory is not None
+    discrete = isinstance(module.action_space, gymnasium.spaces.Discrete)
     pieces, offset, tables = [], 0, []
     for part in parts:
         if central:
@@ -143,8 +153,15 @@ def batch_of(
         values, final = piece.values(recurrent)
         if popart is not None:
             values, final = (found * popart.deviation + popart.mean for found in (values, final))
-        advantages = compute_advantages(part, values, final, gamma, lambda_)
-        pieces.append(piece.windows(advantages, values) if recurrent else piece.rows(advantages, values))
+        plain = compute_advantages(part, values, final, gamma, lambda_)
+        credit = {Postprocessing.ADVANTAGES: plain, Postprocessing.VALUE_TARGETS: plain + values[:-1]}
+        if counterfactual is not None:
+            baseline = baseline_of(part, piece.value_of(popart), gamma, discrete, central, device)
+            credit[PLAIN_ADVANTAGES] = plain
+            credit[Postprocessing.ADVANTAGES] = compute_advantages(
+                part, values, final, gamma, lambda_, baseline, counterfactual.average_later
+            )
+        pieces.append(piece.windows(credit) if recurrent else piece.rows(credit))
     joined: dict[str, torch.Tensor] = {}
     for name in pieces[0]:
         # memory has no axis of time
@@ -165,7 +182,6 @@ def batch_of(
         {name.partition("/")[2]: joined.pop(name) for name in [*joined] if name.startswith("memory/")},
         joined.pop("fresh", None),
     )
-    discrete = isinstance(module.action_space, gymnasium.spaces.Discrete)
     shape = parts[0].observations.shape[3:]
     return TrainingBatch(inputs, joined, joined.pop("valid", None), discrete, shape)
 
@@ -196,6 +212,16 @@ class _Part:
                 return self._recurrent_values()
             values = self._plain_values(self.flat_obs, self._central(slice(None)))
             return values.reshape(self.shape), self._plain_values(self.flat_final, self._final_central())
+
+    def value_of(self, popart: PopArt | None) -> Callable[[Array, CentralInputs | None], Array]:
+        """Return what gives the values, in the units of rewards, of flat observations without memory."""
+
+        def values(observations: Array, central: CentralInputs | None) -> Array:
+            with torch.inference_mode():
+                found = self._plain_values(self._perceived(observations), central)
+            return found if popart is None else found * popart.deviation + popart.mean
+
+        return values
 
     def _perceived(self, rows: Array) -> Array:
         """Return flat observations ``[..., D]`` as the module's networks take them."""
@@ -275,15 +301,14 @@ class _Part:
             final = network(final_rows, self._final_central(), stacked)[0]
         return _numpy(values).reshape(self.shape), _numpy(final)
 
-    def _columns(self, advantages: Array, values: Array) -> dict[str, Array]:
+    def _columns(self, credit: dict[str, Array]) -> dict[str, Array]:
         part, steps = self.part, self.part.num_steps
         found = {
             Columns.OBS: self.flat_obs[:steps],
             Columns.ACTIONS: part.actions,
             Columns.ACTION_LOGP: part.columns[LOGP],
             Columns.ACTION_DIST_INPUTS: part.columns[DIST_INPUTS],
-            Postprocessing.ADVANTAGES: advantages,
-            Postprocessing.VALUE_TARGETS: advantages + values[:steps],
+            **credit,
         }
         if part.action_mask is not None:
             found[ACTION_MASK] = part.action_mask[:steps]
@@ -291,21 +316,21 @@ class _Part:
             found |= {"state_rows": self.state_rows[:steps], "agents": self.agents[:steps]}
         return found
 
-    def rows(self, advantages: Array, values: Array) -> dict[str, Array]:
+    def rows(self, credit: dict[str, Array]) -> dict[str, Array]:
         """Return the rows in which an agent acted, ``[B, ...]``."""
         all_acted = self.part.acted.all()
         return {
             name: array.reshape(-1, *array.shape[3:]) if all_acted else array[self.part.acted]
-            for name, array in self._columns(advantages, values).items()
+            for name, array in self._columns(credit).items()
         }
 
-    def windows(self, advantages: Array, values: Array) -> dict[str, Array]:
+    def windows(self, credit: dict[str, Array]) -> dict[str, Array]:
         """Return windows in which an agent acted at all, ``[L, W, ...]``; the last ones may be padded."""
         part, length = self.part, self.part.memory_interval
         steps = part.num_steps
         count = -(-steps // length)
         columns = {
-            **self._columns(advantages, values),
+            **self._columns(credit),
             "valid": part.acted,
             "fresh": part.fresh_steps()[:steps],
         }

@@ -19,6 +19,8 @@ from qio_rllib.world_models.heads import TwoHotHead
 WORLD_MODEL, BEHAVIOUR, PLANNER_SETTINGS, DISCOUNT = "world_model", "behaviour", "planner", "gamma"
 IS_FACTORED = "is_factored"
 """Keys of ``model_config``: see `WorldModelSpec`."""
+HAS_CAUSES = "has_causes"
+"""Key of ``model_config``: whether a module keeps the causes that a dense model's loss asks for."""
 
 
 class WorldModelModule(PolicyModule):
@@ -29,12 +31,15 @@ class WorldModelModule(PolicyModule):
         critic: Values of imagined states; only with an actor, and where it trains.
         target_critic: A copy that follows it.
         return_range: Buffer: running range of imagined returns, by which the actor's gradients are divided.
+        causes: Buffer: which inputs each target of the model depends on, bool ``[D + 2, D + A]``; all at first. Only
+            where the loss asks for it, and where it trains.
     """
 
     policy: WorldModelPolicy  # type: ignore[assignment]
     critic: TwoHotHead
     target_critic: TwoHotHead
     return_range: torch.Tensor
+    causes: torch.Tensor
 
     def setup(self) -> None:
         """Build the networks."""
@@ -42,7 +47,12 @@ class WorldModelModule(PolicyModule):
         self.has_action_mask = is_masked_space(self.observation_space)
         spec = self.world_model_spec()
         self.policy = WorldModelPolicy(spec)
-        if self.inference_only or spec.behaviour != ACTOR:
+        if self.inference_only:
+            return
+        if self.settings.get(HAS_CAUSES):
+            shape = (spec.obs_size + 2, spec.obs_size + spec.num_actions)
+            self.register_buffer("causes", torch.ones(shape, dtype=torch.bool))
+        if spec.behaviour != ACTOR:
             return
         hiddens = tuple(self.settings.get("fcnet_hiddens") or (128, 128))
         self.critic = TwoHotHead(self.policy.model.feature_size, hiddens, "silu")
@@ -69,7 +79,8 @@ class WorldModelModule(PolicyModule):
 
     def get_non_inference_attributes(self) -> list[str]:
         """Return what only training needs."""
-        return ["critic", "target_critic", "return_range"] if self.policy.actor is not None else []
+        own = ["critic", "target_critic", "return_range"] if self.policy.actor is not None else []
+        return [*own, "causes"] if self.settings.get(HAS_CAUSES) else own
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return pairs of a target network and the one that it follows."""

@@ -26,7 +26,7 @@ MODELS = (ENSEMBLE, RECURRENT)
 PLANNER, ACTOR = "planner", "actor"
 BEHAVIOURS = (PLANNER, ACTOR)
 _SETTINGS = {ENSEMBLE: EnsembleSettings, RECURRENT: RSSMSettings}
-_LEAST = {"classes": 2, "attention_heads": 0}  # of integers that may not be 1, or may be 0
+_LEAST = {"classes": 2, "attention_heads": 0, "reward_bins": 3}  # of integers that may not be 1, or may be 0
 
 
 def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettings | RSSMSettings]:
@@ -56,6 +56,8 @@ def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettin
                 f"world_model.{name}: expected one of {', '.join(allowed)}, got {given[name]!r}"
                 f"{did_you_mean(str(given[name]), allowed)}"
             )
+    if given.get("reward_bins", 3) % 2 == 0:
+        raise ConfigError(f"world_model.reward_bins: expected an odd number, got {given['reward_bins']}")
     if given.get("beta", 0) > 1:
         raise ConfigError(f"world_model.beta: expected a number from 0 to 1, got {given['beta']!r}")
     settings = _SETTINGS[kind](**given)

@@ -84,8 +84,7 @@ class _GroupRecorder:
         self.terminated, self.truncated = np.empty(rows, bool), np.empty(rows, bool)
         self.acted, self.continues = np.empty(rows, bool), np.empty(rows, bool)
         self.columns = {
-            name: np.empty((*rows, *entry), dtype)
-            for name, (entry, dtype) in stepper.team.extras(self.group).items()
+            name: np.empty((*rows, *entry), dtype) for name, (entry, dtype) in stepper.columns(g).items()
         }
         kept = self.group.actor.memory if memory_interval else ()
         self.memory: dict[str, list[Array]] = {name: [] for name in kept}

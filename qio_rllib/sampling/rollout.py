@@ -58,6 +58,12 @@ class ModuleRollout:
         """Steps ``T``."""
         return self.rewards.shape[0]
 
+    def next_observations(self) -> Array:
+        """Return what followed each step, float32 ``[T, E, M, ...]``; at an episode's end what the agent saw last."""
+        following = self.observations[1:].copy()
+        following[tuple(self.final_index.T)] = self.final_observations
+        return following
+
     def fresh_steps(self) -> Array:
         """Return the steps before which an agent's memory is that of an episode's start, bool ``[T + 1, E, M]``."""
         return np.concatenate([self.fresh[None], ~(self.continues & self.acted)])

@@ -24,10 +24,15 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.team import Team
+from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
+from qio_rllib.causal.influence import INFLUENCE_REWARD
+from qio_rllib.sampling.counterfactuals import Counterfactuals
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.groups import group_spaces, groups_of, team_of
+from qio_rllib.sampling.influence import Influence
 from qio_rllib.sampling.recorder import RolloutRecorder
 from qio_rllib.sampling.rollout import Array, Rollout, SamplingFailure
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
@@ -165,7 +170,20 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 )
             team = team_of(self.env, self._groups, self.module, self.config, learner.rollout_columns)
             self._memory_interval = learner.memory_interval(self.config)
-            self.stepper = EnvStepper(self.env, team, self._state_source)
+            self.stepper = EnvStepper(self.env, team, self._state_source, self._counterfactuals(team))
+
+    def _counterfactuals(self, team: Team) -> Counterfactuals | Influence | None:
+        """Return what steps other actions, where the Learner learns from them."""
+        given = self.config.learner_config_dict
+        settings = CounterfactualBaselineSettings.of(given.get(COUNTERFACTUAL_BASELINE))
+        assert self.env is not None
+        if self.config.in_evaluation:
+            return None
+        if given.get(INFLUENCE_REWARD) is not None:
+            return Influence(self.env, team)
+        if settings is None:
+            return None
+        return Counterfactuals(self.env, team, self._state_source, settings)
 
     def get_spaces(self) -> dict[str, Any]:
         """Return (observation space, action space) by module id, and those of the environment."""

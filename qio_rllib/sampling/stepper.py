@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -15,7 +15,9 @@ from qio_rllib.acting.actor import Acted, Array
 from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
 from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.random_numbers import RandomNumbers
+from qio_rllib.sampling.counterfactuals import Counterfactuals
 from qio_rllib.sampling.global_state import StateSource
+from qio_rllib.sampling.influence import Influence
 from qio_rllib.sampling.vector_env import InvalidSampleError, VectorEnv, name_of
 
 
@@ -44,6 +46,7 @@ class EnvStepper:
         env: The environments.
         team: Who acts in them.
         state_source: Where global states come from; None for none.
+        counterfactuals: What steps agents' other actions before those that they take; None for nothing.
 
     Attributes:
         obs: What each group sees now, float32 ``[E, M, ...]``, one-hot agent indices included.
@@ -55,10 +58,17 @@ class EnvStepper:
         steps: Steps since each environment's reset, int64 ``[E]``.
     """
 
-    def __init__(self, env: VectorEnv, team: Team, state_source: StateSource | None = None) -> None:
+    def __init__(
+        self,
+        env: VectorEnv,
+        team: Team,
+        state_source: StateSource | None = None,
+        counterfactuals: Counterfactuals | Influence | None = None,
+    ) -> None:
         self.env = env
         self.team = team
         self.state_source = state_source
+        self.counterfactuals = counterfactuals
         self._views = [_View(env, group) for group in team.groups]
         envs = env.num_envs
         self.obs = [np.zeros((envs, *view.row_shape), np.float32) for view in self._views]
@@ -74,6 +84,12 @@ class EnvStepper:
         """Shape ``[M, ...]`` of what each group sees in one environment."""
         return [view.row_shape for view in self._views]
 
+    def columns(self, g: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return (shape of one agent's entry, dtype) of the columns of a group."""
+        group = self.team.groups[g]
+        found = self.team.extras(group)
+        return found if self.counterfactuals is None else found | self.counterfactuals.columns(group)
+
     def reset(self, seeds: Array | None = None) -> None:
         """Start episodes in all environments; seeds are uint64 ``[E]``.
 
@@ -87,8 +103,20 @@ class EnvStepper:
         self.alive = self.env.alive().copy()
         self._observe(None)
 
-    def step(self, rng: RandomNumbers | None, explore: bool, random_actions: bool = False) -> Step:
+    def step(
+        self,
+        rng: RandomNumbers | None,
+        explore: bool,
+        random_actions: bool = False,
+        replace: Callable[[list[Acted]], list[Acted]] | None = None,
+    ) -> Step:
         """Let the team act and advance all environments by a step; then `advance` must be called.
+
+        Args:
+            rng: As for `Team.act`.
+            explore: Likewise.
+            random_actions: Likewise.
+            replace: Gives what each group does in place of what it decided.
 
         Raises:
             InvalidSampleError: A reward is not finite.
@@ -96,6 +124,10 @@ class EnvStepper:
         alive = self.alive
         inputs = [GroupInputs(obs, mask) for obs, mask in zip(self.obs, self.masks, strict=True)]
         acted = self.team.act(inputs, alive, self.memory, rng, explore, random_actions, self.global_state)
+        if replace is not None:
+            acted = replace(acted)
+        if self.counterfactuals is not None:
+            acted = self.counterfactuals.record(acted, alive, rng)
         moves = [
             (group.index, group.actor.action.to_env(one.actions))
             for group, one in zip(self.team.groups, acted, strict=True)
@@ -176,6 +208,14 @@ class EnvStepper:
         self.memory = [{name: array.copy() for name, array in memory.items()} for memory in state["memory"]]
         self.fresh, self.alive, self.global_state = state["fresh"], state["alive"], state["global_state"]
         self.steps = state["steps"].copy()
+
+    def observe(self) -> None:
+        """See the environments as they are now, after something outside has changed them.
+
+        Raises:
+            InvalidSampleError: As `reset`.
+        """
+        self._observe(None)
 
     def _observe(self, into: Sequence[Array] | None) -> None:
         for g, view in enumerate(self._views):

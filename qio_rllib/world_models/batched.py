@@ -28,9 +28,11 @@ class BatchedLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return ``[K, B, outputs]`` of rows ``[K, B, inputs]``."""
-        return torch.baddbmm(self.bias, rows, self.weight)
+    def forward(self, rows: torch.Tensor, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Return ``[K, B, outputs]`` of rows ``[K, B, inputs]``; of the layers that are chosen alone, if some are."""
+        if chosen is None:
+            return torch.baddbmm(self.bias, rows, self.weight)
+        return torch.baddbmm(self.bias[chosen], rows, self.weight[chosen])
 
 
 class BatchedMLP(nn.Module):
@@ -51,13 +53,18 @@ class BatchedMLP(nn.Module):
                 layers.append(ACTIVATIONS[activation]())
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, rows: torch.Tensor, more: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, rows: torch.Tensor, more: torch.Tensor | None = None, chosen: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return ``[K, B, outputs]`` of rows ``[K, B, inputs]``.
 
         Args:
             rows: The inputs.
             more: Added to the outputs of the first layer, before its activation, ``[K, B, sizes[1]]``; None for 0.
+            chosen: Places of the networks that are asked for, of which ``rows`` then has as many; None for all.
         """
-        if more is None:
-            return self.layers(rows)
-        return self.layers[1:](self.layers[0](rows) + more)
+        for place, layer in enumerate(self.layers):
+            rows = layer(rows, chosen) if isinstance(layer, BatchedLinear) else layer(rows)
+            if place == 0 and more is not None:
+                rows = rows + more
+        return rows

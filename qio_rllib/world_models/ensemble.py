@@ -158,8 +158,7 @@ class Ensemble(WorldModel):
         rows = self.input_scale(torch.cat([obs, actions], dim=-1))
         targets = self.obs_size + 1
         if self.is_factored:
-            masked = rows.repeat_interleave(targets + 1, dim=0) * self.input_mask
-            found = self.networks(masked).unflatten(0, (self.members, targets + 1))  # [K, targets + 1, B, 2]
+            found = self._by_target(rows)
             mean, raw = (part.transpose(1, 2) for part in found[:, :-1].unbind(-1))
             logits = found[:, -1, :, 0]
         else:
@@ -169,6 +168,36 @@ class Ensemble(WorldModel):
         log_variance = self.max_log_variance - functional.softplus(self.max_log_variance - raw)
         log_variance = self.min_log_variance + functional.softplus(log_variance - self.min_log_variance)
         return mean, log_variance, logits
+
+    def _by_target(self, rows: torch.Tensor, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Return both outputs of targets' own networks, ``[K, C, B, 2]``.
+
+        Args:
+            rows: Scaled inputs, ``[K, B, D + A]``.
+            chosen: Places of ``C`` of the ``D + 2`` targets; None for all.
+        """
+        count = self.obs_size + 2 if chosen is None else len(chosen)
+        if chosen is None:
+            masked = rows.repeat_interleave(count, dim=0) * self.input_mask
+            return self.networks(masked).unflatten(0, (self.members, count))
+        first = torch.arange(self.members, device=rows.device).unsqueeze(1) * (self.obs_size + 2)
+        networks = (first + chosen).flatten()
+        masked = rows.repeat_interleave(count, dim=0) * self.input_mask[networks]
+        return self.networks(masked, chosen=networks).unflatten(0, (self.members, count))
+
+    def relevant_targets(self) -> torch.Tensor:
+        """Return the places of the targets that rewards and ends depend on, now or later, increasing, int64 ``[C]``.
+
+        The last two are the reward and the continuation. Of a model without a mask all.
+        """
+        size = self.obs_size
+        relevant = torch.ones(size + 2, dtype=torch.bool)
+        if self.is_factored:
+            mask = self.input_mask[: size + 2, 0, :size].cpu() > 0
+            relevant[:size] = False
+            for _ in range(size):
+                relevant[:size] |= mask[relevant].any(0)
+        return relevant.nonzero()[:, 0].to(self.target_scale.mean.device)
 
     def observe(
         self,
@@ -223,7 +252,8 @@ class Ensemble(WorldModel):
     ) -> torch.Tensor:
         """Return the mean over the members of what each expects by itself; see `WorldModel.returns`.
 
-        Every member goes on from its own predictions through the whole sequence (PETS's TS-infinity, with means).
+        Every member goes on from its own predictions through the whole sequence (PETS's TS-infinity, with means). With
+        an input mask and without a value, components on which no reward and no end depends are not predicted.
         """
         candidates, horizon = actions.shape[1:3]
         members, agents = self.members, 1 if present is None else present.shape[1]
@@ -232,17 +262,35 @@ class Ensemble(WorldModel):
         here = None if present is None else present.repeat_interleave(candidates, dim=0)
         total = flat.new_zeros(members, len(flat))
         weight = torch.ones_like(total)
+        relevant = self.relevant_targets() if self.is_factored and value is None else None
         for step in range(horizon):
             taken = flat[:, step].expand(members, -1, -1)
-            others = None if here is None else self.attend(now, taken, here)
-            mean, _, logits = self.predictions(now, taken, others)
-            found = self.target_scale.inverse(mean)
-            now = now + found[..., :-1]
-            total = total + weight * found[..., -1]
+            if relevant is not None:
+                now, rewards, logits = self._relevant_step(now, taken, relevant)
+            else:
+                others = None if here is None else self.attend(now, taken, here)
+                mean, _, logits = self.predictions(now, taken, others)
+                found = self.target_scale.inverse(mean)
+                now, rewards = now + found[..., :-1], found[..., -1]
+            total = total + weight * rewards
             weight = weight * torch.sigmoid(logits) * gamma
         if value is not None:
             total = total + weight * value(self.features(now))
         return by_row(total.mean(0), candidates, agents)
+
+    def _relevant_step(
+        self, now: torch.Tensor, taken: torch.Tensor, relevant: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return mean next states ``[K, B, D]``, rewards and logits of the continuation ``[K, B]``.
+
+        Components that are not relevant stay as they are: what is predicted of the others does not depend on them.
+        """
+        rows = self.input_scale(torch.cat([now, taken], dim=-1))
+        found = self._by_target(rows, relevant)[..., 0].transpose(1, 2)  # [K, B, C]
+        scaled, gaussian = found[..., :-1], relevant[:-1]
+        changes = scaled * self.target_scale.deviation[gaussian] + self.target_scale.mean[gaussian]
+        now = now.index_add(-1, relevant[:-2], changes[..., :-1])
+        return now, changes[..., -1], found[..., -1]
 
     def take_in(self, batch: Sequences) -> None:
         """Take in the scales of inputs and targets."""
@@ -267,19 +315,37 @@ class Ensemble(WorldModel):
             others = self.attend(obs, actions, batch.present.flatten()[drawn].unflatten(-1, (-1, agents)))
         mean, log_variance, logits = self.predictions(obs, actions, others)
         errors = (mean - targets) ** 2
-        nll = errors * (-log_variance).exp() + log_variance
-        nll = (nll * (self.settings.beta * log_variance.detach()).exp()).sum(-1)
+        nll = self.negative_log_likelihood(mean, log_variance, targets).sum(-1)
         goes_on = 1.0 - batch.terminated.flatten()[drawn]
         ends = functional.binary_cross_entropy_with_logits(logits, goes_on, reduction="none")
         total = counts.sum(-1).clamp_min(1.0)
-        bounds = (self.max_log_variance - self.min_log_variance).sum()
         per_member = ((nll + ends) * counts).sum(-1) / total
         stats = {
             "model_error": ((errors.mean(-1) * counts).sum(-1) / total).mean().detach(),
             "continuation_loss": ((ends * counts).sum(-1) / total).mean().detach(),
         }
-        loss = per_member.sum() + _VARIANCE_BOUND_WEIGHT * bounds
+        loss = per_member.sum() + self.bounds_loss()
         return Learned(loss, stats, batch.obs.detach())
+
+    def negative_log_likelihood(
+        self, mean: torch.Tensor, log_variance: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Return twice the negative log-likelihood of scaled targets, up to a constant, weighted as ``beta`` says.
+
+        Args:
+            mean: See `predictions`, ``[K, B, D + 1]``.
+            log_variance: Likewise.
+            targets: ``[K, B, D + 1]``.
+
+        Returns:
+            Of each number, ``[K, B, D + 1]``.
+        """
+        nll = (mean - targets) ** 2 * (-log_variance).exp() + log_variance
+        return nll * (self.settings.beta * log_variance.detach()).exp()
+
+    def bounds_loss(self) -> torch.Tensor:
+        """Return what draws the learned bounds of the log variances together, a scalar."""
+        return _VARIANCE_BOUND_WEIGHT * (self.max_log_variance - self.min_log_variance).sum()
 
     def _targets(self, batch: Sequences) -> torch.Tensor:
         """Return changes of the observation and rewards, ``[L B, D + 1]``."""

@@ -40,6 +40,8 @@ class RSSMSettings:
         hiddens: Sizes of the hidden layers of the encoder; those of the decoder in reverse order.
         latent_hiddens: Those of the prior and the posterior; none makes them linear.
         reward_hiddens: Those of the reward head.
+        reward_bins: Classes of the reward, odd and at least 3, at equal distances of its symlog from -10 to 10. Rewards
+            that differ by much less than the distance, 20 / (reward_bins - 1), are told apart slowly.
         continuation_hiddens: Those of the continuation head.
         activation: A key of `qio_rllib.layers.ACTIVATIONS`.
         dynamics_weight: Of the divergence that trains the prior.
@@ -62,6 +64,7 @@ class RSSMSettings:
     hiddens: tuple[int, ...] = (200,)
     latent_hiddens: tuple[int, ...] = (200,)
     reward_hiddens: tuple[int, ...] = (200,)
+    reward_bins: int = 41
     continuation_hiddens: tuple[int, ...] = (200,)
     activation: str = "silu"
     dynamics_weight: float = 0.5
@@ -119,7 +122,9 @@ class RSSM(WorldModel):
             (memory + settings.embedding, *hiddens, self.latent.num_outputs), activation, normalize=True
         )
         self.decoder = mlp((self.state_size, *settings.hiddens[::-1], obs_size), activation, normalize=True)
-        self.reward = TwoHotHead(self.state_size, settings.reward_hiddens, activation)
+        self.reward = TwoHotHead(
+            self.state_size, settings.reward_hiddens, activation, num_bins=settings.reward_bins
+        )
         self.continuation = ContinuationHead(self.state_size, settings.continuation_hiddens, activation)
         self.others: AttentionOverOthers | None = None
         if settings.attention_heads:

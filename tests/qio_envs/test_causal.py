@@ -203,8 +203,32 @@ def test_graphs_are_acyclic_and_name_what_can_be_set(env):
         edges = {edge for edge in edges if edge[0] in left}
 
 
+@pytest.mark.parametrize("env", WITH_GRAPH.values(), ids=WITH_GRAPH)
+def test_variables_are_the_components_of_the_graph_as_they_are_now(env):
+    names = [name for name in env.graph().variables if name + AFTER in env.graph().variables]
+    for index, name in enumerate(env.intervention_variables):
+        env.reset(3)
+        space = env.intervention_spaces[name]
+        value = 1.0 if hasattr(space, "n") else 0.5 * space.high.item()
+        mask = np.tile(np.arange(len(env.intervention_variables)) == index, (2, 1))
+        before = env.variables()
+        env.intervene(mask, np.full(mask.shape, value))
+        if name.endswith(AFTER):  # as the step makes it
+            env.step(RandomPolicy(env).act())
+        found = env.variables()
+        assert list(found) == names
+        assert all(one.dtype == np.float32 and one.shape == (2,) for one in found.values())
+        np.testing.assert_array_equal(found[name.removesuffix(AFTER)], np.float32(value))
+        if not name.endswith(AFTER):  # it alone, and what was read before stays as it was
+            assert [other for other in names if (found[other] != before[other]).any()] in ([], [name])
+            found[name][:] = 7
+            np.testing.assert_array_equal(env.variables()[name], np.float32(value))
+
+
 def test_environments_without_a_graph_or_variables_say_so():
     env = Walk(WalkConfig())
+    with pytest.raises(UnsupportedError, match="walk_v0 has no names for the components of its state"):
+        env.variables()
     with pytest.raises(UnsupportedError, match="walk_v0 has no description of its causal graph"):
         env.graph()
     assert env.intervention_variables == ()

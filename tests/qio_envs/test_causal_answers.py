@@ -148,6 +148,19 @@ def test_seeing_doing_and_knowing_the_intention_differ():
     assert casino.PAYOUTS[:, [0, 1], [0, 1]].mean() == pytest.approx(0.3)
 
 
+def test_expected_payouts_of_policies_that_are_known():
+    same, against = np.eye(2), 1 - np.eye(2)
+    assert casino.expected_payout(same) == pytest.approx(casino.INTUITION)
+    assert casino.expected_payout(against) == pytest.approx(casino.COUNTERFACTUAL)
+    for first in (0.0, 0.3, 1.0):
+        assert casino.expected_payout(np.array([[first, 1 - first]] * 2)) == pytest.approx(casino.DO)
+    mixed = np.array([[0.2, 0.8], [0.9, 0.1]])  # follows in 0.15 of the rounds
+    assert casino.expected_payout(mixed) == pytest.approx(0.45 - 0.3 * 0.15)
+    for wrong in (np.ones(2), np.ones((2, 2)), np.array([[1.5, -0.5], [0, 1]]), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="expected a probability of each machine"):
+            casino.expected_payout(wrong)
+
+
 def test_each_machine_has_a_random_number_of_its_own():
     env = greedy_casino_v0.batched_env(2000)
     env.reset(0)

@@ -46,6 +46,9 @@ USES = {
     "circuit": (("CartPole-v1", {}), lambda config: config.training(circuit={"num_qubits": 2})),
     "coordination": (("chsh_v0", {"as_team": True}), lambda config: config.training(coordination={})),
     "imagination": (FOREST, lambda config: config.training(imagination={"horizon": 2})),
+    "counterfactual_baseline": (FOREST, lambda config: config.training(counterfactual_baseline={})),
+    "interventional_consistency": (FOREST, lambda config: config.training(interventional_consistency={})),
+    "influence_reward": (FOREST, lambda config: config.training(influence_reward={})),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),
 }

@@ -84,6 +84,32 @@ def test_interventions_find_the_whole_graph_and_leave_distractors_out():
         algorithm.stop()
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_dense_model_is_held_to_the_causes_and_resumes(tmp_path):
+    settings = {"use": "consistency", "weight": 2.0, "interventions": 400}
+    algorithm = config_of(causal_mask=settings, scenario="distractors").build_algo()
+    try:
+        found = algorithm.train()["learners"]["shared"]
+        assert found["inconsistency"] > 0
+        causes = algorithm.learner_group._learner.module["shared"].unwrapped().causes.clone()
+        assert not causes[[0, 1, 2, 3, 12, 13]][:, 4:12].any()
+        assert causes[:-1].sum() == found["causes"]
+        model = algorithm.env_runner.module["shared"].policy.model
+        assert not model.is_factored
+        algorithm.save_to_path(tmp_path / "here")
+        expected = algorithm.train()["learners"]["shared"]["model_loss"]
+    finally:
+        algorithm.stop()
+    again = Algorithm.from_checkpoint(str(tmp_path / "here"))
+    try:
+        module = again.learner_group._learner.module["shared"].unwrapped()
+        np.testing.assert_array_equal(module.causes, causes)
+        assert again.train()["learners"]["shared"]["model_loss"] == expected
+    finally:
+        again.stop()
+
+
 def test_interventions_come_on_top_of_those_of_before():
     env = drift_control_v0.batched_env(16)
     settings = CausalMaskSettings()

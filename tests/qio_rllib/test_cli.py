@@ -396,3 +396,23 @@ def test_what_an_environment_breaks_is_said_and_the_last_checkpoint_stays(
     assert [int(row["training_iteration"]) for row in read_csv(run / "progress.csv")] == [1, 2]
     last = sorted((run / "checkpoints" / "trial").glob("checkpoint_*"))[-1]
     assert main(["evaluate", str(last), "--episodes", "1", "--env-config", '{"fault": "none"}']) == 0
+
+
+# -- causal, of a finished run
+
+
+@pytest.mark.ray
+def test_a_run_is_explained_and_its_experience_is_data(finished, here, capsys):
+    assert main(["causal", "explain", str(finished.path), "--step", "5", "--out", "why"]) == 0
+    text = capsys.readouterr().out
+    assert "CartPole-v1, step 5 of the episode of seed 1000000, greedy" in text
+    assert "note: CartPole-v1 cannot be branched" in text
+    rows = read_csv(here / "why" / "explanation.csv")
+    assert sorted(row["variable"] for row in rows) == [f"obs[{i}]" for i in range(4)]
+    assert main(["causal", "discover", str(finished.path), "--samples", "400", "--seed", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "in CartPole-v1, 400 rows" in text
+    assert "obs[0]' <- obs[0], obs[1]\n" in text
+    assert "note: never changes and is left out: reward" in text
+    assert main(["causal", "explain", str(finished.path), "--lags", "2", "--out", "x"]) == 2
+    assert "only the present observation can be set" in capsys.readouterr().err

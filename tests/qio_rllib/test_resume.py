@@ -93,12 +93,32 @@ def a2c_imagination() -> A2CConfig:
     )
 
 
+def ppo_counterfactual() -> PPOConfig:
+    """Draws other actions from the runner's random numbers, in every step."""
+    return (
+        PPOConfig()
+        .environment("swarm_cooperative_v0", env_config={"max_steps": 15, "out_radius": 2.5})
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+        .training(
+            train_batch_size_per_learner=40,
+            minibatch_size=40,
+            num_epochs=2,
+            central_value="state",
+            normalize_values=True,
+            counterfactual_baseline={"samples": 3},
+        )
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .debugging(seed=3)
+    )
+
+
 CONFIGS = {
     "forest": lambda: ppo("forest_uav_v0"),
     "spread": lambda: ppo("mpe2.simple_spread_v3"),
     "pendulum": lambda: ppo("Pendulum-v1"),
     "a2c": a2c,
     "a2c_imagination": a2c_imagination,
+    "ppo_counterfactual": ppo_counterfactual,
     "ppo_lstm": ppo_lstm,
     "maddpg_gru": maddpg_gru,
 }

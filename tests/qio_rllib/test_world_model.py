@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from toy_off_policy import config_of, setup_of
+from toy_off_policy import setup_of
+from toy_world_models import ACTOR, BEHAVIOURS, ENSEMBLE, PLANS, RSSM, models, world_model
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.world_model_actor import LATENT, PLAN, PREVIOUS_ACTION
 from qio_rllib.algorithms import WorldModelConfig
-from qio_rllib.algorithms.world_model import sequences_of
 from qio_rllib.cli import main
+from qio_rllib.learners.model_sequences import sequences_of
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.evaluation import policy_from_modules
 from qio_rllib.sampling.replay import joint_transitions
@@ -21,23 +22,7 @@ from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.vector_env import InvalidSampleError
 
 PLANET = Path(__file__).parents[2] / "tune_configs" / "drift_control_planet.yaml"
-ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8]}}
-RSSM = {
-    "world_model": {
-        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8],
-        "latent_hiddens": [8], "reward_hiddens": [8], "continuation_hiddens": [8],
-    },
-    "model_sequence_length": 6,
-}  # fmt: skip
-PLANS = {"planner": {"horizon": 3, "candidates": 6, "elites": 2, "iterations": 2}}
-ACTOR = {"behaviour": "actor", "imagination_horizon": 3}
-MODELS = pytest.mark.parametrize("model", [ENSEMBLE, RSSM], ids=["ensemble", "rssm"])
-BEHAVIOURS = pytest.mark.parametrize("behaviour", [PLANS, ACTOR], ids=["planner", "actor"])
-
-
-def world_model(task, *settings, **more):
-    merged = {key: value for part in settings for key, value in part.items()} | more
-    return config_of(task, algorithm=WorldModelConfig, **merged)
+MODELS = models()
 
 
 def setup(task, *settings, sequences=False, **more):
@@ -317,6 +302,14 @@ def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
         (
             {"world_model": {"type": "rssm", "attention_heads": 3, "attention_size": 8}},
             r"world_model\.attention_size: expected a multiple of attention_heads, which is 3, got 8",
+        ),
+        (
+            {"world_model": {"type": "rssm", "reward_bins": 40}},
+            r"world_model\.reward_bins: expected an odd number, got 40",
+        ),
+        (
+            {"world_model": {"type": "rssm", "reward_bins": 1}},
+            r"world_model\.reward_bins: expected an integer of at least 3, got 1",
         ),
         ({"world_model": {"beta": 1.5}}, r"world_model\.beta: expected a number from 0 to 1, got 1\.5"),
         ({"world_model": {"beta": -0.5}}, r"world_model\.beta: expected a number of at least 0, got -0\.5"),

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
+import toy_world_models
 from ray.rllib.algorithms.algorithm import Algorithm
 from toy_lives import Lives
-from toy_off_policy import config_of, setup_of
+from toy_off_policy import setup_of
+from toy_world_models import ACTOR, BEHAVIOURS, PLANS, world_model
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import ActorInputs
 from qio_rllib.acting.world_model_actor import LATENT, OTHERS, PREVIOUS_ACTION
-from qio_rllib.algorithms import WorldModelConfig
-from qio_rllib.algorithms.world_model import sequences_of, starts_of
 from qio_rllib.experiments.diagnosis import diagnose
+from qio_rllib.learners.model_sequences import sequences_of, starts_of
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import policy_from_modules
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
@@ -20,24 +21,11 @@ from qio_rllib.sampling.recorded_episodes import record_episodes
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 SEEN = {"attention_heads": 2, "attention_size": 8}
-ENSEMBLE = {"world_model": {"members": 2, "hiddens": [8], **SEEN}}
-RSSM = {
-    "world_model": {
-        "type": "rssm", "deterministic": 8, "stochastic": 3, "embedding": 6, "hiddens": [8],
-        "latent_hiddens": [8], "reward_hiddens": [8], "continuation_hiddens": [8],
-        **SEEN,
-    },
-    "model_sequence_length": 6,
-}  # fmt: skip
-PLANS = {"planner": {"horizon": 3, "candidates": 6, "elites": 2, "iterations": 2}}
-ACTOR = {"behaviour": "actor", "imagination_horizon": 3}
-MODELS = pytest.mark.parametrize("model", [ENSEMBLE, RSSM], ids=["ensemble", "rssm"])
-BEHAVIOURS = pytest.mark.parametrize("behaviour", [PLANS, ACTOR], ids=["planner", "actor"])
-
-
-def configured(task, *settings, **more):
-    merged = {key: value for part in settings for key, value in part.items()} | more
-    return config_of(task, algorithm=WorldModelConfig, **merged)
+ENSEMBLE, RSSM = (
+    one | {"world_model": one["world_model"] | SEEN}
+    for one in (toy_world_models.ENSEMBLE, toy_world_models.RSSM)
+)
+MODELS = toy_world_models.models(**SEEN)
 
 
 def stirred(module):
@@ -60,7 +48,7 @@ def runner_of(config):
 @pytest.mark.parametrize("task", ["swarm", "lives"])
 def test_what_a_runner_carries_is_that_of_the_whole_sequence_of_all_agents(task):
     """In `lives` agents leave and come at other times than their episodes' starts."""
-    runner, module = runner_of(configured(task, RSSM, PLANS, num_envs=2))
+    runner, module = runner_of(world_model(task, RSSM, PLANS, num_envs=2))
     (part,) = runner.sample(num_timesteps=2 * 13)[0].modules.values()
     (memory,) = runner.stepper.memory
     model, fresh = module.policy.model, part.fresh_steps()
@@ -92,10 +80,10 @@ def test_what_a_runner_carries_is_that_of_the_whole_sequence_of_all_agents(task)
 
 def test_training_sees_the_states_that_acting_carries():
     """With most probable latents in both, sequences from the start of episodes give the states of the Actor."""
-    runner, module = runner_of(configured("lives", RSSM, PLANS, num_envs=2))
+    runner, module = runner_of(world_model("lives", RSSM, PLANS, num_envs=2))
     model = module.policy.model
     model.latent.sample = lambda statistics, generator: model.latent.mode(statistics)
-    played = setup_of(configured("lives", RSSM, PLANS, num_envs=2), sequences=True)
+    played = setup_of(world_model("lives", RSSM, PLANS, num_envs=2), sequences=True)
     batch = sequences_of(played.rows, 0, joint=True)
     found = model.learn(batch, torch.Generator()).states
     rows = batch.obs.shape[1]
@@ -119,7 +107,7 @@ def test_training_sees_the_states_that_acting_carries():
 @BEHAVIOURS
 def test_what_an_agent_does_depends_on_others_that_are_there_alone(model, behaviour):
     """Of a planner at once; of an actor over a recurrent model one step later, over an ensemble never."""
-    runner, module = runner_of(configured("swarm", model, behaviour, num_envs=1))
+    runner, module = runner_of(world_model("swarm", model, behaviour, num_envs=1))
     (group,) = runner.stepper.team.groups
     actor, agents = group.actor, len(group.index)
     with torch.no_grad():  # what comes from others counts for more than at the start of a training
@@ -159,7 +147,7 @@ def test_what_an_agent_does_depends_on_others_that_are_there_alone(model, behavi
 @BEHAVIOURS
 @pytest.mark.parametrize("task", ["swarm", "lives"])
 def test_a_gradient_step_moves_the_attention(task, model, behaviour):
-    played = setup_of(configured(task, model, behaviour), sequences=model is RSSM)
+    played = setup_of(world_model(task, model, behaviour), sequences=model is RSSM)
     module = stirred(played.modules[0])
     before = {name: value.clone() for name, value in module.state_dict().items()}
     stats = played.learner.gradient_step(played.rows)
@@ -180,7 +168,7 @@ def test_a_gradient_step_moves_the_attention(task, model, behaviour):
 
 @MODELS
 def test_imagination_begins_where_somebody_acts_and_counts_who_is_there(model):
-    played = setup_of(configured("lives", model, ACTOR), sequences=model is RSSM)
+    played = setup_of(world_model("lives", model, ACTOR), sequences=model is RSSM)
     module = stirred(played.modules[0])
     batch = sequences_of(played.rows, 0, joint=True)
     states = module.policy.model.learn(batch, played.learner.noise).states
@@ -204,7 +192,7 @@ def test_imagination_begins_where_somebody_acts_and_counts_who_is_there(model):
 @pytest.mark.usefixtures("ray_runtime")
 @pytest.mark.parametrize("settings", [(RSSM, PLANS), (ENSEMBLE, ACTOR)], ids=["planet", "ensemble actor"])
 def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
-    config = configured("swarm", *settings, fragment=8, num_envs=2, batch=8)
+    config = world_model("swarm", *settings, fragment=8, num_envs=2, batch=8)
     config.training(num_steps_sampled_before_learning_starts=64)
     algorithm = config.build_algo()
     try:
@@ -228,7 +216,7 @@ def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
 
 @MODELS
 def test_diagnostics_keep_agents_together(model, tmp_path):
-    config = configured("swarm", model, PLANS, num_envs=2)
+    config = world_model("swarm", model, PLANS, num_envs=2)
     runner, _ = runner_of(config)
     policy = policy_from_modules(dict(runner.module.items()), config)
     env = make_vector_env(policy.env, dict(policy.env_config), 2)
@@ -246,7 +234,7 @@ def test_diagnostics_keep_agents_together(model, tmp_path):
 
 
 def test_diagnostics_refuse_agents_that_come_later():
-    config = configured("lives", ENSEMBLE, PLANS, num_envs=1)
+    config = world_model("lives", ENSEMBLE, PLANS, num_envs=1)
     runner, _ = runner_of(config)
     env = ObjectVectorEnv(Lives, 2)
     with pytest.raises(ConfigError, match="diagnose: an agent appears after the first step"):

@@ -6,10 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from qio_envs.confounded_control import logged
+from qio_rllib.artifacts.policy_file import load_policy
+from qio_rllib.causal import information
 from qio_rllib.causal.graph import CausalGraph
 from qio_rllib.causal.scm import StructuralModel
 from qio_rllib.cli import main
 
+QUICK = information.InformationSettings(hiddens=(32,), updates=500)
 GRAPH = "u->a, u->y, z->a, a->m, m->y"
 MODEL = StructuralModel.linear(
     CausalGraph([tuple(part.strip().split("->")) for part in GRAPH.split(",")]),
@@ -74,13 +78,30 @@ def test_a_search_by_score_finds_the_same_and_knowledge_goes_in(here, capsys):
     assert "y <- m\n" in capsys.readouterr().out
 
 
+def test_causes_of_steps_are_told_by_information(here, capsys, monkeypatch):
+    monkeypatch.setattr(information, "InformationSettings", lambda: QUICK)
+    arguments = ["causal", "discover", "confounded_control_v0", "--samples", "1000", "--test", "information"]
+    assert main([*arguments, "--out", "found"]) == 0
+    text = capsys.readouterr().out
+    assert "s' <- s, a\n" in text
+    assert "m' <- a\n" in text
+    with open("found/edges.csv", newline="") as file:
+        rows = {(row["cause"], row["effect"]): row for row in csv.DictReader(file)}
+    # a is uniform in [-2, 2], m' = a + N(0, 0.3^2)
+    expected = 0.5 * np.log(1 + (4 / 3) / 0.09)
+    assert float(rows["a", "m'"]["nats"]) == pytest.approx(expected, abs=0.3)
+
+
 def test_an_environment_is_played_at_random_or_after_interventions(here, capsys):
     assert main(["causal", "discover", "drift_control_v0", "--samples", "200", "--interventions"]) == 0
     text = capsys.readouterr().out
     assert "s1' <- s0, s1, s2, a1\n" in text
     assert "reward <- s0, s1, s2, s3, a0, a1\n" in text
     assert main(["causal", "discover", "drift_control_v0", "--samples", "200", "--variables", "s0,s0'"]) == 0
-    assert "s0 - s0'" in capsys.readouterr().out
+    assert "s0' <- s0\n" in capsys.readouterr().out
+    arguments = ["causal", "discover", "drift_control_v0", "--samples", "200", "--variables", "s0,s1"]
+    assert main(arguments) == 0  # no steps without anything after them
+    assert "alone: s0, s1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -111,13 +132,22 @@ EFFECT = ["effect", "log.csv", "--treatment", "a", "--outcome", "y", "--graph"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["discover", "nope"], "expected a .csv file or one of forest_uav_v0"),
+        (
+            ["discover", "nope"],
+            "expected a .csv file, a run, a checkpoint, a policy file, or one of forest_uav_v0",
+        ),
         (["discover", "drift_controll_v0"], "did you mean 'drift_control_v0'?"),
         (["discover", "none.csv"], "cannot read none.csv: No such file or directory"),
         (
             ["discover", "log.csv", "--method", "ges"],
             "--method: expected one of pc, score, transitions, got 'ges'",
         ),
+        (
+            ["discover", "log.csv", "--test", "information"],
+            "--test: expected regression or information of transitions",
+        ),
+        (["discover", "drift_control_v0", "--test", "informatoin"], "did you mean 'information'?"),
+        (["discover", "drift_control_v0", "--samples", "50", "--test", "information"], "need at least 100"),
         (["discover", "log.csv", "--method", "transitions"], "transitions are those of an environment"),
         (["discover", "log.csv", "--method", "score", "--alpha", "0.1"], "makes no tests"),
         (["discover", "log.csv", "--interventions"], "for environments alone"),
@@ -140,6 +170,61 @@ EFFECT = ["effect", "log.csv", "--treatment", "a", "--outcome", "y", "--graph"]
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(here, capsys, arguments, message):
     assert main(["causal", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+CONTROL_GRAPH = "s->a, u->a, z->a, a->m, m->t, s->t, u->t"
+CONTROL = ["control", "steps.csv", "--states", "s", "--actions", "a", "--next", "t", "--graph", CONTROL_GRAPH]
+
+
+@pytest.fixture
+def steps(here):
+    columns = logged(2000, seed=1)
+    columns["t"] = columns.pop("s_next")
+    columns["noise"] = np.random.default_rng(0).standard_normal(2000)
+    with open("steps.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return here
+
+
+def test_a_log_becomes_a_controller_that_is_scored_and_kept(steps, capsys):
+    options = ["--hidden", "u", "--action-costs", "0.1", "--env", "confounded_control_v0", "--episodes", "50"]
+    assert main(["causal", *CONTROL, *options, "--out", "c.pt"]) == 0
+    text = capsys.readouterr().out
+    assert "(front-door, through m; 2000 samples)" in text
+    assert "effect of s on t: 1" in text
+    score = float(text.split("50 episodes: ")[1].split()[0])
+    best = float(text.split(" lqr ")[-1].split()[0])
+    assert 1.02 * best <= score <= 0.98 * best
+    policy = load_policy("c.pt")
+    gain = float(text.split("controller: a = ")[1].split()[0])
+    action = policy.player().act({"agent_0": np.array([0.5, 0.0], np.float32)})["agent_0"]
+    assert action == pytest.approx([gain * 0.5], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hidden", "u,m,z"], "the path a <- u -> t stays open (u is hidden)"),
+        (["--graph", "noise->a, u->a, a->t, s->t, u->t", "--hidden", "u"], "noise: a weak instrument for a"),
+        (["--graph", "a->t, v->t"], "variables: there is no variable 's'"),
+        (["--states", "v"], "data: there is no column 'v'"),
+        (["--states", "s,m"], "next_states: expected 2, as many as states, got 1"),
+        (["--action-costs", "0"], "action_costs: expected numbers above 0, got 0.0"),
+        (["--action-costs", "x"], "--action-costs: expected numbers such as 1,0.1, got 'x'"),
+        (["--out", "c.pt"], "--out: needs --env"),
+        (["--env-config", "{}"], "--env-config: needs --env"),
+        (["--env", "confounded_contrl_v0"], "did you mean 'confounded_control_v0'?"),
+        (["--env", "confounded_control_v0", "--env-config", '{"steps": 1}'], "--env-config: "),
+        (["--env", "causal_chain_v0"], "actions: causal_chain_v0 takes Box"),
+    ],
+)
+def test_controllers_that_cannot_be_are_one_line_and_exit_code_2(steps, capsys, options, message):
+    assert main(["causal", *CONTROL, *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

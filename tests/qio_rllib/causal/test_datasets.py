@@ -91,12 +91,12 @@ def test_the_true_mask_follows_causes_within_the_step():
 def test_environments_without_a_graph_number_their_variables():
     env = qio_envs.environment("swarm_cooperative_v0").batched_env(1)
     names, actions = variable_names(env)
-    assert names[:2] == ("o0", "o1")
+    assert names[:2] == ("obs[0]", "obs[1]")
     assert len(names) == env.observation_space.shape[0]
-    assert actions[0] == "a0"
+    assert actions == ("action[0]", "action[1]")
     discrete = drift(4, actions="discrete")
     data = observed_transitions(discrete, 20, 0)
-    assert data.input_names[4:] == tuple(f"a{i}" for i in range(9))
+    assert data.input_names[4:] == tuple(f"a[{i}]" for i in range(9))
     np.testing.assert_array_equal(data.inputs[:, 4:].sum(1), 1.0)
 
 
@@ -112,7 +112,7 @@ def test_environments_without_a_graph_number_their_variables():
         (
             lambda: intervened_transitions(qio_envs.environment("qubit_control_v0").batched_env(1), 5, 0),
             ConfigError,
-            "there is no variable that an intervention can set",
+            "there is no variable before the step that an intervention can set",
         ),
         (
             lambda: true_mask(qio_envs.environment("qubit_control_v0").batched_env(1)),
@@ -126,3 +126,10 @@ def test_what_is_wrong_is_refused(make, error, message):
     with pytest.raises(error) as found:
         make()
     assert message in str(found.value)
+
+
+def test_interventions_leave_the_mechanisms_of_the_step_alone():
+    env = qio_envs.environment("causal_chain_v0").batched_env(20)  # x2' and x3' can be set too
+    data = intervened_transitions(env, 1000, 0).columns()
+    slopes = np.linalg.lstsq(np.stack([data["x1"], data["a0"]], axis=1), data["x2'"], rcond=None)[0]
+    np.testing.assert_allclose(slopes, [0.7, 0.5], atol=0.05)

@@ -137,3 +137,24 @@ def test_what_is_wrong_is_refused(make, message):
 
 def test_a_chosen_adjustment_is_taken_where_it_blocks():
     assert check_adjustment(CausalGraph(CONFOUNDED), "a", "y", ["u", "s", "z"]).adjustment == ("u", "s", "z")
+
+
+def test_what_is_identified_without_linearity_is_so_by_the_id_algorithm():
+    """causalrl's is sound and complete; ours need not find all that is identifiable."""
+    causalrl = pytest.importorskip("causalrl")
+    rng, ways = np.random.default_rng(0), {BackDoor: 0, FrontDoor: 0, Instrument: 0, None: 0}
+    while sum(ways.values()) < 200:
+        graph = random_graph(rng, 9, 0.35, hidden=3)
+        treatment, outcome = rng.choice(graph.observed, 2, replace=False).tolist()
+        if outcome not in graph.descendants(treatment):
+            continue
+        try:
+            way = type(identify(graph, treatment, outcome))
+        except NotIdentified:
+            way = None
+        ways[way] += 1
+        whole = causalrl.CausalGraph(list(graph.edges), nodes=list(graph.variables))
+        theirs = causalrl.is_identifiable(whole.latent_projection(graph.observed), treatment, outcome)
+        assert theirs or way in (Instrument, None)
+    assert ways[BackDoor] > 50
+    assert ways[None] > 10

@@ -68,8 +68,14 @@ def test_searches_follow_the_growth():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"use": "masks"}, "causal_mask.use: expected mask or consistency, got 'masks'"),
+        ({"weight": -1}, "causal_mask.weight: expected a number of at least 0, got -1"),
         ({"alpha": 0}, "causal_mask.alpha: expected a number in (0, 1), got 0"),
         ({"alpha": True}, "causal_mask.alpha: expected a number in (0, 1), got True"),
+        (
+            {"test": "information gain"},
+            "causal_mask.test: expected regression or information, got 'information gain'",
+        ),
         ({"degree": 4}, "causal_mask.degree: expected 1, 2 or 3, got 4"),
         ({"samples": 5}, "causal_mask.samples: expected an integer of at least 10, got 5"),
         ({"interventions": -1}, "causal_mask.interventions: expected an integer of at least 0, got -1"),

@@ -204,3 +204,22 @@ def test_features_are_scaled_observations():
     torch.testing.assert_close(features.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(features.std(0, unbiased=False), torch.ones(2), atol=1e-4, rtol=0)
     assert torch.equal(model.observe(batch.obs[0] * 0, batch.actions[0], batch.obs[0]), batch.obs[0])
+
+
+def test_returns_of_a_masked_model_leave_out_what_no_reward_depends_on():
+    # Reward and end see component 0, which sees 1, which sees 3; nothing of these sees 2.
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    mask[[0, 1, 4, 5, 4], [1, 3, 0, 0, 4]] = True
+    mask[2] = True
+    torch.manual_seed(0)
+    model = Ensemble(4, 2, SMALL, mask)
+    model.target_scale.update(torch.randn(50, 5) + 1.0)
+    assert model.relevant_targets().tolist() == [0, 1, 3, 4, 5]
+    state, actions = torch.randn(3, 4), torch.rand(3, 7, 5, 2)
+    with torch.no_grad():
+        whole = model.returns(state, actions, 0.9, value=lambda features: features.new_zeros(()))
+        torch.testing.assert_close(model.returns(state, actions, 0.9), whole)
+        other = state.clone()
+        other[:, 2] += 5.0
+        assert torch.equal(model.returns(other, actions, 0.9), model.returns(state, actions, 0.9))
+    assert Ensemble(4, 2, SMALL).relevant_targets().tolist() == [0, 1, 2, 3, 4, 5]

@@ -102,6 +102,12 @@ def test_steps_that_do_not_count_change_no_loss():
     torch.testing.assert_close(before, model.learn(batch, torch.Generator().manual_seed(1)).loss)
 
 
+def test_rewards_have_as_many_classes_as_asked_for():
+    model = model_of(reward_bins=101)
+    assert model.reward(torch.zeros(3, model.state_size)).shape == (3, 101)
+    assert float(model.reward.bins[51] - model.reward.bins[50]) == pytest.approx(0.2, abs=1e-5)
+
+
 def test_predictions_are_those_of_the_prior():
     model = model_of()
     state, action = torch.randn(5, model.state_size), torch.rand(5, 1)
