@@ -55,7 +55,7 @@ def test_an_environment_imports_the_api_and_itself_only():
             assert wrong == []
 
 
-@pytest.mark.parametrize("folder", ["exploration", "quantum", "world_models", "causal"])
+@pytest.mark.parametrize("folder", ["exploration", "quantum", "world_models", "causal", "federated"])
 def test_the_mathematics_is_free_of_ray(folder):
     assert offenders(f"qio_rllib/{folder}", "ray") == []
 
@@ -66,6 +66,7 @@ ORDER = [
     "quantum",
     "world_models",
     "causal",
+    "federated",
     "models",
     "acting",
     "sampling",
@@ -108,6 +109,7 @@ def test_every_dependency_has_a_constraint_and_imports():
     }
     modules_of = {
         "causal-learn": "causallearn",
+        "dp-accounting": "dp_accounting",
         "pillow": "PIL",
         "pygame-ce": "pygame",
         "pytest-xdist": "xdist",
@@ -142,6 +144,8 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_rllib", ["ray", "torch"]),
         ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
         ("qio_rllib.world_models", ["ray", "matplotlib", "scipy"]),
+        ("qio_rllib.federated.aggregation", ["ray", "torch", "cryptography", "dp_accounting"]),
+        ("qio_rllib.federated.privacy", ["ray", "torch", "dp_accounting"]),
         ("qio_rllib.artifacts.policy_file", ["ray", "matplotlib"]),
         ("qio_rllib.cli", ["ray", "torch", "matplotlib"]),
     ],
