@@ -104,8 +104,8 @@ def _influence(kind: str, first: str, second: str) -> str:
 
 TOGETHER = Claim(
     "The three tasks together, 30 pairs: the counterfactual baseline is better than the value baseline with the "
-    "probability {final} (final score) and {training} (area under the learning curve), with `average_later` {later} and "
-    "{later_training}; each interval leaves 0.5 out",
+    "probability {final} (final score) and {training} (area under the learning curve), with `average_later` {later} "
+    "and {later_training}; each interval leaves 0.5 out",
     {
         name: (lambda kind=kind, cell=cell: f.improvement("causal_baseline", kind, cell, "value"))
         for name, kind, cell in (
