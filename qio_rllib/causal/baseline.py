@@ -52,7 +52,7 @@ class CounterfactualBaselineSettings:
     samples: int = 8
     average_later: bool = False
     model_steps: int = 200
-    model_hiddens: list[int] = dataclasses.field(default_factory=lambda: [64, 64])
+    model_hiddens: Sequence[int] = (64, 64)
 
     @property
     def by_model(self) -> bool:

@@ -126,7 +126,7 @@ class CounterfactualModel:
         observations = np.zeros((*shape, *part.observations.shape[3:]), np.float32)
         with torch.inference_mode():
             for k, action in enumerate(others):
-                outcome = model.counterfactual(step, action)
+                outcome = model.counterfactual(step, np.array(action))
                 rewards[acted, k] = outcome.reward.numpy()
                 following = outcome.next_state.numpy()
                 observations[acted, k] = following.reshape(-1, *part.observations.shape[3:])
