@@ -16,7 +16,8 @@ environment, settings and seeds, and differ in what advantages are taken against
 ``counterfactual``: other actions under the same noise. ``average later``: these, and later temporal differences
 averaged over actions too. Final score: 100 fixed evaluation episodes of the sampled policy;
 training: the mean training return, that is the area under the learning curve. What is reported, and when a difference
-counts as one, is said in `paired`. ``model``: ``learned model`` against ``value``, on the tasks without a central value.
+counts as one, is said in `paired`. ``model``: ``learned model`` against ``value``, on the tasks without a central
+value.
 """
 
 from __future__ import annotations
