@@ -4,6 +4,7 @@
     python benchmarks/causal_baseline.py cost              # what the branches cost in CPU seconds
     python benchmarks/causal_baseline.py control --seeds 10
     python benchmarks/causal_baseline.py control --table   # the table of what is there, without training
+    python benchmarks/causal_baseline.py model --seeds 10   # likewise, with a learned model in the environment's place
 
 ``variance``: single-sample gradients with respect to the mean of the policy N(0, sigma^2) over a0. With a perfect value
 baseline their variance is 0.32 + 0.2176 / sigma^2, with the counterfactual one 0.32. The negative control takes x2 as
@@ -15,7 +16,8 @@ environment, settings and seeds, and differ in what advantages are taken against
 ``counterfactual``: other actions under the same noise. ``average later``: these, and later temporal differences
 averaged over actions too. Final score: 100 fixed evaluation episodes of the sampled policy;
 training: the mean training return, that is the area under the learning curve. What is reported, and when a difference
-counts as one, is said in `paired`.
+counts as one, is said in `paired`. ``model``: ``learned model`` against ``value``, on the tasks without a central
+value.
 """
 
 from __future__ import annotations
@@ -70,6 +72,13 @@ STUDY = Study(
     cells=CELLS,
     pairs=(("counterfactual", "value"), ("average later", "value"), ("average later", "counterfactual")),
 )
+
+MODEL_STUDY = Study(
+    tasks={name: task for name, task in TASKS.items() if name != "swarm"},
+    cells={"value": CELLS["value"], "learned model": {KEY: {"source": "model"}}},
+    pairs=(("learned model", "value"),),
+)
+STUDIES = {"control": STUDY, "model": MODEL_STUDY}
 
 
 def chain(sigma: float, edges: tuple[tuple[str, str], ...] = EDGES) -> StructuralModel:
@@ -190,23 +199,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("variance", "cost", "control"))
+    parser.add_argument("part", choices=("variance", "cost", "control", "model"))
     parser.add_argument("--samples", type=int, default=1_000_000, help="gradients in variance (1,000,000)")
     parser.add_argument("--iterations", type=int, default=5, help="in cost, of each cell (5)")
-    parser.add_argument("--seeds", type=int, default=10, help="in control, from 0 (10)")
-    parser.add_argument("--jobs", type=int, default=2, help="in control, runs at a time (2)")
-    parser.add_argument("--task", choices=tuple(TASKS), help="in control, train this one alone (all)")
-    parser.add_argument("--out", type=Path, default=Path("results/causal_baseline"))
-    parser.add_argument("--table", action="store_true", help="control: only sum up the runs that are there")
+    parser.add_argument("--seeds", type=int, default=10, help="of a study, from 0 (10)")
+    parser.add_argument("--jobs", type=int, default=2, help="of a study, runs at a time (2)")
+    parser.add_argument("--task", choices=tuple(TASKS), help="of a study, train this one alone (all)")
+    parser.add_argument(
+        "--out", type=Path, help="default: results/causal_baseline, of model results/causal_baseline_model"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="of a study, only sum up the runs that are there"
+    )
     arguments = parser.parse_args()
     command = ["python", "benchmarks/causal_baseline.py", arguments.part]
-    if arguments.part == "control":
+    if arguments.out is None:
+        arguments.out = Path("results/causal_baseline" + ("_model" if arguments.part == "model" else ""))
+    if arguments.part in STUDIES:
+        whole = STUDIES[arguments.part]
         if not arguments.table:
-            chosen = {arguments.task: STUDY.tasks[arguments.task]} if arguments.task else STUDY.tasks
+            if arguments.task and arguments.task not in whole.tasks:
+                parser.error(f"--task {arguments.task}: expected {' or '.join(whole.tasks)}")
+            chosen = {arguments.task: whole.tasks[arguments.task]} if arguments.task else whole.tasks
             command += ["--seeds", str(arguments.seeds)]
-            study = dataclasses.replace(STUDY, tasks=chosen)
+            study = dataclasses.replace(whole, tasks=chosen)
             train(study, arguments.seeds, arguments.out, arguments.jobs, command)
-        if not report(STUDY, arguments.out, "counterfactual baseline"):
+        if not report(whole, arguments.out, "counterfactual baseline"):
             parser.error(f"there are no runs in {arguments.out}")
         return
     arguments.out.mkdir(parents=True, exist_ok=True)

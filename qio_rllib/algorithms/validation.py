@@ -11,7 +11,11 @@ import qio_envs
 from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.algorithms.capabilities import TRAINING_KEYS, check_action_spaces, is_wanted
 from qio_rllib.algorithms.settings import algorithm_name
-from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, check_environment
+from qio_rllib.causal.baseline import (
+    COUNTERFACTUAL_BASELINE,
+    CounterfactualBaselineSettings,
+    check_environment,
+)
 from qio_rllib.causal.influence import INFLUENCE_REWARD, check_agents
 from qio_rllib.learners.on_policy import window_length
 from qio_rllib.learners.policy_consistency import (
@@ -117,8 +121,28 @@ def check_imagination(config: Any) -> None:
 
 
 def check_counterfactual_baseline(config: Any) -> None:
-    """Refuse memory, and environments without exact counterfactuals or whose graph breaks the condition."""
-    _check_branches(config, COUNTERFACTUAL_BASELINE, check_environment)
+    """Refuse memory, and environments without exact counterfactuals or whose graph breaks the condition.
+
+    With a learned model in the place of the environment: memory, a central value, and several Learners.
+    """
+    settings = CounterfactualBaselineSettings.of(config.counterfactual_baseline)
+    if settings is None or not settings.by_model:
+        _check_branches(config, COUNTERFACTUAL_BASELINE, check_environment)
+        return
+    _refuse_memory(config, COUNTERFACTUAL_BASELINE)
+    if config.central_value is not None:
+        raise ConfigError(
+            f"{COUNTERFACTUAL_BASELINE}.source: a model predicts what an agent observes, not what a central value "
+            "sees; take environment, or set central_value to null"
+        )
+    if config.num_learners > 1:
+        raise ConfigError(
+            f"num_learners: {COUNTERFACTUAL_BASELINE} fits its model in one Learner, got {config.num_learners}"
+        )
+    if not config.normalize_actions:
+        raise ConfigError(
+            f"normalize_actions: the model of {COUNTERFACTUAL_BASELINE} takes actions in [-1, 1]; leave it on"
+        )
 
 
 def check_influence_reward(config: Any) -> None:
@@ -132,9 +156,7 @@ def check_influence_reward(config: Any) -> None:
 
 def _check_branches(config: Any, key: str, check: Callable[[BatchedEnv], None]) -> None:
     """Refuse memory, and environments that cannot be branched or that a check refuses."""
-    kind = memory_kind(config.model_config)
-    if kind is not None:
-        raise ConfigError(f"{key}: follows other actions without memory; set use_{kind} to false")
+    _refuse_memory(config, key)
     if config.in_evaluation:
         return
     env = make_vector_env(config.env, dict(config.env_config), 1)
@@ -147,6 +169,12 @@ def _check_branches(config: Any, key: str, check: Callable[[BatchedEnv], None]) 
         check(env.env)
     finally:
         env.close()
+
+
+def _refuse_memory(config: Any, key: str) -> None:
+    kind = memory_kind(config.model_config)
+    if kind is not None:
+        raise ConfigError(f"{key}: follows other actions without memory; set use_{kind} to false")
 
 
 def check_consistency(config: Any) -> None:

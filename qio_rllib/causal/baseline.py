@@ -25,6 +25,7 @@ from qio_rllib.causal.scm import Columns, StructuralModel
 
 COUNTERFACTUAL_BASELINE = "counterfactual_baseline"
 REWARD = "reward"
+ENVIRONMENT, MODEL = "environment", "model"
 
 
 class BaselineError(ConfigError):
@@ -36,15 +37,27 @@ class CounterfactualBaselineSettings:
     """``training(counterfactual_baseline={...})``: advantages against what other actions would have given.
 
     Attributes:
+        source: What other actions are tried in: "environment", by exact branches of it, or "model", a causal model that
+            is learned from the rollouts, for environments that cannot be branched.
         samples: Actions that are drawn from the policy for each agent and step where actions are continuous, at least
             1; an even number is drawn in pairs that mirror each other about the mean. Discrete actions are all tried,
             weighted by the policy's probabilities.
         average_later: Whether the temporal differences of later steps are averaged over the agent's action in those
             steps too (see `compute_advantages`): less variance where the value estimate is good.
+        model_steps: Gradient steps of the model on each batch, at least 1; only of "model".
+        model_hiddens: Sizes of its hidden layers.
     """
 
+    source: str = ENVIRONMENT
     samples: int = 8
     average_later: bool = False
+    model_steps: int = 200
+    model_hiddens: Sequence[int] = (64, 64)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a learned model takes the place of the environment."""
+        return self.source == MODEL
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Self | None:
@@ -57,7 +70,17 @@ class CounterfactualBaselineSettings:
             return None
         check_keys(COUNTERFACTUAL_BASELINE, given, [field.name for field in dataclasses.fields(cls)])
         settings = cls(**given)
+        steps, hiddens = settings.model_steps, settings.model_hiddens
         for name, allowed, fits in (
+            ("source", f"{ENVIRONMENT} or {MODEL}", settings.source in (ENVIRONMENT, MODEL)),
+            ("model_steps", "an integer of at least 1", type(steps) is int and steps >= 1),
+            (
+                "model_hiddens",
+                "sizes of at least 1",
+                isinstance(hiddens, list | tuple)
+                and len(hiddens) > 0
+                and all(type(size) is int and size >= 1 for size in hiddens),
+            ),
             (
                 "samples",
                 "an integer of at least 1",

@@ -9,6 +9,7 @@ import itertools
 import math
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from ray.rllib.core import ALL_MODULES
@@ -36,6 +37,7 @@ from qio_rllib.learners.common import (
     reduce_over_learners,
     refuse_non_finite,
 )
+from qio_rllib.learners.counterfactual_model import CounterfactualModel
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
 from qio_rllib.learners.policy_consistency import PolicyConsistency
@@ -95,6 +97,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         self._imagination_generator = torch_generator(self.config.seed, "imagination")
         self._normalizes_values = bool(settings.get("normalize_values"))
         self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
+        self._counterfactual_model = CounterfactualModel.of(self.config)
         self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
@@ -216,6 +219,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             state[_GENERATOR_STATE] = self._generator.bit_generator.state
             state[_IMAGINATION_STATE] = self._imagination_generator.get_state().numpy()
             state[OPERATORS] = operator_settings(self)
+            if self._counterfactual_model is not None:
+                state[COUNTERFACTUAL_BASELINE] = self._counterfactual_model.get_state()
             if self._consistency is not None:
                 state[_CONSISTENCY_STATE] = self._consistency.get_state()
             if self._normalizes_values:
@@ -232,6 +237,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         if _IMAGINATION_STATE in state:
             noise = torch.as_tensor(state[_IMAGINATION_STATE], dtype=torch.uint8)
             self._imagination_generator.set_state(noise)
+        if self._counterfactual_model is not None and COUNTERFACTUAL_BASELINE in state:
+            self._counterfactual_model.set_state(state[COUNTERFACTUAL_BASELINE])
         if self._consistency is not None and _CONSISTENCY_STATE in state:
             self._consistency.set_state(state[_CONSISTENCY_STATE])
         for module_id, scale in state.get(_POPART_STATE, {}).items():
@@ -263,6 +270,10 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
                 self._consistency.prepare(module_id, self.module[module_id].unwrapped(), module_parts)
             self._epochs(module_id, batch, num_epochs, minibatch_size)
             self._imagine_better(module_id, module_parts)
+            if self._counterfactual_model is not None:
+                count = self._num_actions(module_id)
+                error = self._counterfactual_model.learn(module_id, module_parts, count)
+                self.metrics.log_value((module_id, "counterfactual_model_error"), error, window=1)
             total += batch.rows
             self._log_training(module_id, batch.rows, num_epochs)
         log = self.metrics.log_value
@@ -278,6 +289,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         popart = self._popart[module_id] if self._normalizes_values else None
         if self._influence is not None:
             parts = self._with_influence(module_id, parts, self._influence)
+        if self._counterfactual_model is not None:
+            parts = self._counterfactual_model.with_outcomes(module_id, parts, self._num_actions(module_id))
         batch = batch_of(
             module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual
         )
@@ -297,6 +310,11 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             for name, value in (("value_mean", popart.mean), ("value_deviation", popart.deviation)):
                 self.metrics.log_value((module_id, name), value, window=1)
         return batch
+
+    def _num_actions(self, module_id: str) -> int | None:
+        """Return the number of discrete actions; None for continuous ones."""
+        space = self.module[module_id].unwrapped().action_space
+        return int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
 
     def _with_influence(
         self, module_id: str, parts: list[ModuleRollout], settings: InfluenceSettings

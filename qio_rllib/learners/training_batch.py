@@ -23,6 +23,7 @@ from qio_rllib.learners.popart import PopArt
 from qio_rllib.models.actor_critic import POLICY, VALUE, ActorCritic, ModuleInputs
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
 from qio_rllib.models.values import CentralInputs
+from qio_rllib.sampling.counterfactuals import REWARDS
 from qio_rllib.sampling.rollout import ModuleRollout
 
 Array = np.ndarray
@@ -156,11 +157,12 @@ def batch_of(
         plain = compute_advantages(part, values, final, gamma, lambda_)
         credit = {Postprocessing.ADVANTAGES: plain, Postprocessing.VALUE_TARGETS: plain + values[:-1]}
         if counterfactual is not None:
-            baseline = baseline_of(part, piece.value_of(popart), gamma, discrete, central, device)
             credit[PLAIN_ADVANTAGES] = plain
-            credit[Postprocessing.ADVANTAGES] = compute_advantages(
-                part, values, final, gamma, lambda_, baseline, counterfactual.average_later
-            )
+            if not counterfactual.by_model or REWARDS in part.columns:  # a model has learned nothing at first
+                baseline = baseline_of(part, piece.value_of(popart), gamma, discrete, central, device)
+                credit[Postprocessing.ADVANTAGES] = compute_advantages(
+                    part, values, final, gamma, lambda_, baseline, counterfactual.average_later
+                )
         pieces.append(piece.windows(credit) if recurrent else piece.rows(credit))
     joined: dict[str, torch.Tensor] = {}
     for name in pieces[0]:

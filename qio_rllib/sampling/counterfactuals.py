@@ -89,12 +89,7 @@ class Branches:
         if self.discrete:
             return np.broadcast_to(np.arange(self.count)[:, None, None], (self.count, *shape))
         assert rng is not None
-        half = self.count // 2
-        if self.count == 2 * half:
-            noise = rng.standard_normal((half, *shape), np.float32)
-            noise = np.concatenate([noise, -noise])
-        else:
-            noise = rng.standard_normal((self.count, *shape), np.float32)
+        noise = mirrored_noise(rng, self.count, shape)
         inputs = acted.extras[DIST_INPUTS]
         drawn, _ = sample(np.broadcast_to(inputs, (self.count, *inputs.shape)), False, False, noise)
         return group.actor.action.to_env(drawn)
@@ -185,3 +180,12 @@ class Counterfactuals:
         present = self.branches.env.agents_alive() | (before & truncated)
         parts = [(group.index, observed[:, group.index]) for group in self.team.groups]
         return self.state_source.read(self._as_vector, parts, present)
+
+
+def mirrored_noise(rng: RandomNumbers, count: int, shape: tuple[int, ...]) -> Array:
+    """Return standard normal numbers, float32 ``[count, ...]``; of an even number the second half mirrors the first."""
+    half = count // 2
+    if count != 2 * half:
+        return rng.standard_normal((count, *shape), np.float32)
+    noise = rng.standard_normal((half, *shape), np.float32)
+    return np.concatenate([noise, -noise])

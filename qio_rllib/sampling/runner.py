@@ -181,7 +181,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             return None
         if given.get(INFLUENCE_REWARD) is not None:
             return Influence(self.env, team)
-        if settings is None:
+        if settings is None or settings.by_model:
             return None
         return Counterfactuals(self.env, team, self._state_source, settings)
 
