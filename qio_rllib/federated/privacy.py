@@ -131,7 +131,7 @@ class GaussianMechanism:
         from dp_accounting import dp_event
         from dp_accounting.pld import pld_privacy_accountant
 
-        event = dp_event.GaussianDpEvent(self.noise_multiplier)
+        event: Any = dp_event.GaussianDpEvent(self.noise_multiplier)
         if self.sampling < 1:
             event = dp_event.PoissonSampledDpEvent(self.sampling, event)
         accountant = pld_privacy_accountant.PLDAccountant()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 
@@ -126,13 +127,13 @@ class SecureServer:
                 shares.setdefault(owner, {})[holder] = part
         result = self._sum.copy()
         for client in sorted(alive):
-            seed = self._restored(client, shares, lambda found, who=client: self._is_seed(who, found))
+            seed = self._restored(client, shares, functools.partial(self._is_seed, client))
             add_key_stream(result, seed_key(self.round, seed), -1)
         for client in sorted(shared - alive):
             touched = alive.intersection(self.round.neighbours_of[client])
             if touched:
                 private = X25519PrivateKey.from_private_bytes(
-                    self._restored(client, shares, lambda found, who=client: self._is_private(who, found))
+                    self._restored(client, shares, functools.partial(self._is_private, client))
                 )
                 for other in touched:
                     key = pair_key(self.round, private, self._keys[other].masking)
