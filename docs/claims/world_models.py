@@ -142,7 +142,7 @@ HIDDEN = Claim(
         "scripted": lambda: f.scripted(PLANET),
         "seconds": lambda: f.training_seconds(PLANET),
     },
-    CURVES + "drift_control_planet.yaml --seeds 2",
+    CURVES + "drift_control_planet.yaml --seeds 5",
     (PLANET, "drift_control_hidden_memoryless"),
     holds=lambda: f.score(PLANET, "greedy") / f.scripted_score(PLANET, "lqr") > AIM,
 )
