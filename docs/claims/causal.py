@@ -146,6 +146,36 @@ TOGETHER = Claim(
 )
 
 
+def _learned(task: str, kind: str = "final") -> str:
+    pair = ("causal_baseline_model", kind, "learned model", "value", task)
+    return f"{f.improvement(*pair)}, {f.verdict(*pair)}"
+
+
+LEARNED = Claim(
+    "The counterfactual baseline by a learned model (`source: model`, which sees no branches), ten paired seeds, "
+    "probability that it is better than the value baseline (95% interval): confounded control, final score {control}, "
+    "area under the learning curve {control_training}; forest {forest} and {forest_training}. In the forest other UAVs "
+    "are noise to the model, and its errors bias the gradient. CPU seconds a run {control_cpu} and {forest_cpu}",
+    {
+        "control": lambda: _learned("confounded_control"),
+        "control_training": lambda: _learned("confounded_control", "training"),
+        "forest": lambda: _learned("forest"),
+        "forest_training": lambda: _learned("forest", "training"),
+        **{
+            name: (
+                lambda task=task: " against ".join(
+                    _mean("causal_baseline_model/runs.csv", "cpu_seconds", 1, task=task, cell=cell)
+                    for cell in ("learned model", "value")
+                )
+            )
+            for name, task in (("control_cpu", "confounded_control"), ("forest_cpu", "forest"))
+        },
+    },
+    BASELINE_COMMAND + "model --seeds 10",
+    ("causal_baseline_model/runs.csv", "causal_baseline_model/pairs.csv"),
+)
+
+
 INFLUENCE = Claim(
     "Pay for influence, ten times its nats, PPO in the same forest, ten paired seeds. Probability that it is better "
     "than without (95% interval): final score {final}; area under the learning curve {training}. Than the permuted "
@@ -343,6 +373,7 @@ CAUSAL = Section(
         ),
         *(_control(task) for task in TASKS),
         TOGETHER,
+        LEARNED,
         INFLUENCE,
     ),
 )
