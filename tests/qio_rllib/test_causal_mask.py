@@ -72,10 +72,14 @@ def test_a_run_seeks_causes_again_when_it_has_twice_as_much_and_resumes(tmp_path
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
-def test_interventions_find_the_whole_graph_and_leave_distractors_out():
-    algorithm = config_of(causal_mask={"interventions": 400}, scenario="distractors").build_algo()
+@pytest.mark.parametrize("behaviour", ["planner", "actor"])
+def test_interventions_find_the_whole_graph_and_leave_distractors_out(behaviour):
+    """Whoever acts, by planning in the model or learned in its imagination."""
+    config = config_of(causal_mask={"interventions": 400}, scenario="distractors")
+    algorithm = config.training(behaviour=behaviour, imagination_horizon=3).build_algo()
     try:
-        algorithm.train()
+        learned = algorithm.train()["learners"]["shared"]
+        assert ("actor_loss" in learned) == (behaviour == "actor")
         model = algorithm.env_runner.module["shared"].policy.model
         mask = model.input_mask.reshape(2, -1, 14)[0].numpy() > 0
         assert not mask[[0, 1, 2, 3, 12, 13]][:, 4:12].any()
