@@ -96,44 +96,24 @@ def _entropy_annealing(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
-def _circuit(settings: Mapping[str, Any]) -> dict[str, Any]:
-    CircuitSettings.of(settings)
-    return dict(settings)
+def _checked_by(settings_class: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Return what keeps a mapping as it was given, once its settings could be made of it."""
 
+    def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+        settings_class.of(settings)
+        return dict(settings)
 
-def _coordination(settings: Mapping[str, Any]) -> dict[str, Any]:
-    CoordinationSettings.of(settings)
-    return dict(settings)
-
-
-def _counterfactual_baseline(settings: Mapping[str, Any]) -> dict[str, Any]:
-    CounterfactualBaselineSettings.of(settings)
-    return dict(settings)
-
-
-def _influence_reward(settings: Mapping[str, Any]) -> dict[str, Any]:
-    InfluenceSettings.of(settings)
-    return dict(settings)
-
-
-def _imagination(settings: Mapping[str, Any]) -> dict[str, Any]:
-    ImaginationSettings.of(settings)
-    return dict(settings)
-
-
-def _consistency(settings: Mapping[str, Any]) -> dict[str, Any]:
-    ConsistencySettings.of(settings)
-    return dict(settings)
+    return kept
 
 
 MAPPINGS: dict[str, Callable[[Any], Any]] = {
     AMPLIFICATION: _amplification,
     ENTROPY_ANNEALING: _entropy_annealing,
-    CIRCUIT: _circuit,
-    COORDINATION: _coordination,
-    COUNTERFACTUAL_BASELINE: _counterfactual_baseline,
-    INFLUENCE_REWARD: _influence_reward,
-    IMAGINATION: _imagination,
-    CONSISTENCY: _consistency,
+    CIRCUIT: _checked_by(CircuitSettings),
+    COORDINATION: _checked_by(CoordinationSettings),
+    COUNTERFACTUAL_BASELINE: _checked_by(CounterfactualBaselineSettings),
+    INFLUENCE_REWARD: _checked_by(InfluenceSettings),
+    IMAGINATION: _checked_by(ImaginationSettings),
+    CONSISTENCY: _checked_by(ConsistencySettings),
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from qio_envs.api import AFTER, BatchedEnv, ConfigError, UnsupportedError, check_keys
+from qio_envs.api import AFTER, BatchedEnv, ConfigError, UnsupportedError
 from qio_rllib.causal.graph import CausalGraph, Names
+from qio_rllib.causal.mapping_settings import MappingSettings
 from qio_rllib.causal.scm import Columns, StructuralModel
 
 COUNTERFACTUAL_BASELINE = "counterfactual_baseline"
@@ -33,7 +33,7 @@ class BaselineError(ConfigError):
 
 
 @dataclasses.dataclass(frozen=True)
-class CounterfactualBaselineSettings:
+class CounterfactualBaselineSettings(MappingSettings):
     """``training(counterfactual_baseline={...})``: advantages against what other actions would have given.
 
     Attributes:
@@ -48,6 +48,8 @@ class CounterfactualBaselineSettings:
         model_hiddens: Sizes of its hidden layers.
     """
 
+    key = COUNTERFACTUAL_BASELINE
+
     source: str = ENVIRONMENT
     samples: int = 8
     average_later: bool = False
@@ -59,40 +61,25 @@ class CounterfactualBaselineSettings:
         """Whether a learned model takes the place of the environment."""
         return self.source == MODEL
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> Self | None:
-        """Return the settings of a mapping; None for None.
-
-        Raises:
-            ConfigError: An unknown key, or a value that is not allowed.
-        """
-        if given is None:
-            return None
-        check_keys(COUNTERFACTUAL_BASELINE, given, [field.name for field in dataclasses.fields(cls)])
-        settings = cls(**given)
-        steps, hiddens = settings.model_steps, settings.model_hiddens
-        for name, allowed, fits in (
-            ("source", f"{ENVIRONMENT} or {MODEL}", settings.source in (ENVIRONMENT, MODEL)),
-            ("model_steps", "an integer of at least 1", type(steps) is int and steps >= 1),
+    def checks(self) -> list[tuple[str, str, bool]]:
+        """Return what is checked; see `MappingSettings`."""
+        hiddens = self.model_hiddens
+        sizes = isinstance(hiddens, list | tuple) and len(hiddens) > 0
+        return [
+            ("source", f"{ENVIRONMENT} or {MODEL}", self.source in (ENVIRONMENT, MODEL)),
+            ("samples", "an integer of at least 1", type(self.samples) is int and self.samples >= 1),
+            ("average_later", "true or false", type(self.average_later) is bool),
+            (
+                "model_steps",
+                "an integer of at least 1",
+                type(self.model_steps) is int and self.model_steps >= 1,
+            ),
             (
                 "model_hiddens",
                 "sizes of at least 1",
-                isinstance(hiddens, list | tuple)
-                and len(hiddens) > 0
-                and all(type(size) is int and size >= 1 for size in hiddens),
+                sizes and all(type(size) is int and size >= 1 for size in hiddens),
             ),
-            (
-                "samples",
-                "an integer of at least 1",
-                type(settings.samples) is int and settings.samples >= 1,
-            ),
-            ("average_later", "true or false", type(settings.average_later) is bool),
-        ):
-            if not fits:
-                raise ConfigError(
-                    f"{COUNTERFACTUAL_BASELINE}.{name}: expected {allowed}, got {getattr(settings, name)!r}"
-                )
-        return settings
+        ]
 
 
 # -- the condition ------------------------------------------------------------------------------------------------

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
-from typing import Any, Self
 
 import numpy as np
 
-from qio_envs.api import BatchedEnv, ConfigError, check_keys
+from qio_envs.api import BatchedEnv, ConfigError
+from qio_rllib.causal.mapping_settings import MappingSettings, is_number
 
 INFLUENCE_REWARD = "influence_reward"
 
 
 @dataclasses.dataclass(frozen=True)
-class InfluenceSettings:
+class InfluenceSettings(MappingSettings):
     """``training(influence_reward={...})``: agents are paid for the influence that their actions have on the others.
 
     Attributes:
@@ -30,31 +29,18 @@ class InfluenceSettings:
             first: the control with the same rewards and no information.
     """
 
+    key = INFLUENCE_REWARD
+
     coefficient: float = 0.1
     permuted: bool = False
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> Self | None:
-        """Return the settings of a mapping; None for None.
-
-        Raises:
-            ConfigError: An unknown key, or a value that is not allowed.
-        """
-        if given is None:
-            return None
-        check_keys(INFLUENCE_REWARD, given, [field.name for field in dataclasses.fields(cls)])
-        settings = cls(**given)
-        number = settings.coefficient
-        is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if not is_number or not 0 <= number < float("inf"):
-            raise ConfigError(
-                f"{INFLUENCE_REWARD}.coefficient: expected a number of at least 0, got {number!r}"
-            )
-        if type(settings.permuted) is not bool:
-            raise ConfigError(
-                f"{INFLUENCE_REWARD}.permuted: expected true or false, got {settings.permuted!r}"
-            )
-        return settings
+    def checks(self) -> list[tuple[str, str, bool]]:
+        """Return what is checked; see `MappingSettings`."""
+        number = self.coefficient
+        return [
+            ("coefficient", "a number of at least 0", is_number(number) and 0 <= number < float("inf")),
+            ("permuted", "true or false", type(self.permuted) is bool),
+        ]
 
     def added(self, influence: np.ndarray, acted: np.ndarray) -> np.ndarray:
         """Return what is added to rewards.

@@ -11,9 +11,8 @@ import torch
 from scipy.stats import norm
 from torch.nn import functional
 
-from qio_envs.api import ConfigError
-from qio_rllib.causal.moments import DataError, checked_data, standardised
-from qio_rllib.causal.transitions import TransitionGraph
+from qio_rllib.causal.moments import DataError, standardised
+from qio_rllib.causal.transitions import TransitionGraph, checked_steps
 from qio_rllib.world_models.batched import BatchedMLP
 
 LEAST_SAMPLES = 100
@@ -83,14 +82,7 @@ def information_graph(
         ConfigError: A level out of range.
         DataError: Constant or collinear inputs, a constant target, fewer than 100 samples, numbers that are not finite.
     """
-    if not 0 < alpha < 1:
-        raise ConfigError(f"alpha: expected a number in (0, 1), got {alpha!r}")
-    if target_names is None:
-        target_names = [f"y{i}" for i in range(np.shape(targets)[-1])]
-    rows, names = checked_data(inputs, input_names)
-    wanted, goals = checked_data(targets, target_names)
-    if len(rows) != len(wanted):
-        raise DataError(f"samples: {len(rows)} rows of inputs, {len(wanted)} of targets")
+    rows, names, wanted, goals = checked_steps(inputs, targets, input_names, target_names, alpha)
     if len(rows) < LEAST_SAMPLES:
         raise DataError(
             f"samples: {len(rows)}; networks need at least {LEAST_SAMPLES}, regressions make do with fewer"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from qio_envs.api import ConfigError, check_keys
+from qio_envs.api import ConfigError
+from qio_rllib.causal.mapping_settings import MappingSettings, is_number
 from qio_rllib.causal.transitions import TESTS, TransitionGraph, transition_graph
 
 CAUSAL_MASK = "causal_mask"
@@ -17,11 +16,10 @@ MASK, CONSISTENCY = "mask", "consistency"
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchSettings:
+class SearchSettings(MappingSettings):
     """How causes are sought in transitions; base of settings that have it among others.
 
     Attributes:
-        key: Name of the mapping, for messages.
         test: How causes are told: "regression" (nested regressions on products of inputs) or "information"
             (conditional mutual information, by networks that are trained masked; seconds in place of hundredths).
         alpha: Level of the test of a single cause, in (0, 1).
@@ -29,28 +27,10 @@ class SearchSettings:
         samples: Transitions that are tested at most, at least 10.
     """
 
-    key: ClassVar[str]
-
     test: str = "regression"
     alpha: float = 0.001
     degree: int = 2
     samples: int = 5000
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> Self | None:
-        """Return the settings of a mapping; None for None.
-
-        Raises:
-            ConfigError: An unknown key, or a value that is not allowed.
-        """
-        if given is None:
-            return None
-        check_keys(cls.key, given, [field.name for field in dataclasses.fields(cls)])
-        settings = cls(**given)
-        for name, allowed, fits in settings.checks():
-            if not fits:
-                raise ConfigError(f"{cls.key}.{name}: expected {allowed}, got {getattr(settings, name)!r}")
-        return settings
 
     def checks(self) -> list[tuple[str, str, bool]]:
         """Return of each setting its name, what is allowed, and whether that is what it holds."""
@@ -174,8 +154,3 @@ def _tested(
 def _varies(rows: np.ndarray) -> np.ndarray:
     still = rows.std(0) <= 1e-6 * np.maximum(np.abs(rows).max(0), 1e-6)
     return ~still  # numbers that are not finite vary, and are refused
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a setting holds a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

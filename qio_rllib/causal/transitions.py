@@ -48,6 +48,30 @@ class TransitionGraph:
         return CausalGraph(edges, (*self.inputs, *self.targets))
 
 
+def checked_steps(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    input_names: Sequence[str] | None,
+    target_names: Sequence[str] | None,
+    alpha: float,
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """Return inputs, their names, targets and their names; arguments as for `transition_graph`.
+
+    Raises:
+        ConfigError: A level out of range.
+        DataError: Different numbers of rows, or numbers that are not finite.
+    """
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha: expected a number in (0, 1), got {alpha!r}")
+    if target_names is None:
+        target_names = [f"y{i}" for i in range(np.shape(targets)[-1])]
+    rows, names = checked_data(inputs, input_names)
+    wanted, goals = checked_data(targets, target_names)
+    if len(rows) != len(wanted):
+        raise DataError(f"samples: {len(rows)} rows of inputs, {len(wanted)} of targets")
+    return rows, tuple(names), wanted, tuple(goals)
+
+
 def transition_graph(
     inputs: np.ndarray,
     targets: np.ndarray,
@@ -80,16 +104,9 @@ def transition_graph(
         ConfigError: A level or a degree out of range.
         DataError: Constant or collinear inputs, a constant target, too few samples, numbers that are not finite.
     """
-    if not 0 < alpha < 1:
-        raise ConfigError(f"alpha: expected a number in (0, 1), got {alpha!r}")
     if degree not in (1, 2, 3):
         raise ConfigError(f"degree: expected 1, 2 or 3, got {degree!r}")
-    if target_names is None:
-        target_names = [f"y{i}" for i in range(np.shape(targets)[-1])]
-    rows, names = checked_data(inputs, input_names)
-    wanted, goals = checked_data(targets, target_names)
-    if len(rows) != len(wanted):
-        raise DataError(f"samples: {len(rows)} rows of inputs, {len(wanted)} of targets")
+    rows, names, wanted, goals = checked_steps(inputs, targets, input_names, target_names, alpha)
     last = len(names) - num_one_hot
     groups = [min(place, last) for place in range(len(names))]
     if num_one_hot:  # the last of its columns follows from the others
