@@ -20,8 +20,8 @@ import numpy as np
 
 from qio_envs.api import AFTER, BatchedEnv, ConfigError, UnsupportedError
 from qio_rllib.causal.graph import CausalGraph, Names
-from qio_rllib.causal.mapping_settings import MappingSettings
 from qio_rllib.causal.scm import Columns, StructuralModel
+from qio_rllib.mapping_settings import MappingSettings
 
 COUNTERFACTUAL_BASELINE = "counterfactual_baseline"
 REWARD = "reward"

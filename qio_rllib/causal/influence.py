@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 from qio_envs.api import BatchedEnv, ConfigError
-from qio_rllib.causal.mapping_settings import MappingSettings, is_number
+from qio_rllib.mapping_settings import MappingSettings, is_number
 
 INFLUENCE_REWARD = "influence_reward"
 

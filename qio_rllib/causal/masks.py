@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from qio_envs.api import ConfigError
-from qio_rllib.causal.mapping_settings import MappingSettings, is_number
 from qio_rllib.causal.transitions import TESTS, TransitionGraph, transition_graph
+from qio_rllib.mapping_settings import MappingSettings, is_number
 
 CAUSAL_MASK = "causal_mask"
 MASK, CONSISTENCY = "mask", "consistency"

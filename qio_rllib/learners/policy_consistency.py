@@ -14,10 +14,10 @@ from qio_envs.api import ConfigError, UnsupportedError
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.causal.datasets import variable_names
 from qio_rllib.causal.graph import CausalGraph
-from qio_rllib.causal.mapping_settings import is_number
 from qio_rllib.causal.masks import SearchSettings, find_mask
 from qio_rllib.causal.relevance import relevant_components, reward_ancestors
 from qio_rllib.learners.training_batch import TrainingBatch
+from qio_rllib.mapping_settings import is_number
 from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.environments import make_vector_env
