@@ -4,12 +4,13 @@ from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.dqn import DQN, DQNConfig
+from qio_rllib.algorithms.federated import Federated, FederatedConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.masac import MASAC, MASACConfig
 from qio_rllib.algorithms.ppo import PPO, PPOConfig
 from qio_rllib.algorithms.world_model import WorldModel, WorldModelConfig
 
-ALGORITHMS: dict[str, type[ExploringConfig]] = {
+LOCAL_ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "A2C": A2CConfig,
     "DQN": DQNConfig,
     "MADDPG": MADDPGConfig,
@@ -17,6 +18,9 @@ ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "PPO": PPOConfig,
     "WorldModel": WorldModelConfig,
 }
+"""Configuration class of each algorithm that learns from environments; `Federated` lets clients run them."""
+
+ALGORITHMS: dict[str, type[ExploringConfig]] = {**LOCAL_ALGORITHMS, "Federated": FederatedConfig}
 """Configuration class of each algorithm; Tune knows the algorithms by these names too (`qio_rllib.registration`)."""
 
 
@@ -37,11 +41,14 @@ __all__ = [
     "A2C",
     "ALGORITHMS",
     "DQN",
+    "LOCAL_ALGORITHMS",
     "MADDPG",
     "MASAC",
     "PPO",
     "A2CConfig",
     "DQNConfig",
+    "Federated",
+    "FederatedConfig",
     "MADDPGConfig",
     "MASACConfig",
     "PPOConfig",

@@ -60,7 +60,7 @@ from qio_rllib.sampling.environments import (
 )
 from qio_rllib.sampling.evaluation import evaluate_algorithm
 from qio_rllib.sampling.global_state import StateSource
-from qio_rllib.sampling.groups import AGENT_ID
+from qio_rllib.sampling.groups import AGENT_ID, with_agent_id_space
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 
@@ -355,6 +355,22 @@ class ExploringConfig(AlgorithmConfig):
         if not isinstance(self.env, str) or known_to_tune_only(self.env):
             return None
         return describe_env(self.env, self.env_config)
+
+    def module_spaces(self) -> dict[str, tuple[Any, Any]]:
+        """Return (observation space, action space) by module id, in an environment that was set by a name of ours."""
+        description = self.describe_env()
+        assert description is not None
+        members_of: dict[str, list[Any]] = {}
+        for agent in description.agents:
+            module_id = self.policy_mapping_fn(agent, None) if description.multi_agent else "default_policy"
+            members_of.setdefault(module_id, []).append(agent)
+        spaces: dict[str, Any] = {}
+        for module_id, agents in members_of.items():
+            space = description.observation_spaces[agents[0]]
+            if self.agent_id:
+                space = with_agent_id_space(space, len(agents))
+            spaces[module_id] = (space, description.action_spaces[agents[0]])
+        return spaces
 
     @property
     def is_batched(self) -> bool:

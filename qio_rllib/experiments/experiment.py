@@ -38,7 +38,6 @@ from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.yaml_files import read_yaml
 from qio_rllib.experiments.stop_criteria import check_criterion, check_metrics
 from qio_rllib.sampling.environments import make_env
-from qio_rllib.sampling.groups import with_agent_id_space
 
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""
@@ -297,10 +296,10 @@ def _check_resources(config: AlgorithmConfig) -> None:
         present, owner = {"GPU": torch.cuda.device_count(), "CPU": math.inf}, "this machine"
     for kind, keys in (
         ("GPU", ("num_gpus_per_learner", "num_gpus_per_env_runner")),
-        ("CPU", ("num_env_runners", "num_learners", "evaluation_num_env_runners")),
+        ("CPU", ("num_env_runners", "num_learners", "evaluation_num_env_runners", "num_hosts")),
     ):
         if wanted.get(kind, 0) > present.get(kind, 0):
-            key = next((key for key in keys if config[key]), keys[0])
+            key = next((key for key in keys if config.get(key)), keys[0])
             raise ConfigError(
                 f"config.{key}: {wanted[kind]:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
             )
@@ -308,19 +307,7 @@ def _check_resources(config: AlgorithmConfig) -> None:
 
 def _build_modules(config: ExploringConfig) -> None:
     """Build the networks once, so that an impossible architecture is found before anything starts."""
-    description = config.describe_env()
-    assert description is not None
-    members_of: dict[str, list[Any]] = {}
-    for agent in description.agents:
-        module_id = config.policy_mapping_fn(agent, None) if description.multi_agent else "default_policy"
-        members_of.setdefault(module_id, []).append(agent)
-    spaces: dict[str, Any] = {}
-    for module_id, agents in members_of.items():
-        space = description.observation_spaces[agents[0]]
-        if config.agent_id:
-            space = with_agent_id_space(space, len(agents))
-        spaces[module_id] = (space, description.action_spaces[agents[0]])
-    config.copy(copy_frozen=False).get_multi_rl_module_spec(spaces=spaces).build()
+    config.copy(copy_frozen=False).get_multi_rl_module_spec(spaces=config.module_spaces()).build()
 
 
 def _validated(model: type[pydantic.BaseModel], values: Mapping[str, Any]) -> Any:

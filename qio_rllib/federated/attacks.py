@@ -1,6 +1,6 @@
 """What malicious clients send in place of their updates; for measuring how much a rule of aggregation bears.
 
-Attacks on the environment's side (random actions, flipped rewards) are the trainer's.
+Attacks on the environment's side (random actions, flipped rewards) are `qio_rllib.sampling.lying_env`'s.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def poisoned(name: str, updates: Array, malicious: Array, scale: float, rng: np.
     Args:
         name: Of `ATTACKS`.
         updates: What all clients would have sent, ``[n, d]``.
-        malicious: Which ones are, bool ``[n]``; at least one is not.
+        malicious: Which ones are, bool ``[n]``. Where all are, they take each other for honest.
         scale: Of the attack, above 0.
         rng: Of the noise.
 
@@ -59,9 +59,8 @@ def poisoned(name: str, updates: Array, malicious: Array, scale: float, rng: np.
         )
     if not scale > 0:
         raise ConfigError(f"attack scale: expected a number above 0, got {scale}")
-    if malicious.all():
-        raise ConfigError("attack: expected at least one honest client")
+    honest = updates if malicious.all() else updates[~malicious]
     sent = updates.astype(np.float32).copy()
     for client in np.flatnonzero(malicious):
-        sent[client] = ATTACKS[name](updates[~malicious], updates[client], scale, rng)
+        sent[client] = ATTACKS[name](honest, updates[client], scale, rng)
     return sent

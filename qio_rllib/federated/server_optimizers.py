@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from qio_envs.api import ConfigError
+from qio_rllib.mapping_settings import MappingSettings, is_number
 
 NAMES = ("sgd", "adam")
 
 
 @dataclasses.dataclass(frozen=True)
-class ServerOptimizerSettings:
+class ServerOptimizerSettings(MappingSettings):
     """Settings of a `ServerOptimizer`.
 
     Attributes:
@@ -24,23 +26,29 @@ class ServerOptimizerSettings:
         epsilon: Added to the root of the second moment, above 0.
     """
 
+    key = "server"
     type: str = "sgd"
     lr: float = 1.0
     momentum: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: Sequence[float] = (0.9, 0.99)
     epsilon: float = 1e-3
 
-    def __post_init__(self) -> None:
-        if self.type not in NAMES:
-            raise ConfigError(f"server.type: expected {' or '.join(NAMES)}, got {self.type!r}")
-        for name, fits, allowed in (
-            ("lr", self.lr > 0, "above 0"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-            ("betas", len(self.betas) == 2 and all(0 <= one < 1 for one in self.betas), "two in [0, 1)"),
-            ("epsilon", self.epsilon > 0, "above 0"),
-        ):
-            if not fits:
-                raise ConfigError(f"server.{name}: expected {allowed}, got {getattr(self, name)}")
+    def checks(self) -> list[tuple[str, str, bool]]:
+        """Return what is allowed."""
+        betas = self.betas
+        return [
+            ("type", " or ".join(NAMES), self.type in NAMES),
+            ("lr", "a number above 0", is_number(self.lr) and self.lr > 0),
+            ("momentum", "a number in [0, 1)", is_number(self.momentum) and 0 <= self.momentum < 1),
+            (
+                "betas",
+                "two numbers in [0, 1)",
+                isinstance(betas, Sequence)
+                and len(betas) == 2
+                and all(is_number(one) and 0 <= one < 1 for one in betas),
+            ),
+            ("epsilon", "a number above 0", is_number(self.epsilon) and self.epsilon > 0),
+        ]
 
 
 class ServerOptimizer:

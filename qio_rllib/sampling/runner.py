@@ -161,6 +161,21 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.module = spec.build()
         for _, module in self.module.items():
             module.eval()
+        self._make_stepper()
+
+    def change_env(self, config: Any) -> None:
+        """Take the environments of another configuration, for which the same modules act; `sample` starts them.
+
+        Args:
+            config: Equal to the runner's but for ``env``, ``env_config`` and who acts for whom.
+        """
+        self.config = config
+        self.make_env()
+        self._make_stepper()
+
+    def _make_stepper(self) -> None:
+        """Build the team that acts, and what steps it."""
+        assert self.module is not None
         if self.env is not None:
             learner = self.config.learner_class
             if not isinstance(learner, RolloutLearner):
@@ -387,13 +402,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if COMPONENT_RL_MODULE in state:
             number = state.get(WEIGHTS_SEQ_NO, 0)
             if number == 0 or self._weights_seq_no < number:
+                self._weights_seq_no = number  # behind weights without a number any number is newer
                 import ray
 
                 weights = state[COMPONENT_RL_MODULE]
                 assert self.module is not None
                 self.module.set_state(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
-            if number > 0:
-                self._weights_seq_no = number
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
             if self.env is not None and not self._started:

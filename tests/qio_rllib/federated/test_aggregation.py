@@ -205,7 +205,6 @@ def test_a_restored_server_optimiser_goes_on():
         (lambda u: mean(u[0]), r"updates: expected shape \(clients, numbers\)"),
         (lambda u: median(np.where(u == u[2, 1], np.nan, u)), "updates: that of client 2 is not finite"),
         (lambda u: poisoned("sing_flip", u, np.zeros(5, bool), 1, None), "did you mean 'sign_flip'"),
-        (lambda u: poisoned("noise", u, np.ones(5, bool), 1, None), "at least one honest client"),
         (
             lambda u: poisoned("noise", u, np.zeros(5, bool), 0, None),
             "attack scale: expected a number above 0",
@@ -222,7 +221,7 @@ def test_bad_input(call, message):
 )
 def test_bad_server_settings(wrong):
     with pytest.raises(ConfigError, match=rf"server\.{next(iter(wrong))}: expected"):
-        ServerOptimizerSettings(**wrong)
+        ServerOptimizerSettings.of(wrong)
 
 
 def test_bad_updates_do_not_reach_the_weights():

@@ -1,0 +1,239 @@
+"""`ClientHost`: trains the clients of a federation one after the other, in one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.utils.actor_manager import FaultAwareApply
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from qio_rllib.federated.clients import Client
+from qio_rllib.federated.layout import ParameterLayout
+from qio_rllib.federated.server import Update
+from qio_rllib.learners.client_correction import ClientCorrection, CorrectionSettings
+from qio_rllib.learners.common import as_module
+from qio_rllib.sampling.lying_env import lying
+from qio_rllib.sampling.streams import generator
+
+if TYPE_CHECKING:
+    from qio_rllib.algorithms.federated import FederatedConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientRecord:
+    """What a client keeps between rounds.
+
+    Attributes:
+        state: Its Algorithm's, pickled.
+        personal: The parameters that it does not share, float32; empty where all are shared.
+    """
+
+    state: bytes
+    personal: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One client's part of a round.
+
+    Attributes:
+        client: Who.
+        record: What it kept; None before its first round.
+        attack: How its environments lie; None for the truth.
+        variate: Its control variate, float32 ``[d]``; None without.
+    """
+
+    client: Client
+    record: ClientRecord | None
+    attack: str | None = None
+    variate: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What all clients of a round are sent.
+
+    Attributes:
+        number: Of the round.
+        weights: The server's, float32 ``[d]``.
+        variate: Its control variate, float32 ``[d]``; None without.
+    """
+
+    number: int
+    weights: np.ndarray
+    variate: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What came of a client's part.
+
+    Attributes:
+        client: Its index.
+        update: For the server.
+        record: What it keeps.
+        metrics: Means over its finished episodes, by RLlib's names.
+    """
+
+    client: int
+    update: Update
+    record: ClientRecord
+    metrics: dict[str, float]
+
+
+class ClientHost(FaultAwareApply):
+    """Trains clients with one Algorithm, which takes over the state of each in turn.
+
+    What comes of a client depends on its task and the order alone, not on who was trained before, nor where: so a
+    host that is lost can be replaced, and any number of hosts gives the same.
+
+    Args:
+        config: Of the federation, validated.
+    """
+
+    def __init__(self, config: FederatedConfig) -> None:
+        self._config = config
+        self._algorithm: Algorithm | None = None
+        self._present: Client | None = None  # whose environments the runner holds
+
+    def train(self, tasks: Sequence[Task], order: Order) -> list[Trained]:
+        """Train clients, each from the server's weights."""
+        return [self._train(task, order) for task in tasks]
+
+    def stop(self) -> None:
+        """Release the environments."""
+        if self._algorithm is not None:
+            self._algorithm.stop()
+            self._algorithm = None
+
+    def _train(self, task: Task, order: Order) -> Trained:
+        config = self._config
+        algorithm = self._take_up(task)
+        learner = algorithm.learner_group._learner
+        modules = as_module(learner.module)
+        layouts = Layouts.of(modules, config.personal)
+        layouts.shared.write(modules, order.weights)
+        if task.record is None:
+            _start_targets(learner.module)
+        algorithm.env_runner.set_state({COMPONENT_RL_MODULE: learner.module.get_state(inference_only=True)})
+        correction, asked = None, CorrectionSettings.of(config.correction)
+        if asked is not None:
+            correction = ClientCorrection(asked, learner)
+            correction.begin(layouts.shared, order.weights, order.variate, task.variate)
+        learner.correction = correction
+        rng = generator(config.seed, "lying environment", order.number, task.client.index)
+        before = _env_steps(algorithm)
+        with lying(algorithm.env_runner.env, task.attack, rng):
+            for _ in range(config.local_iterations):
+                self._iterate(algorithm)
+        learner.correction = None
+        update = Update(
+            layouts.shared.read(modules) - order.weights,
+            int(_env_steps(algorithm) - before),
+            correction.mean_gradient() if correction is not None and order.variate is not None else None,
+        )
+        metrics = _means(algorithm.metrics.peek(ENV_RUNNER_RESULTS, default={}))
+        if config.optimizer_state == "reset":
+            for module_id in modules:
+                for _, optimizer in learner.get_optimizers_for_module(module_id):
+                    optimizer.state.clear()
+        state = pickle.dumps(algorithm.get_state(), protocol=5)
+        record = ClientRecord(state, layouts.read_personal(modules))
+        return Trained(task.client.index, update, record, metrics)
+
+    def _take_up(self, task: Task) -> Algorithm:
+        """Return the Algorithm as the client left it, or a new one of its own."""
+        config, client = self._config, task.client
+        if task.record is None:
+            self.stop()
+            self._algorithm = config.client_config(client).build_algo()
+            self._present = client
+            return self._algorithm
+        if self._algorithm is None:
+            self._algorithm = config.client_config(client).build_algo()
+        elif self._present != client:
+            self._algorithm.env_runner.change_env(config.client_config(client))
+        self._present = client
+        # A Learner takes over modules that are newer than its own alone; those of another client are neither.
+        self._algorithm.learner_group._learner._weights_seq_no = 0
+        self._algorithm.set_state(pickle.loads(task.record.state))
+        return self._algorithm
+
+    def _iterate(self, algorithm: Algorithm) -> None:
+        """Take training steps until ``min_sample_timesteps_per_iteration`` environment steps are sampled."""
+        start = _env_steps(algorithm)
+        while True:
+            algorithm.training_step()
+            wanted = algorithm.config.min_sample_timesteps_per_iteration or 0
+            if _env_steps(algorithm) - start >= wanted:
+                return
+
+
+@dataclasses.dataclass(frozen=True)
+class Layouts:
+    """Which parameters are shared, and which are a client's own.
+
+    Attributes:
+        shared: Of those that are averaged.
+        personal: Of those that are not; None where all are shared.
+    """
+
+    shared: ParameterLayout
+    personal: ParameterLayout | None
+
+    @classmethod
+    def of(cls, modules: torch.nn.ModuleDict, personal: Iterable[str]) -> Layouts:
+        """Return the layouts of the modules of a Learner.
+
+        Args:
+            modules: By module id.
+            personal: Beginnings of the names of parameters, with their module's id or without.
+
+        Raises:
+            ConfigError: A beginning that no parameter has, or nothing is shared.
+        """
+        names = [name for name, one in modules.named_parameters() if one.requires_grad]
+        prefixes = []
+        for given in personal:
+            full = [f"{module_id}.{given}" for module_id in modules]
+            found = [one for one in full if any(name.startswith(one) for name in names)]
+            prefixes += found or [given]
+        shared = ParameterLayout.of(modules, prefixes)
+        whole = ParameterLayout.of(modules)
+        kept = {name for name, _ in shared.shapes}
+        own = tuple((name, shape) for name, shape in whole.shapes if name not in kept)
+        return cls(shared, ParameterLayout(own) if own else None)
+
+    def read_personal(self, modules: torch.nn.ModuleDict) -> np.ndarray:
+        """Return what a client keeps to itself, float32; empty where all is shared."""
+        return np.zeros(0, np.float32) if self.personal is None else self.personal.read(modules)
+
+
+def _env_steps(algorithm: Algorithm) -> int:
+    """Return the environment steps that an Algorithm has sampled so far."""
+    return int(algorithm.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
+
+
+def _start_targets(module: Any) -> None:
+    """Let target networks begin as the present ones."""
+    for _, one in module.items():
+        targets: Callable[[], Iterable] | None = getattr(one.unwrapped(), "targets", None)
+        for target, present in targets() if targets is not None else ():
+            target.load_state_dict(present.state_dict())
+
+
+def _means(results: Any) -> dict[str, float]:
+    """Return the finite means among a runner's results; counters and timers are left out."""
+    found = {}
+    for key, value in results.items():
+        if isinstance(value, int | float) and math.isfinite(value) and not key.startswith("num_"):
+            found[key] = float(value)
+    return found

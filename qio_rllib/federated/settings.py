@@ -1,0 +1,473 @@
+"""Settings of a federation, each checked key by key, and against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.federated.attacks import ATTACKS
+from qio_rllib.federated.compression import COMPRESSORS
+from qio_rllib.federated.quantization import Quantizer
+from qio_rllib.federated.secure.round import MIN_CLIENTS
+from qio_rllib.federated.server_optimizers import ServerOptimizerSettings
+from qio_rllib.mapping_settings import MappingSettings, is_number
+
+Check = tuple[str, str, bool]
+
+RULES = ("mean", "median", "trimmed_mean", "geometric_median", "multi_krum", "distance_filter")
+ENVIRONMENT_ATTACKS = ("random_actions", "flipped_rewards")
+"""Attacks in which a client learns honestly from an environment that lies."""
+
+LYING_COUNT = "lying_count"
+"""The attack in which a client says that it learned from more steps than it did."""
+
+
+def _is_count(value: Any, low: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> Check:
+    hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+    return name, f"one of {', '.join(allowed)}{hint}", value in allowed
+
+
+@dataclasses.dataclass(frozen=True)
+class ParticipationSettings(MappingSettings):
+    """Who takes part in a round; all clients, where neither is set.
+
+    Attributes:
+        clients: So many, drawn without replacement; at least 1.
+        probability: Each client by itself with this probability (Poisson sampling), in (0, 1].
+    """
+
+    key = "participation"
+    clients: int | None = None
+    probability: float | None = None
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        q = self.probability
+        return [
+            ("clients", "an integer of at least 1", self.clients is None or _is_count(self.clients)),
+            ("probability", "a probability in (0, 1]", q is None or (is_number(q) and 0 < q <= 1)),
+            ("probability", "null where clients is set", q is None or self.clients is None),
+        ]
+
+    def expected(self, num_clients: int) -> float:
+        """Return the expected number of clients in a round."""
+        if self.probability is not None:
+            return self.probability * num_clients
+        return num_clients if self.clients is None else self.clients
+
+
+@dataclasses.dataclass(frozen=True)
+class AggregationSettings(MappingSettings):
+    """How one update is made of many.
+
+    Attributes:
+        rule: "mean", "median", "trimmed_mean", "geometric_median", "multi_krum" or "distance_filter".
+        weights: "equal", or of "mean" and "geometric_median" "env_steps": by the environment steps that a client
+            says it learned from.
+        trim: Of "trimmed_mean": share of clients left out at either end, in [0, 1/2).
+        byzantine: Share of a round's clients that may be malicious, in [0, 1/2): of "multi_krum" and
+            "distance_filter".
+        max_norm: Longer updates are left out, above 0; None for none.
+    """
+
+    key = "aggregation"
+    rule: str = "mean"
+    weights: str = "equal"
+    trim: float = 0.2
+    byzantine: float = 0.2
+    max_norm: float | None = None
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        return [
+            _choice("rule", self.rule, RULES),
+            _choice("weights", self.weights, ("equal", "env_steps")),
+            (
+                "weights",
+                f"equal with rule {self.rule}",
+                self.weights == "equal" or self.rule in ("mean", "geometric_median"),
+            ),
+            ("trim", "a share in [0, 1/2)", is_number(self.trim) and 0 <= self.trim < 0.5),
+            ("byzantine", "a share in [0, 1/2)", is_number(self.byzantine) and 0 <= self.byzantine < 0.5),
+            (
+                "max_norm",
+                "a number above 0",
+                self.max_norm is None or (is_number(self.max_norm) and self.max_norm > 0),
+            ),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressionSettings(MappingSettings):
+    """How updates become fewer bytes.
+
+    Attributes:
+        type: "none", "int8", "top_k" or "random_k".
+        keep: Share of the numbers that "top_k" and "random_k" send, in (0, 1]; None for 0.01 and 0.1.
+        error_feedback: Whether clients send later what was left out.
+    """
+
+    key = "compression"
+    type: str = "int8"
+    keep: float | None = None
+    error_feedback: bool = True
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        return [
+            _choice("type", self.type, tuple(COMPRESSORS)),
+            (
+                "keep",
+                "a share in (0, 1]",
+                self.keep is None or (is_number(self.keep) and 0 < self.keep <= 1),
+            ),
+            ("keep", f"null with type {self.type}", self.keep is None or self.type in ("top_k", "random_k")),
+            ("error_feedback", "true or false", isinstance(self.error_feedback, bool)),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationSettings(MappingSettings):
+    """Updates as integers, whose sums are exact and can be masked; see `Quantizer`.
+
+    Attributes:
+        bound: Every number of an update is clipped to ``[-bound, bound]``, above 0.
+        fraction_bits: Binary digits behind the point, 0 to 30.
+    """
+
+    key = "quantization"
+    bound: float = 4.0
+    fraction_bits: int = 16
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        try:
+            self.quantizer()
+        except (ConfigError, TypeError) as error:
+            raise ConfigError(f"quantization.{error}") from error
+        return []
+
+    def quantizer(self) -> Quantizer:
+        """Return what makes the integers."""
+        return Quantizer(self.bound, self.fraction_bits)
+
+
+@dataclasses.dataclass(frozen=True)
+class SecureSettings(MappingSettings):
+    """Secure aggregation: the server learns sums only; see `Round`.
+
+    Attributes:
+        neighbours: Clients that each one shares secrets with; None for all others of its round.
+        threshold: Neighbours that restore the secrets of a client that is gone, more than half; None for two thirds.
+        min_clients: Clients whose sum may be released at least, 3 or more.
+    """
+
+    key = "secure"
+    neighbours: int | None = None
+    threshold: int | None = None
+    min_clients: int = MIN_CLIENTS
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        return [
+            (
+                "neighbours",
+                "an even integer of at least 2",
+                self.neighbours is None or (_is_count(self.neighbours, 2) and self.neighbours % 2 == 0),
+            ),
+            (
+                "threshold",
+                "an integer of at least 1",
+                self.threshold is None or _is_count(self.threshold),
+            ),
+            (
+                "min_clients",
+                f"an integer of at least {MIN_CLIENTS}",
+                _is_count(self.min_clients, MIN_CLIENTS),
+            ),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrivacySettings(MappingSettings):
+    """Differential privacy of clients.
+
+    Attributes:
+        mechanism: "gaussian": the server adds noise to the sum of a Poisson sample, and readers of the weights are
+            bound; "skellam": clients add integer noise before a secure sum, which binds the server too.
+        clip: Greatest Euclidean norm of an update, above 0.
+        noise_multiplier: Standard deviation of the noise in the sum over `clip`, above 0.
+        delta: Probability of a failure of the guarantee, in (0, 1).
+        randomness: "system" (seeded by the operating system each round), or "seeded": noise and participation from the
+            run's seed, which can be repeated and protects nobody; reports say "simulated" then.
+        colluders: Of "skellam": clients whose noise is not counted, since the server may know it.
+    """
+
+    key = "privacy"
+    mechanism: str = "gaussian"
+    clip: float = 1.0
+    noise_multiplier: float = 1.0
+    delta: float = 1e-5
+    randomness: str = "system"
+    colluders: int = 0
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        return [
+            _choice("mechanism", self.mechanism, ("gaussian", "skellam")),
+            ("clip", "a number above 0", is_number(self.clip) and self.clip > 0),
+            (
+                "noise_multiplier",
+                "a number above 0 (without noise nothing is private; leave privacy out)",
+                is_number(self.noise_multiplier) and self.noise_multiplier > 0,
+            ),
+            ("delta", "a probability in (0, 1)", is_number(self.delta) and 0 < self.delta < 1),
+            _choice("randomness", self.randomness, ("system", "seeded")),
+            ("colluders", "an integer of at least 0", _is_count(self.colluders, 0)),
+            ("colluders", "0 with mechanism gaussian", not self.colluders or self.mechanism == "skellam"),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackSettings(MappingSettings):
+    """What malicious clients do; for measuring what a rule of aggregation bears.
+
+    Attributes:
+        type: What they send: "sign_flip", "noise", "normalized" (see `ATTACKS`), "lying_count" (more steps than they
+            took); or how their environments lie: "random_actions", "flipped_rewards".
+        share: Share of all clients that are malicious, in (0, 1); the first ones, rounded to whole clients.
+        clients: Which ones are, by index, in place of `share`.
+        scale: Of what they send, above 0.
+    """
+
+    key = "attack"
+    type: str = "sign_flip"
+    share: float | None = None
+    clients: tuple[int, ...] | None = None
+    scale: float = 3.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.clients, list):
+            object.__setattr__(self, "clients", tuple(self.clients))
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        given = (self.share is None) != (self.clients is None)
+        names = self.clients
+        return [
+            _choice("type", self.type, (*ATTACKS, LYING_COUNT, *ENVIRONMENT_ATTACKS)),
+            ("share", "a share in (0, 1), or clients in place of it", given),
+            (
+                "share",
+                "a share in (0, 1)",
+                self.share is None or (is_number(self.share) and 0 < self.share < 1),
+            ),
+            (
+                "clients",
+                "a list of different indices from 0",
+                names is None
+                or (
+                    isinstance(names, tuple)
+                    and all(_is_count(one, 0) for one in names)
+                    and len({*names}) == len(names)
+                ),
+            ),
+            ("scale", "a number above 0", is_number(self.scale) and self.scale > 0),
+        ]
+
+    def malicious(self, num_clients: int) -> frozenset[int]:
+        """Return which clients are malicious.
+
+        Raises:
+            ConfigError: All are, or an index that no client has.
+        """
+        if self.clients is not None:
+            found = frozenset(self.clients)
+            if found and max(found) >= num_clients:
+                raise ConfigError(f"attack.clients: there are {num_clients} clients, got index {max(found)}")
+        else:
+            assert self.share is not None
+            found = frozenset(range(round(self.share * num_clients)))
+        if len(found) == num_clients:
+            raise ConfigError("attack: expected at least one honest client")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class DropoutSettings(MappingSettings):
+    """Clients that are lost in the middle of a round, to see what a federation bears.
+
+    Attributes:
+        probability: That a client of a round is lost in it, in [0, 1); with secure aggregation in any of its five
+            steps, else before its update arrives.
+    """
+
+    key = "dropouts"
+    probability: float = 0.1
+
+    def checks(self) -> list[Check]:
+        """Return what is allowed."""
+        return [
+            (
+                "probability",
+                "a probability in [0, 1)",
+                is_number(self.probability) and 0 <= self.probability < 1,
+            )
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class FederationSettings:
+    """What a server has to know of a federation.
+
+    Attributes:
+        num_clients: Clients in all.
+        participation: Who takes part.
+        aggregation: How updates are combined.
+        server: How the weights follow.
+        compression: Fewer bytes; None for float32.
+        quantization: Integers; None for none, or with `secure` for the defaults.
+        secure: Secure aggregation; None for none.
+        privacy: Noise; None for none.
+        attack: Malicious clients; None for none.
+        dropouts: Clients that are lost; None for none.
+        uses_variates: Whether clients send control variates (SCAFFOLD).
+        seed: Of the run.
+
+    Raises:
+        ConfigError: Settings that do not go together; the message names them.
+    """
+
+    MAPPINGS: ClassVar[dict[str, type[MappingSettings]]] = {
+        settings.key: settings
+        for settings in (
+            ParticipationSettings,
+            AggregationSettings,
+            ServerOptimizerSettings,
+            CompressionSettings,
+            QuantizationSettings,
+            SecureSettings,
+            PrivacySettings,
+            AttackSettings,
+            DropoutSettings,
+        )
+    }
+
+    num_clients: int
+    participation: ParticipationSettings = ParticipationSettings()
+    aggregation: AggregationSettings = AggregationSettings()
+    server: ServerOptimizerSettings = dataclasses.field(default_factory=ServerOptimizerSettings)
+    compression: CompressionSettings | None = None
+    quantization: QuantizationSettings | None = None
+    secure: SecureSettings | None = None
+    privacy: PrivacySettings | None = None
+    attack: AttackSettings | None = None
+    dropouts: DropoutSettings | None = None
+    uses_variates: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check_participation()
+        if self.attack is not None:
+            self.attack.malicious(self.num_clients)
+            if self.attack.type == LYING_COUNT and self.aggregation.weights == "equal":
+                raise ConfigError(
+                    "attack.type: a lying_count changes nothing where aggregation.weights is equal"
+                )
+        if self.secure is not None:
+            self._check_secure(self.secure)
+        if self.integers is not None:
+            self._check_integers()
+        if self.privacy is not None:
+            self._check_privacy(self.privacy)
+
+    @property
+    def largest_cohort(self) -> int:
+        """Clients in a round at most."""
+        few = self.participation.clients
+        return self.num_clients if few is None else few
+
+    @property
+    def integers(self) -> Quantizer | None:
+        """What makes integers of updates; None where they stay floating-point numbers."""
+        if self.privacy is not None and self.privacy.mechanism == "skellam":
+            return Quantizer(self.privacy.clip, (self.quantization or QuantizationSettings()).fraction_bits)
+        if self.quantization is None and self.secure is None:
+            return None
+        return (self.quantization or QuantizationSettings()).quantizer()
+
+    def _check_participation(self) -> None:
+        few = self.participation.clients
+        if few is not None and few > self.num_clients:
+            raise ConfigError(
+                f"participation.clients: there are {self.num_clients} clients, expected at most as many, got {few}"
+            )
+
+    def _check_secure(self, secure: SecureSettings) -> None:
+        expected = self.participation.expected(self.num_clients)
+        if expected < secure.min_clients:
+            raise ConfigError(
+                f"secure.min_clients: {expected:g} clients take part in a round, expected at least "
+                f"{secure.min_clients}"
+            )
+        others = self.largest_cohort - 1
+        neighbours = others if secure.neighbours is None else min(secure.neighbours, others)
+        if secure.threshold is not None and not neighbours // 2 < secure.threshold <= neighbours:
+            raise ConfigError(
+                f"secure.threshold: expected {neighbours // 2 + 1} to {neighbours} (more than half of the "
+                f"neighbours), got {secure.threshold}"
+            )
+
+    def _check_integers(self) -> None:
+        what = "secure" if self.secure is not None else "quantization"
+        rule, compression = self.aggregation.rule, self.compression
+        if rule != "mean":
+            raise ConfigError(
+                f"aggregation.rule: {what} gives the sum of updates alone; {rule} looks at single ones; expected mean"
+            )
+        if self.aggregation.weights != "equal":
+            raise ConfigError(f"aggregation.weights: {what} sums updates as they are; expected equal")
+        if compression is not None and compression.type not in ("none", "random_k"):
+            raise ConfigError(
+                f"compression.type: with {what} all clients send the same numbers; {compression.type} does not; "
+                "expected none or random_k"
+            )
+        if self.secure is not None:
+            if self.uses_variates:
+                raise ConfigError("correction.type: scaffold sends variates in the clear; leave secure out")
+            if self.aggregation.max_norm is not None:
+                raise ConfigError(
+                    "aggregation.max_norm: a server that sees sums alone cannot measure updates; set "
+                    "quantization.bound"
+                )
+
+    def _check_privacy(self, privacy: PrivacySettings) -> None:
+        if self.aggregation.rule != "mean" or self.aggregation.weights != "equal":
+            raise ConfigError(
+                "privacy: the noise is measured for a mean with equal weights; set aggregation to its defaults, got "
+                f"rule {self.aggregation.rule}, weights {self.aggregation.weights}"
+            )
+        if self.uses_variates:
+            raise ConfigError("correction.type: scaffold sends variates without noise; leave privacy out")
+        if privacy.mechanism == "gaussian":
+            if self.participation.clients is not None and self.participation.clients < self.num_clients:
+                raise ConfigError(
+                    "participation.clients: epsilon is accounted for Poisson sampling; set "
+                    f"participation.probability, such as {self.participation.clients / self.num_clients:g}"
+                )
+            if self.integers is not None and self.secure is None:
+                raise ConfigError(
+                    "quantization: the server's Gaussian noise is not of integers; leave it out"
+                )
+        elif self.secure is None:
+            raise ConfigError("privacy.mechanism: skellam needs secure aggregation (secure: {})")
+        elif privacy.colluders >= self.secure.min_clients:
+            raise ConfigError(
+                f"privacy.colluders: expected fewer than secure.min_clients = {self.secure.min_clients}, got "
+                f"{privacy.colluders}"
+            )

@@ -1,0 +1,389 @@
+"""`Federated`: clients that train, hosts that train them, and a run that goes on exactly."""
+
+import pickle
+
+import numpy as np
+import pytest
+import ray
+import torch
+from toy_federations import FOREST, LOCAL, POLE, federation
+
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms import LOCAL_ALGORITHMS, Federated
+from qio_rllib.algorithms.federated_host import ClientHost, Layouts, Order, Task
+from qio_rllib.artifacts.metrics import progress_row
+from qio_rllib.experiments.experiment import Experiment
+from qio_rllib.learners.common import as_module
+from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
+from qio_rllib.sampling.lying_env import lying
+
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+
+UNEQUAL = [{"label": "small"}, {"label": "wide", "env_config": {"width": 9, "num_uavs": 2}}]
+
+
+def trained(config, rounds=1):
+    algorithm = config.build_algo()
+    results = [progress_row(algorithm.train()) for _ in range(rounds)]
+    return algorithm, results
+
+
+# -- a round is the mean of what clients learn alone ------------------------------------------------------------------
+
+
+def test_one_client_learns_as_it_would_alone():
+    config = federation("PPO", clients=1, local_iterations=3)
+    algorithm, _ = trained(config, 2)
+    alone = config.client_config(config.all_clients()[0]).build_algo()
+    first = config.build_algo()  # whose weights a federation begins with
+    modules = as_module(alone.learner_group._learner.module)
+    algorithm.layouts.shared.write(modules, first.federated_server.weights)
+    alone.env_runner.set_state(
+        {"rl_module": alone.learner_group._learner.module.get_state(inference_only=True)}
+    )
+    for _ in range(6):
+        alone.training_step()
+    # The server adds differences, which rounds otherwise than the optimizer does.
+    np.testing.assert_allclose(
+        algorithm.federated_server.weights, algorithm.layouts.shared.read(modules), atol=2e-5
+    )
+    assert np.abs(algorithm.federated_server.weights - first.federated_server.weights).max() > 1e-3
+
+
+def test_weights_are_the_mean_of_the_clients():
+    config = federation("A2C", clients=4)
+    algorithm = config.build_algo()
+    first = algorithm.federated_server.weights
+    host = ClientHost(algorithm.federation)
+    tasks = [Task(client, None) for client in algorithm.clients]
+    found = host.train(tasks, Order(0, first))
+    algorithm.train()
+    mean = np.mean([one.update.vector for one in found], axis=0)
+    np.testing.assert_allclose(algorithm.federated_server.weights, first + mean, atol=1e-6)
+    vectors = [one.update.vector for one in found]
+    assert all(
+        not np.array_equal(vectors[0], other) for other in vectors[1:]
+    )  # each has its own random numbers
+
+
+def test_clients_live_in_their_own_environments():
+    algorithm, (result,) = trained(federation("PPO", clients=UNEQUAL))
+    assert result["num_env_steps_sampled_lifetime"] == 2 * 48
+    states = [pickle.loads(algorithm.records[index].state)["env_runner"]["sampling"] for index in (0, 1)]
+    # three and two UAVs, in four environments
+    assert [state["stepper"]["fresh"].shape for state in states] == [(4, 3), (4, 2)]
+
+
+def test_the_common_policy_is_what_the_server_has():
+    algorithm, _ = trained(federation("A2C"), 2)
+    modules = algorithm.common_modules()
+    np.testing.assert_array_equal(algorithm.layouts.shared.read(modules), algorithm.federated_server.weights)
+    acting = dict(algorithm.env_runner.module.items())["shared"].state_dict()
+    for name, value in acting.items():
+        assert torch.equal(value, modules["shared"].state_dict()[name])
+
+
+def test_targets_are_no_part_of_what_is_sent_and_begin_as_the_present_networks():
+    config = federation("DQN", clients=1)
+    algorithm = config.build_algo()
+    assert not any("target" in name for name, _ in algorithm.layouts.shared.shapes)
+    weights = algorithm.federated_server.weights + 1
+    host = ClientHost(algorithm.federation)
+    host.train(
+        [Task(algorithm.clients[0], None)], Order(0, weights)
+    )  # 48 random steps: nothing is learned yet
+    for _, module in host._algorithm.learner_group._learner.module.items():
+        for target, present in module.unwrapped().targets():
+            for name, value in target.state_dict().items():
+                assert torch.equal(value, present.state_dict()[name])
+
+
+def test_a_round_counts_the_local_iterations_of_the_algorithm():
+    local = {"min_sample_timesteps_per_iteration": 100}
+    config = federation("DQN", clients=2, local=local, local_iterations=3)
+    _, (result,) = trained(config)
+    assert result["num_env_steps_sampled_lifetime"] == 2 * 3 * 128  # four rounds of 32 steps reach 100
+    assert config.max_env_steps() == 3 * 128
+
+
+# -- what stays with a client -----------------------------------------------------------------------------------------
+
+
+def test_personal_parameters_stay_with_their_client():
+    config = federation("PPO", clients=UNEQUAL, personal=["value"])
+    algorithm, _ = trained(config, 2)
+    shared = [name for name, _ in algorithm.layouts.shared.shapes]
+    own = [name for name, _ in algorithm.layouts.personal.shapes]
+    assert all(".policy." in f".{name}" for name in shared)
+    assert all(name.startswith("shared.value.") for name in own)
+    personal = [algorithm.records[index].personal for index in (0, 1)]
+    assert not np.array_equal(*personal)
+    modules = algorithm.client_modules(algorithm.clients[1])
+    np.testing.assert_array_equal(algorithm.layouts.personal.read(modules), personal[1])
+    np.testing.assert_array_equal(algorithm.layouts.shared.read(modules), algorithm.federated_server.weights)
+
+
+@pytest.mark.parametrize("optimizer_state", ["keep", "reset"])
+def test_the_state_of_optimizers_is_kept_or_not(optimizer_state):
+    algorithm, _ = trained(federation("A2C", clients=1, optimizer_state=optimizer_state), 2)
+    learner = pickle.loads(algorithm.records[0].state)["learner_group"]["learner"]
+    (state,) = learner["optimizer"].values()
+    steps = [float(one["step"]) for one in state["state"]["state"].values()]
+    assert steps == ([] if optimizer_state == "reset" else [2.0] * len(steps))
+    assert bool(steps) == (optimizer_state == "keep")
+
+
+# -- hosts ------------------------------------------------------------------------------------------------------------
+
+
+def test_any_number_of_hosts_gives_the_same():
+    settings = {"clients": 5, "participation": {"clients": 3}, "personal": ["value"]}
+    here, results = trained(federation("PPO", **settings), 4)
+    there, others = trained(federation("PPO", **settings, num_hosts=2), 4)
+    np.testing.assert_array_equal(here.federated_server.weights, there.federated_server.weights)
+    assert results[-1]["env_runners/team_return"] == others[-1]["env_runners/team_return"]
+    there.stop()
+
+
+def test_a_lost_host_costs_time_alone():
+    undisturbed, _ = trained(federation("A2C", clients=4), 4)
+    disturbed, _ = trained(federation("A2C", clients=4, num_hosts=2), 1)
+    for _ in range(3):
+        actor = disturbed._hosts.actors()[0]
+        ray.kill(actor, no_restart=False)
+        result = progress_row(disturbed.train())
+    assert result["federation/num_lost_hosts_lifetime"] >= 1
+    np.testing.assert_array_equal(undisturbed.federated_server.weights, disturbed.federated_server.weights)
+    disturbed.stop()
+
+
+def test_a_round_goes_on_without_those_that_are_late():
+    for hosts in (0, 1):
+        algorithm, (result,) = trained(federation("A2C", num_hosts=hosts, round_timeout_s=1e-6))
+        assert result["federation/num_stragglers"] == 3
+        assert result["federation/num_contributors"] == 0
+        assert result["federation/num_failed_rounds_lifetime"] == 1
+        algorithm.stop()
+
+
+def test_an_error_of_an_environment_is_not_taken_for_a_lost_host():
+    algorithm = federation("A2C", num_hosts=1).build_algo()
+    order = Order(0, np.full_like(algorithm.federated_server.weights, np.nan))
+    with pytest.raises(Exception, match="finite"):
+        algorithm._train([Task(algorithm.clients[0], None)], order)
+    algorithm.stop()
+
+
+# -- going on ---------------------------------------------------------------------------------------------------------
+
+EXTRAS = {
+    "PPO": {"server": {"type": "adam", "lr": 0.01}, "compression": {"type": "top_k", "keep": 0.2}},
+    "A2C": {"correction": {"type": "scaffold"}, "dropouts": {"probability": 0.3}, "optimizer_state": "reset"},
+    "DQN": {"server": {"momentum": 0.9}},
+    "MADDPG": {"correction": {"type": "fedprox", "coefficient": 0.1}},
+    "MASAC": {"secure": {}, "participation": {"clients": 3}},
+    "WorldModel": {"aggregation": {"weights": "env_steps"}},
+}
+
+
+@pytest.mark.parametrize("run", list(LOCAL_ALGORITHMS))
+def test_a_restored_federation_goes_on_exactly(run, tmp_path):
+    settings = {"clients": 4, "participation": {"clients": 3 if run == "MASAC" else 2}, **EXTRAS[run]}
+    config = federation(run, **settings)
+    algorithm, _ = trained(config, 3)
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    restored = Federated.from_checkpoint(str(tmp_path / "checkpoint"))
+    for one in (algorithm, restored):
+        for _ in range(3):
+            result = progress_row(one.train())
+    np.testing.assert_array_equal(algorithm.federated_server.weights, restored.federated_server.weights)
+    assert {*algorithm.records} == {*restored.records}
+    assert result["federation/round"] == 6
+    assert np.abs(algorithm.federated_server.weights - config.build_algo().federated_server.weights).max() > 0
+
+
+def test_a_checkpoint_is_one_of_the_common_policy(tmp_path):
+    algorithm, _ = trained(federation("PPO"))
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    policy = load_policy_from_checkpoint(tmp_path / "checkpoint")
+    seeds = evaluation_seeds(2)
+    expected = algorithm.evaluate()
+    means = mean_scores(evaluate(policy, "forest_uav_v0", FOREST, seeds, explore=False))
+    assert expected["greedy"]["team_return"] == means["team_return"]
+
+
+# -- what is reported -------------------------------------------------------------------------------------------------
+
+
+def test_a_round_reports_clients_the_worst_and_the_traffic():
+    config = federation("PPO", clients=UNEQUAL, compression={"type": "int8"}).evaluation(
+        evaluation_interval=1
+    )
+    algorithm, (result,) = trained(config)
+    size = algorithm.layouts.shared.size
+    scores = [result[f"federation/clients/{label}/team_return"] for label in ("small", "wide")]
+    assert result["federation/worst_client_team_return"] == min(scores)
+    assert result["env_runners/team_return"] == pytest.approx(np.mean(scores))
+    assert result["federation/bytes_down"] == 2 * 4 * size
+    assert result["federation/bytes_up"] == 2 * (size + 4 * -(-size // 1024))
+    for mode in ("greedy", "sampled"):
+        evaluated = [result[f"evaluation/clients/{mode}_team_return/{label}"] for label in ("small", "wide")]
+        assert result[f"evaluation/clients/{mode}_team_return/mean"] == pytest.approx(np.mean(evaluated))
+        assert result[f"evaluation/clients/{mode}_team_return/worst"] == min(evaluated)
+        # the first client lives in the experiment's own forest
+        assert evaluated[0] == result[f"evaluation/{mode}/team_return"]
+
+
+def test_with_privacy_no_number_of_a_client_is_reported():
+    privacy = {"clip": 0.5, "noise_multiplier": 1.0, "randomness": "seeded"}
+    _, results = trained(federation("PPO", privacy=privacy), 2)
+    for result in results:
+        assert not [key for key in result if "clients/" in key or "client_" in key or "return" in key]
+    assert 0 < results[0]["federation/epsilon_simulated"] < results[1]["federation/epsilon_simulated"]
+    assert "federation/epsilon" not in results[1]
+
+
+def test_lost_clients_are_counted_by_phase():
+    _, results = trained(federation("A2C", clients=9, secure={}, dropouts={"probability": 0.4}), 3)
+    phases = ("advertise", "share", "upload", "confirm", "unmask")
+    lost = np.array([[result[f"federation/num_lost_{phase}"] for phase in phases] for result in results])
+    assert lost.sum() > 3
+    assert (lost.sum(0) > 0).sum() >= 2
+
+
+# -- attacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_flipped_rewards_are_minus_what_was_paid():
+    for attack in (None, "flipped_rewards"):
+        env = make_vector_env("cart_pole_v0", POLE, 3)
+        env.reset(np.arange(3, dtype=np.uint64))
+        index = np.arange(1)
+        with lying(env, attack, np.random.default_rng(0)):
+            rewards, _, _ = env.step([(index, np.ones((3, 1), np.int64))])
+        assert (rewards == (1 if attack is None else -1)).all()
+        rewards, _, _ = env.step([(index, np.ones((3, 1), np.int64))])
+        assert (rewards == 1).all()  # honest again
+
+
+def test_random_actions_replace_the_policys_and_are_legal():
+    settings = {**FOREST, "obstacle_density": 0.2, "mask_blocked_moves": True}
+    env = make_vector_env("forest_uav_v0", settings, 50)
+    env.reset(np.arange(50, dtype=np.uint64))
+    index, taken = np.arange(3), []
+    honest = type(env).step
+
+    def watched(self, actions):
+        legal = self.action_mask(index)
+        taken.append(actions[0][1].copy())
+        assert np.take_along_axis(legal, actions[0][1][..., None], -1).all()
+        return honest(self, actions)
+
+    type(env).step, before = watched, type(env).step
+    try:
+        with lying(env, "random_actions", np.random.default_rng(0)):
+            for _ in range(5):
+                env.step([(index, np.zeros((50, 3), np.int64))])
+    finally:
+        type(env).step = before
+    assert len(np.unique(np.concatenate(taken))) == 5
+
+
+@pytest.mark.parametrize("attack", ["flipped_rewards", "random_actions"])
+def test_environments_lie_to_malicious_clients_alone(attack):
+    honest = federation("A2C", clients=3).build_algo()
+    attacked = federation("A2C", clients=3, attack={"type": attack, "clients": [1]}).build_algo()
+    for algorithm in (honest, attacked):
+        algorithm.train()
+    for index in range(3):
+        learners = [pickle.loads(one.records[index].state)["learner_group"] for one in (honest, attacked)]
+        modules = [learner["learner"]["rl_module"]["shared"] for learner in learners]
+        same = all(np.array_equal(value, modules[1][name]) for name, value in modules[0].items())
+        assert same == (index != 1)
+
+
+# -- settings that cannot be used -------------------------------------------------------------------------------------
+
+
+def experiment(**config):
+    settings = {
+        "env_config": FOREST,
+        "local": {"run": "PPO", **LOCAL["PPO"][2]},
+        "clients": [{"count": 4}],
+        **config,
+    }
+    return Experiment.from_mapping(
+        {"run": "Federated", "env": "forest_uav_v0", "stop": {"training_iteration": 1}, "config": settings}
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clients": "six_forrests"}, "did you mean 'six_forests'"),
+        ({"clients": None}, "config.clients: expected a text, a mapping or a list, got None"),
+        ({"clients": []}, "clients: expected the name of a family or a list of clients, got []"),
+        ({"clients": [{"count": 0}]}, "clients[0].count: expected an integer of at least 1, got 0"),
+        ({"clients": [{"number": 2}]}, "clients[0]: unknown key 'number'"),
+        ({"clients": [{"label": "a"}, {"label": "a"}]}, "clients.label: 'a' stands for 2 clients"),
+        (
+            {"clients": {"family": "six_forests", "count": 0}},
+            "clients.count: expected an integer of at least 1",
+        ),
+        (
+            {"clients": [{"env": "swarm_cooperative_v0"}]},
+            "clients: 'client_0' (swarm_cooperative_v0) has shared: observations",
+        ),
+        ({"clients": [{"env_config": {"hight": 3}}]}, "did you mean 'height'"),
+        ({"lr": 1e-3}, "config.lr: a setting of the local algorithm (config.local.lr)"),
+        ({"num_env_runners": 2}, "config.num_env_runners: a setting of the local algorithm"),
+        ({"local": {"run": "PPO", "lrr": 1e-3}}, "config.local: unknown key 'lrr'"),
+        ({"local": {"run": "PPO", "lr": "fast"}}, "config.local.lr"),
+        ({"local": {"run": "Federated"}}, "config.local.run: expected one of A2C, DQN"),
+        ({"local": {"run": "PPO", "seed": 3}}, "config.seed: stands beside local, not in it"),
+        ({"local": {"run": "PPO", "num_learners": 2}}, "config.local.num_learners: a client is one process"),
+        (
+            {"local": {"run": "PPO", "normalize_values": True}},
+            "config.local.normalize_values: the scale of its values is a client's own",
+        ),
+        ({"local": {"run": "MADDPG", "amplification": {"eta": -1}}}, "config.local"),
+        ({"secure": {}, "clients": [{"count": 2}]}, "secure.min_clients: 2 clients take part"),
+        ({"secure": {"threshold": 9}}, "secure.threshold: expected 2 to 3"),
+        ({"secure": {}, "aggregation": {"rule": "median"}}, "aggregation.rule: secure gives the sum"),
+        ({"secure": {}, "compression": {"type": "top_k"}}, "compression.type: with secure"),
+        ({"privacy": {"noise_multiplier": 0}}, "privacy.noise_multiplier: expected a number above 0"),
+        (
+            {"participation": {"probability": 1.2}},
+            "participation.probability: expected a probability in (0, 1]",
+        ),
+        ({"participation": {"clients": 5}}, "participation.clients: there are 4 clients"),
+        ({"num_hosts": 100_000}, "config.num_hosts: expected at most the"),
+        ({"personal": ["valeu"]}, "personal: no parameter begins with 'valeu'"),
+        ({"personal": ["policy", "value"]}, "personal: no parameter is left to be shared"),
+        ({"correction": {"type": "fedprox"}}, "correction.coefficient"),
+        (
+            {"correction": {"type": "fedkl", "coefficient": 1.0}, "local": {"run": "MADDPG"}},
+            "correction.type",
+        ),
+        ({"local_iterations": 0}, "config.local_iterations"),
+        ({"round_timeout_s": 0}, "config.round_timeout_s"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_anything_starts(settings, message):
+    with pytest.raises(ConfigError) as error:
+        experiment(**settings).validate()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_right_is_taken():
+    config = experiment(
+        clients="six_forests",
+        correction={"type": "scaffold"},
+        server={"type": "adam", "betas": [0.9, 0.99]},
+        personal=["value"],
+    ).validate()
+    assert len(config.all_clients()) == 6
+    layouts = Layouts.of(as_module(config.build_algo().learner_group._learner.module), config.personal)
+    assert layouts.personal is not None
