@@ -4,10 +4,13 @@ Each name below is an `Environment`: ``forest_uav_v0.parallel_env(scenario="spri
 environment, ``.env`` its AEC form, ``.batched_env`` arrays over many environments, ``.gym_env`` and
 ``.vector_env`` the Gymnasium forms where there is one agent.
 
+`family` gives related environments that one policy network fits, such as carts with poles of different lengths.
+
 Importing this package registers the ids ``qio_envs/...`` with Gymnasium. ``gymnasium.make`` imports it itself where its
 name stands before the id: ``gymnasium.make("qio_envs:qio_envs/ForestUAV-v0")``.
 """
 
+from qio_envs.family_registry import Family, FamilyMember, families, family
 from qio_envs.registry import Environment, environment, environments
 
 forest_uav_v0 = Environment(
@@ -46,6 +49,12 @@ drift_control_v0 = Environment(
     "two actions hold a drifting state near the origin (one agent, continuous or discrete actions)",
     gym_id="qio_envs/DriftControl-v0",
 )
+cart_pole_v0 = Environment(
+    "cart_pole_v0",
+    "qio_envs.cart_pole:CartPole",
+    "pushes keep the pole on a cart upright; its physics are settings (one agent, discrete actions)",
+    gym_id="qio_envs/CartPole-v0",
+)
 chsh_v0 = Environment(
     "chsh_v0",
     "qio_envs.chsh:CHSH",
@@ -72,12 +81,17 @@ confounded_control_v0 = Environment(
 
 __all__ = [
     "Environment",
+    "Family",
+    "FamilyMember",
+    "cart_pole_v0",
     "causal_chain_v0",
     "chsh_v0",
     "confounded_control_v0",
     "drift_control_v0",
     "environment",
     "environments",
+    "families",
+    "family",
     "forest_uav_v0",
     "greedy_casino_v0",
     "qubit_control_v0",

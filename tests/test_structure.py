@@ -138,6 +138,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_envs.qubit_control", ["ray", "torch", "matplotlib"]),
         ("qio_envs.chsh", ["ray", "torch", "matplotlib"]),
         ("qio_envs.drift_control", ["ray", "torch", "matplotlib"]),
+        ("qio_envs.cart_pole", ["ray", "torch", "matplotlib"]),
         ("qio_envs.causal_chain", ["ray", "torch", "matplotlib", "networkx"]),
         ("qio_envs.confounded_control", ["ray", "torch", "matplotlib", "networkx"]),
         ("qio_envs.greedy_casino", ["ray", "torch", "matplotlib", "networkx"]),

@@ -50,10 +50,22 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
+    added: bool = False,
 ) -> Any:
-    """Declare a field of an `EnvConfig`: default, meaning with unit, and allowed values."""
+    """Declare a field of an `EnvConfig`.
+
+    Args:
+        default: Default value.
+        doc: Meaning, with the unit.
+        low: Least allowed number; None for no bound.
+        high: Greatest allowed number; None for no bound.
+        choices: Allowed texts; None for any.
+        added: Whether the setting came to an environment that had results before, whose behaviour is that of the
+            default: at its default it is no part of the content hash, which so remains that of the results.
+    """
     return dataclasses.field(
-        default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices}
+        default=default,
+        metadata={"doc": doc, "low": low, "high": high, "choices": choices, "added": added},
     )
 
 
@@ -127,8 +139,15 @@ class EnvConfig:
         }
 
     def content_hash(self, env_id: str) -> str:
-        """Return 12 hex digits that identify the environment version and every resolved setting (SHA-256)."""
-        text = json.dumps({"id": env_id, **self.as_dict()}, sort_keys=True)
+        """Return 12 hex digits that identify the environment version and every resolved setting (SHA-256).
+
+        Settings that were `added` to the version later count only where they differ from their default.
+        """
+        values = self.as_dict()
+        for field in dataclasses.fields(self):
+            if field.metadata["added"] and getattr(self, field.name) == field.default:
+                del values[field.name]
+        text = json.dumps({"id": env_id, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

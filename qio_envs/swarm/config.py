@@ -11,8 +11,6 @@ from qio_envs.api import ConfigError, EnvConfig, setting
 from qio_envs.api.random import MAX_NORMAL
 
 TASKS = ("cooperative", "competitive", "mixed")
-TIME_STEP = 0.1
-DAMPING = 0.9
 ACCELERATIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
 """What the discrete actions stay, +x, -x, +y, -y are as continuous ones, ``[5, 2]``."""
 SUCCESS_DISTANCE = 0.5
@@ -48,6 +46,12 @@ class SwarmConfig(EnvConfig):
         0.02, "standard deviation of what each component of velocity and position gains a step",
         low=0.0, high=1.0,
     )  # fmt: skip
+    time_step: float = setting(
+        0.1, "time that passes in a step, units of time", low=0.001, high=1.0, added=True
+    )
+    damping: float = setting(
+        0.9, "factor by which each velocity is multiplied in a step", low=0.0, high=0.99, added=True
+    )
     observe: str = setting(
         "relative",
         "what agents observe: themselves exactly and the others with noise, or themselves alone with noise",
@@ -115,13 +119,14 @@ class SwarmConfig(EnvConfig):
     @property
     def max_speed(self) -> float:
         """Bound on each component of a velocity, units of length a unit of time."""
-        gain = DAMPING * TIME_STEP + MAX_NORMAL * self.process_noise
-        return _SLACK * max(gain / (1 - DAMPING), self.spawn_speed)
+        gain = self.damping * self.time_step + MAX_NORMAL * self.process_noise
+        return _SLACK * max(gain / (1 - self.damping), self.spawn_speed)
 
     @property
     def max_position(self) -> float:
         """Bound on each component of a position, that of an agent that has just left included."""
-        return _SLACK * (self.out_radius + TIME_STEP * self.max_speed + MAX_NORMAL * self.process_noise)
+        step = self.time_step * self.max_speed + MAX_NORMAL * self.process_noise
+        return _SLACK * (self.out_radius + step)
 
     @property
     def observation_layout(self) -> dict[str, slice]:

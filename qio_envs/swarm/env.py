@@ -27,11 +27,12 @@ from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmSight, SwarmStat
 class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     """Agents with inertia move in the plane under noise; who goes too far is out.
 
-    **Dynamics**: each step, with acceleration `a` and standard normals `n`, `v = 0.9 (v + 0.1 a) + s n`, then
-    `x = x + 0.1 v + s n'`, where `s` is ``process_noise``; so the noise acts on velocity and position. Without
-    noise the speed along an axis stays below 0.9. Agents do not collide. They start uniformly in the disc of radius
-    ``spawn_radius`` around the origin, or with ``spawn: box`` in the square of that half side, at rest; or, with
-    ``spawn_speed``, with each component of the velocity uniform between minus and plus that. All this is float32.
+    **Dynamics**: each step, with acceleration `a` and standard normals `n`, `v = d (v + h a) + s n`, then
+    `x = x + h v + s n'`, where `d` is ``damping`` (0.9), `h` ``time_step`` (0.1) and `s` ``process_noise``; so the
+    noise acts on velocity and position. Without noise the speed along an axis stays below d h / (1 - d), by default
+    0.9. Agents do not collide. They start uniformly in the disc of radius ``spawn_radius`` around the origin, or with
+    ``spawn: box`` in the square of that half side, at rest; or, with ``spawn_speed``, with each component of the
+    velocity uniform between minus and plus that. All this is float32.
 
     **Actions**: ``Box(-1, 1, (2,))``, the acceleration; numbers outside are clipped (and counted, see
     ``clipped_actions``). With ``actions: discrete``, ``Discrete(5)``: 0 none, 1 +x, 2 -x, 3 +y, 4 -y, of size 1.
@@ -76,8 +77,8 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     the others start at rest in a disc and show an agent itself exactly and the others with noise. Where an agent that
     leaves ends alone here, its steps afterwards earn 0. The published mixed task makes teams of N // 2 agents, which
     for its N = 3 are three teams of one without mates; here there are always two teams, of ``team_a`` and ``team_b``
-    agents, in `published` 2 and 2. Discrete actions, a drawn target, ``sensing_range`` and ``exit_penalty`` are
-    additions.
+    agents, in `published` 2 and 2. Discrete actions, a drawn target, ``sensing_range``, ``exit_penalty`` and other
+    values of ``damping`` and ``time_step`` are additions.
 
     **Scripted policies** (``scripted_policies``): ``random``; ``controller``, an oracle that knows all and plays the
     first team, with random play for everybody else.

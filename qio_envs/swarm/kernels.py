@@ -11,13 +11,12 @@ from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.api.random import normals, uniform
-from qio_envs.swarm.config import DAMPING, SUCCESS_DISTANCE, TASKS, TIME_STEP
+from qio_envs.swarm.config import SUCCESS_DISTANCE, TASKS
 from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmSight, SwarmState
 
 START, TARGET, PROCESS, OBSERVATION, VELOCITY = 0, 1, 2, 3, 4  # streams of random numbers
 
 _COMPETITIVE, _MIXED = TASKS.index("competitive"), TASKS.index("mixed")
-_DT, _DAMPING = np.float32(TIME_STEP), np.float32(DAMPING)
 _ONE, _TWO = np.float32(1.0), np.float32(2.0)
 _TWO_PI = np.float32(2 * np.pi)
 _SPREAD_COST = np.float32(0.05)  # cooperative: per unit of distance to another agent
@@ -97,6 +96,7 @@ def step(
     target, rewards, returns, team = state.target, state.rewards, state.returns, rules.team
     running, clipped, dispersion = state.running, state.clipped, state.dispersion
     process_noise, out_radius = np.float32(rules.process_noise), np.float32(rules.out_radius)
+    time_step, damping = np.float32(rules.time_step), np.float32(rules.damping)
     exit_penalty, task = np.float32(rules.exit_penalty), rules.task
     num_envs, agents = alive.shape
     noisy = process_noise > 0
@@ -116,17 +116,17 @@ def step(
                 truncated[e, n] = over
                 anybody = True
                 continue
-            vx = _DAMPING * (body[e, n, 2] + _DT * _clip(ax))
-            vy = _DAMPING * (body[e, n, 3] + _DT * _clip(ay))
+            vx = damping * (body[e, n, 2] + time_step * _clip(ax))
+            vy = damping * (body[e, n, 3] + time_step * _clip(ay))
             if noisy:
                 n0, n1, n2, n3 = normals(n, steps[e], episode[e], PROCESS, seed[e])
                 vx += process_noise * n0
                 vy += process_noise * n1
-                x = body[e, n, 0] + _DT * vx + process_noise * n2
-                y = body[e, n, 1] + _DT * vy + process_noise * n3
+                x = body[e, n, 0] + time_step * vx + process_noise * n2
+                y = body[e, n, 1] + time_step * vy + process_noise * n3
             else:
-                x = body[e, n, 0] + _DT * vx
-                y = body[e, n, 1] + _DT * vy
+                x = body[e, n, 0] + time_step * vx
+                y = body[e, n, 1] + time_step * vy
             body[e, n, 0], body[e, n, 1], body[e, n, 2], body[e, n, 3] = x, y, vx, vy
             out = _distance(x, y) > out_radius
             alive[e, n] = not out

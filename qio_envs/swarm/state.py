@@ -56,6 +56,8 @@ class SwarmRules(NamedTuple):
     target_spread: float
     out_radius: float
     process_noise: float
+    time_step: float
+    damping: float
     exit_penalty: float
     held_steps: int  # steps at the start in which nobody moves
     first_team: int  # agents in the team that is scored
@@ -73,6 +75,8 @@ class SwarmRules(NamedTuple):
             target_spread=config.target_radius,
             out_radius=config.out_radius,
             process_noise=config.process_noise,
+            time_step=config.time_step,
+            damping=config.damping,
             exit_penalty=config.exit_penalty,
             held_steps=config.held_steps,
             first_team=config.team_sizes[0],

@@ -6,7 +6,7 @@ from qio_rllib.cli.output import console, say
 
 
 def list_() -> None:
-    """Show environments with their scenarios, algorithms, and scripted policies."""
+    """Show environments with their scenarios and scripted policies, families of environments, and algorithms."""
     from rich import box
     from rich.table import Table
 
@@ -20,6 +20,12 @@ def list_() -> None:
         table.add_row(
             name, ", ".join(environment.scenarios()), ", ".join(environment.batched_class.scripted_policies)
         )
+    console().print(table)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("family", "environment", "members"):
+        table.add_column(column, overflow="fold")
+    for name, family in qio_envs.families().items():
+        table.add_row(name, family.env, family.described())
     console().print(table)
     say(f"algorithms    {', '.join(ALGORITHMS)}")
     say("Gymnasium ids (CartPole-v1), PettingZoo modules (mpe2.simple_spread_v3) and module:callable go too.")

@@ -79,8 +79,8 @@ class SwarmOracle:
             if self.t <= (self.cue or 0):
                 continue
             noise = [c.process_noise * self.normal(4 * n + k, self.t, PROCESS) for k in range(4)]
-            self.v[n] = tuple(0.9 * (self.v[n][k] + 0.1 * a[k]) + noise[k] for k in (0, 1))
-            self.x[n] = tuple(self.x[n][k] + 0.1 * self.v[n][k] + noise[2 + k] for k in (0, 1))
+            self.v[n] = tuple(c.damping * (self.v[n][k] + c.time_step * a[k]) + noise[k] for k in (0, 1))
+            self.x[n] = tuple(self.x[n][k] + c.time_step * self.v[n][k] + noise[2 + k] for k in (0, 1))
         terminated = [n in acting and hypot(*self.x[n]) > c.out_radius for n in self.agents]
         truncated = [n in acting and not terminated[n] and self.t >= c.max_steps for n in self.agents]
         self.alive = [self.alive[n] and not terminated[n] for n in self.agents]

@@ -26,6 +26,8 @@ def swarm_configs(draw, task=None, **fixed):
         "spawn_speed": draw(st.sampled_from([0.0, 0.5, 2.0])),
         "observe": draw(st.sampled_from(["relative", "own"])),
         "process_noise": draw(st.sampled_from([0.0, 0.02, 0.1])),
+        "time_step": draw(st.sampled_from([0.02, 0.1, 0.5])),
+        "damping": draw(st.sampled_from([0.0, 0.5, 0.9, 0.99])),
         "observation_noise": draw(st.sampled_from([0.0, 0.1, 2.0])),
         "sensing_range": draw(st.sampled_from([None, 0.0, 0.5, 2.0])),
         "exit_penalty": draw(st.sampled_from([0.0, 2.5])),

@@ -5,6 +5,7 @@ import pytest
 from toy_envs import Walk, WalkConfig
 
 from qio_envs import (
+    cart_pole_v0,
     causal_chain_v0,
     chsh_v0,
     confounded_control_v0,
@@ -33,6 +34,7 @@ EXACT = [
     ("qubit_control_v0", {"scenario": "haar"}),
     ("drift_control_v0", {"scenario": "distractors"}),
     ("drift_control_v0", {"scenario": "sensor_shift", "actions": "discrete", "out_radius": 2.0}),
+    ("cart_pole_v0", {"scenario": "short_pole"}),
     ("chsh_v0", {}),
     ("chsh_v0", {"as_team": True, "rounds": 3}),
     ("causal_chain_v0", {"rounds": 4}),
@@ -41,6 +43,7 @@ EXACT = [
 ]
 WITH_GRAPH = {
     "drift": drift_control_v0.batched_env(2, "hidden", distractors=3),
+    "cart": cart_pole_v0.batched_env(2),
     "chain": causal_chain_v0.batched_env(2),
     "casino": greedy_casino_v0.batched_env(2),
     "casino without intention": greedy_casino_v0.batched_env(2, "no_intent"),

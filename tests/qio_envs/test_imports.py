@@ -81,6 +81,7 @@ def test_there_is_no_import_circle():
 @pytest.mark.parametrize(
     "folder",
     [
+        "cart_pole",
         "causal_chain",
         "chsh",
         "confounded_control",

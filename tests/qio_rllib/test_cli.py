@@ -321,7 +321,16 @@ def test_bad_input_is_one_line_and_leaves_no_trace(experiment_file, here, capsys
 def test_list_shows_environments_algorithms_and_scripted_policies(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for word in ("forest_uav_v0", "sprint", "PPO", "random", "lawnmower"):
+    for word in (
+        "forest_uav_v0",
+        "sprint",
+        "PPO",
+        "random",
+        "lawnmower",
+        "six_forests",
+        "corridor",
+        "gravity from 4.9",
+    ):
         assert word in out
 
 
