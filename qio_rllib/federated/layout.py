@@ -68,7 +68,7 @@ class ParameterLayout:
         Raises:
             ConfigError: The module has other parameters.
         """
-        parts = [parameter.detach().reshape(-1).cpu() for parameter in self._parameters(module)]
+        parts = [parameter.detach().reshape(-1).cpu() for parameter in self.parameters(module)]
         return torch.cat([part.to(torch.float32) for part in parts]).numpy()
 
     def write(self, module: nn.Module, vector: np.ndarray) -> None:
@@ -82,7 +82,7 @@ class ParameterLayout:
             raise ValueError(f"vector: expected {self.size} finite numbers, got shape {vector.shape}")
         whole, start = torch.from_numpy(np.ascontiguousarray(vector, np.float32)), 0
         with torch.no_grad():
-            for parameter in self._parameters(module):
+            for parameter in self.parameters(module):
                 end = start + parameter.numel()
                 parameter.copy_(whole[start:end].reshape(parameter.shape))
                 start = end
@@ -96,7 +96,12 @@ class ParameterLayout:
             start = end
         return found
 
-    def _parameters(self, module: nn.Module) -> list[nn.Parameter]:
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        """Return the parameters of a module in the order of a vector.
+
+        Raises:
+            ConfigError: The module has other parameters.
+        """
         have: Mapping[str, nn.Parameter] = dict(module.named_parameters())
         for name, shape in self.shapes:
             if name not in have or tuple(have[name].shape) != shape:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+
+Correct = Callable[[Mapping[torch.nn.Parameter, torch.Tensor]], None]
+"""What changes the gradients of parameters in place."""
 
 
 @contextlib.contextmanager
@@ -47,8 +52,17 @@ def clip_gradients(gradients: list[torch.Tensor], limit: float, by: str) -> torc
     return total
 
 
+def as_module(modules: MultiRLModule) -> torch.nn.ModuleDict:
+    """Return a Learner's modules as one, whose parameters have the names ``module_id.name``; they share memory."""
+    return torch.nn.ModuleDict({module_id: module.unwrapped() for module_id, module in modules.items()})
+
+
 def descend(
-    optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor, limit: float | None, by: str
+    optimizers: Sequence[torch.optim.Optimizer],
+    loss: torch.Tensor,
+    limit: float | None,
+    by: str,
+    correct: Correct | None = None,
 ) -> list[torch.Tensor]:
     """Take one step of each optimizer down a loss; the gradients of each are clipped by themselves.
 
@@ -57,6 +71,7 @@ def descend(
         loss: Scalar.
         limit: ``grad_clip``; None for no clipping.
         by: ``grad_clip_by``.
+        correct: What changes the gradients in place before they are clipped; None for nothing.
 
     Returns:
         The norm of each optimizer's gradients before they were clipped; nothing without clipping.
@@ -64,14 +79,21 @@ def descend(
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    gradients = [_gradients(optimizer) for optimizer in optimizers]
+    if correct is not None:
+        correct(dict(collections.ChainMap(*gradients)))
     norms = []
-    for optimizer in optimizers:
+    for optimizer, changed in zip(optimizers, gradients, strict=True):
         if limit is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            norms.append(clip_gradients(gradients, limit, by))
+            norms.append(clip_gradients([*changed.values()], limit, by))
         optimizer.step()
     return norms
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> dict[torch.nn.Parameter, torch.Tensor]:
+    """Return the gradients of an optimizer's parameters; a parameter on which the loss does not depend has none."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
 
 
 def polyak_update(target: torch.nn.Module, present: torch.nn.Module, tau: float) -> None:

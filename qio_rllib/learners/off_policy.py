@@ -19,6 +19,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from qio_envs.api import ConfigError
+from qio_rllib.learners.client_correction import FEDPROX, SCAFFOLD, ClientCorrection
 from qio_rllib.learners.common import descend, learner_threads, polyak_update, refuse_non_finite
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.transitions import Transitions, transitions_of
@@ -49,7 +50,8 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
     """Learns from a replay: ``update(episodes=[JointTransitions], num_epochs=gradient steps)``.
 
     A subclass says which parameters have which optimizer (`optimizer_parameters`) and what is minimised (`losses`).
-    After each gradient step the target networks follow. Its state holds the source of its noise.
+    After each gradient step the target networks follow. Its state holds the source of its noise. A federation sets
+    `correction`.
 
     Raises:
         FloatingPointError: A loss or gradient is not finite.
@@ -57,6 +59,8 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
 
     rollout_columns: tuple[str, ...] = ()
     """What it needs of the Actors in runners."""
+    corrections: tuple[str, ...] = (FEDPROX, SCAFFOLD)
+    """Types of `ClientCorrection` that it takes."""
 
     @classmethod
     def memory_interval(cls, config: Any) -> int:
@@ -66,6 +70,7 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
     def build(self) -> None:
         """Build the Learner, its noise and the exploration schedule."""
         super().build()
+        self.correction: ClientCorrection | None = None
         self.noise = torch_generator(self.config.seed, "learner noise")
         self.joint = next(iter(self.module.values())).unwrapped().settings[JOINT]
         recurrent = memory_kind(self.config.model_config) is not None
@@ -156,7 +161,8 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
             for module_id, loss in objective.losses.items():
                 stats[module_id, f"{objective.optimizer}_loss"] = loss.detach()
             # Each module's gradients are clipped by themselves, as if it learned alone.
-            norms = descend(optimizers, total, self.config.grad_clip, self.config.grad_clip_by)
+            correct = None if self.correction is None else self.correction.correct
+            norms = descend(optimizers, total, self.config.grad_clip, self.config.grad_clip_by, correct)
             for module_id, norm in zip(objective.losses, norms, strict=False):
                 stats[module_id, f"{objective.optimizer}_gradient_norm"] = norm
         self.follow()

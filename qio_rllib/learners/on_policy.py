@@ -31,6 +31,7 @@ from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.causal.influence import INFLUENCE_REWARD, InfluenceSettings
+from qio_rllib.learners.client_correction import FEDKL, FEDPROX, SCAFFOLD, ClientCorrection
 from qio_rllib.learners.common import (
     descend,
     learner_threads,
@@ -71,7 +72,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     ``counterfactual_baseline`` advantages are taken against the agent's other actions. With
     ``imagination`` model and rollout policy learn from the same rollouts behind the policy's update, by an optimizer of
     their own: throughout it a policy imagines what it imagined while acting. With ``interventional_consistency`` the
-    loss has a term that counts how the policy changes with numbers on which no reward depends.
+    loss has a term that counts how the policy changes with numbers on which no reward depends. A federation sets
+    `correction`.
 
     A subclass says what is minimised in `losses`.
 
@@ -83,6 +85,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
 
     rollout_columns = (DIST_INPUTS, LOGP)
     """What it needs of the Actors in runners."""
+    corrections = (FEDPROX, SCAFFOLD, FEDKL)
+    """Types of `ClientCorrection` that it takes."""
 
     @classmethod
     def memory_interval(cls, config: Any) -> int:
@@ -93,6 +97,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         """Build the Learner, its source of random order and its entropy coefficients."""
         super().build()
         settings = self.config.learner_config_dict
+        self.correction: ClientCorrection | None = None
         self._generator = generator(self.config.seed, "minibatches")
         self._imagination_generator = torch_generator(self.config.seed, "imagination")
         self._normalizes_values = bool(settings.get("normalize_values"))
@@ -177,6 +182,10 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             if isinstance(episode, SamplingFailure):
                 episode.throw()
         if not episodes or not isinstance(episodes[0], Rollout):
+            if self.correction is not None:
+                raise ConfigError(
+                    "correction: corrects what is learned from rollouts of BatchedEnvRunner only"
+                )
             return super().update(*args, **kwargs)
         timesteps = kwargs.get("timesteps") or {}
         self._check_is_built()
@@ -396,7 +405,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
 
     def _step(self, module_id: str, config: Any, batch: TrainingBatch) -> dict[str, torch.Tensor]:
         """Take one gradient step on a minibatch; return what to report of it."""
-        dist_inputs, values = self._forward(module_id, batch)
+        dist_inputs, values = self._forward(self.module[module_id], batch)
         columns = batch.flat_columns()
         policy = Distributions(batch.flat(dist_inputs), batch.discrete)
         loss, stats = self.losses(module_id, config, columns, policy, batch.flat(values))
@@ -406,9 +415,17 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             if divergence is not None:
                 loss = loss + self._consistency.settings.coefficient * divergence
                 stats["inconsistency"] = divergence.detach()
+        correct = None
+        if self.correction is not None:
+            correct = self.correction.correct
+            reference = self.correction.reference(module_id)
+            if reference is not None:
+                divergence = self._divergence_from(reference, batch, policy)
+                loss = loss + self.correction.coefficient * divergence
+                stats["divergence_from_global"] = divergence.detach()
         named = self.get_optimizers_for_module(module_id)
         optimizers = [optimizer for name, optimizer in named if name != MODEL]
-        for norm in descend(optimizers, loss, config.grad_clip, config.grad_clip_by):
+        for norm in descend(optimizers, loss, config.grad_clip, config.grad_clip_by, correct):
             stats["gradient_norm"] = norm
         stats["total_loss"] = loss.detach()
         self.entropy_coefficients.updated(module_id)
@@ -418,9 +435,14 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             self.entropy_coefficients.record(module_id, policy.entropy(), count)
         return stats
 
-    def _forward(self, module_id: str, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return distribution parameters and values of a minibatch, in its shape."""
-        module = self.module[module_id]
+    def _divergence_from(self, reference: Any, batch: TrainingBatch, policy: Distributions) -> torch.Tensor:
+        """Return the mean of KL(reference || policy) over the rows of a minibatch, in nats, a scalar."""
+        with torch.no_grad():
+            dist_inputs, _ = self._forward(reference, batch)
+        return Distributions(batch.flat(dist_inputs), batch.discrete).divergence(policy).mean()
+
+    def _forward(self, module: Any, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a module's distribution parameters and values of a minibatch, in its shape."""
         if isinstance(module.unwrapped(), ActorCritic):
             output = module._forward_train({INPUTS: batch.inputs_used()})
             return output[Columns.ACTION_DIST_INPUTS], output[Columns.VF_PREDS]

@@ -99,7 +99,7 @@ def setup_of(config: Any, explore: bool | None = None, sequences: bool = False, 
     torch.manual_seed(0)
     runner = BatchedEnvRunner(config=config)
     spec = config.get_multi_rl_module_spec(spaces=runner.get_spaces())
-    learner = config.get_default_learner_class()(config=config, module_spec=spec)
+    learner = config.learner_class(config=config, module_spec=spec)
     learner.build()
     runner.set_state({"rl_module": learner.module.get_state(inference_only=True)})
     rollout = runner.sample(explore=explore)[0]
