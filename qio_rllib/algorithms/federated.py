@@ -276,8 +276,9 @@ class FederatedConfig(ExploringConfig):
     def max_env_steps(self) -> int:
         """Return the environment steps that a client can learn from in a round."""
         local = self._local_config(self.env, self.env_config, None)
-        a_step = getattr(local, "round_steps", None) or local.total_train_batch_size
-        a_step = math.ceil(a_step / local.num_envs_per_env_runner) * local.num_envs_per_env_runner
+        at_once = local.get_rollout_fragment_length() * local.num_envs_per_env_runner
+        wanted = getattr(local, "round_steps", None) or local.total_train_batch_size
+        a_step = math.ceil(wanted / at_once) * at_once
         wanted = local.min_sample_timesteps_per_iteration or 1
         return self.local_iterations * a_step * math.ceil(wanted / a_step)
 
