@@ -99,7 +99,7 @@ def test_everything_lies_in_its_space(config, seed):
 
 
 @pytest.mark.parametrize(
-    ("motion", "bound"), [({}, 0.9), ({"time_step": 0.2, "damping": 0.5}, 0.2), ({"damping": 0.98}, 4.9)]
+    ("motion", "bound"), [({}, 0.9), ({"time_step": 0.2, "damping": 0.5}, 0.2), ({"damping": 0.95}, 1.9)]
 )
 def test_the_bounds_hold_where_everything_pushes_one_way(motion, bound):
     config = CooperativeConfig(num_agents=2, out_radius=100.0, process_noise=0.0, **motion)
