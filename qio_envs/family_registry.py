@@ -41,7 +41,7 @@ class Family:
     """Related environments, one for each client of a federation, say: one policy network fits all members.
 
     ``qio_envs.family(name, count)`` returns the members, each with ``label``, ``env`` (an id) and ``env_config``, and
-    ``qio_envs.families()`` all families by name. They stand in ``qio_envs/families.yaml``.
+    ``qio_envs.families()`` all families by name. They stand in families.yaml of the package.
 
     Members are environments of one id. Their observations have the same shape and type, their action spaces are equal,
     and all or none have action masks; all this is checked. Bounds of observations may differ: they say what can occur
