@@ -35,6 +35,7 @@ def page() -> str:
         parts += _environment(environment)
     rules = _docstring(TeamEnv).partition("\n\nArgs:")[0]
     parts += ["## One player for all agents", "Every builder of an environment takes `as_team=True`.", rules]
+    parts += _families()
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,6 +75,19 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
         "### Scenarios",
         f"Scores are mean team returns of the scripted policies over {episodes:,} episodes (seeds from {SEED}).",
         _table(["scenario", "settings", "hash", *names], scenarios),
+    ]
+
+
+def _families() -> list[str]:
+    """Return the section on families, with a table of all."""
+    rows = [
+        [f"`{name}`", f"[{family.env}](#{family.env})", family.summary, family.described(), str(family.count)]
+        for name, family in qio_envs.families().items()
+    ]
+    return [
+        "## Families",
+        _docstring(qio_envs.Family).partition("\n\nAttributes:")[0],
+        _table(["family", "environment", "is", "members", "count"], rows),
     ]
 
 

@@ -38,9 +38,19 @@ class FamilyMember:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Environments of one id with observations of one shape and type, and equal actions.
+    """Related environments, one for each client of a federation, say: one policy network fits all members.
 
-    The members are a list by label, or one setting goes from a lowest to a highest number in even steps.
+    ``qio_envs.family(name, count)`` returns the members, each with ``label``, ``env`` (an id) and ``env_config``, and
+    ``qio_envs.families()`` all families by name. They stand in families.yaml of the package.
+
+    Members are environments of one id. Their observations have the same shape and type, their action spaces are equal,
+    and all or none have action masks; all this is checked. Bounds of observations may differ: they say what can occur
+    with a member's settings. So may the number of agents, and the global state of a central critic.
+
+    The members are a list by label, or one setting goes from a lowest to a highest number in even steps: a spread. A
+    spread is divided into as many members as asked for; one alone has the number in the middle. A list is cut off, or
+    begins again where it is too short: of 1,000 clients 167 have the first of six forests, with the labels ``small``,
+    ``small_2``, ``small_3`` and so on. At most 10,000 members.
 
     Attributes:
         name: Name.
@@ -104,11 +114,7 @@ class Family:
         )
 
     def members(self, count: int | None = None) -> tuple[FamilyMember, ...]:
-        """Return the members.
-
-        A spread is divided into as many members as asked for, from its lowest to its highest number; one alone has the
-        number in the middle. A list is cut off, or begins again where it is too short: of 1,000 clients 167 have the
-        first of six forests, with the labels ``small``, ``small_2``, ``small_3`` and so on.
+        """Return the members; their settings are the caller's own.
 
         Args:
             count: How many, 1 to `MAX_COUNT`; None for the family's own number.

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import re
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from qio_envs import environment, environments, forest_uav_v0
-from qio_envs.api import ConfigError, did_you_mean
+from qio_envs.api import ConfigError, EnvConfig, did_you_mean, setting
 from qio_envs.forest_uav import ForestConfig
 
 REFUSED = [
@@ -104,6 +105,20 @@ def test_the_content_hash_is_of_the_resolved_settings():
     assert forest_uav_v0.content_hash() == forest_uav_v0.content_hash(comm_loss=0)  # 0 is 0.0
     assert forest_uav_v0.content_hash() != ForestConfig().content_hash("forest_uav_v1")
     assert forest_uav_v0.content_hash() == "3b58133182eb"  # results carry it: a change needs a new version
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grown(EnvConfig):
+    width: int = setting(3, "width, cells")
+    noise: float = setting(0.5, "noise", added=True)
+
+
+def test_a_setting_that_was_added_counts_in_the_hash_where_it_is_not_the_default():
+    before = json.dumps({"id": "x_v0", "width": 3}, sort_keys=True)
+    assert Grown().content_hash("x_v0") == hashlib.sha256(before.encode()).hexdigest()[:12]
+    assert Grown(noise=0.5).content_hash("x_v0") == Grown().content_hash("x_v0")
+    assert Grown(noise=0.4).content_hash("x_v0") != Grown().content_hash("x_v0")
+    assert Grown().as_dict() == {"width": 3, "noise": 0.5}
 
 
 def test_numpy_numbers_are_taken_as_plain_ones():

@@ -9,7 +9,7 @@ from batch_and_singles import check_batch_against_singles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from swarm_oracle import SwarmOracle
-from swarm_settings import IDS, SCENARIOS, actions_of, close, make, seeds, swarm_configs
+from swarm_settings import IDS, SCENARIOS, TASKS, actions_of, close, make, seeds, swarm_configs
 
 from qio_envs import environment, swarm_cooperative_v0
 from qio_envs.api.random import MAX_NORMAL
@@ -59,8 +59,20 @@ def test_kernels_equal_the_oracle_on_small_swarms(config, seed, episode):
     play_against_oracle(config, seed, 40, episode)
 
 
-def test_kernels_equal_the_oracle_over_a_whole_episode():
-    play_against_oracle(CooperativeConfig(out_radius=3.0), 5, 200)
+@pytest.mark.parametrize(
+    "motion", [{}, {"time_step": 0.25, "damping": 0.7}, {"time_step": 0.04, "damping": 0.98}]
+)
+def test_kernels_equal_the_oracle_over_a_whole_episode(motion):
+    play_against_oracle(CooperativeConfig(out_radius=3.0, **motion), 5, 200)
+
+
+@pytest.mark.parametrize("task", ["cooperative", "competitive", "mixed"])
+def test_time_step_and_damping_move_agents_as_documented(task):
+    env = make(TASKS[task].config_class(time_step=0.5, damping=0.25, process_noise=0.0))
+    env.reset(0)
+    env.arrays.body[0, 0] = (0.5, -0.5, 0.4, 0.0)
+    env.step(np.tile(np.float32([1, -1]), (1, env.num_agents, 1)))
+    close(env.arrays.body[0, 0], (0.5 + 0.5 * 0.225, -0.5 - 0.5 * 0.125, 0.25 * 0.9, -0.25 * 0.5))
 
 
 @settings(max_examples=60)
@@ -86,15 +98,19 @@ def test_everything_lies_in_its_space(config, seed):
         env.step(actions_of(env, t))
 
 
-def test_the_bounds_hold_where_everything_pushes_one_way():
-    config = CooperativeConfig(num_agents=2, out_radius=100.0, process_noise=0.0)
+@pytest.mark.parametrize(
+    ("motion", "bound"), [({}, 0.9), ({"time_step": 0.2, "damping": 0.5}, 0.2), ({"damping": 0.95}, 1.9)]
+)
+def test_the_bounds_hold_where_everything_pushes_one_way(motion, bound):
+    config = CooperativeConfig(num_agents=2, out_radius=100.0, process_noise=0.0, **motion)
     env = CooperativeSwarm(config)
     env.reset(0)
     for _ in range(200):
         env.step(np.ones((1, 2, 2), np.float32))
     speed = env.arrays.body[..., 2:]
-    assert (speed > 0.8999).all()
+    assert (speed > 0.98 * bound).all()
     assert (speed <= config.max_speed).all()
+    assert config.max_speed == pytest.approx(1.001 * bound)
     assert CooperativeConfig().max_speed == pytest.approx(1.001 * (0.9 + 10 * MAX_NORMAL * 0.02))
 
 

@@ -17,6 +17,8 @@ from qio_envs.swarm import CompetitiveConfig, CooperativeConfig, MixedConfig
         (CompetitiveConfig, {"num_agents": 1}, "num_agents: expected an integer from 2 to 100, got 1"),
         (MixedConfig, {"team_b": 0}, "team_b: expected an integer from 1 to 50, got 0"),
         (MixedConfig, {"process_noise": -0.1}, "process_noise: expected a number from 0.0 to 1.0, got -0.1"),
+        (CompetitiveConfig, {"time_step": 0}, "time_step: expected a number from 0.001 to 1.0, got 0.0"),
+        (MixedConfig, {"damping": 1.0}, "damping: expected a number from 0.0 to 0.99, got 1.0"),
         (
             CooperativeConfig,
             {"actions": "discret"},
@@ -108,6 +110,14 @@ def test_each_task_has_its_scenarios_and_hashes():
     )
     hashes = {environment(env_id).content_hash(scenario) for env_id, scenario in SCENARIOS}
     assert len(hashes) == len(SCENARIOS)
+
+
+def test_the_usual_motion_has_the_hashes_that_results_carry():
+    assert swarm_cooperative_v0.content_hash() == "858cfaff1c87"
+    assert swarm_cooperative_v0.content_hash("remembered_target") == "496d1bfa759e"
+    assert swarm_cooperative_v0.content_hash(time_step=0.1, damping=0.9) == "858cfaff1c87"
+    others = [{"time_step": 0.2}, {"damping": 0.8}, {"time_step": 0.2, "damping": 0.8}]
+    assert len({swarm_cooperative_v0.content_hash(**values) for values in [{}, *others]}) == 4
 
 
 def test_the_gymnasium_forms_of_one_agent():
