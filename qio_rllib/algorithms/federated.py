@@ -241,12 +241,19 @@ class FederatedConfig(ExploringConfig):
         config.min_sample_timesteps_per_iteration = None
         return config
 
+    def template(self) -> ExploringConfig:
+        """Return the configuration of the algorithm that takes over the states of clients."""
+        return self._local_config(self.env, self.env_config, self.seed)
+
     def client_config(self, client: Client) -> ExploringConfig:
         """Return the configuration of a client's algorithm: in its environment, with random numbers of its own."""
-        seed = self.seed
-        if seed is not None:
-            seed = int(generator(seed, "client", client.index).integers(2**31))
-        return self._local_config(client.env, client.env_config, seed)
+        return self._local_config(client.env, client.env_config, self.client_seed(client))
+
+    def client_seed(self, client: Client) -> int | None:
+        """Return the seed of a client's random numbers; None where the federation has none."""
+        return (
+            None if self.seed is None else int(generator(self.seed, "client", client.index).integers(2**31))
+        )
 
     def all_clients(self) -> tuple[Client, ...]:
         """Return who takes part.
@@ -478,7 +485,8 @@ class Federated(Algorithm):
             )
             for index in plan.trains
         ]
-        order = Order(plan.number, server.weights, server.variate)
+        personal = self.layouts.read_personal(self.common_modules())
+        order = Order(plan.number, server.weights, personal, server.variate)
         trained = self._train(tasks, order)
         for one in trained.values():
             self.records[one.client] = one.record

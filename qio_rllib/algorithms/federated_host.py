@@ -64,11 +64,13 @@ class Order:
     Attributes:
         number: Of the round.
         weights: The server's, float32 ``[d]``.
-        variate: Its control variate, float32 ``[d]``; None without.
+        personal: What clients begin with where parameters are their own, float32; empty where all are shared.
+        variate: The server's control variate, float32 ``[d]``; None without.
     """
 
     number: int
     weights: np.ndarray
+    personal: np.ndarray
     variate: np.ndarray | None = None
 
 
@@ -101,8 +103,9 @@ class ClientHost(FaultAwareApply):
 
     def __init__(self, config: FederatedConfig) -> None:
         self._config = config
-        self._algorithm: Algorithm | None = None
-        self._present: Client | None = None  # whose environments the runner holds
+        self._algorithm = config.template().build_algo()
+        self._first = pickle.dumps(self._algorithm.get_state(), protocol=5)
+        self._present: tuple[str, dict[str, Any]] | None = None  # the environments that the runner holds
 
     def train(self, tasks: Sequence[Task], order: Order) -> list[Trained]:
         """Train clients, each from the server's weights."""
@@ -110,18 +113,18 @@ class ClientHost(FaultAwareApply):
 
     def stop(self) -> None:
         """Release the environments."""
-        if self._algorithm is not None:
-            self._algorithm.stop()
-            self._algorithm = None
+        self._algorithm.stop()
 
     def _train(self, task: Task, order: Order) -> Trained:
-        config = self._config
-        algorithm = self._take_up(task)
+        config, algorithm = self._config, self._algorithm
+        self._take_up(task)
         learner = algorithm.learner_group._learner
         modules = as_module(learner.module)
         layouts = Layouts.of(modules, config.personal)
         layouts.shared.write(modules, order.weights)
         if task.record is None:
+            if layouts.personal is not None:
+                layouts.personal.write(modules, order.personal)
             _start_targets(learner.module)
         algorithm.env_runner.set_state({COMPONENT_RL_MODULE: learner.module.get_state(inference_only=True)})
         correction, asked = None, CorrectionSettings.of(config.correction)
@@ -149,23 +152,22 @@ class ClientHost(FaultAwareApply):
         record = ClientRecord(state, layouts.read_personal(modules))
         return Trained(task.client.index, update, record, metrics)
 
-    def _take_up(self, task: Task) -> Algorithm:
-        """Return the Algorithm as the client left it, or a new one of its own."""
-        config, client = self._config, task.client
-        if task.record is None:
-            self.stop()
-            self._algorithm = config.client_config(client).build_algo()
-            self._present = client
-            return self._algorithm
-        if self._algorithm is None:
-            self._algorithm = config.client_config(client).build_algo()
-        elif self._present != client:
-            self._algorithm.env_runner.change_env(config.client_config(client))
-        self._present = client
+    def _take_up(self, task: Task) -> None:
+        """Bring the Algorithm to where the client left it, or to the beginning with the client's random numbers."""
+        algorithm, client = self._algorithm, task.client
+        place = (client.env, dict(client.env_config))
+        if self._present != place:
+            algorithm.env_runner.change_env(*place)
+            self._present = place
+        learner = algorithm.learner_group._learner
         # A Learner takes over modules that are newer than its own alone; those of another client are neither.
-        self._algorithm.learner_group._learner._weights_seq_no = 0
-        self._algorithm.set_state(pickle.loads(task.record.state))
-        return self._algorithm
+        learner._weights_seq_no = 0
+        algorithm.set_state(pickle.loads(self._first if task.record is None else task.record.state))
+        if task.record is None:
+            streams = (algorithm.env_runner, learner, getattr(algorithm, "replay", None))
+            for part in streams:
+                if part is not None:
+                    part.seed_streams(self._config.client_seed(client))
 
     def _iterate(self, algorithm: Algorithm) -> None:
         """Take training steps until ``min_sample_timesteps_per_iteration`` environment steps are sampled."""

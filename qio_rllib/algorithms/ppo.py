@@ -110,7 +110,9 @@ class PPOLearner(OnPolicyLearner, PPOTorchLearner):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the Learner, KL coefficients included."""
+        """Restore the Learner, KL coefficients included; modules that the state does not name begin anew."""
         super().set_state(state)
+        if _KL_STATE in state:
+            self.curr_kl_coeffs_per_module.clear()
         for module_id, value in state.get(_KL_STATE, {}).items():
             self.curr_kl_coeffs_per_module[module_id].data.fill_(value)

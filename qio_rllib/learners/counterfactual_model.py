@@ -45,8 +45,12 @@ class CounterfactualModel:
 
     def __init__(self, settings: CounterfactualBaselineSettings, seed: int | None) -> None:
         self.settings = settings
-        self._rng = generator(seed, "counterfactual model")
+        self.seed_streams(seed)
         self._models: dict[str, CausalModel] = {}
+
+    def seed_streams(self, seed: int | None) -> None:
+        """Begin the random numbers of a seed."""
+        self._rng = generator(seed, "counterfactual model")
 
     @classmethod
     def of(cls, config: Any) -> Self | None:

@@ -35,13 +35,16 @@ class EntropyCoefficients:
         self, annealing: Mapping[str, Any] | None, schedule: Callable[[str], Any], device: Any
     ) -> None:
         self.is_annealed = annealing is not None
+        self._timestep = 0
         # Per module: sum of normalised entropies, number of rows.
         self._sums: dict[str, list[Any]] = defaultdict(lambda: [0.0, 0.0])
 
         def scheduler(module_id: str) -> Any:
             if annealing is not None:
                 return _AnnealedCoefficient(dict(annealing))
-            return Scheduler(fixed_value_or_schedule=schedule(module_id), framework="torch", device=device)
+            found = Scheduler(fixed_value_or_schedule=schedule(module_id), framework="torch", device=device)
+            found.update(timestep=self._timestep)
+            return found
 
         self.schedulers: dict[str, Any] = LambdaDefaultDict(scheduler)
 
@@ -73,6 +76,7 @@ class EntropyCoefficients:
     def advance(self, timestep: int) -> dict[tuple[str, str], float]:
         """End an update: move schedules and laws; return what to report, by (module, metric)."""
         found: dict[tuple[str, str], float] = {}
+        self._timestep = timestep
         for module_id, sums in self._sums.items():
             total, rows = reduce_over_learners(
                 torch.tensor([float(sums[0]), float(sums[1])], dtype=torch.float64)
@@ -90,16 +94,19 @@ class EntropyCoefficients:
         return found
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state of the annealing laws, by module."""
-        return {
+        """Return where schedules are (``timestep``), and the state of the annealing laws by module (``laws``)."""
+        laws = {
             module_id: scheduler.law.get_state()
             for module_id, scheduler in self.schedulers.items()
             if isinstance(scheduler, _AnnealedCoefficient)
         }
+        return {"timestep": self._timestep, "laws": laws}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
-        for module_id, law in state.items():
+        """Go on from a state; modules that it does not name begin anew."""
+        self._timestep = state["timestep"]
+        self.schedulers.clear()
+        for module_id, law in state["laws"].items():
             scheduler = self.schedulers[module_id]
             if isinstance(scheduler, _AnnealedCoefficient):
                 scheduler.law.set_state(law)

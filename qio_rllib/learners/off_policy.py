@@ -71,7 +71,7 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
         """Build the Learner, its noise and the exploration schedule."""
         super().build()
         self.correction: ClientCorrection | None = None
-        self.noise = torch_generator(self.config.seed, "learner noise")
+        self.seed_streams(self.config.seed)
         self.joint = next(iter(self.module.values())).unwrapped().settings[JOINT]
         recurrent = memory_kind(self.config.model_config) is not None
         self.burn_in = self.config.burn_in if recurrent else 0
@@ -81,6 +81,10 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
                 fixed_value_or_schedule=self.config.exploration, framework=self.framework, device=self._device
             )
         self._explore(0)
+
+    def seed_streams(self, seed: int | None) -> None:
+        """Begin the random numbers of a seed."""
+        self.noise = torch_generator(seed, "learner noise")
 
     @abc.abstractmethod
     def optimizer_parameters(

@@ -55,7 +55,7 @@ from qio_rllib.sampling.streams import generator, torch_generator
 
 _GENERATOR_STATE = "minibatch_generator"
 _POPART_STATE = "popart"
-_ENTROPY_STATE = "entropy_annealing"
+_ENTROPY_STATE = "entropy_coefficients"
 _IMAGINATION_STATE = "imagination_generator"
 _CONSISTENCY_STATE = "interventional_consistency"
 
@@ -98,8 +98,6 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         super().build()
         settings = self.config.learner_config_dict
         self.correction: ClientCorrection | None = None
-        self._generator = generator(self.config.seed, "minibatches")
-        self._imagination_generator = torch_generator(self.config.seed, "imagination")
         self._normalizes_values = bool(settings.get("normalize_values"))
         self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
         self._counterfactual_model = CounterfactualModel.of(self.config)
@@ -120,6 +118,15 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
                     "rl_module_spec: central_value needs an ActorCritic of this package; "
                     f"'{module_id}' is a {type(module.unwrapped()).__name__}"
                 )
+        self.seed_streams(self.config.seed)
+
+    def seed_streams(self, seed: int | None) -> None:
+        """Begin the random numbers of a seed."""
+        self._generator = generator(seed, "minibatches")
+        self._imagination_generator = torch_generator(seed, "imagination")
+        for part in (self._counterfactual_model, self._consistency):
+            if part is not None:
+                part.seed_streams(seed)
 
     @abc.abstractmethod
     def losses(
@@ -234,8 +241,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
                 state[_CONSISTENCY_STATE] = self._consistency.get_state()
             if self._normalizes_values:
                 state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
-            if self.entropy_coefficients.is_annealed:
-                state[_ENTROPY_STATE] = self.entropy_coefficients.get_state()
+            state[_ENTROPY_STATE] = self.entropy_coefficients.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -250,9 +256,12 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             self._counterfactual_model.set_state(state[COUNTERFACTUAL_BASELINE])
         if self._consistency is not None and _CONSISTENCY_STATE in state:
             self._consistency.set_state(state[_CONSISTENCY_STATE])
-        for module_id, scale in state.get(_POPART_STATE, {}).items():
-            self._popart[module_id].set_state(scale)
-        self.entropy_coefficients.set_state(state.get(_ENTROPY_STATE, {}))
+        if _POPART_STATE in state:
+            self._popart.clear()
+            for module_id, scale in state[_POPART_STATE].items():
+                self._popart[module_id].set_state(scale)
+        if _ENTROPY_STATE in state:
+            self.entropy_coefficients.set_state(state[_ENTROPY_STATE])
         put_present_settings(self, state.get(OPERATORS, {}))
 
     def row_order(self, epoch: int, units: int) -> np.ndarray:

@@ -87,8 +87,12 @@ class PolicyConsistency:
     ) -> None:
         self.settings = settings
         self.components = {key: list(found) for key, found in components.items()}
-        self._noise = torch_generator(seed, "interventional consistency")
+        self.seed_streams(seed)
         self._kept: dict[str, list[list[Array]]] = {}
+
+    def seed_streams(self, seed: int | None) -> None:
+        """Begin the random numbers of a seed."""
+        self._noise = torch_generator(seed, "interventional consistency")
 
     @classmethod
     def of(cls, config: Any, modules: Mapping[str, Any]) -> Self | None:

@@ -130,8 +130,12 @@ class JointReplay(Checkpointable):
         self.capacity, self.seed = capacity, seed
         self.sequence_length, self.n_step, self.gamma = sequence_length, n_step, gamma
         self.num_runners = num_runners
-        self._rng = generator(seed, "replay")
+        self.seed_streams(seed)
         self._rings: dict[int, _Ring] = {}
+
+    def seed_streams(self, seed: int | None) -> None:
+        """Begin the random numbers of a seed."""
+        self._rng = generator(seed, "replay")
 
     @property
     def _window(self) -> int:

@@ -107,6 +107,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self._remote:
             torch.set_num_threads(1)
         self.env: VectorEnv | None = None
+        self._teams: dict[tuple, Team] = {}
         self.stepper: EnvStepper | None = None
         self.num_envs = 0
         self._weights_seq_no = 0
@@ -138,8 +139,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self.env.observation_spaces,
             self.env.state_size,
         )
-        self._rng = self._generator(0)
-        self._started = False
+        self.seed_streams(self.config.seed)
         self.episodes.watch(
             self.env,
             {
@@ -149,11 +149,16 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         )
         self._call("on_environment_created", env=self.env, env_context=context)
 
+    def seed_streams(self, seed: int | None) -> None:
+        """Begin the random numbers of a seed; the next `sample` starts new episodes."""
+        self._seed, self._started = seed, False
+        self._rng = self._generator(0)
+
     def _generator(self, steps: int) -> np.random.Generator:
         """Return the random numbers of this runner after so many environment steps of all."""
         # Not RLlib's seed + worker_index: runner 1 of seed 0 would play as runner 0 of seed 1 does.
         purpose = "evaluation runner" if self.config.in_evaluation else "runner"
-        return generator(self.config.seed, purpose, self.worker_index or 0, int(steps))
+        return generator(self._seed, purpose, self.worker_index or 0, int(steps))
 
     def make_module(self) -> None:
         """Build the module, without what only the Learner needs, and the team that acts with it."""
@@ -161,15 +166,18 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.module = spec.build()
         for _, module in self.module.items():
             module.eval()
+        self._teams = {}
         self._make_stepper()
 
-    def change_env(self, config: Any) -> None:
-        """Take the environments of another configuration, for which the same modules act; `sample` starts them.
+    def change_env(self, env: Any, env_config: Mapping[str, Any]) -> None:
+        """Take other environments, in which the same modules act; the next `sample` starts them.
 
         Args:
-            config: Equal to the runner's but for ``env``, ``env_config`` and who acts for whom.
+            env: As in ``config.environment``.
+            env_config: Settings of it.
         """
-        self.config = config
+        self.config = self.config.copy(copy_frozen=False)
+        self.config.env, self.config.env_config = env, dict(env_config)
         self.make_env()
         self._make_stepper()
 
@@ -183,7 +191,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     f"learner_class: {learner.__name__} cannot learn from the rollouts of BatchedEnvRunner; take one "
                     "of this package (PPOLearner), or env_runner_cls=None for RLlib's own runner"
                 )
-            team = team_of(self.env, self._groups, self.module, self.config, learner.rollout_columns)
+            agents = tuple(self.env.agents)
+            if (
+                agents not in self._teams
+            ):  # what acts is traced, which takes longer than to build environments
+                self._teams[agents] = team_of(
+                    self.env, self._groups, self.module, self.config, learner.rollout_columns
+                )
+            team = self._teams[agents]
             self._memory_interval = learner.memory_interval(self.config)
             self.stepper = EnvStepper(self.env, team, self._state_source, self._counterfactuals(team))
 

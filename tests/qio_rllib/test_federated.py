@@ -20,6 +20,7 @@ from qio_rllib.sampling.lying_env import lying
 
 pytestmark = pytest.mark.usefixtures("ray_runtime")
 
+NOTHING = np.zeros(0, np.float32)
 UNEQUAL = [{"label": "small"}, {"label": "wide", "env_config": {"width": 9, "num_uavs": 2}}]
 
 
@@ -57,7 +58,7 @@ def test_weights_are_the_mean_of_the_clients():
     first = algorithm.federated_server.weights
     host = ClientHost(algorithm.federation)
     tasks = [Task(client, None) for client in algorithm.clients]
-    found = host.train(tasks, Order(0, first))
+    found = host.train(tasks, Order(0, first, NOTHING))
     algorithm.train()
     mean = np.mean([one.update.vector for one in found], axis=0)
     np.testing.assert_allclose(algorithm.federated_server.weights, first + mean, atol=1e-6)
@@ -91,7 +92,7 @@ def test_targets_are_no_part_of_what_is_sent_and_begin_as_the_present_networks()
     weights = algorithm.federated_server.weights + 1
     host = ClientHost(algorithm.federation)
     host.train(
-        [Task(algorithm.clients[0], None)], Order(0, weights)
+        [Task(algorithm.clients[0], None)], Order(0, weights, NOTHING)
     )  # 48 random steps: nothing is learned yet
     for _, module in host._algorithm.learner_group._learner.module.items():
         for target, present in module.unwrapped().targets():
@@ -170,7 +171,7 @@ def test_a_round_goes_on_without_those_that_are_late():
 
 def test_an_error_of_an_environment_is_not_taken_for_a_lost_host():
     algorithm = federation("A2C", num_hosts=1).build_algo()
-    order = Order(0, np.full_like(algorithm.federated_server.weights, np.nan))
+    order = Order(0, np.full_like(algorithm.federated_server.weights, np.nan), NOTHING)
     with pytest.raises(Exception, match="finite"):
         algorithm._train([Task(algorithm.clients[0], None)], order)
     algorithm.stop()

@@ -206,7 +206,7 @@ def test_two_learners_agree_on_alpha():
     algorithm = config.build_algo()
     algorithm.train()
     states = algorithm.learner_group.foreach_learner(
-        lambda learner: learner.get_state()["entropy_annealing"]["shared"]
+        lambda learner: learner.get_state()["entropy_coefficients"]["laws"]["shared"]
     )
     values = [state.get() for state in states]
     assert len(values) == 2
