@@ -27,7 +27,7 @@ def _times(clients: str) -> Callable[[], str]:
 
 FEDERATED = Section(
     "Federated learning",
-    "CPU seconds on one core, medians of three runs in turns.",
+    "CPU seconds on one core; beside Flower, medians of three runs in turns.",
     (
         Claim(
             "Secure aggregation here and Flower 1.42's SecAgg+, all parties in one process, from float vectors of "
