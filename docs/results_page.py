@@ -16,12 +16,25 @@ from claims import figures
 from claims.causal import CAUSAL
 from claims.causal_decisions import DECISIONS
 from claims.claim import Claim, Section
+from claims.federated import FEDERATED
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
 from claims.speed import DIFFERENCES, SPEEDS
 from claims.world_models import WORLD_MODELS
 
-SECTIONS = (FOREST, SWARM, MPE, WORLD_MODELS, CAUSAL, DECISIONS, QUANTUM, CONTROLS, SPEEDS, DIFFERENCES)
+SECTIONS = (
+    FOREST,
+    SWARM,
+    MPE,
+    WORLD_MODELS,
+    CAUSAL,
+    DECISIONS,
+    QUANTUM,
+    CONTROLS,
+    FEDERATED,
+    SPEEDS,
+    DIFFERENCES,
+)
 
 INTRODUCTION = """# Results
 

@@ -158,7 +158,7 @@ class ClientCorrection:
 
         With plain gradient descent of the rate ``lr`` and no clipping a step is ``y <- y - lr (g + c - c_i)``, so that
         ``K`` steps from the global weights ``x`` give ``x - y = lr (sum g + K (c - c_i))``, and the mean of ``g`` is
-        ``c_i - c + (x - y) / (K lr)``: option II of Karimireddy et al., 2020, algorithm 1, line 12. The mean is
+        ``c_i - c + (x - y) / (K lr)``: option II of Karimireddy et al., 2020, algorithm 1. The mean is
         defined for other optimizers as well.
         """
         means = [
