@@ -3,8 +3,8 @@
     python benchmarks/federated_forests.py --seeds 5
     python benchmarks/federated_forests.py --seeds 5 --table      # of what is there, no training
 
-All arms take the same environment steps in the same forests (family ``six_forests``) with the same networks, PPO with the
-Q operator: 40 iterations a forest. A score is the team's return over the number of free cells (at most 1), sampled,
+All arms take the same environment steps in the same forests (family ``six_forests``) with the same networks, PPO with
+the Q operator: 40 iterations a forest. A score is the team's return over the number of free cells (at most 1), sampled,
 the mean of 50 fixed evaluation episodes.
 
 - pooled: one learner over the rollouts of all forests, what a federation can hope for;
