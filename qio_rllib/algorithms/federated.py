@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import gymnasium
 import numpy as np
@@ -35,7 +35,6 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.policy import Policy
-from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.federated_host import (
     ClientHost,
@@ -45,6 +44,7 @@ from qio_rllib.algorithms.federated_host import (
     Task,
     Trained,
 )
+from qio_rllib.algorithms.own_settings import checked_mapping
 from qio_rllib.algorithms.setting_types import Range
 from qio_rllib.algorithms.settings import Settings, apply_settings, refusals
 from qio_rllib.federated.clients import Client, clients_of
@@ -52,6 +52,7 @@ from qio_rllib.federated.server import FederatedServer, RoundPlan, RoundReport, 
 from qio_rllib.federated.settings import ENVIRONMENT_ATTACKS, FederationSettings
 from qio_rllib.learners.client_correction import CorrectionSettings
 from qio_rllib.learners.common import as_module
+from qio_rllib.mapping_settings import MappingSettings
 from qio_rllib.sampling.evaluation import (
     evaluate,
     evaluate_algorithm,
@@ -90,10 +91,6 @@ class FederatedConfig(ExploringConfig):
     the environment in which the common policy is evaluated.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        **{field.name: True for field in dataclasses.fields(Capabilities) if field.name != "instead"}
-    )
-
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or Federated)
         self.local: dict[str, Any] = {"run": "PPO"}
@@ -127,7 +124,7 @@ class FederatedConfig(ExploringConfig):
         }
         return dataclasses.replace(found, known=known, elsewhere=local)
 
-    def training(
+    def training(  # type: ignore[override]  # what else an algorithm takes stands under local
         self,
         *,
         local: Mapping[str, Any] = NotProvided,
@@ -202,9 +199,9 @@ class FederatedConfig(ExploringConfig):
             evaluation_clients=evaluation_clients,
             correction=correction,
         )
-        for key, settings in FederationSettings.MAPPINGS.items():
-            settings.of(getattr(self, key))
-        CorrectionSettings.of(self.correction)
+        mappings: tuple[type[MappingSettings], ...] = (*FederationSettings.MAPPINGS, CorrectionSettings)
+        for settings in mappings:
+            checked_mapping(getattr(self, settings.key), settings.of)
         return self
 
     def validate(self) -> None:
@@ -270,8 +267,8 @@ class FederatedConfig(ExploringConfig):
             ConfigError: Settings that do not go together.
         """
         correction = CorrectionSettings.of(self.correction)
-        given = {
-            key: settings.of(getattr(self, key)) for key, settings in FederationSettings.MAPPINGS.items()
+        given: dict[str, Any] = {
+            settings.key: settings.of(getattr(self, settings.key)) for settings in FederationSettings.MAPPINGS
         }
         return FederationSettings(
             num_clients=len(self.all_clients()),
@@ -404,6 +401,9 @@ class Federated(Algorithm):
     """
 
     federation: FederatedConfig
+    _host: ClientHost | None = None
+    _hosts: FaultTolerantActorManager | None = None
+    _num_lost_hosts = 0
 
     @classmethod
     def get_default_config(cls) -> FederatedConfig:
@@ -442,8 +442,6 @@ class Federated(Algorithm):
             functools.partial(generator, self.federation.seed),
         )
         self.records: dict[int, ClientRecord] = {}
-        self._host: ClientHost | None = None
-        self._hosts: FaultTolerantActorManager | None = None
         if self.federation.num_hosts:
             host = ray.remote(num_cpus=1, max_restarts=-1)(ClientHost)
             actors = [host.remote(self.federation) for _ in range(self.federation.num_hosts)]
@@ -531,9 +529,9 @@ class Federated(Algorithm):
     def cleanup(self) -> None:
         """Stop the hosts and all else."""
         super().cleanup()
-        if getattr(self, "_host", None) is not None:
+        if self._host is not None:
             self._host.stop()
-        if getattr(self, "_hosts", None) is not None:
+        if self._hosts is not None:
             self._hosts.clear()
 
     # -- one round ------------------------------------------------------------------------------------------------
@@ -586,8 +584,6 @@ class Federated(Algorithm):
             if not answers and hosts.num_healthy_actors() < hosts.num_actors():
                 hosts.probe_unhealthy_actors(timeout_seconds=min(left, 10.0), mark_healthy=True)
         return found
-
-    _num_lost_hosts = 0
 
     def _install(self, weights: np.ndarray) -> None:
         """Give the common policy the server's weights."""

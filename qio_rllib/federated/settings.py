@@ -343,20 +343,17 @@ class FederationSettings:
         ConfigError: Settings that do not go together; the message names them.
     """
 
-    MAPPINGS: ClassVar[dict[str, type[MappingSettings]]] = {
-        settings.key: settings
-        for settings in (
-            ParticipationSettings,
-            AggregationSettings,
-            ServerOptimizerSettings,
-            CompressionSettings,
-            QuantizationSettings,
-            SecureSettings,
-            PrivacySettings,
-            AttackSettings,
-            DropoutSettings,
-        )
-    }
+    MAPPINGS: ClassVar[tuple[type[MappingSettings], ...]] = (
+        ParticipationSettings,
+        AggregationSettings,
+        ServerOptimizerSettings,
+        CompressionSettings,
+        QuantizationSettings,
+        SecureSettings,
+        PrivacySettings,
+        AttackSettings,
+        DropoutSettings,
+    )
 
     num_clients: int
     participation: ParticipationSettings = ParticipationSettings()

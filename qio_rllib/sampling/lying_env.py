@@ -46,9 +46,10 @@ def _random_actions(env: VectorEnv, index: Array, chosen: Array, rng: np.random.
     space = env.action_spaces[env.agents[index[0]]]
     if isinstance(space, gymnasium.spaces.Discrete):
         legal = env.action_mask(index)
+        first, count = int(space.start), int(space.n)
         if legal is None:
-            return (space.start + rng.integers(space.n, size=chosen.shape)).astype(chosen.dtype)
+            return rng.integers(first, first + count, chosen.shape).astype(chosen.dtype)
         keys = np.where(legal, rng.random(legal.shape), -1.0)
-        return (space.start + keys.argmax(-1)).astype(chosen.dtype)
+        return (first + keys.argmax(-1)).astype(chosen.dtype)
     assert isinstance(space, gymnasium.spaces.Box)
     return rng.uniform(space.low, space.high, chosen.shape).astype(chosen.dtype)

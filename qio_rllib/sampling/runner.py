@@ -85,6 +85,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             an environment that cannot be held in arrays.
     """
 
+    config: Any
+
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.spaces = kwargs.get("spaces") or {}
@@ -176,8 +178,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             env: As in ``config.environment``.
             env_config: Settings of it.
         """
-        self.config = self.config.copy(copy_frozen=False)
-        self.config.env, self.config.env_config = env, dict(env_config)
+        config: Any = self.config.copy(copy_frozen=False)
+        config.env, config.env_config = env, dict(env_config)
+        self.config = config
         self.make_env()
         self._make_stepper()
 

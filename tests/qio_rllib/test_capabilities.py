@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms import ALGORITHMS
+from qio_rllib.algorithms import LOCAL_ALGORITHMS
 from qio_rllib.algorithms.capabilities import CAPABILITIES, Capabilities, capability_table
 from qio_rllib.sampling.environments import register_env
 
@@ -69,14 +69,14 @@ def test_every_capability_has_a_use_here():
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LOCAL_ALGORITHMS)
 def test_an_algorithm_takes_what_it_declares_and_refuses_the_rest(name, capability):
     (env, env_config), use = USES[capability]
 
     def attempt():
-        use(ALGORITHMS[name]().environment(env, env_config=env_config)).validate()
+        use(LOCAL_ALGORITHMS[name]().environment(env, env_config=env_config)).validate()
 
-    if getattr(ALGORITHMS[name].capabilities, capability):
+    if getattr(LOCAL_ALGORITHMS[name].capabilities, capability):
         attempt()
     else:
         with pytest.raises(ConfigError, match=name) as caught:
@@ -89,7 +89,7 @@ def test_an_algorithm_takes_what_it_declares_and_refuses_the_rest(name, capabili
 def test_an_undeclared_capability_is_refused_whichever_it_is(capability):
     # Take a capability away from an algorithm that has it. (The key of communication is MADDPG's alone.)
     (env, env_config), use = USES[capability]
-    able = next(config for config in ALGORITHMS.values() if getattr(config.capabilities, capability))
+    able = next(config for config in LOCAL_ALGORITHMS.values() if getattr(config.capabilities, capability))
     unable = type(
         able.__name__,
         (able,),
@@ -156,19 +156,19 @@ def test_an_undeclared_capability_is_refused_whichever_it_is(capability):
 )
 def test_a_refusal_says_what_to_do(name, change, message):
     with pytest.raises(ConfigError, match=message):
-        change(ALGORITHMS[name]().environment("forest_uav_v0"))
+        change(LOCAL_ALGORITHMS[name]().environment("forest_uav_v0"))
 
 
 def test_with_box_actions_the_entropy_law_is_refused_and_the_exponential_one_is_not():
-    config = ALGORITHMS["PPO"]().environment("Pendulum-v1")
+    config = LOCAL_ALGORITHMS["PPO"]().environment("Pendulum-v1")
     with pytest.raises(ConfigError, match="entropy_annealing.law: quantum follows .*take exponential"):
         config.training(entropy_annealing={"law": "quantum"}).validate()
     config.training(entropy_annealing={"law": "exponential"}).validate()
 
 
 def test_the_table_has_a_row_for_each_capability_and_a_column_for_each_algorithm():
-    head, *rows = capability_table(ALGORITHMS)
-    assert head == ["", *ALGORITHMS]
+    head, *rows = capability_table(LOCAL_ALGORITHMS)
+    assert head == ["", *LOCAL_ALGORITHMS]
     assert [row[0] for row in rows] == [name.replace("_", " ") for name in CAPABILITIES]
     marks = dict(zip(head, rows[CAPABILITIES.index("central_value")], strict=True))
     assert [marks[name] for name in ("A2C", "DQN", "MADDPG", "PPO")] == ["yes", "no", "no", "yes"]

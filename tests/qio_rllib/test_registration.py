@@ -150,6 +150,18 @@ RUNS = {
         **OFF_POLICY,
     },
     "MASAC": {"env": "swarm_cooperative_v0", "critic": {"type": "own"}, "agent_id": True, **OFF_POLICY},
+    "Federated": {
+        "env": "forest_uav_v0",
+        "clients": [{"count": 3}],
+        "local": {
+            "run": "A2C",
+            "rollout_fragment_length": 8,
+            "train_batch_size_per_learner": 16,
+            **{key: value for key, value in TINY.items() if key != "num_env_runners"},
+        },
+        "num_hosts": 1,
+        "compression": {"type": tune.grid_search(["int8"])},
+    },
     "WorldModel": {
         "env": "swarm_cooperative_v0",
         "world_model": {"members": 2, "hiddens": [8]},
@@ -165,7 +177,7 @@ RUNS = {
 def test_tune_trains_every_algorithm_from_a_plain_dictionary(name, tmp_path, ray_runtime):
     analysis = tune.run(
         name,
-        config={**TINY, **RUNS[name]},
+        config=RUNS[name] if name == "Federated" else {**TINY, **RUNS[name]},
         stop={"training_iteration": 1},
         storage_path=str(tmp_path),
         checkpoint_at_end=True,
@@ -176,7 +188,10 @@ def test_tune_trains_every_algorithm_from_a_plain_dictionary(name, tmp_path, ray
     algorithm = ALGORITHMS[name]().algo_class.from_checkpoint(trial.checkpoint.path)
     try:
         wanted = ALGORITHMS[name]().update_from_dict(trial.config)
-        assert type(algorithm.config) is ALGORITHMS[name]
+        own = algorithm.federation if name == "Federated" else algorithm.config
+        assert type(own) is ALGORITHMS[name]
+        if name == "Federated":
+            wanted = wanted.local_config()
         assert algorithm.config.model_config == wanted.model_config
         assert algorithm.config.learner_config_dict == wanted.learner_config_dict
         assert set(algorithm.config.policies) == set(wanted.policies)
@@ -188,10 +203,13 @@ def test_tune_trains_every_algorithm_from_a_plain_dictionary(name, tmp_path, ray
 @pytest.mark.ray
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_tune_refuses_a_misspelt_key_before_it_starts(name, tmp_path, ray_runtime):
+    misspelt = {**TINY, **RUNS[name], "gama": 0.9}
+    if name == "Federated":
+        misspelt = {**RUNS[name], "local": {**RUNS[name]["local"], "gama": 0.9}}
     with pytest.raises(ConfigError, match=r"unknown key 'gama' \(did you mean 'gamma'\?\)"):
         tune.run(
             name,
-            config={**TINY, **RUNS[name], "gama": 0.9},
+            config=misspelt,
             stop={"training_iteration": 1},
             storage_path=str(tmp_path),
             verbose=0,

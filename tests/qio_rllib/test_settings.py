@@ -10,7 +10,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms import ALGORITHMS
+from qio_rllib.algorithms import LOCAL_ALGORITHMS
 from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.experiments.experiment import Experiment
 
@@ -72,14 +72,14 @@ def own_settings(name):
     """Return the settings that the classes of this project, not RLlib's, declare."""
     return [
         parameter
-        for owner in ALGORITHMS[name].__mro__
+        for owner in LOCAL_ALGORITHMS[name].__mro__
         if owner.__module__.startswith("qio_rllib") and "training" in vars(owner)
         for parameter in inspect.signature(vars(owner)["training"]).parameters
         if parameter not in ("self", "kwargs")
     ]
 
 
-CASES = [(name, key) for name in ALGORITHMS for key in own_settings(name)]
+CASES = [(name, key) for name in LOCAL_ALGORITHMS for key in own_settings(name)]
 
 
 def experiment(name, env, env_config, **settings):
@@ -98,22 +98,26 @@ def from_yaml(name, env, env_config, **settings):
 
 
 def from_builder(name, env, env_config, **settings):
-    config = ALGORITHMS[name]().environment(env, env_config=env_config).env_runners(num_env_runners=0)
+    config = LOCAL_ALGORITHMS[name]().environment(env, env_config=env_config).env_runners(num_env_runners=0)
     return config.training(**settings)
 
 
 def from_dictionary(name, env, env_config, **settings):
     given = {"env": env, "env_config": env_config, "num_env_runners": 0, **settings}
-    default = ALGORITHMS[name]().algo_class.get_default_config()
+    default = LOCAL_ALGORITHMS[name]().algo_class.get_default_config()
     return default.update_from_dict(given)
 
 
 def from_output(name, env, env_config, **settings):
-    return ALGORITHMS[name]().update_from_dict(from_builder(name, env, env_config, **settings).to_dict())
+    return LOCAL_ALGORITHMS[name]().update_from_dict(
+        from_builder(name, env, env_config, **settings).to_dict()
+    )
 
 
 def from_changed_output(name, env, env_config, **settings):
-    return ALGORITHMS[name]().update_from_dict({**from_builder(name, env, env_config).to_dict(), **settings})
+    return LOCAL_ALGORITHMS[name]().update_from_dict(
+        {**from_builder(name, env, env_config).to_dict(), **settings}
+    )
 
 
 WAYS = [from_yaml, from_builder, from_dictionary, from_output, from_changed_output]
@@ -149,7 +153,7 @@ def test_a_setting_is_the_same_or_refused_alike_by_whatever_way_it_comes(name, k
         assert found == [found[0]] * len(WAYS)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LOCAL_ALGORITHMS)
 def test_many_settings_together_keep_their_order_out_of_it(name):
     settings = {
         "PPO": {"amplification": {}, "central_value": "observations", "lr": 1e-3, "clip_param": 0.1},
@@ -165,19 +169,19 @@ def test_many_settings_together_keep_their_order_out_of_it(name):
 
 
 @pytest.mark.parametrize(("policies", "modules"), [("shared", {"shared"}), ("independent", None)])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LOCAL_ALGORITHMS)
 def test_policies_of_a_dictionary_are_those_of_a_file(name, policies, modules):
     env, env_config = FOREST
     config = from_dictionary(name, env, env_config, policies=policies)
     assert set(config.policies) == (modules or {"uav_0", "uav_1", "uav_2"})
     assert content(config) == content(from_yaml(name, env, env_config, policies=policies))
-    again = ALGORITHMS[name]().update_from_dict(config.to_dict())
+    again = LOCAL_ALGORITHMS[name]().update_from_dict(config.to_dict())
     assert content(again) == content(config)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LOCAL_ALGORITHMS)
 def test_an_environment_needs_no_settings_of_its_own(name):
-    config = ALGORITHMS[name]().update_from_dict({"env": "forest_uav_v0"})
+    config = LOCAL_ALGORITHMS[name]().update_from_dict({"env": "forest_uav_v0"})
     assert set(config.policies) == {"shared"}
     config.validate()
 
@@ -186,7 +190,7 @@ def test_an_environment_needs_no_settings_of_its_own(name):
 
 
 @pytest.mark.parametrize("way", [from_dictionary, from_changed_output, from_yaml, from_builder])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LOCAL_ALGORITHMS)
 def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
     with pytest.raises(ConfigError, match=r"unknown key 'gama' \(did you mean 'gamma'\?\)"):
         way(name, *FOREST, gama=0.9)
@@ -223,7 +227,7 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
 )
 def test_a_dictionary_is_checked_to_the_last_key(settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        ALGORITHMS["PPO"]().update_from_dict({"env": "forest_uav_v0", **settings})
+        LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": "forest_uav_v0", **settings})
     assert "\n" not in str(caught.value)
 
 
@@ -256,7 +260,7 @@ def test_a_range_is_kept_with_the_same_message_by_whatever_way(name, settings, m
 
 def test_training_refuses_what_another_method_sets():
     with pytest.raises(ConfigError, match=r"config.num_env_runners: is set by env_runners\(\)"):
-        ALGORITHMS["PPO"]().training(num_env_runners=2)
+        LOCAL_ALGORITHMS["PPO"]().training(num_env_runners=2)
 
 
 @pytest.mark.parametrize(
@@ -298,10 +302,12 @@ def test_a_schedule_refuses_what_is_none(value):
     ],
 )
 def test_a_network_is_checked_by_whatever_way(model_config, message):
-    builder = ALGORITHMS["PPO"]().environment("CartPole-v1")
+    builder = LOCAL_ALGORITHMS["PPO"]().environment("CartPole-v1")
     for attempt in (
         lambda: builder.rl_module(model_config=model_config),
-        lambda: ALGORITHMS["PPO"]().update_from_dict({"env": "CartPole-v1", "model_config": model_config}),
+        lambda: LOCAL_ALGORITHMS["PPO"]().update_from_dict(
+            {"env": "CartPole-v1", "model_config": model_config}
+        ),
         lambda: from_yaml("PPO", "CartPole-v1", {}, model_config=model_config),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -309,10 +315,10 @@ def test_a_network_is_checked_by_whatever_way(model_config, message):
 
 
 def test_an_object_of_rllib_is_taken_for_a_network_but_not_what_it_cannot_have_here():
-    config = ALGORITHMS["PPO"]().rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[8]))
+    config = LOCAL_ALGORITHMS["PPO"]().rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[8]))
     assert config.model_config["fcnet_hiddens"] == [8]
     with pytest.raises(ConfigError, match="lstm_use_prev_reward: the networks of this package have no"):
-        ALGORITHMS["PPO"]().rl_module(model_config=DefaultModelConfig(lstm_use_prev_reward=True))
+        LOCAL_ALGORITHMS["PPO"]().rl_module(model_config=DefaultModelConfig(lstm_use_prev_reward=True))
 
 
 def test_a_window_longer_than_a_rollout_is_refused():
@@ -327,7 +333,7 @@ def test_a_window_longer_than_a_rollout_is_refused():
 
 
 def test_agent_id_needs_the_batched_runner_and_memory_does_not():
-    config = ALGORITHMS["PPO"]().environment("forest_uav_v0").env_runners(env_runner_cls=None)
+    config = LOCAL_ALGORITHMS["PPO"]().environment("forest_uav_v0").env_runners(env_runner_cls=None)
     with pytest.raises(ConfigError, match="env_runner_cls: agent_id needs BatchedEnvRunner"):
         config.training(agent_id=True).validate()
     config.training(agent_id=False).rl_module(model_config={"use_lstm": True}).validate()
@@ -343,41 +349,41 @@ def test_an_agent_id_needs_several_agents():
 
 def test_numbers_of_numpy_are_numbers():
     given = {"env": "CartPole-v1", "lr": np.float64(1e-3), "num_epochs": np.int64(3)}
-    config = ALGORITHMS["PPO"]().update_from_dict(given)
+    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict(given)
     assert (config.lr, config.num_epochs) == (1e-3, 3)
     assert type(config.num_epochs) is int
 
 
 def test_tunes_own_keys_are_left_alone():
     given = {"env": "CartPole-v1", "__trial_info__": object(), "__stdout_file__": None}
-    assert content(ALGORITHMS["A2C"]().update_from_dict(given)) == content(
-        ALGORITHMS["A2C"]().environment("CartPole-v1")
+    assert content(LOCAL_ALGORITHMS["A2C"]().update_from_dict(given)) == content(
+        LOCAL_ALGORITHMS["A2C"]().environment("CartPole-v1")
     )
 
 
 def test_classes_can_stand_in_a_dictionary_but_not_in_a_file():
-    runner = ALGORITHMS["PPO"]().env_runner_cls
-    config = ALGORITHMS["PPO"]().update_from_dict({"env": "CartPole-v1", "env_runner_cls": runner})
+    runner = LOCAL_ALGORITHMS["PPO"]().env_runner_cls
+    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": "CartPole-v1", "env_runner_cls": runner})
     assert config.env_runner_cls is runner
     with pytest.raises(ConfigError, match="config.env_runner_cls: takes a Python object"):
         from_yaml("PPO", "CartPole-v1", {}, env_runner_cls=runner)
 
 
 def test_a_class_can_be_the_environment():
-    config = ALGORITHMS["PPO"]().update_from_dict({"env": gymnasium.Env, "amplification": {}})
+    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": gymnasium.Env, "amplification": {}})
     assert config.env is gymnasium.Env
     assert config.amplification is not None
 
 
 def test_an_environment_that_only_tune_knows_is_left_to_rllib():
     tune.register_env("known_to_tune_alone", lambda env_config: gymnasium.make("CartPole-v1"))
-    config = ALGORITHMS["PPO"]().update_from_dict({"env": "known_to_tune_alone", "lr": 1e-3})
+    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": "known_to_tune_alone", "lr": 1e-3})
     config.validate()
     assert (config.env, config.is_multi_agent) == ("known_to_tune_alone", False)
 
 
 def test_evaluation_and_modules_take_their_own_settings():
-    config = ALGORITHMS["PPO"]().update_from_dict(
+    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict(
         {
             "env": "forest_uav_v0",
             "num_env_runners": 0,
@@ -396,7 +402,7 @@ def test_evaluation_and_modules_take_their_own_settings():
 
 
 def test_a_changed_environment_in_an_output_is_set_up_anew():
-    output = ALGORITHMS["MADDPG"]().environment("CartPole-v1").to_dict()
-    config = ALGORITHMS["MADDPG"]().update_from_dict({**output, "env": "swarm_cooperative_v0"})
+    output = LOCAL_ALGORITHMS["MADDPG"]().environment("CartPole-v1").to_dict()
+    config = LOCAL_ALGORITHMS["MADDPG"]().update_from_dict({**output, "env": "swarm_cooperative_v0"})
     assert config.is_multi_agent
     assert config.model_config["state_size"] > 0
