@@ -55,7 +55,7 @@ LOCAL = {
 ARMS: dict[str, dict[str, Any]] = {
     "averaging after 1": {"local_iterations": 1},
     "averaging after 4": {"local_iterations": 4},
-    "FedProx": {"local_iterations": 4, "correction": {"type": "fedprox", "coefficient": 0.1}},
+    "FedProx": {"local_iterations": 4, "correction": {"type": "fedprox", "coefficient": 0.001}},
     "SCAFFOLD": {"local_iterations": 4, "correction": {"type": "scaffold"}},
     "FedKL": {"local_iterations": 4, "correction": {"type": "fedkl", "coefficient": 0.1}},
     "server Adam": {"local_iterations": 4, "server": {"type": "adam", "lr": 0.01}},

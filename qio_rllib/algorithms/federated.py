@@ -45,6 +45,7 @@ from qio_rllib.algorithms.federated_host import (
     Trained,
 )
 from qio_rllib.algorithms.own_settings import checked_mapping
+from qio_rllib.algorithms.search_spaces import holds_search_space
 from qio_rllib.algorithms.setting_types import Range
 from qio_rllib.algorithms.settings import Settings, apply_settings, refusals
 from qio_rllib.federated.clients import Client, clients_of
@@ -53,6 +54,7 @@ from qio_rllib.federated.settings import ENVIRONMENT_ATTACKS, FederationSettings
 from qio_rllib.learners.client_correction import CorrectionSettings
 from qio_rllib.learners.common import as_module
 from qio_rllib.mapping_settings import MappingSettings
+from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE
 from qio_rllib.sampling.evaluation import (
     evaluate,
     evaluate_algorithm,
@@ -199,6 +201,8 @@ class FederatedConfig(ExploringConfig):
             evaluation_clients=evaluation_clients,
             correction=correction,
         )
+        if not holds_search_space(self.local):
+            self._local_algorithm()
         mappings: tuple[type[MappingSettings], ...] = (*FederationSettings.MAPPINGS, CorrectionSettings)
         for settings in mappings:
             checked_mapping(getattr(self, settings.key), settings.of)
@@ -304,29 +308,32 @@ class FederatedConfig(ExploringConfig):
         return bool(self.local.get("agent_id"))
 
     def _local_config(self, env: Any, env_config: Mapping[str, Any], seed: int | None) -> ExploringConfig:
-        from qio_rllib.algorithms import LOCAL_ALGORITHMS, algorithm_config_class
+        config, settings = self._local_algorithm()
+        with self._inside_local():
+            config.env_runners(num_env_runners=0)
+            config.learners(num_learners=0)
+            apply_settings(config, config.settings(), {"env_config": dict(env_config), **settings}, env)
+        config.seed = seed
+        config.log_level = self.log_level
+        return config
+
+    def _local_algorithm(self) -> tuple[ExploringConfig, dict[str, Any]]:
+        """Return the default configuration of the local algorithm, and the settings that go on top, each checked."""
+        from qio_rllib.algorithms import LOCAL_ALGORITHMS
 
         settings = dict(self.local)
         run = settings.pop("run", None)
         if run not in LOCAL_ALGORITHMS:
             raise ConfigError(f"config.local.run: expected one of {', '.join(LOCAL_ALGORITHMS)}, got {run!r}")
-        config = algorithm_config_class(run)()
+        config = LOCAL_ALGORITHMS[run]()
         known = config.settings()
         with self._inside_local():
-            beside = [
-                key
-                for key in settings
-                if key in ("seed", "env_config") or known.find(key).setter == "evaluation"
-            ]
-        if beside:
-            raise ConfigError(f"config.{beside[0]}: stands beside local, not in it")
-        with self._inside_local():
-            config.env_runners(num_env_runners=0)
-            config.learners(num_learners=0)
-            apply_settings(config, known, {"env_config": dict(env_config), **settings}, env)
-        config.seed = seed
-        config.log_level = self.log_level
-        return config
+            for key, value in settings.items():
+                known.checked(key, value, in_python=True)
+        for key in settings:
+            if key in ("seed", "env_config") or known.find(key).setter == "evaluation":
+                raise ConfigError(f"config.{key}: stands beside local, not in it")
+        return config, settings
 
     @contextlib.contextmanager
     def _inside_local(self) -> Iterator[None]:
@@ -365,15 +372,16 @@ class FederatedConfig(ExploringConfig):
             )
 
     def _check_spaces(self, local: ExploringConfig) -> None:
-        """Refuse clients for which one policy cannot act."""
-        expected = _form(local.module_spaces())
+        """Refuse clients for which one policy cannot act; members of a family are alike, which the family checks."""
+        expected = _form(local)
+        clients = self.all_clients()
         seen: set[str] = set()
-        for client in self.all_clients():
+        for client in clients if isinstance(self.clients, list) else clients[:1]:
             kind = f"{client.env} {sorted(client.env_config.items())}"
             if kind in seen:
                 continue
             seen.add(kind)
-            found = _form(self._local_config(client.env, client.env_config, None).module_spaces())
+            found = _form(self._local_config(client.env, client.env_config, None))
             if found != expected:
                 raise ConfigError(
                     f"clients: '{client.label}' ({client.env}) has {found}, the experiment's environment has "
@@ -681,12 +689,14 @@ def evaluate_federation(
     return {**scores, CLIENTS: numbers}, steps, agents
 
 
-def _form(spaces: Mapping[str, tuple[gymnasium.Space, gymnasium.Space]]) -> str:
-    """Return, by module, the shapes and types of observations, and the actions: what networks depend on."""
-    return "; ".join(
+def _form(config: ExploringConfig) -> str:
+    """Return what networks depend on: by module, the shapes and types of observations, and the actions; states."""
+    parts = [
         f"{module_id}: observations {_shape(observation)}, actions {actions}"
-        for module_id, (observation, actions) in spaces.items()
-    )
+        for module_id, (observation, actions) in config.module_spaces().items()
+    ]
+    sizes = {key: config.model_config[key] for key in (STATE_SIZE, NUM_AGENTS) if key in config.model_config}
+    return "; ".join([*parts, *(f"{key} {size}" for key, size in sizes.items())])
 
 
 def _shape(space: gymnasium.Space) -> str:

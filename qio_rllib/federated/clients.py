@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qio_envs import family
+from qio_envs import FamilyMember, family
 from qio_envs.api import ConfigError, check_keys
 
 _ENTRY = ("env", "env_config", "count", "label")
@@ -52,7 +53,7 @@ def clients_of(given: Any, env: str, env_config: Mapping[str, Any]) -> tuple[Cli
         count = given.get("count")
         if count is not None:
             _check_count("clients.count", count)
-        members = family(given["family"], count)
+        members = _members(given["family"], count)
         found = [(one.label, one.env, one.env_config) for one in members]
     elif isinstance(given, Sequence) and given:
         found = [one for place, entry in enumerate(given) for one in _entry(place, entry, env, env_config)]
@@ -64,6 +65,12 @@ def clients_of(given: Any, env: str, env_config: Mapping[str, Any]) -> tuple[Cli
                 f"clients.label: '{label}' stands for {times} clients; expected different labels"
             )
     return tuple(Client(index, *one) for index, one in enumerate(found))
+
+
+@functools.lru_cache(maxsize=8)
+def _members(name: Any, count: int | None) -> tuple[FamilyMember, ...]:
+    """Return the members of a family, whose check takes a second for thousands."""
+    return family(name, count)
 
 
 def _entry(place: int, entry: Any, env: str, env_config: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
