@@ -17,13 +17,25 @@ from typing import Any
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.communication import Communication
-from qio_rllib.algorithms import ALGORITHMS
+from qio_rllib.algorithms import ALGORITHMS, LOCAL_ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.causal.influence import InfluenceSettings
 from qio_rllib.causal.masks import CausalMaskSettings
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
+from qio_rllib.federated.server_optimizers import ServerOptimizerSettings
+from qio_rllib.federated.settings import (
+    AggregationSettings,
+    AttackSettings,
+    CompressionSettings,
+    DropoutSettings,
+    ParticipationSettings,
+    PrivacySettings,
+    QuantizationSettings,
+    SecureSettings,
+)
+from qio_rllib.learners.client_correction import CorrectionSettings
 from qio_rllib.learners.policy_consistency import ConsistencySettings
 from qio_rllib.models.circuits import CircuitSettings
 from qio_rllib.models.coordination import CoordinationSettings
@@ -36,20 +48,30 @@ from qio_rllib.world_models.rssm import RSSMSettings
 PAGES = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- (settings of|mapping) (\w+)(?:: ([\w, ]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 MAPPINGS: dict[str, type] = {
+    "aggregation": AggregationSettings,
     "amplification": Amplification,
+    "attack": AttackSettings,
     "causal_mask": CausalMaskSettings,
     "circuit": CircuitSettings,
     "communication": Communication,
+    "compression": CompressionSettings,
+    "correction": CorrectionSettings,
     "counterfactual_baseline": CounterfactualBaselineSettings,
     "critic": CriticSettings,
     "coordination": CoordinationSettings,
+    "dropouts": DropoutSettings,
     "ensemble": EnsembleSettings,
     "entropy_annealing": Annealing,
     "imagination": ImaginationSettings,
     "interventional_consistency": ConsistencySettings,
     "influence_reward": InfluenceSettings,
+    "participation": ParticipationSettings,
     "planner": PlanningSettings,
+    "privacy": PrivacySettings,
+    "quantization": QuantizationSettings,
     "rssm": RSSMSettings,
+    "secure": SecureSettings,
+    "server": ServerOptimizerSettings,
 }
 EXAMPLES: dict[str, Any] = {
     "amplification": {},
@@ -91,7 +113,7 @@ def settings_of(name: str) -> dict[str, tuple[Any, str]]:
         meanings = entries(method.__doc__ or "", "Args")
         for key, parameter in inspect.signature(method).parameters.items():
             named = parameter.kind is inspect.Parameter.KEYWORD_ONLY
-            if named and key not in found and not _is_refused(name, key):
+            if named and key in config.settings().own and key not in found and not _is_refused(name, key):
                 found[key] = (_default(config, key), meanings[key])
     return found
 
@@ -120,7 +142,7 @@ def entries(docstring: str, section: str) -> dict[str, str]:
 def _block(match: re.Match[str]) -> str:
     opening, kind, name, chosen, _, closing = match.groups()
     if name == "capabilities":
-        head, *body = capability_table(ALGORITHMS)
+        head, *body = capability_table(LOCAL_ALGORITHMS)
         rule = ["---"] * len(head)
         return opening + "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]) + "\n" + closing
     if kind == "mapping":

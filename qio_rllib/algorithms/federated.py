@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import inspect
 import logging
 import math
 import os
@@ -118,15 +119,21 @@ class FederatedConfig(ExploringConfig):
     def settings(cls) -> Settings:
         """Return the table of the settings that stand beside ``local``."""
         found = super().settings()
-        known = {name: one for name, one in found.known.items() if one.setter in _OWN_SETTERS}
+        own = inspect.signature(FederatedConfig.training).parameters
+        known = {
+            name: one
+            for name, one in found.known.items()
+            if one.setter in _OWN_SETTERS and (one.setter != "training" or name in own)
+        }
         local = {
             name: [f"the local algorithm (config.local.{name})"]
             for name in (*found.known, *found.elsewhere)
             if name not in known
         }
-        return dataclasses.replace(found, known=known, elsewhere=local)
+        named = [name for name in found.own if name in known]
+        return dataclasses.replace(found, known=known, own=named, elsewhere=local)
 
-    def training(  # type: ignore[override]  # what else an algorithm takes stands under local
+    def training(
         self,
         *,
         local: Mapping[str, Any] = NotProvided,
@@ -147,6 +154,7 @@ class FederatedConfig(ExploringConfig):
         personal: list[str] = NotProvided,
         optimizer_state: Literal["keep", "reset"] = NotProvided,
         evaluation_clients: Annotated[int, Range(0)] = NotProvided,
+        **kwargs: Any,
     ) -> Self:
         """Set what is between the clients.
 
@@ -177,10 +185,12 @@ class FederatedConfig(ExploringConfig):
             optimizer_state: Whether a client keeps the state of its optimizer between rounds.
             evaluation_clients: In how many clients' environments an evaluation plays besides the experiment's own; of
                 more clients so many at equal distances.
+            **kwargs: Settings of the local algorithm, which are refused here.
 
         Raises:
             ConfigError: An unknown key or a value outside its range.
         """
+        self._checked(**kwargs)
         self._take(
             local=local,
             clients=clients,

@@ -9,7 +9,7 @@ import torch
 from toy_federations import FOREST, LOCAL, POLE, federation
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms import LOCAL_ALGORITHMS, Federated
+from qio_rllib.algorithms import LOCAL_ALGORITHMS, Federated, FederatedConfig
 from qio_rllib.algorithms.federated_host import ClientHost, Layouts, Order, Task
 from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.experiments.experiment import Experiment
@@ -377,6 +377,66 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_starts(setting
         experiment(**settings).validate()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["lr", "amplification", "agent_id", "num_epochs"])
+def test_settings_of_the_local_algorithm_are_refused_by_the_builder_too(key):
+    with pytest.raises(
+        ConfigError, match=rf"config.{key}: a setting of the local algorithm \(config.local.{key}\)"
+    ):
+        FederatedConfig().environment("cart_pole_v0").training(**{key: 1})
+
+
+def as_file(**config):
+    return experiment(**config).algorithm_config()
+
+
+def as_dictionary(**config):
+    given = {
+        "env": "forest_uav_v0",
+        "env_config": FOREST,
+        "local": {"run": "PPO", **LOCAL["PPO"][2]},
+        **config,
+    }
+    return FederatedConfig().update_from_dict(given)
+
+
+def as_builder(**config):
+    built = FederatedConfig().environment("forest_uav_v0", env_config=FOREST)
+    return built.training(local={"run": "PPO", **LOCAL["PPO"][2]}, **config)
+
+
+def as_output(**config):
+    return FederatedConfig().update_from_dict(as_builder(**config).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("participation", {"clients": 2}),
+        ("local_iterations", 3),
+        ("num_hosts", 1),
+        ("round_timeout_s", 10.0),
+        ("aggregation", {"rule": "median"}),
+        ("server", {"momentum": 0.5}),
+        ("correction", {"type": "fedprox", "coefficient": 0.1}),
+        ("compression", {"type": "int8"}),
+        ("quantization", {"bound": 1.0}),
+        ("secure", {}),
+        ("privacy", {"clip": 0.5}),
+        ("attack", {"clients": [1]}),
+        ("dropouts", {"probability": 0.2}),
+        ("personal", ["value"]),
+        ("optimizer_state", "reset"),
+        ("evaluation_clients", 2),
+    ],
+)
+def test_a_setting_is_the_same_by_whatever_way_it_comes(key, value):
+    default = repr(as_builder(clients=[{"count": 4}]).to_dict()[key])
+    for way in (as_file, as_dictionary, as_builder, as_output):
+        config = way(clients=[{"count": 4}], **{key: value})
+        config.copy(copy_frozen=False).validate()
+        assert repr(config.to_dict()[key]) == repr(value) != default
 
 
 def test_a_file_that_is_right_is_taken():
