@@ -192,14 +192,6 @@ def scores_of(rows: Sequence[dict[str, str]], cell: Cell) -> list[float] | None:
     return None if found[0]["refused"] else [float(row["score"]) for row in found]
 
 
-def kept(rows: Sequence[dict[str, str]], cell: Cell) -> float | None:
-    """Return the mean score of a cell over that of the clean mean; None where the settings refuse it."""
-    scores = scores_of(rows, cell)
-    if scores is None:
-        return None
-    return float(np.mean(scores) / np.mean(scores_of(rows, ("mean", CLEAN, cell[2]))))
-
-
 def shares_of(rows: Sequence[dict[str, str]]) -> list[float]:
     """Return the shares of malicious clients that a study has."""
     return sorted({float(row["share"]) for row in rows})
