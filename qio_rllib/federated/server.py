@@ -350,7 +350,8 @@ class FederatedServer:
         if settings.rule == "geometric_median":
             return aggregation.geometric_median(vectors, weights)
         if settings.rule == "multi_krum":
-            return aggregation.multi_krum(vectors, int(settings.byzantine * len(vectors)))
+            # 0.29 of 100 comes to 28.999999999999996
+            return aggregation.multi_krum(vectors, int(settings.byzantine * len(vectors) + 1e-9))
         if settings.rule == "distance_filter":
             return aggregation.distance_filter(vectors, settings.byzantine)[0]
         return aggregation.mean(vectors, weights)

@@ -88,6 +88,17 @@ def test_weights_move_by_the_aggregated_update(settings, expected):
     assert server.number == 1
 
 
+def test_a_share_of_malicious_clients_is_a_whole_number_of_them_where_it_comes_to_one():
+    first = np.zeros(SIZE, np.float32)
+    settings = AggregationSettings(rule="multi_krum", byzantine=8 / 49)  # 8 / 49 * 49 < 8 in floating point
+    server = server_of(weights=first, num_clients=49, aggregation=settings)
+    given_updates = updates_of(range(49))
+    server.finish(server.plan(), given_updates)
+    table = np.stack([update.vector for update in given_updates.values()])
+    np.testing.assert_allclose(server.weights, aggregation.multi_krum(table, 8), atol=1e-6)
+    assert not np.allclose(server.weights, aggregation.multi_krum(table, 7), atol=1e-6)
+
+
 def test_the_server_optimizer_moves_the_weights():
     server = server_of(server=ServerOptimizerSettings.of({"lr": 0.5, "momentum": 0.5}))
     plain = server_of()
