@@ -82,7 +82,7 @@ class Trained:
         client: Its index.
         update: For the server.
         record: What it keeps.
-        metrics: Means over its finished episodes, by RLlib's names.
+        metrics: Means over the latest episodes that it finished (``metrics_num_episodes_for_smoothing``), by RLlib's names.
     """
 
     client: int
@@ -144,6 +144,8 @@ class ClientHost(FaultAwareApply):
             correction.mean_gradient() if correction is not None and order.variate is not None else None,
         )
         metrics = _means(algorithm.metrics.peek(ENV_RUNNER_RESULTS, default={}))
+        # As a reported iteration does: all but lifetime sums begins anew, or records would grow by each round's numbers.
+        algorithm.metrics.reduce()
         if config.optimizer_state == "reset":
             for module_id in modules:
                 for _, optimizer in learner.get_optimizers_for_module(module_id):

@@ -237,6 +237,17 @@ def test_a_round_reports_clients_the_worst_and_the_traffic():
         assert evaluated[0] == result[f"evaluation/{mode}/team_return"]
 
 
+def test_numbers_of_earlier_rounds_are_neither_kept_nor_reported_again():
+    config = federation("A2C", clients=2, local={"metrics_num_episodes_for_smoothing": 1})
+    algorithm, results = trained(config, 4)
+    states = [pickle.loads(algorithm.records[index].state) for index in (0, 1)]
+    numbers = states[0]["metrics_logger"]["stats"].values()
+    assert max(len(one["values"]) for one in numbers if "values" in one) <= 1
+    last = [state["env_runner"]["sampling"]["finished"]["team_return"][-1] for state in states]
+    assert results[-1]["env_runners/team_return"] == pytest.approx(np.mean(last))
+    assert results[-1]["num_env_steps_sampled_lifetime"] == 4 * 2 * 128
+
+
 def test_with_privacy_no_number_of_a_client_is_reported():
     privacy = {"clip": 0.5, "noise_multiplier": 1.0, "randomness": "seeded"}
     _, results = trained(federation("PPO", privacy=privacy), 2)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from dp_accounting.pld import privacy_loss_distribution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -72,6 +73,24 @@ def test_epsilon_is_that_of_another_accountant(sampling, multiplier, rounds, del
     assert GaussianMechanism(sampling, multiplier).epsilon(rounds, delta) == pytest.approx(
         published, abs=1e-3
     )
+
+
+def test_what_a_round_loses_is_computed_once(monkeypatch):
+    calls = []
+    one_round = privacy_loss_distribution.from_gaussian_mechanism
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return one_round(*args, **kwargs)
+
+    monkeypatch.setattr(privacy_loss_distribution, "from_gaussian_mechanism", counted)
+    ledger = Ledger(GaussianMechanism(0.125, 3.0), 1e-5, simulated=True)
+    spent = []
+    for _ in range(3):
+        ledger.charge()
+        spent.append(ledger.epsilon)
+    assert len(calls) == 1
+    assert spent == sorted(set(spent))
 
 
 def test_more_rounds_or_less_noise_or_rarer_sampling_show():

@@ -1,0 +1,489 @@
+"""Federations of the cart-pole task: speed-up by more clients, what privacy costs, and what a round costs.
+
+    python benchmarks/federated_cart_pole.py speedup
+    python benchmarks/federated_cart_pole.py privacy
+    python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON    # see federated_flower.py
+    python benchmarks/federated_cart_pole.py speedup --table                    # of what is there, no training
+
+All clients train A2C, one gradient step a round, on two hidden layers of 16 units: 755 weights with the value network.
+Returns are those of the common policy in fixed evaluation episodes with the default pole, at most 500.
+
+speedup: 1 to 16 equal clients, all of them in every round. How many environment steps *each client* takes until the
+sampled return in 20 episodes is at least 400, measured every second round; theory has it that the steps fall as one
+over the number of clients (Fan et al., 2021; Zhang et al., 2024: FedSARSA), each number with a step size of its own. So
+the learning rate of each number of clients is the best of three on other seeds.
+
+privacy: 1,000 equal clients, each in a round with probability 0.1. Gaussian noise on the sum, seeded, so that epsilon
+is that of a simulation; beside it the same federation without privacy.
+
+overhead: 1,000 equal clients, 100 a round. CPU milliseconds a client and round of the whole trainer in one process, of
+as many training steps of one Algorithm, and of Flower's simulation with clients that do nothing; and the memory of the
+process that trains, after each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary, interquartile_mean
+from federated_flower import SIMULATION, theirs
+from tables import append, read, write
+
+import qio_envs
+from qio_envs.api import reference_scores
+from qio_rllib.algorithms import Federated, FederatedConfig
+from qio_rllib.artifacts.run_description import cpu_model, run_description
+from qio_rllib.sampling.evaluation import (
+    FIRST_EVALUATION_SEED,
+    evaluate,
+    evaluation_seeds,
+    mean_scores,
+    policy_from_modules,
+)
+
+OUT = Path("results/federated")
+ENV = "cart_pole_v0"
+LOCAL: dict[str, Any] = {
+    "run": "A2C",
+    "gamma": 0.99,
+    "lambda_": 0.95,
+    "entropy_coeff": 0.0,
+    "model_config": {"fcnet_hiddens": [16, 16], "fcnet_activation": "tanh"},
+}
+
+SPEEDUP, PRIVACY, OVERHEAD = "speedup", "privacy", "overhead"
+NUM_CLIENTS = (1, 2, 4, 8, 16)
+SPEEDUP_SAMPLING = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 16}
+LEARNING_RATES = (0.003, 0.01, 0.03)
+TUNING_SEEDS = (100, 101, 102)
+THRESHOLD, EPISODES, EVERY = 400, 20, 2
+TUNING_ROUNDS, MOST_ROUNDS = 200, 600
+
+FEDERATION, SAMPLED = 1000, 100
+PRIVACY_SAMPLING = {"num_envs_per_env_runner": 8, "rollout_fragment_length": 16}
+PRIVACY_LR, CLIP, DELTA, PRIVACY_EPISODES = 0.03, 0.5, 1e-5, 100
+NOISE = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Noise multipliers; 0 stands for no privacy, without clipping."""
+
+FEW_STEPS = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 4}
+OVERHEAD_LR = 1e-3
+DRIVER, HOST, ALONE, FLOWER = "in the driver", "on a host", "training alone", "Flower"
+
+
+def local_of(sampling: dict[str, int], lr: float) -> dict[str, Any]:
+    """Return the local algorithm: one gradient step from a fragment of each environment."""
+    steps = sampling["num_envs_per_env_runner"] * sampling["rollout_fragment_length"]
+    batch = {"train_batch_size_per_learner": steps, "min_sample_timesteps_per_iteration": steps}
+    return {**LOCAL, **sampling, **batch, "lr": lr}
+
+
+def config_of(seed: int, count: int, local: dict[str, Any], **settings: Any) -> FederatedConfig:
+    """Return a federation of equal clients."""
+    config = FederatedConfig().environment(ENV).debugging(seed=seed)
+    return config.training(local=local, clients=[{"count": count}], evaluation_clients=0, **settings)
+
+
+def score(algorithm: Federated, episodes: int, explore: bool) -> float:
+    """Return the mean return of the common policy."""
+    policy = policy_from_modules(dict(algorithm.common_modules().items()), algorithm.config)
+    return mean_scores(evaluate(policy, ENV, {}, evaluation_seeds(episodes), explore))["team_return"]
+
+
+def is_there(rows: Sequence[dict[str, str]], **where: Any) -> bool:
+    """Return whether a row has these values."""
+    return any(all(row[key] == str(value) for key, value in where.items()) for row in rows)
+
+
+# -- speed-up --------------------------------------------------------------------------------------------------------
+
+
+def until_threshold(seed: int, clients: int, lr: float, most: int) -> dict[str, Any]:
+    """Return the row of a federation that trains until its policy is good, or for ``most`` rounds."""
+    started = time.process_time()
+    local = local_of(SPEEDUP_SAMPLING, lr)
+    algorithm = config_of(seed, clients, local).build_algo()
+    rounds, found = 0, 0.0
+    while found < THRESHOLD and rounds < most:
+        for _ in range(EVERY):
+            algorithm.training_step()
+        rounds += EVERY
+        found = score(algorithm, EPISODES, explore=True)
+    algorithm.stop()
+    return {
+        "seed": seed,
+        "clients": clients,
+        "lr": lr,
+        "reached": found >= THRESHOLD,
+        "rounds": rounds,
+        "steps_per_client": rounds * local["train_batch_size_per_learner"],
+        "sampled_return": round(found, 1),
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }
+
+
+def speedup(seeds: range, out: Path) -> None:
+    """Find each number of clients a learning rate, then train the reported seeds with it."""
+    for clients in NUM_CLIENTS:
+        for seed in TUNING_SEEDS:
+            for lr in LEARNING_RATES:
+                if not is_there(read(out), seed=seed, clients=clients, lr=lr):
+                    row = until_threshold(seed, clients, lr, TUNING_ROUNDS)
+                    append(out, [row])
+                    print(row, flush=True)
+    for seed in seeds:
+        for clients in NUM_CLIENTS:
+            if not is_there(read(out), seed=seed, clients=clients):
+                row = until_threshold(seed, clients, tuned(read(out), clients), MOST_ROUNDS)
+                append(out, [row])
+                print(row, flush=True)
+
+
+def tuned(rows: Sequence[dict[str, str]], clients: int) -> float:
+    """Return the learning rate with the fewest rounds on the tuning seeds; who does not get there counts the most."""
+    means = {}
+    for lr in LEARNING_RATES:
+        found = [
+            float(row["rounds"])
+            for row in rows
+            if int(row["seed"]) in TUNING_SEEDS and row["clients"] == str(clients) and row["lr"] == str(lr)
+        ]
+        means[lr] = np.mean(found)
+    return min(means, key=lambda lr: means[lr])
+
+
+def speedups(rows: Sequence[dict[str, str]], resamples: int = 5000) -> list[dict[str, Any]]:
+    """Return by number of clients the steps of each, and how many times fewer they are than those of one client.
+
+    The speed-up is the ratio of interquartile means (means below 10 seeds); from 10 seeds on with the 95% percentile
+    interval of a bootstrap that draws the seeds of both numbers of clients on their own.
+    """
+    reported = [row for row in rows if int(row["seed"]) not in TUNING_SEEDS]
+    rng = np.random.default_rng(0)
+    found, base = [], np.zeros(0)
+    for clients in NUM_CLIENTS:
+        mine = [row for row in reported if row["clients"] == str(clients)]
+        steps = np.array([float(row["steps_per_client"]) for row in mine])
+        if clients == NUM_CLIENTS[0]:
+            base = steps
+        summary = Summary.of(steps)
+        enough = min(len(steps), len(base)) >= LEAST_SEEDS_FOR_INTERVAL
+        middle = interquartile_mean if enough else np.mean
+        low, high = np.nan, np.nan
+        if enough and clients > NUM_CLIENTS[0]:
+            ratios = [
+                interquartile_mean(rng.choice(base, len(base))) / interquartile_mean(rng.choice(steps, len(steps)))
+                for _ in range(resamples)
+            ]
+            low, high = np.quantile(ratios, [0.025, 0.975])
+        found.append(
+            {
+                "clients": clients,
+                "lr": mine[0]["lr"],
+                "reached": sum(row["reached"] == "True" for row in mine),
+                **summary.columns(),
+                "text": summary.text(0),
+                "speedup": middle(base) / middle(steps),
+                "speedup_low": low,
+                "speedup_high": high,
+            }
+        )
+    return found
+
+
+def speedup_table(out: Path) -> None:
+    """Print the steps a client needs, and draw them."""
+    rows = speedups(read(out))
+    print(f"{'clients':>7} {'lr':>6} {'reached':>7}  {'steps of each client':55} speed-up")
+    for row in rows:
+        interval = ""
+        if np.isfinite(row["speedup_low"]):
+            interval = f" ({row['speedup_low']:.1f} to {row['speedup_high']:.1f})"
+        print(
+            f"{row['clients']:>7} {row['lr']:>6} {row['reached']:>4}/{row['seeds']:<2}  {row['text']:55} "
+            f"{row['speedup']:.1f}{interval}"
+        )
+    draw_speedup(rows, out.with_suffix(".png"))
+
+
+def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(5.4, 4), layout="constrained")
+    clients = np.array([row["clients"] for row in rows])
+    middle, low, high = (np.array([row[name] for row in rows]) for name in ("score", "low", "high"))
+    axes.plot(
+        clients, middle[0] / clients, color="#888888", linestyle=":", label="linear: steps of one client / clients"
+    )
+    axes.errorbar(
+        clients, middle, yerr=[middle - low, high - middle], color="#2e7d5b", marker="o", linewidth=2, capsize=4,
+        label=f"A2C, {rows[0]['seeds']} seeds ({rows[0]['statistic']})",
+    )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(clients, [str(count) for count in clients])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("clients")
+    axes.set_ylabel(f"environment steps of each client until return {THRESHOLD}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+# -- privacy ---------------------------------------------------------------------------------------------------------
+
+
+def private(seed: int, noise: float, rounds: int) -> dict[str, Any]:
+    """Return the row of a federation with a noise multiplier; without privacy where it is 0."""
+    started = time.process_time()
+    settings: dict[str, Any] = {"participation": {"probability": SAMPLED / FEDERATION}}
+    if noise:
+        settings["privacy"] = {
+            "clip": CLIP,
+            "noise_multiplier": noise,
+            "delta": DELTA,
+            "randomness": "seeded",
+        }
+    algorithm = config_of(seed, FEDERATION, local_of(PRIVACY_SAMPLING, PRIVACY_LR), **settings).build_algo()
+    for _ in range(rounds):
+        algorithm.training_step()
+    ledger = algorithm.federated_server.ledger
+    sampled, greedy = (score(algorithm, PRIVACY_EPISODES, explore) for explore in (True, False))
+    algorithm.stop()
+    return {
+        "seed": seed,
+        "noise_multiplier": noise,
+        "rounds": rounds,
+        "epsilon_simulated": "" if ledger is None else round(ledger.epsilon, 4),
+        "sampled_return": round(sampled, 2),
+        "greedy_return": round(greedy, 2),
+        "sampled_normalized": round(normalized(sampled), 4),
+        "greedy_normalized": round(normalized(greedy), 4),
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }
+
+
+def normalized(found: float) -> float:
+    """Return a return between random play (0) and the time limit (1), which the scripted controller reaches."""
+    env = qio_envs.environment(ENV).batched_env(PRIVACY_EPISODES)
+    scores = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+    return (found - scores["random"]) / (env.config.max_steps - scores["random"])
+
+
+def privacy(seeds: range, out: Path, rounds: int) -> None:
+    """Train each noise multiplier."""
+    for seed in seeds:
+        for noise in NOISE:
+            if not is_there(read(out), seed=seed, noise_multiplier=noise):
+                row = private(seed, noise, rounds)
+                append(out, [row])
+                print(row, flush=True)
+
+
+def privacy_groups(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return by noise multiplier the epsilon and the returns over seeds."""
+    found = []
+    for noise in dict.fromkeys(row["noise_multiplier"] for row in rows):
+        mine = [row for row in rows if row["noise_multiplier"] == noise]
+        columns = ("sampled_return", "greedy_return", "sampled_normalized", "greedy_normalized")
+        summaries = {name: Summary.of(float(row[name]) for row in mine) for name in columns}
+        epsilon = mine[0]["epsilon_simulated"]
+        found.append({"noise": float(noise), "epsilon": float(epsilon) if epsilon else np.inf, **summaries})
+    return found
+
+
+def privacy_table(out: Path) -> None:
+    """Print returns by epsilon, and draw them."""
+    rows = privacy_groups(read(out))
+    print(f"{'noise':>5} {'epsilon':>8}  {'sampled return':40} {'greedy return':40} sampled, normalised")
+    for row in rows:
+        print(
+            f"{row['noise']:>5g} {row['epsilon']:>8.2f}  {row['sampled_return'].text():40} "
+            f"{row['greedy_return'].text():40} {row['sampled_normalized'].text(3)}"
+        )
+    draw_privacy(rows, out.with_suffix(".png"))
+
+
+def draw_privacy(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(5.4, 4), layout="constrained")
+    noised = [row for row in rows if np.isfinite(row["epsilon"])]
+    epsilon = np.array([row["epsilon"] for row in noised])
+    for mode, color in (("sampled", "#2e7d5b"), ("greedy", "#b5651d")):
+        parts = [row[f"{mode}_return"] for row in noised]
+        middle, low, high = (np.array([getattr(one, name) for one in parts]) for name in ("score", "low", "high"))
+        axes.errorbar(
+            epsilon, middle, yerr=[middle - low, high - middle], color=color, marker="o", linewidth=2, capsize=4,
+            label=f"{mode}, {parts[0].seeds} seeds ({parts[0].statistic})",
+        )  # fmt: skip
+        for row in rows:
+            if not np.isfinite(row["epsilon"]):
+                without = row[f"{mode}_return"].score
+                axes.axhline(without, color=color, linestyle=":", label=f"{mode}, without privacy")
+    axes.set_xscale("log")
+    axes.set_xticks(epsilon, [f"{one:.2g}" for one in epsilon])
+    axes.minorticks_off()
+    axes.set_ylim(0, 510)
+    axes.set_xlabel(f"epsilon of the simulated run, delta {DELTA:g}")
+    axes.set_ylabel("return of the common policy")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+# -- overhead --------------------------------------------------------------------------------------------------------
+
+
+def resident_mib(_: Any = None) -> float:
+    """Return the resident memory of this process, MiB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def overhead_row(who: str, number: int, cpu_ms: float, **memory: float) -> dict[str, Any]:
+    """Return a row; ``number`` is the round, or how many there were where all are one row."""
+    columns = ("trainer_mib", "driver_mib", "records_mib")
+    values = {name: round(memory[name], 3) if name in memory else "" for name in columns}
+    return {
+        "who": who,
+        "round": number,
+        "clients": SAMPLED,
+        "cpu_ms": "" if np.isnan(cpu_ms) else round(cpu_ms, 3),
+        **values,
+        "cpu": cpu_model(),
+    }
+
+
+def rounds_of(hosts: int, rounds: int, sampling: dict[str, int]) -> list[dict[str, Any]]:
+    """Return a row for each round of a federation; CPU milliseconds are those of the driver's process."""
+    settings = {"participation": {"clients": SAMPLED}, "num_hosts": hosts}
+    algorithm = config_of(0, FEDERATION, local_of(sampling, OVERHEAD_LR), **settings).build_algo()
+    rows = []
+    for number in range(1, rounds + 1):
+        started = time.process_time()
+        algorithm.train()
+        cpu_ms = 1e3 * (time.process_time() - started) / SAMPLED
+        kept = sum(len(record.state) + record.personal.nbytes for record in algorithm.records.values()) / 2**20
+        driver = resident_mib()
+        trainer = driver
+        if algorithm._hosts is not None:
+            (answer,) = algorithm._hosts.foreach_actor(resident_mib)
+            trainer, cpu_ms = answer.get(), np.nan
+        memory = {"trainer_mib": trainer, "driver_mib": driver, "records_mib": kept}
+        rows.append(overhead_row(HOST if hosts else DRIVER, number, cpu_ms, **memory))
+    algorithm.stop()
+    return rows
+
+
+def training_alone(rounds: int, sampling: dict[str, int]) -> dict[str, Any]:
+    """Return the row of one client's Algorithm that takes as many training steps as all clients of some rounds."""
+    config = config_of(0, FEDERATION, local_of(sampling, OVERHEAD_LR))
+    algorithm = config.client_config(config.all_clients()[0]).build_algo()
+    for _ in range(SAMPLED):
+        algorithm.training_step()
+    started = time.process_time()
+    for _ in range(rounds * SAMPLED):
+        algorithm.training_step()
+        algorithm.metrics.reduce()
+    seconds = time.process_time() - started
+    algorithm.stop()
+    return overhead_row(ALONE, rounds, 1e3 * seconds / (rounds * SAMPLED))
+
+
+def overhead(out: Path, rounds: int, flower_python: str) -> None:
+    """Measure all parts one after the other, and write them together: they are to be compared in one run."""
+    sampling = FEW_STEPS
+    rows = [training_alone(max(1, rounds // 10), sampling)]
+    rows += rounds_of(0, rounds, sampling)
+    size = 755
+    found = theirs(flower_python, SIMULATION, FEDERATION, SAMPLED, size, max(1, rounds // 20))
+    rows.append(overhead_row(FLOWER, max(1, rounds // 20), 1e3 * found["cpu_seconds"] / SAMPLED))
+    rows.append(training_alone(max(1, rounds // 10), sampling))
+    rows += rounds_of(1, rounds, sampling)
+    write(out, rows)
+
+
+def overheads(rows: Sequence[dict[str, str]]) -> dict[str, float]:
+    """Return the numbers of the table: CPU milliseconds a client and round, and MiB of memory."""
+    by_who = {who: [row for row in rows if row["who"] == who] for who in (DRIVER, HOST, ALONE, FLOWER)}
+    # The first round compiles; the median leaves out what else the machine did.
+    whole = float(np.median([float(row["cpu_ms"]) for row in by_who[DRIVER][1:]]))
+    alone = float(np.mean([float(row["cpu_ms"]) for row in by_who[ALONE]]))
+    found = {
+        "whole": whole,
+        "alone": alone,
+        "difference": whole - alone,
+        "flower": float(np.mean([float(row["cpu_ms"]) for row in by_who[FLOWER]])),
+    }
+    for name, who in (("driver", DRIVER), ("host", HOST)):
+        mine = by_who[who]
+        half = mine[len(mine) // 2]
+        found |= {
+            f"{name}_half": float(half["trainer_mib"]),
+            f"{name}_end": float(mine[-1]["trainer_mib"]),
+            f"{name}_records_half": float(half["records_mib"]),
+            f"{name}_records_end": float(mine[-1]["records_mib"]),
+        }
+    return found
+
+
+def overhead_table(out: Path) -> None:
+    """Print what a client and round costs, and the memory half-way and at the end."""
+    rows = read(out)
+    found = overheads(rows)
+    print(
+        f"CPU milliseconds a client and round: {found['whole']:.1f}, of which training {found['alone']:.1f}; the "
+        f"rest {found['difference']:.1f}; Flower's simulation without training {found['flower']:.1f}"
+    )
+    print(f"{'':15}{'round':>6}{'process, MiB':>14}{'records, MiB':>14}")
+    for who in (DRIVER, HOST):
+        mine = [row for row in rows if row["who"] == who]
+        for place in sorted({0, len(mine) // 4, len(mine) // 2, 3 * len(mine) // 4, len(mine) - 1}):
+            row = mine[place]
+            print(f"{who:15}{row['round']:>6}{row['trainer_mib']:>14}{row['records_mib']:>14}")
+
+
+def pyplot() -> Any:
+    """Return matplotlib's pyplot, which draws to files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", choices=[SPEEDUP, PRIVACY, OVERHEAD])
+    parser.add_argument("--seeds", type=int, help="number of seeds, from 0 (speedup 10, privacy 3)")
+    parser.add_argument("--rounds", type=int, help="of a run (privacy 40, overhead 200)")
+    parser.add_argument("--flower-python", help="of overhead: Python of an environment that holds flwr")
+    parser.add_argument("--out", type=Path, default=OUT, help="where to write")
+    parser.add_argument("--table", action="store_true", help="of what is there, no training")
+    given = parser.parse_args(arguments)
+    out = given.out / f"{given.study}.csv"
+    command = ["python", "benchmarks/federated_cart_pole.py", given.study]
+    if given.study == OVERHEAD and not given.table and given.flower_python is None:
+        parser.error("overhead: --flower-python is missing")
+    if not given.table:
+        info = run_description(command)
+        if given.study == SPEEDUP:
+            speedup(range(given.seeds or 10), out)
+        elif given.study == PRIVACY:
+            privacy(range(given.seeds or 3), out, given.rounds or 40)
+        else:
+            overhead(out, given.rounds or 200, given.flower_python)
+        out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    {SPEEDUP: speedup_table, PRIVACY: privacy_table, OVERHEAD: overhead_table}[given.study](out)
+
+
+if __name__ == "__main__":
+    main()
