@@ -178,7 +178,8 @@ def speedups(rows: Sequence[dict[str, str]], resamples: int = 5000) -> list[dict
         low, high = np.nan, np.nan
         if enough and clients > NUM_CLIENTS[0]:
             ratios = [
-                interquartile_mean(rng.choice(base, len(base))) / interquartile_mean(rng.choice(steps, len(steps)))
+                interquartile_mean(rng.choice(base, len(base)))
+                / interquartile_mean(rng.choice(steps, len(steps)))
                 for _ in range(resamples)
             ]
             low, high = np.quantile(ratios, [0.025, 0.975])
@@ -218,7 +219,11 @@ def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
     clients = np.array([row["clients"] for row in rows])
     middle, low, high = (np.array([row[name] for row in rows]) for name in ("score", "low", "high"))
     axes.plot(
-        clients, middle[0] / clients, color="#888888", linestyle=":", label="linear: steps of one client / clients"
+        clients,
+        middle[0] / clients,
+        color="#888888",
+        linestyle=":",
+        label="linear: steps of one client / clients",
     )
     axes.errorbar(
         clients, middle, yerr=[middle - low, high - middle], color="#2e7d5b", marker="o", linewidth=2, capsize=4,
@@ -316,7 +321,9 @@ def draw_privacy(rows: Sequence[dict[str, Any]], path: Path) -> None:
     epsilon = np.array([row["epsilon"] for row in noised])
     for mode, color in (("sampled", "#2e7d5b"), ("greedy", "#b5651d")):
         parts = [row[f"{mode}_return"] for row in noised]
-        middle, low, high = (np.array([getattr(one, name) for one in parts]) for name in ("score", "low", "high"))
+        middle, low, high = (
+            np.array([getattr(one, name) for one in parts]) for name in ("score", "low", "high")
+        )
         axes.errorbar(
             epsilon, middle, yerr=[middle - low, high - middle], color=color, marker="o", linewidth=2, capsize=4,
             label=f"{mode}, {parts[0].seeds} seeds ({parts[0].statistic})",
@@ -368,7 +375,9 @@ def rounds_of(hosts: int, rounds: int, sampling: dict[str, int]) -> list[dict[st
         started = time.process_time()
         algorithm.train()
         cpu_ms = 1e3 * (time.process_time() - started) / SAMPLED
-        kept = sum(len(record.state) + record.personal.nbytes for record in algorithm.records.values()) / 2**20
+        kept = (
+            sum(len(record.state) + record.personal.nbytes for record in algorithm.records.values()) / 2**20
+        )
         driver = resident_mib()
         trainer = driver
         if algorithm._hosts is not None:

@@ -1,6 +1,8 @@
 """`Federated`: clients that train, hosts that train them, and a run that goes on exactly."""
 
 import pickle
+import random
+import threading
 
 import numpy as np
 import pytest
@@ -148,12 +150,15 @@ def test_any_number_of_hosts_gives_the_same():
 
 
 def test_a_lost_host_costs_time_alone():
-    undisturbed, _ = trained(federation("A2C", clients=4), 4)
+    undisturbed, _ = trained(federation("A2C", clients=4), 3)
     disturbed, _ = trained(federation("A2C", clients=4, num_hosts=2), 1)
-    for _ in range(3):
-        actor = disturbed._hosts.actors()[0]
-        ray.kill(actor, no_restart=False)
+    generator = random.Random(5)
+    for _ in range(2):
+        actor = disturbed._hosts.actors()[generator.randrange(2)]
+        killing = threading.Timer(generator.random() * 0.2, ray.kill, (actor,), {"no_restart": False})
+        killing.start()
         result = progress_row(disturbed.train())
+        killing.join()
     assert result["federation/num_lost_hosts_lifetime"] >= 1
     np.testing.assert_array_equal(undisturbed.federated_server.weights, disturbed.federated_server.weights)
     disturbed.stop()
