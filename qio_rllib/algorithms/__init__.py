@@ -4,7 +4,8 @@ from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.dqn import DQN, DQNConfig
-from qio_rllib.algorithms.federated import Federated, FederatedConfig
+from qio_rllib.algorithms.federated import Federated
+from qio_rllib.algorithms.federated_config import FederatedConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.masac import MASAC, MASACConfig
 from qio_rllib.algorithms.ppo import PPO, PPOConfig

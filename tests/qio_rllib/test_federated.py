@@ -12,7 +12,7 @@ from toy_federations import FOREST, LOCAL, POLE, federation
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import LOCAL_ALGORITHMS, Federated, FederatedConfig
-from qio_rllib.algorithms.federated_host import ClientHost, Layouts, Order, Task
+from qio_rllib.algorithms.federated_hosts import ClientHost, Layouts, Order, Task
 from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.learners.common import as_module
@@ -154,7 +154,7 @@ def test_a_lost_host_costs_time_alone():
     disturbed, _ = trained(federation("A2C", clients=4, num_hosts=2), 1)
     generator = random.Random(5)
     for _ in range(2):
-        actor = disturbed._hosts.actors()[generator.randrange(2)]
+        actor = disturbed.hosts._actors.actors()[generator.randrange(2)]
         killing = threading.Timer(generator.random() * 0.2, ray.kill, (actor,), {"no_restart": False})
         killing.start()
         result = progress_row(disturbed.train())
@@ -178,7 +178,7 @@ def test_an_error_of_an_environment_is_not_taken_for_a_lost_host():
     algorithm = federation("A2C", num_hosts=1).build_algo()
     order = Order(0, np.full_like(algorithm.federated_server.weights, np.nan), NOTHING)
     with pytest.raises(Exception, match="finite"):
-        algorithm._train([Task(algorithm.clients[0], None)], order)
+        algorithm.hosts.train([Task(algorithm.clients[0], None)], order)
     algorithm.stop()
 
 

@@ -1,18 +1,22 @@
-"""`ClientHost`: trains the clients of a federation one after the other, in one process."""
+"""Hosts train the clients of a federation, one after the other in each process."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 import math
 import pickle
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE
-from ray.rllib.utils.actor_manager import FaultAwareApply
+from ray.rllib.utils.actor_manager import FaultAwareApply, FaultTolerantActorManager
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from qio_rllib.federated.clients import Client
@@ -82,7 +86,8 @@ class Trained:
         client: Its index.
         update: For the server.
         record: What it keeps.
-        metrics: Means over the latest episodes that it finished (``metrics_num_episodes_for_smoothing``), by RLlib's names.
+        metrics: Means over the latest episodes that it finished (``metrics_num_episodes_for_smoothing``), by RLlib's
+            names.
     """
 
     client: int
@@ -144,7 +149,7 @@ class ClientHost(FaultAwareApply):
             correction.mean_gradient() if correction is not None and order.variate is not None else None,
         )
         metrics = _means(algorithm.metrics.peek(ENV_RUNNER_RESULTS, default={}))
-        # As a reported iteration does: all but lifetime sums begins anew, or records would grow by each round's numbers.
+        # As a reported iteration does: all but lifetime sums begins anew, or records would grow round by round.
         algorithm.metrics.reduce()
         if config.optimizer_state == "reset":
             for module_id in modules:
@@ -179,6 +184,89 @@ class ClientHost(FaultAwareApply):
             wanted = algorithm.config.min_sample_timesteps_per_iteration or 0
             if _env_steps(algorithm) - start >= wanted:
                 return
+
+
+class Hosts:
+    """Trains the clients of a round: in this process, or on Ray actors that share the work.
+
+    Args:
+        config: Of the federation, validated; ``num_hosts`` says how many actors.
+
+    Attributes:
+        num_lost: Actors that were lost in the middle of their work and replaced.
+    """
+
+    def __init__(self, config: FederatedConfig) -> None:
+        self._timeout_s = config.round_timeout_s
+        self.num_lost = 0
+        self._here: ClientHost | None = None
+        self._actors: FaultTolerantActorManager | None = None
+        if config.num_hosts:
+            host = ray.remote(num_cpus=1, max_restarts=-1)(ClientHost)
+            actors = [host.remote(config) for _ in range(config.num_hosts)]
+            self._actors = FaultTolerantActorManager(actors, max_remote_requests_in_flight_per_actor=2)
+        else:
+            self._here = ClientHost(config)
+
+    def train(self, tasks: Sequence[Task], order: Order) -> dict[int, Trained]:
+        """Return by client what came of its training; of those that did not answer in time nothing."""
+        end = math.inf if self._timeout_s is None else time.monotonic() + self._timeout_s
+        if self._actors is not None:
+            return self._train_on_actors(self._actors, tasks, order, end)
+        assert self._here is not None
+        found = {}
+        for task in tasks:
+            if time.monotonic() >= end:
+                break
+            found[task.client.index] = self._here.train([task], order)[0]
+        return found
+
+    def stop(self) -> None:
+        """Release all that the hosts hold."""
+        if self._here is not None:
+            self._here.stop()
+        if self._actors is not None:
+            self._actors.clear()
+
+    def _train_on_actors(
+        self, actors: FaultTolerantActorManager, tasks: Sequence[Task], order: Order, end: float
+    ) -> dict[int, Trained]:
+        actors.fetch_ready_async_reqs()  # what came too late for its round is dropped
+        tag, shared = f"round {order.number}", ray.put(order)
+        size = max(1, math.ceil(len(tasks) / (4 * actors.num_actors())))
+        waiting = collections.deque(tasks[start : start + size] for start in range(0, len(tasks), size))
+        running: dict[int, Sequence[Task]] = {}
+        found: dict[int, Trained] = {}
+        while waiting or running:
+            for actor in actors.healthy_actor_ids():
+                if waiting and actor not in running:
+                    part = waiting.popleft()
+                    work = functools.partial(_work, tasks=part, order=shared)
+                    if actors.foreach_actor_async(work, tag=tag, remote_actor_ids=[actor]):
+                        running[actor] = part
+                    else:
+                        waiting.appendleft(part)
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            answers = list(actors.fetch_ready_async_reqs(tags=[tag], timeout_seconds=min(left, 1.0)))
+            for answer in answers:
+                part = running.pop(answer.actor_id)
+                if answer.ok:
+                    found |= {one.client: one for one in answer.get()}
+                else:
+                    error = answer.get()
+                    if not isinstance(error, ray.exceptions.RayActorError):
+                        raise error  # the fault of the environment or the settings, not of the host
+                    self.num_lost += 1
+                    waiting.appendleft(part)
+            if not answers and actors.num_healthy_actors() < actors.num_actors():
+                actors.probe_unhealthy_actors(timeout_seconds=min(left, 10.0), mark_healthy=True)
+        return found
+
+
+def _work(host: ClientHost, tasks: Sequence[Task], order: Any) -> list[Trained]:
+    return host.train(tasks, ray.get(order))
 
 
 @dataclasses.dataclass(frozen=True)
