@@ -25,13 +25,20 @@ from typing import Any
 import numpy as np
 from aggregate import Summary
 from ray.rllib.core import COMPONENT_RL_MODULE
-from tables import append, read
+from tables import append, read, write
 
 import qio_envs
+from qio_envs.api import reference_scores
 from qio_rllib.algorithms import FederatedConfig
 from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.federated.clients import Client
-from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, mean_scores, policy_from_modules
+from qio_rllib.sampling.evaluation import (
+    FIRST_EVALUATION_SEED,
+    evaluate,
+    evaluation_seeds,
+    mean_scores,
+    policy_from_modules,
+)
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 OUT = Path("results/federated/forests.csv")
@@ -75,12 +82,28 @@ def config_of(seed: int, **settings: Any) -> FederatedConfig:
 
 def score(policy: Any, client: Client) -> float:
     """Return the sampled team return of a policy in a client's forest, over its free cells."""
-    seeds = evaluation_seeds(EPISODES)
+    rows = evaluate(policy, client.env, client.env_config, evaluation_seeds(EPISODES), explore=True)
+    return mean_scores(rows)["team_return"] / free_cells(client)
+
+
+def free_cells(client: Client) -> float:
+    """Return the mean number of cells without a tree in a client's evaluation episodes."""
     env = qio_envs.environment(client.env).batched_env(EPISODES, **client.env_config)
-    env.reset(np.array(seeds, np.uint64))
-    free = float(np.mean(env.arrays.free_count))
-    rows = evaluate(policy, client.env, client.env_config, seeds, explore=True)
-    return mean_scores(rows)["team_return"] / free
+    env.reset(np.array(evaluation_seeds(EPISODES), np.uint64))
+    return float(np.mean(env.arrays.free_count))
+
+
+def references() -> list[dict[str, Any]]:
+    """Return the scores of random play and of the best scripted controller in each forest."""
+    rows = []
+    for client in config_of(0).all_clients():
+        env = qio_envs.environment(client.env).batched_env(EPISODES, **client.env_config)
+        scores = reference_scores(env, seed=FIRST_EVALUATION_SEED)
+        for policy, value in (("random", scores["random"]), ("best scripted", max(scores.values()))):
+            rows.append(
+                {"policy": policy, "forest": client.label, "score": round(value / free_cells(client), 4)}
+            )
+    return rows
 
 
 def federated(seed: int, settings: dict[str, Any]) -> dict[str, float]:
@@ -204,6 +227,7 @@ def main() -> None:
             range(arguments.first_seed, arguments.first_seed + arguments.seeds), arguments.out, arguments.arms
         )
         info = run_description(["python", "benchmarks/federated_forests.py"])
+        write(arguments.out.with_name("forest_references.csv"), references())
         arguments.out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     table(arguments.out)
 

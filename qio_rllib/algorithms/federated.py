@@ -25,7 +25,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from qio_rllib.acting.policy import Policy
 from qio_rllib.algorithms.federated_config import FederatedConfig
-from qio_rllib.algorithms.federated_hosts import ClientRecord, Hosts, Layouts, Order, Task, Trained
+from qio_rllib.algorithms.federated_hosts import ClientRecord, Failed, Hosts, Layouts, Order, Task, Trained
 from qio_rllib.federated.clients import Client
 from qio_rllib.federated.server import FederatedServer, RoundPlan, RoundReport
 from qio_rllib.federated.settings import ENVIRONMENT_ATTACKS
@@ -144,11 +144,12 @@ class Federated(Algorithm):
         ]
         personal = self.layouts.read_personal(self.common_modules())
         order = Order(plan.number, server.weights, personal, server.variate)
-        trained = self.hosts.train(tasks, order)
+        answers = self.hosts.train(tasks, order)
+        trained = {index: one for index, one in sorted(answers.items()) if isinstance(one, Trained)}
         for one in trained.values():
             self.records[one.client] = one.record
-        updates = {index: trained[index].update for index in sorted(trained)}
-        report = server.finish(plan, updates)
+        report = server.finish(plan, {index: one.update for index, one in trained.items()})
+        report.refused |= {one.client: one.reason for one in answers.values() if isinstance(one, Failed)}
         self._install(server.weights)
         for client, reason in report.refused.items():
             logger.warning(
@@ -156,7 +157,7 @@ class Federated(Algorithm):
             )
         if report.failure is not None:
             logger.warning("round %d releases nothing: %s", plan.number + 1, report.failure)
-        self._log(plan, trained, report)
+        self._log(plan, trained, report, len(plan.trains) - len(answers))
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
@@ -199,7 +200,9 @@ class Federated(Algorithm):
         self.layouts.shared.write(self.common_modules(), weights)
         self.env_runner.set_state({COMPONENT_RL_MODULE: learner.module.get_state(inference_only=True)})
 
-    def _log(self, plan: RoundPlan, trained: Mapping[int, Trained], report: RoundReport) -> None:
+    def _log(
+        self, plan: RoundPlan, trained: Mapping[int, Trained], report: RoundReport, stragglers: int
+    ) -> None:
         """Report a round; with privacy no number of a client, nor a mean of them."""
         server, log = self.federated_server, self.metrics.log_value
         steps = sum(one.update.env_steps for one in trained.values())
@@ -210,7 +213,7 @@ class Federated(Algorithm):
             "num_clients": len(plan.cohort),
             "num_contributors": len(report.contributors),
             "num_refused": len(report.refused),
-            "num_stragglers": len(plan.trains) - len(trained),
+            "num_stragglers": stragglers,
             "num_lost_hosts_lifetime": self.hosts.num_lost,
             "num_failed_rounds_lifetime": server.num_failed,
             "bytes_up": report.bytes_up,

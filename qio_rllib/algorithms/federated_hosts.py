@@ -26,6 +26,7 @@ from qio_rllib.learners.client_correction import ClientCorrection, CorrectionSet
 from qio_rllib.learners.common import as_module
 from qio_rllib.sampling.lying_env import lying
 from qio_rllib.sampling.streams import generator
+from qio_rllib.sampling.vector_env import InvalidSampleError
 
 if TYPE_CHECKING:
     from qio_rllib.algorithms.federated import FederatedConfig
@@ -96,6 +97,19 @@ class Trained:
     metrics: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """A client whose environments or losses gave numbers that are not finite; it keeps what it had before.
+
+    Attributes:
+        client: Its index.
+        reason: What they gave.
+    """
+
+    client: int
+    reason: str
+
+
 class ClientHost(FaultAwareApply):
     """Trains clients with one Algorithm, which takes over the state of each in turn.
 
@@ -112,9 +126,18 @@ class ClientHost(FaultAwareApply):
         self._first = pickle.dumps(self._algorithm.get_state(), protocol=5)
         self._present: tuple[str, dict[str, Any]] | None = None  # the environments that the runner holds
 
-    def train(self, tasks: Sequence[Task], order: Order) -> list[Trained]:
-        """Train clients, each from the server's weights."""
-        return [self._train(task, order) for task in tasks]
+    def train(self, tasks: Sequence[Task], order: Order) -> list[Trained | Failed]:
+        """Train clients, each from the server's weights; one whose numbers are not finite has failed.
+
+        Other errors are those of the environments and the local algorithm.
+        """
+        found: list[Trained | Failed] = []
+        for task in tasks:
+            try:
+                found.append(self._train(task, order))
+            except (InvalidSampleError, FloatingPointError) as error:
+                found.append(Failed(task.client.index, str(error)))
+        return found
 
     def stop(self) -> None:
         """Release the environments."""
@@ -136,13 +159,12 @@ class ClientHost(FaultAwareApply):
         if asked is not None:
             correction = ClientCorrection(asked, learner)
             correction.begin(layouts.shared, order.weights, order.variate, task.variate)
-        learner.correction = correction
+        learner.correction = correction  # until the next client begins
         rng = generator(config.seed, "lying environment", order.number, task.client.index)
         before = _env_steps(algorithm)
         with lying(algorithm.env_runner.env, task.attack, rng):
             for _ in range(config.local_iterations):
                 self._iterate(algorithm)
-        learner.correction = None
         update = Update(
             layouts.shared.read(modules) - order.weights,
             int(_env_steps(algorithm) - before),
@@ -208,13 +230,13 @@ class Hosts:
         else:
             self._here = ClientHost(config)
 
-    def train(self, tasks: Sequence[Task], order: Order) -> dict[int, Trained]:
+    def train(self, tasks: Sequence[Task], order: Order) -> dict[int, Trained | Failed]:
         """Return by client what came of its training; of those that did not answer in time nothing."""
         end = math.inf if self._timeout_s is None else time.monotonic() + self._timeout_s
         if self._actors is not None:
             return self._train_on_actors(self._actors, tasks, order, end)
         assert self._here is not None
-        found = {}
+        found: dict[int, Trained | Failed] = {}
         for task in tasks:
             if time.monotonic() >= end:
                 break
@@ -230,13 +252,13 @@ class Hosts:
 
     def _train_on_actors(
         self, actors: FaultTolerantActorManager, tasks: Sequence[Task], order: Order, end: float
-    ) -> dict[int, Trained]:
+    ) -> dict[int, Trained | Failed]:
         actors.fetch_ready_async_reqs()  # what came too late for its round is dropped
         tag, shared = f"round {order.number}", ray.put(order)
         size = max(1, math.ceil(len(tasks) / (4 * actors.num_actors())))
         waiting = collections.deque(tasks[start : start + size] for start in range(0, len(tasks), size))
         running: dict[int, Sequence[Task]] = {}
-        found: dict[int, Trained] = {}
+        found: dict[int, Trained | Failed] = {}
         while waiting or running:
             for actor in actors.healthy_actor_ids():
                 if waiting and actor not in running:
@@ -265,7 +287,7 @@ class Hosts:
         return found
 
 
-def _work(host: ClientHost, tasks: Sequence[Task], order: Any) -> list[Trained]:
+def _work(host: ClientHost, tasks: Sequence[Task], order: Any) -> list[Trained | Failed]:
     return host.train(tasks, ray.get(order))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import ray
 import torch
-from toy_federations import FOREST, LOCAL, POLE, federation
+from toy_broken import Broken
+from toy_federations import FOREST, LOCAL, ON_POLICY, POLE, federation
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import LOCAL_ALGORITHMS, Federated, FederatedConfig
@@ -16,7 +17,7 @@ from qio_rllib.algorithms.federated_hosts import ClientHost, Layouts, Order, Tas
 from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.learners.common import as_module
-from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.environments import make_vector_env, register_env
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
 from qio_rllib.sampling.lying_env import lying
 
@@ -180,6 +181,23 @@ def test_an_error_of_an_environment_is_not_taken_for_a_lost_host():
     with pytest.raises(Exception, match="finite"):
         algorithm.hosts.train([Task(algorithm.clients[0], None)], order)
     algorithm.stop()
+
+
+@pytest.mark.parametrize("fault", ["observation", "reward"])
+def test_a_client_with_numbers_that_are_not_finite_is_left_out_and_the_round_goes_on(fault):
+    register_env("federated_broken", lambda env_config: Broken(env_config.get("fault")))
+    local = {**ON_POLICY, "num_envs_per_env_runner": 1, "rollout_fragment_length": 48, "run": "A2C"}
+    clients = [{"label": "good", "count": 2}, {"label": "bad", "env_config": {"fault": fault}}]
+    config = FederatedConfig().environment("federated_broken", env_config={}).debugging(seed=0)
+    algorithm, results = trained(config.training(local=local, clients=clients), 3)
+    assert [result["federation/num_refused"] for result in results] == [
+        0,
+        1,
+        0,
+    ]  # the 55th step is in the second round
+    assert [result["federation/num_contributors"] for result in results] == [3, 2, 3]
+    # The bad one went on from where it was after the first round.
+    assert [len(algorithm.records), results[-1]["num_env_steps_sampled_lifetime"]] == [3, 8 * 48]
 
 
 # -- going on ---------------------------------------------------------------------------------------------------------
