@@ -190,14 +190,12 @@ def test_a_client_with_numbers_that_are_not_finite_is_left_out_and_the_round_goe
     clients = [{"label": "good", "count": 2}, {"label": "bad", "env_config": {"fault": fault}}]
     config = FederatedConfig().environment("federated_broken", env_config={}).debugging(seed=0)
     algorithm, results = trained(config.training(local=local, clients=clients), 3)
-    assert [result["federation/num_refused"] for result in results] == [
-        0,
-        1,
-        0,
-    ]  # the 55th step is in the second round
-    assert [result["federation/num_contributors"] for result in results] == [3, 2, 3]
-    # The bad one went on from where it was after the first round.
-    assert [len(algorithm.records), results[-1]["num_env_steps_sampled_lifetime"]] == [3, 8 * 48]
+    # Its 55th step is in the second round; behind it stands what it had after the first, so that it fails again.
+    assert [result["federation/num_refused"] for result in results] == [0, 1, 1]
+    assert [result["federation/num_contributors"] for result in results] == [3, 2, 2]
+    assert [result["federation/num_stragglers"] for result in results] == [0, 0, 0]
+    assert results[-1]["num_env_steps_sampled_lifetime"] == 7 * 48
+    assert len(algorithm.records) == 3
 
 
 # -- going on ---------------------------------------------------------------------------------------------------------
