@@ -33,6 +33,7 @@ from tables import write
 from qio_envs import drift_control_v0
 from qio_envs.drift_control import DriftControlConfig, LQGPolicy, LQRPolicy, lqr_gain, mean_next_state
 from qio_rllib.acting.policy import EpisodeStreams
+from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.sampling.evaluation import evaluation_seeds
 from qio_rllib.world_models import Planner, PlanningSettings
@@ -47,7 +48,7 @@ PLANNERS = {
 }
 STEPS, HORIZON, PLANS = (0, 2, 5, 10, 20, 45), 10, 32
 NOISES, PLAN_NOISES = (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6)
-FIRST_SEED, EPISODES = 4_000_000, 240
+FIRST_SEED, EPISODES, PLANNED = 4_000_000, 2000, 240  # plans are drawn in the first episodes alone
 RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
 
 
@@ -130,7 +131,7 @@ class _Data(NamedTuple):
     actions: np.ndarray  # [T, E, 2]
     truth: np.ndarray  # [T, E, 4]
     estimates: np.ndarray  # of the filter, [T, E, 4]
-    plans: dict[int, np.ndarray]  # [E, N, H, 2], by step
+    plans: dict[int, np.ndarray]  # of the first episodes, [P, N, H, 2], by step
 
 
 def _noise(previous: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -154,9 +155,10 @@ def played_data() -> _Data:
         for row, values in zip(rows, found, strict=True):
             row.append(values.copy())
         if step in STEPS:
-            plans[step] = _drawn_plans(policy.mean, lqr_gain(env.config), rng)
+            plans[step] = _drawn_plans(policy.mean[:PLANNED], lqr_gain(env.config), rng)
         env.step(action)
-    return _Data(*(np.stack(row) for row in rows), plans=plans)
+    obs, actions, truth, estimates = (np.stack(row) for row in rows)
+    return _Data(obs, actions, truth, estimates, plans)
 
 
 def _drawn_plans(start: np.ndarray, gain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -209,52 +211,52 @@ def model(paths: list[Path]) -> list[dict[str, Any]]:
     rows = []
     for path in paths:
         (group,) = load_policy(path).team.groups
+        assert isinstance(group.actor, WorldModelActor)
         world_model = group.actor.network.model
         states = _observed(world_model, data)
         everywhere = _read_out(
             states[1:, fitted].flatten(0, 1).numpy(), data.estimates[1:, fitted].reshape(-1, 4)
         )
-        rows += [
-            {"policy": str(path), "step": step, **_known(world_model, states[step], data, step, everywhere)}
-            for step in STEPS
-        ]
+        for step in STEPS:
+            found = _filter_errors(states[step].numpy(), data.truth[step], data.estimates[step])
+            found |= _ratings(world_model, states[step, :PLANNED], data, step, everywhere)
+            rounded = {name: round(float(value), 4) for name, value in found.items()}
+            rows.append({"policy": str(path), "step": step, **rounded})
     return rows
 
 
-def _known(
+def _filter_errors(states: np.ndarray, truth: np.ndarray, estimates: np.ndarray) -> dict[str, float]:
+    """Return errors of s1 and s2, read out of the model's states and of the filter."""
+    half = len(states) // 2
+    read = _with_constant(states[half:]) @ _read_out(states[:half], truth[:half])
+    return {
+        f"{name}_{source}": float(np.sqrt(((values - truth[half:])[:, k] ** 2).mean()))
+        for source, values in (("model", read), ("ekf", estimates[half:]))
+        for k, name in ((1, "s1"), (2, "s2"))
+    }
+
+
+def _ratings(
     world_model: WorldModel, states: torch.Tensor, data: _Data, step: int, everywhere: np.ndarray
 ) -> dict[str, float]:
-    """Return the errors of the filter, and how well plans are rated, at one step of the episodes."""
-    half, action_cost = EPISODES // 2, DriftControlConfig().action_cost
-    truth, plans = data.truth[step], data.plans[step]
-    read = _with_constant(states[half:].numpy()) @ _read_out(states[:half].numpy(), truth[:half])
-    true, reached = true_returns(data.estimates[step], plans.astype(np.float64), action_cost)
+    """Return how well plans are rated, and what actions do to the components that are read out at their end."""
+    half, action_cost = PLANNED // 2, DriftControlConfig().action_cost
+    plans = data.plans[step]
+    true, reached = true_returns(data.estimates[step, :PLANNED], plans.astype(np.float64), action_cost)
     ratings = {"observed": np.zeros((half, PLANS)), "imagined": np.zeros((half, PLANS))}
     for h, imagined in enumerate(_imagined(world_model, states, torch.from_numpy(plans))):
         own = _read_out(imagined[:half].reshape(-1, imagined.shape[-1]), reached[:half, :, h].reshape(-1, 4))
-        paid = action_cost * (plans[half:, :, h] ** 2).sum(-1)
-        read_out = {
-            name: _with_constant(imagined[half:]) @ matrix
-            for name, matrix in (("observed", everywhere), ("imagined", own))
-        }
+        rows, paid = _with_constant(imagined[half:]), action_cost * (plans[half:, :, h] ** 2).sum(-1)
+        read_out = {"observed": rows @ everywhere, "imagined": rows @ own}
         for name, components in read_out.items():
             ratings[name] -= GAMMA**h * ((components**2).sum(-1) + paid)
     ratings["model"] = world_model.returns(states, torch.from_numpy(plans), GAMMA).numpy()[half:]
-    found = {
-        f"{name}_{source}": _root_mean_square(values[half:, k] - truth[half:, k])
-        for source, values in (("model", np.concatenate([truth[:half], read])), ("ekf", data.estimates[step]))
-        for k, name in ((1, "s1"), (2, "s2"))
-    }
     effects = _slopes(read_out["observed"], reached[half:, :, -1])
-    found |= {f"effect_s{k}": effects[k] for k in range(3)}
+    found = {f"effect_s{k}": float(effects[k]) for k in range(3)}
     for name in ("model", "observed", "imagined"):
         found[f"correlation_{name}"] = _correlation(ratings[name], true[half:])
         found[f"regret_{name}"] = _regret(ratings[name], true[half:])
-    return {name: round(float(value), 4) for name, value in found.items()}
-
-
-def _root_mean_square(errors: np.ndarray) -> float:
-    return float(np.sqrt((errors**2).mean()))
+    return found
 
 
 def _within(values: np.ndarray) -> np.ndarray:
