@@ -35,6 +35,7 @@ from qio_envs.drift_control import DriftControlConfig, LQGPolicy, LQRPolicy, lqr
 from qio_rllib.acting.policy import EpisodeStreams
 from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.artifacts.policy_file import load_policy
+from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.sampling.evaluation import evaluation_seeds
 from qio_rllib.world_models import Planner, PlanningSettings
 from qio_rllib.world_models.model import WorldModel
@@ -109,6 +110,7 @@ def planner(episodes: int) -> list[dict[str, Any]]:
             "episodes": episodes,
             "cost": round(cost, 3),
             "over_lqr": round(cost / regulator, 4),
+            "cpu": cpu_model(),
         }
         for (name, start), cost in costs.items()
     ]
@@ -221,7 +223,7 @@ def model(paths: list[Path]) -> list[dict[str, Any]]:
             found = _filter_errors(states[step].numpy(), data.truth[step], data.estimates[step])
             found |= _ratings(world_model, states[step, :PLANNED], data, step, everywhere)
             rounded = {name: round(float(value), 4) for name, value in found.items()}
-            rows.append({"policy": str(path), "step": step, **rounded})
+            rows.append({"policy": str(path), "step": step, **rounded, "cpu": cpu_model()})
     return rows
 
 
