@@ -60,12 +60,15 @@ class LQGPolicy:
 
     Args:
         env: The environment to act in.
+
+    Attributes:
+        mean: The estimate that it acted on last, float64 ``[E, 4]``.
     """
 
     def __init__(self, env: _Env) -> None:
         self.env = env
         self._gain = lqr_gain(env.config)
-        self._mean = np.zeros((env.num_envs, COMPONENTS))  # of the estimate
+        self.mean = np.zeros((env.num_envs, COMPONENTS))
         self._covariance = np.zeros((env.num_envs, COMPONENTS, COMPONENTS))
         self._clock = EpisodeClock(env.num_envs)
 
@@ -73,11 +76,11 @@ class LQGPolicy:
         """Return float32 actions ``[E, 1, 2]``, or int64 ``[E, 1]`` where they are discrete."""
         s = self.env.arrays
         goes_on = self._clock.goes_on(s)
-        mean, covariance = predicted(self._mean, self._covariance, s.action, self.env.config)
+        mean, covariance = predicted(self.mean, self._covariance, s.action, self.env.config)
         mean[~goes_on], covariance[~goes_on] = 0, START_VARIANCE * np.eye(COMPONENTS)
         for component in self.env.config.visible:
             observe_exactly(mean, covariance, component, s.components[:, component])
-        self._mean, self._covariance = mean, covariance
+        self.mean, self._covariance = mean, covariance
         return _regulated(mean, self._gain, self.env.config)
 
 

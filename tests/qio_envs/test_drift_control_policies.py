@@ -224,6 +224,7 @@ def test_the_estimating_regulator_does_what_an_extended_kalman_filter_and_the_ga
         action = np.clip(oracle(env.observe()[:, 0].astype(float), action), -1, 1)
         found = player.act()
         np.testing.assert_allclose(found[:, 0], action, atol=1e-4)
+        np.testing.assert_allclose(player.mean, oracle.mean, atol=1e-4)
         env.step(found)
     assert np.abs(action).max() > 0.01
 

@@ -1,0 +1,308 @@
+"""What does each part of planning with a recurrent model cost? Drift control with s1 and s2 hidden.
+
+planner  iCEM with the true model, from the true state and from the estimate of the extended Kalman filter that knows
+         the true model, over the linear-quadratic regulator's cost on the same episodes: what would be left with a
+         perfect model. `lqg` is the regulator on that estimate.
+model    What a trained model knows, along episodes of `lqg` with noise, by the step of the episode:
+         filter   Error of s1 and s2, by a linear read-out of the model's state, beside the filter's.
+         effect   How much s0, s1 and s2 differ at the end of imagined plans, over how much they differ in truth (slope
+                  of a regression over the plans of one start): 1 for a perfect model.
+         plans    32 plans of 10 steps from each start, rated by the model's rewards, and by the true reward of states
+                  that are read out of the imagined ones: by the read-out of observed states ("observed"), or by one
+                  that is fitted to the imagined states of each step ("imagined"), which corrects what is wrong in the
+                  same way in all plans. Given are the correlation with the true returns over the plans of one start,
+                  and what the best rated plan loses in comparison with the best.
+True returns are those of the true model without noise from the filter's estimate. Read-outs are fitted to half of the
+episodes, and tested on the others.
+
+    python benchmarks/planning_parts.py planner
+    python benchmarks/planning_parts.py model results/drift_control_planet/seed_*/policy.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tables import write
+
+from qio_envs import drift_control_v0
+from qio_envs.drift_control import DriftControlConfig, LQGPolicy, LQRPolicy, lqr_gain, mean_next_state
+from qio_rllib.acting.policy import EpisodeStreams
+from qio_rllib.acting.world_model_actor import WorldModelActor
+from qio_rllib.artifacts.policy_file import load_policy
+from qio_rllib.artifacts.run_description import cpu_model
+from qio_rllib.sampling.evaluation import evaluation_seeds
+from qio_rllib.world_models import Planner, PlanningSettings
+from qio_rllib.world_models.model import WorldModel
+
+ROOT = Path(__file__).parents[1]
+GAMMA = 0.99
+PLANNERS = {
+    "iCEM, 8 steps": PlanningSettings(horizon=8, candidates=128, iterations=3),
+    "iCEM, 10 steps": PlanningSettings(horizon=10, candidates=128, iterations=3),
+    "iCEM, 20 steps": PlanningSettings(horizon=20, candidates=128, iterations=3),
+}
+STEPS, HORIZON, PLANS = (0, 2, 5, 10, 20, 45), 10, 32
+NOISES, PLAN_NOISES = (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6)
+FIRST_SEED, EPISODES, PLANNED = 4_000_000, 2000, 240  # plans are drawn in the first episodes alone
+RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
+
+
+def true_returns(start: np.ndarray, plans: np.ndarray, action_cost: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return returns ``[E, N]`` and states ``[E, N, H, 4]`` of plans ``[E, N, H, 2]`` without noise."""
+    state = np.repeat(start[:, None], plans.shape[1], axis=1)
+    total, states = np.zeros(plans.shape[:2]), np.zeros((*plans.shape[:3], 4))
+    for step in range(plans.shape[2]):
+        action = plans[:, :, step]
+        state = states[:, :, step] = mean_next_state(state, action)
+        total -= GAMMA**step * ((state**2).sum(-1) + action_cost * (action**2).sum(-1))
+    return total, states
+
+
+# -- the planner ------------------------------------------------------------------------------------------------------
+
+
+class _Plans:
+    """Plans with the true model, from the true state or from the filter's estimate."""
+
+    def __init__(self, env: Any, seeds: np.ndarray, settings: PlanningSettings, filtered: bool) -> None:
+        self.env, self.filter = env, LQGPolicy(env) if filtered else None
+        self.planner = Planner(settings, 2, is_discrete=False)
+        self.rng = EpisodeStreams(seeds)
+        self.memory = torch.zeros(len(seeds), self.planner.memory_size)
+
+    def act(self) -> np.ndarray:
+        """Return float32 actions ``[E, 1, 2]``."""
+        start = self.env.arrays.components.astype(np.float64)
+        if self.filter is not None:
+            self.filter.act()
+            start = self.filter.mean
+
+        def returns(plans: torch.Tensor) -> torch.Tensor:
+            found, _ = true_returns(start, plans.double().numpy(), self.env.config.action_cost)
+            return torch.from_numpy(found.astype(np.float32))
+
+        plan = self.planner.plan(returns, self.memory, self.rng, explore=False)
+        self.memory = plan.memory
+        return plan.actions.numpy()[:, None]
+
+
+def planner(episodes: int) -> list[dict[str, Any]]:
+    """Return what planning with the true model costs, over the regulator's cost."""
+    env = drift_control_v0.batched_env(episodes, scenario="hidden")
+    seeds = np.array(evaluation_seeds(episodes), np.uint64)
+    costs = {("lqr", "true state"): _played(env, seeds, LQRPolicy(env))}
+    costs["lqr", "filter"] = _played(env, seeds, LQGPolicy(env))
+    for name, settings in PLANNERS.items():
+        for filtered in (False, True):
+            policy = _Plans(env, seeds, settings, filtered)
+            costs[name, "filter" if filtered else "true state"] = _played(env, seeds, policy)
+    regulator = costs["lqr", "true state"]
+    return [
+        {
+            "planner": name,
+            "start": start,
+            "episodes": episodes,
+            "cost": round(cost, 3),
+            "over_lqr": round(cost / regulator, 4),
+            "cpu": cpu_model(),
+        }
+        for (name, start), cost in costs.items()
+    ]
+
+
+def _played(env: Any, seeds: np.ndarray, policy: Any) -> float:
+    env.reset(seeds)
+    while env.running.any():
+        env.step(policy.act())
+    return float(env.info()["cost"].mean())
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+
+
+class _Data(NamedTuple):
+    """Episodes of ``lqg`` with noise, steps first; an episode that ends begins anew, and no longer counts."""
+
+    obs: np.ndarray  # [T, E, D]
+    actions: np.ndarray  # [T, E, 2]
+    truth: np.ndarray  # [T, E, 4]
+    estimates: np.ndarray  # of the filter, [T, E, 4]
+    plans: dict[int, np.ndarray]  # of the first episodes, [P, N, H, 2], by step
+
+
+def _noise(previous: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return coloured noise of deviation 1 that goes on from what was drawn last."""
+    return 0.7 * previous + np.sqrt(1 - 0.7**2) * rng.standard_normal(previous.shape)
+
+
+def played_data() -> _Data:
+    """Play, and draw plans: the regulator's with noise and an offset."""
+    rng = np.random.default_rng(0)
+    env = drift_control_v0.batched_env(EPISODES, scenario="hidden", out_radius=100.0)  # no episode ends early
+    env.reset(np.arange(FIRST_SEED, FIRST_SEED + EPISODES, dtype=np.uint64))
+    policy, noise = LQGPolicy(env), np.zeros((EPISODES, 1, 2))
+    scale = rng.choice(NOISES, size=(EPISODES, 1, 1))
+    rows: list[list[np.ndarray]] = [[], [], [], []]
+    plans = {}
+    for step in range(max(STEPS) + 1):
+        noise = _noise(noise, rng)
+        action = np.clip(policy.act() + scale * noise, -1, 1).astype(np.float32)
+        found = (env.observe()[:, 0], action[:, 0], env.arrays.components, policy.mean)
+        for row, values in zip(rows, found, strict=True):
+            row.append(values.copy())
+        if step in STEPS:
+            plans[step] = _drawn_plans(policy.mean[:PLANNED], lqr_gain(env.config), rng)
+        env.step(action)
+    obs, actions, truth, estimates = (np.stack(row) for row in rows)
+    return _Data(obs, actions, truth, estimates, plans)
+
+
+def _drawn_plans(start: np.ndarray, gain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    shape = (len(start), PLANS, 2)
+    scale = rng.choice(PLAN_NOISES, size=(*shape[:2], 1))
+    scale[:, 0] = 0.0  # the regulator's own plan is among them
+    offset, noise = scale * rng.standard_normal(shape), np.zeros(shape)
+    state = np.repeat(start[:, None], PLANS, axis=1)
+    plans = np.zeros((*shape[:2], HORIZON, 2), np.float32)
+    for step in range(HORIZON):
+        noise = _noise(noise, rng)
+        plans[:, :, step] = np.clip(-state @ gain.T + scale * noise + offset, -1, 1)
+        state = mean_next_state(state, plans[:, :, step])
+    return plans
+
+
+def _read_out(states: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the matrix of a linear read-out with a constant, ``[S + 1, 4]``."""
+    rows = _with_constant(states)
+    return np.linalg.solve(rows.T @ rows + RIDGE * np.eye(rows.shape[1]), rows.T @ targets)
+
+
+def _with_constant(states: np.ndarray) -> np.ndarray:
+    return np.concatenate([states, np.ones((*states.shape[:-1], 1))], axis=-1).astype(np.float64)
+
+
+def _observed(model: WorldModel, data: _Data) -> torch.Tensor:
+    """Return the model's states, ``[T, E, S]``."""
+    state, action = torch.zeros(EPISODES, model.state_size), torch.zeros(EPISODES, model.num_actions)
+    found = []
+    for step in range(len(data.obs)):
+        state = model.observe(state, action, torch.from_numpy(data.obs[step]))
+        action = torch.from_numpy(data.actions[step])
+        found.append(state)
+    return torch.stack(found)
+
+
+def _imagined(model: WorldModel, start: torch.Tensor, plans: torch.Tensor) -> Iterator[np.ndarray]:
+    """Yield the states after each step of plans, ``[E, N, S]``."""
+    state = start[:, None].expand(-1, plans.shape[1], -1).flatten(0, 1)
+    for step in range(plans.shape[2]):
+        state = model.step(state, plans[:, :, step].flatten(0, 1)).state
+        yield state.unflatten(0, plans.shape[:2]).numpy()
+
+
+@torch.inference_mode()
+def model(paths: list[Path]) -> list[dict[str, Any]]:
+    """Return what trained models know, a row for each policy file and step."""
+    data, fitted = played_data(), slice(None, EPISODES // 2)
+    rows = []
+    for path in paths:
+        (group,) = load_policy(path).team.groups
+        assert isinstance(group.actor, WorldModelActor)
+        world_model = group.actor.network.model
+        states = _observed(world_model, data)
+        everywhere = _read_out(
+            states[1:, fitted].flatten(0, 1).numpy(), data.estimates[1:, fitted].reshape(-1, 4)
+        )
+        for step in STEPS:
+            found = _filter_errors(states[step].numpy(), data.truth[step], data.estimates[step])
+            found |= _ratings(world_model, states[step, :PLANNED], data, step, everywhere)
+            rounded = {name: round(float(value), 4) for name, value in found.items()}
+            rows.append({"policy": str(path), "step": step, **rounded, "cpu": cpu_model()})
+    return rows
+
+
+def _filter_errors(states: np.ndarray, truth: np.ndarray, estimates: np.ndarray) -> dict[str, float]:
+    """Return errors of s1 and s2, read out of the model's states and of the filter."""
+    half = len(states) // 2
+    read = _with_constant(states[half:]) @ _read_out(states[:half], truth[:half])
+    return {
+        f"{name}_{source}": float(np.sqrt(((values - truth[half:])[:, k] ** 2).mean()))
+        for source, values in (("model", read), ("ekf", estimates[half:]))
+        for k, name in ((1, "s1"), (2, "s2"))
+    }
+
+
+def _ratings(
+    world_model: WorldModel, states: torch.Tensor, data: _Data, step: int, everywhere: np.ndarray
+) -> dict[str, float]:
+    """Return how well plans are rated, and what actions do to the components that are read out at their end."""
+    half, action_cost = PLANNED // 2, DriftControlConfig().action_cost
+    plans = data.plans[step]
+    true, reached = true_returns(data.estimates[step, :PLANNED], plans.astype(np.float64), action_cost)
+    ratings = {"observed": np.zeros((half, PLANS)), "imagined": np.zeros((half, PLANS))}
+    for h, imagined in enumerate(_imagined(world_model, states, torch.from_numpy(plans))):
+        own = _read_out(imagined[:half].reshape(-1, imagined.shape[-1]), reached[:half, :, h].reshape(-1, 4))
+        rows, paid = _with_constant(imagined[half:]), action_cost * (plans[half:, :, h] ** 2).sum(-1)
+        read_out = {"observed": rows @ everywhere, "imagined": rows @ own}
+        for name, components in read_out.items():
+            ratings[name] -= GAMMA**h * ((components**2).sum(-1) + paid)
+    ratings["model"] = world_model.returns(states, torch.from_numpy(plans), GAMMA).numpy()[half:]
+    effects = _slopes(read_out["observed"], reached[half:, :, -1])
+    found = {f"effect_s{k}": float(effects[k]) for k in range(3)}
+    for name in ("model", "observed", "imagined"):
+        found[f"correlation_{name}"] = _correlation(ratings[name], true[half:])
+        found[f"regret_{name}"] = _regret(ratings[name], true[half:])
+    return found
+
+
+def _within(values: np.ndarray) -> np.ndarray:
+    """Return deviations from the mean over the plans of one start."""
+    return values - values.mean(axis=1, keepdims=True)
+
+
+def _slopes(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return slopes of components ``[E, N, 4]`` on the true ones over the plans of one start, ``[4]``."""
+    return (_within(found) * _within(true)).sum((0, 1)) / (_within(true) ** 2).sum((0, 1))
+
+
+def _correlation(ratings: np.ndarray, true: np.ndarray) -> float:
+    first, second = _within(ratings), _within(true)
+    return float((first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum()))
+
+
+def _regret(ratings: np.ndarray, true: np.ndarray) -> float:
+    taken = np.take_along_axis(true, ratings.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return float((true.max(axis=1) - taken).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("planner", "model"))
+    parser.add_argument("policies", type=Path, nargs="*", help="policy files, for `model`")
+    parser.add_argument(
+        "--episodes", type=int, default=20, help="of the planner, on the evaluation seeds (20)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "results" / "planning_parts", help="where to write"
+    )
+    arguments = parser.parse_args()
+    if (arguments.what == "model") != bool(arguments.policies):
+        parser.error("policy files go with `model`, which needs at least one")
+    torch.set_num_threads(1)
+    rows = planner(arguments.episodes) if arguments.what == "planner" else model(arguments.policies)
+    write(arguments.out / f"{arguments.what}.csv", rows)
+    print("  ".join(rows[0]))
+    for row in rows:
+        print("  ".join(str(value) for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()
