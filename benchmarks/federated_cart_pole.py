@@ -5,16 +5,17 @@
     python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON    # see federated_flower.py
     python benchmarks/federated_cart_pole.py speedup --table                    # of what is there, no training
 
-All clients train A2C, one gradient step a round, on two hidden layers of 16 units: 755 weights with the value network.
-Returns are those of the common policy in fixed evaluation episodes with the default pole, at most 500.
+All clients train A2C with two hidden layers of 16 units: 755 weights with the value network. Returns are those of the
+common policy in fixed evaluation episodes with the default pole, at most 500.
 
-speedup: 1 to 16 equal clients, all of them in every round. How many environment steps *each client* takes until the
-sampled return in 20 episodes is at least 400, measured every second round; theory has it that the steps fall as one
-over the number of clients (Fan et al., 2021; Zhang et al., 2024: FedSARSA), each number with a step size of its own. So
-the learning rate of each number of clients is the best of three on other seeds.
+speedup: 1 to 16 equal clients, all of them in every round, one gradient step each. How many environment steps *each
+client* takes until the sampled return in 20 episodes is at least 400, measured every second round; theory has it that
+the steps fall as one over the number of clients (Fan et al., 2021; Zhang et al., 2024: FedSARSA), each number with a
+step size of its own. So the learning rate of each number of clients is the best of three on other seeds.
 
-privacy: 1,000 equal clients, each in a round with probability 0.1. Gaussian noise on the sum, seeded, so that epsilon
-is that of a simulation; beside it the same federation without privacy.
+privacy: 1,000 equal clients, each in a round with probability 0.1, four gradient steps each. Gaussian noise on the sum,
+seeded, so that epsilon is that of a simulation; beside it the same federation without privacy. The clip is the best of
+three on another seed.
 
 overhead: 1,000 equal clients, 100 a round. CPU milliseconds a client and round of the whole trainer in one process, of
 as many training steps of one Algorithm, and of Flower's simulation with clients that do nothing; and the memory of the
@@ -68,9 +69,10 @@ TUNING_ROUNDS, MOST_ROUNDS = 200, 600
 
 FEDERATION, SAMPLED = 1000, 100
 PRIVACY_SAMPLING = {"num_envs_per_env_runner": 8, "rollout_fragment_length": 16}
-PRIVACY_LR, CLIP, DELTA, PRIVACY_EPISODES = 0.03, 0.5, 1e-5, 100
+PRIVACY_LR, LOCAL_ITERATIONS, DELTA, PRIVACY_EPISODES = 0.03, 4, 1e-5, 100
 NOISE = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Noise multipliers; 0 stands for no privacy, without clipping."""
+CLIPS, PRIVACY_TUNING_SEED, TUNING_NOISE = (0.5, 1.0, 2.0), 100, 1.0
 
 FEW_STEPS = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 4}
 OVERHEAD_LR = 1e-3
@@ -99,6 +101,12 @@ def score(algorithm: Federated, episodes: int, explore: bool) -> float:
 def is_there(rows: Sequence[dict[str, str]], **where: Any) -> bool:
     """Return whether a row has these values."""
     return any(all(row[key] == str(value) for key, value in where.items()) for row in rows)
+
+
+def append_shown(out: Path, row: dict[str, Any]) -> None:
+    """Add a row to a table at once, and print it."""
+    append(out, [row])
+    print(row, flush=True)
 
 
 # -- speed-up --------------------------------------------------------------------------------------------------------
@@ -134,15 +142,12 @@ def speedup(seeds: range, out: Path) -> None:
         for seed in TUNING_SEEDS:
             for lr in LEARNING_RATES:
                 if not is_there(read(out), seed=seed, clients=clients, lr=lr):
-                    row = until_threshold(seed, clients, lr, TUNING_ROUNDS)
-                    append(out, [row])
-                    print(row, flush=True)
+                    append_shown(out, until_threshold(seed, clients, lr, TUNING_ROUNDS))
     for seed in seeds:
         for clients in NUM_CLIENTS:
             if not is_there(read(out), seed=seed, clients=clients):
-                row = until_threshold(seed, clients, tuned(read(out), clients), MOST_ROUNDS)
-                append(out, [row])
-                print(row, flush=True)
+                lr = tuned(read(out), clients)
+                append_shown(out, until_threshold(seed, clients, lr, MOST_ROUNDS))
 
 
 def tuned(rows: Sequence[dict[str, str]], clients: int) -> float:
@@ -178,7 +183,8 @@ def speedups(rows: Sequence[dict[str, str]], resamples: int = 5000) -> list[dict
         low, high = np.nan, np.nan
         if enough and clients > NUM_CLIENTS[0]:
             ratios = [
-                interquartile_mean(rng.choice(base, len(base))) / interquartile_mean(rng.choice(steps, len(steps)))
+                interquartile_mean(rng.choice(base, len(base)))
+                / interquartile_mean(rng.choice(steps, len(steps)))
                 for _ in range(resamples)
             ]
             low, high = np.quantile(ratios, [0.025, 0.975])
@@ -218,7 +224,11 @@ def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
     clients = np.array([row["clients"] for row in rows])
     middle, low, high = (np.array([row[name] for row in rows]) for name in ("score", "low", "high"))
     axes.plot(
-        clients, middle[0] / clients, color="#888888", linestyle=":", label="linear: steps of one client / clients"
+        clients,
+        middle[0] / clients,
+        color="#888888",
+        linestyle=":",
+        label="linear: steps of one client / clients",
     )
     axes.errorbar(
         clients, middle, yerr=[middle - low, high - middle], color="#2e7d5b", marker="o", linewidth=2, capsize=4,
@@ -238,13 +248,16 @@ def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
 # -- privacy ---------------------------------------------------------------------------------------------------------
 
 
-def private(seed: int, noise: float, rounds: int) -> dict[str, Any]:
+def private(seed: int, noise: float, clip: float, rounds: int) -> dict[str, Any]:
     """Return the row of a federation with a noise multiplier; without privacy where it is 0."""
     started = time.process_time()
-    settings: dict[str, Any] = {"participation": {"probability": SAMPLED / FEDERATION}}
+    settings: dict[str, Any] = {
+        "participation": {"probability": SAMPLED / FEDERATION},
+        "local_iterations": LOCAL_ITERATIONS,
+    }
     if noise:
         settings["privacy"] = {
-            "clip": CLIP,
+            "clip": clip,
             "noise_multiplier": noise,
             "delta": DELTA,
             "randomness": "seeded",
@@ -258,6 +271,7 @@ def private(seed: int, noise: float, rounds: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "noise_multiplier": noise,
+        "clip": clip if noise else "",
         "rounds": rounds,
         "epsilon_simulated": "" if ledger is None else round(ledger.epsilon, 4),
         "sampled_return": round(sampled, 2),
@@ -276,18 +290,27 @@ def normalized(found: float) -> float:
 
 
 def privacy(seeds: range, out: Path, rounds: int) -> None:
-    """Train each noise multiplier."""
+    """Find a clip, then train each noise multiplier with it."""
+    for clip in CLIPS:
+        if not is_there(read(out), seed=PRIVACY_TUNING_SEED, clip=clip):
+            append_shown(out, private(PRIVACY_TUNING_SEED, TUNING_NOISE, clip, rounds))
+    clip = best_clip(read(out))
     for seed in seeds:
         for noise in NOISE:
             if not is_there(read(out), seed=seed, noise_multiplier=noise):
-                row = private(seed, noise, rounds)
-                append(out, [row])
-                print(row, flush=True)
+                append_shown(out, private(seed, noise, clip, rounds))
+
+
+def best_clip(rows: Sequence[dict[str, str]]) -> float:
+    """Return the clip with the greatest sampled return on the tuning seed."""
+    tried = [row for row in rows if row["seed"] == str(PRIVACY_TUNING_SEED)]
+    return float(max(tried, key=lambda row: float(row["sampled_return"]))["clip"])
 
 
 def privacy_groups(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """Return by noise multiplier the epsilon and the returns over seeds."""
     found = []
+    rows = [row for row in rows if row["seed"] != str(PRIVACY_TUNING_SEED)]
     for noise in dict.fromkeys(row["noise_multiplier"] for row in rows):
         mine = [row for row in rows if row["noise_multiplier"] == noise]
         columns = ("sampled_return", "greedy_return", "sampled_normalized", "greedy_normalized")
@@ -316,7 +339,9 @@ def draw_privacy(rows: Sequence[dict[str, Any]], path: Path) -> None:
     epsilon = np.array([row["epsilon"] for row in noised])
     for mode, color in (("sampled", "#2e7d5b"), ("greedy", "#b5651d")):
         parts = [row[f"{mode}_return"] for row in noised]
-        middle, low, high = (np.array([getattr(one, name) for one in parts]) for name in ("score", "low", "high"))
+        middle, low, high = (
+            np.array([getattr(one, name) for one in parts]) for name in ("score", "low", "high")
+        )
         axes.errorbar(
             epsilon, middle, yerr=[middle - low, high - middle], color=color, marker="o", linewidth=2, capsize=4,
             label=f"{mode}, {parts[0].seeds} seeds ({parts[0].statistic})",
@@ -368,7 +393,9 @@ def rounds_of(hosts: int, rounds: int, sampling: dict[str, int]) -> list[dict[st
         started = time.process_time()
         algorithm.train()
         cpu_ms = 1e3 * (time.process_time() - started) / SAMPLED
-        kept = sum(len(record.state) + record.personal.nbytes for record in algorithm.records.values()) / 2**20
+        kept = (
+            sum(len(record.state) + record.personal.nbytes for record in algorithm.records.values()) / 2**20
+        )
         driver = resident_mib()
         trainer = driver
         if algorithm._hosts is not None:
@@ -464,7 +491,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("study", choices=[SPEEDUP, PRIVACY, OVERHEAD])
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0 (speedup 10, privacy 3)")
-    parser.add_argument("--rounds", type=int, help="of a run (privacy 40, overhead 200)")
+    parser.add_argument("--rounds", type=int, help="of a run (privacy 16, overhead 200)")
     parser.add_argument("--flower-python", help="of overhead: Python of an environment that holds flwr")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write")
     parser.add_argument("--table", action="store_true", help="of what is there, no training")
@@ -478,7 +505,7 @@ def main(arguments: list[str] | None = None) -> None:
         if given.study == SPEEDUP:
             speedup(range(given.seeds or 10), out)
         elif given.study == PRIVACY:
-            privacy(range(given.seeds or 3), out, given.rounds or 40)
+            privacy(range(given.seeds or 3), out, given.rounds or 16)
         else:
             overhead(out, given.rounds or 200, given.flower_python)
         out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
