@@ -9,6 +9,8 @@ from claims import figures as f
 from claims.claim import Claim, Section
 
 FLOWER, ROUNDS = "federated/flower.csv", "federated/secure_aggregation.csv"
+SPEEDUP, SPEEDUPS = "federated/speedup.csv", "federated/speedup_summary.csv"
+PRIVACY, OVERHEAD = "federated/privacy.csv", "federated/overhead.csv"
 OURS, THEIRS = "this package", "Flower"
 
 
@@ -23,6 +25,41 @@ def _text(who: str, clients: str, decimals: int, **where: str) -> Callable[[], s
 
 def _times(clients: str) -> Callable[[], str]:
     return lambda: f"{_seconds(THEIRS, clients) / _seconds(OURS, clients):.0f}"
+
+
+def _speedup(clients: str) -> Callable[[], str]:
+    def text() -> str:
+        parts = [f.cell(SPEEDUPS, f"speedup{part}", 1, clients=clients) for part in ("", "_low", "_high")]
+        return "{} ({} to {})".format(*parts)
+
+    return text
+
+
+def _private(noise: str, column: str, decimals: int = 0) -> Callable[[], str]:
+    """Return a column over the reported seeds; seed 100 chose the clip."""
+
+    def text() -> str:
+        rows = f.rows_of(PRIVACY, noise_multiplier=noise)
+        return f.describe((float(row[column]) for row in rows if row["seed"] != "100"), decimals)
+
+    return text
+
+
+def _epsilon(noise: str) -> Callable[[], str]:
+    return lambda: f"{float(f.rows_of(PRIVACY, noise_multiplier=noise)[-1]['epsilon_simulated']):.1f}"
+
+
+def _cpu_ms(who: str, first: int = 0) -> float:
+    return median(float(row["cpu_ms"]) for row in f.rows_of(OVERHEAD, who=who)[first:])
+
+
+def _trainer_ms() -> float:
+    """Return CPU milliseconds of a client and round, without the first round, which compiles."""
+    return _cpu_ms("in the driver", 1)
+
+
+def _mib(who: str, at: str, column: str = "trainer_mib") -> Callable[[], str]:
+    return lambda: f.cell(OVERHEAD, column, 0, who=who, round=at)
 
 
 FEDERATED = Section(
