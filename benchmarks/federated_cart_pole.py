@@ -72,7 +72,7 @@ TUNING_ROUNDS, MOST_ROUNDS = 150, 400
 FEDERATION, SAMPLED = 1000, 100
 PRIVACY_SAMPLING = {"num_envs_per_env_runner": 8, "rollout_fragment_length": 16}
 PRIVACY_LR, LOCAL_ITERATIONS, DELTA, PRIVACY_EPISODES = 0.03, 4, 1e-5, 100
-NOISE = (0.0, 0.5, 1.0, 2.0, 4.0)
+NOISE = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Noise multipliers; 0 stands for no privacy, without clipping."""
 CLIPS, PRIVACY_TUNING_SEED, TUNING_NOISE = (1.0, 2.0), 100, 1.0
 

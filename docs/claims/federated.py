@@ -11,6 +11,7 @@ from claims.claim import Claim, Section
 FLOWER, ROUNDS = "federated/flower.csv", "federated/secure_aggregation.csv"
 SPEEDUP, SPEEDUPS = "federated/speedup.csv", "federated/speedup_summary.csv"
 PRIVACY, OVERHEAD = "federated/privacy.csv", "federated/overhead.csv"
+NOISE = {"half": "0.5", "one": "1.0", "two": "2.0", "four": "4.0"}
 OURS, THEIRS = "this package", "Flower"
 
 
@@ -27,12 +28,19 @@ def _times(clients: str) -> Callable[[], str]:
     return lambda: f"{_seconds(THEIRS, clients) / _seconds(OURS, clients):.0f}"
 
 
-def _speedup(clients: str) -> Callable[[], str]:
+def _speedup(mode: str, clients: str) -> Callable[[], str]:
     def text() -> str:
-        parts = [f.cell(SPEEDUPS, f"speedup{part}", 1, clients=clients) for part in ("", "_low", "_high")]
-        return "{} ({} to {})".format(*parts)
+        columns = ("speedup", "speedup_low", "speedup_high")
+        return "{} ({} to {})".format(
+            *(f.cell(SPEEDUPS, column, 1, mode=mode, clients=clients) for column in columns)
+        )
 
     return text
+
+
+def _sublinear(mode: str) -> bool:
+    """Return whether the speed-up of 16 clients is below 16 with its whole interval."""
+    return f.number(SPEEDUPS, "speedup_high", mode=mode, clients="16") < 16
 
 
 def _private(noise: str, column: str, decimals: int = 0) -> Callable[[], str]:
@@ -101,6 +109,61 @@ FEDERATED = Section(
             "python benchmarks/secure_aggregation.py",
             (ROUNDS,),
             holds=lambda: all(row["exact"] == "True" for row in f.rows_of(ROUNDS)),
+        ),
+        *(
+            Claim(
+                "Equal clients on the cart-pole task, A2C, the best of three learning rates on two other seeds for "
+                f"each number of clients: environment steps of each client until the {mode} return is 400: 1 client "
+                "{steps}; how many times fewer, as a ratio of interquartile means with its 95% bootstrap interval: 2 "
+                "clients {times_2}, 4 clients {times_4}, 8 clients {times_8}, 16 clients {times_16}: far from linear",
+                {
+                    "steps": lambda mode=mode: f.rows_of(SPEEDUPS, mode=mode, clients="1")[0]["text"],
+                    **{f"times_{clients}": _speedup(mode, clients) for clients in ("2", "4", "8", "16")},
+                },
+                "python benchmarks/federated_cart_pole.py speedup",
+                (SPEEDUP, SPEEDUPS),
+                holds=lambda mode=mode: _sublinear(mode),
+            )
+            for mode in ("sampled", "greedy")
+        ),
+        Claim(
+            "1,000 equal clients on the cart-pole task, each in a round with probability 0.1, {rounds} rounds, sampled "
+            "return in 100 episodes: without privacy {plain}; Gaussian noise on the sum, simulated, delta 1e-5: "
+            "epsilon {epsilon_half} {half}; {epsilon_one} {one}; {epsilon_two} {two}; {epsilon_four} {four}",
+            {
+                "rounds": lambda: f.rows_of(PRIVACY, noise_multiplier="0.0")[0]["rounds"],
+                "plain": _private("0.0", "sampled_return"),
+                **{name: _private(noise, "sampled_return") for name, noise in NOISE.items()},
+                **{f"epsilon_{name}": _epsilon(noise) for name, noise in NOISE.items()},
+            },
+            "python benchmarks/federated_cart_pole.py privacy",
+            (PRIVACY,),
+        ),
+        Claim(
+            "A round of 100 of 1,000 clients on the cart-pole task, 16 environment steps and one gradient step each, "
+            "in one process: {whole} CPU milliseconds a client, {alone} of them for the training itself, {rest} for "
+            "the federation; Flower's simulation of clients that do nothing with as many numbers: {flower}",
+            {
+                "whole": lambda: f"{_trainer_ms():.1f}",
+                "alone": lambda: f"{_cpu_ms('training alone'):.1f}",
+                "rest": lambda: f"{_trainer_ms() - _cpu_ms('training alone'):.1f}",
+                "flower": lambda: f"{_cpu_ms(THEIRS):.1f}",
+            },
+            "python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON",
+            (OVERHEAD,),
+            holds=lambda: _trainer_ms() - _cpu_ms("training alone") < 10,
+        ),
+        Claim(
+            "In these rounds a host holds {host_20} MiB after 20 rounds and {host_100} after 100; the records that "
+            "clients keep, in the driver, {records_20} and {records_100} MiB",
+            {
+                "host_20": _mib("on a host", "20"),
+                "host_100": _mib("on a host", "100"),
+                "records_20": _mib("on a host", "20", "records_mib"),
+                "records_100": _mib("on a host", "100", "records_mib"),
+            },
+            "python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON",
+            (OVERHEAD,),
         ),
     ),
 )
