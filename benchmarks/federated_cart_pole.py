@@ -9,10 +9,9 @@ All clients train A2C with two hidden layers of 16 units: 755 weights with the v
 common policy in fixed evaluation episodes with the default pole, at most 500.
 
 speedup: 1 to 16 equal clients, all of them in every round, one gradient step each. How many environment steps *each
-client* takes until the return in 20 episodes is at least 400, of sampled or of the most probable actions (greedy),
-measured every second round; theory has it that the steps fall as one over the number of clients (Fan et al., 2021;
-Zhang et al., 2024: FedSARSA), each number with a step size of its own. So the learning rate of each number of clients
-is the best of three on other seeds.
+client* takes until the sampled return in 20 episodes is at least 400, measured every second round; theory has it that
+the steps fall as one over the number of clients (Fan et al., 2021; Zhang et al., 2024: FedSARSA), each number with a
+step size of its own. So the learning rate of each number of clients is the best of three on other seeds.
 
 privacy: 1,000 equal clients, each in a round with probability 0.1, four gradient steps each. Gaussian noise on the sum,
 seeded, so that epsilon is that of a simulation; beside it the same federation without privacy. The clip is the better
@@ -62,7 +61,6 @@ LOCAL: dict[str, Any] = {
 
 SPEEDUP, PRIVACY, OVERHEAD = "speedup", "privacy", "overhead"
 NUM_CLIENTS = (1, 2, 4, 8, 16)
-MODES = ("sampled", "greedy")
 SPEEDUP_SAMPLING = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 16}
 LEARNING_RATES = (0.003, 0.01, 0.03)
 TUNING_SEEDS = (100, 101)
@@ -114,7 +112,7 @@ def append_shown(out: Path, row: dict[str, Any]) -> None:
 # -- speed-up --------------------------------------------------------------------------------------------------------
 
 
-def until_threshold(mode: str, seed: int, clients: int, lr: float, most: int) -> dict[str, Any]:
+def until_threshold(seed: int, clients: int, lr: float, most: int) -> dict[str, Any]:
     """Return the row of a federation that trains until its policy is good, or for ``most`` rounds."""
     started = time.process_time()
     local = local_of(SPEEDUP_SAMPLING, lr)
@@ -124,57 +122,54 @@ def until_threshold(mode: str, seed: int, clients: int, lr: float, most: int) ->
         for _ in range(EVERY):
             algorithm.training_step()
         rounds += EVERY
-        found = score(algorithm, EPISODES, explore=mode == "sampled")
+        found = score(algorithm, EPISODES, explore=True)
     algorithm.stop()
     return {
-        "mode": mode,
         "seed": seed,
         "clients": clients,
         "lr": lr,
         "reached": found >= THRESHOLD,
         "rounds": rounds,
         "steps_per_client": rounds * local["train_batch_size_per_learner"],
-        "return": round(found, 1),
+        "sampled_return": round(found, 1),
         "cpu_seconds": round(time.process_time() - started, 1),
     }
 
 
 def speedup(seeds: range, out: Path) -> None:
     """Find each number of clients a learning rate, then train the reported seeds with it."""
-    for mode in MODES:
+    for clients in NUM_CLIENTS:
+        for seed in TUNING_SEEDS:
+            for lr in LEARNING_RATES:
+                if not is_there(read(out), seed=seed, clients=clients, lr=lr):
+                    append_shown(out, until_threshold(seed, clients, lr, TUNING_ROUNDS))
+    for seed in seeds:
         for clients in NUM_CLIENTS:
-            for seed in TUNING_SEEDS:
-                for lr in LEARNING_RATES:
-                    if not is_there(read(out), mode=mode, seed=seed, clients=clients, lr=lr):
-                        append_shown(out, until_threshold(mode, seed, clients, lr, TUNING_ROUNDS))
-        for seed in seeds:
-            for clients in NUM_CLIENTS:
-                if not is_there(read(out), mode=mode, seed=seed, clients=clients):
-                    lr = tuned(read(out), mode, clients)
-                    append_shown(out, until_threshold(mode, seed, clients, lr, MOST_ROUNDS))
+            if not is_there(read(out), seed=seed, clients=clients):
+                lr = tuned(read(out), clients)
+                append_shown(out, until_threshold(seed, clients, lr, MOST_ROUNDS))
 
 
-def tuned(rows: Sequence[dict[str, str]], mode: str, clients: int) -> float:
+def tuned(rows: Sequence[dict[str, str]], clients: int) -> float:
     """Return the learning rate with the fewest rounds on the tuning seeds; who does not get there counts the most."""
     means = {}
     for lr in LEARNING_RATES:
         found = [
             float(row["rounds"])
             for row in rows
-            if int(row["seed"]) in TUNING_SEEDS
-            and (row["mode"], row["clients"], row["lr"]) == (mode, str(clients), str(lr))
+            if int(row["seed"]) in TUNING_SEEDS and (row["clients"], row["lr"]) == (str(clients), str(lr))
         ]
         means[lr] = np.mean(found)
     return min(means, key=lambda lr: means[lr])
 
 
-def speedups(rows: Sequence[dict[str, str]], mode: str, resamples: int = 5000) -> list[dict[str, Any]]:
+def speedups(rows: Sequence[dict[str, str]], resamples: int = 5000) -> list[dict[str, Any]]:
     """Return by number of clients the steps of each, and how many times fewer they are than those of one client.
 
     The speed-up is the ratio of interquartile means (means below 10 seeds); from 10 seeds on with the 95% percentile
     interval of a bootstrap that draws the seeds of both numbers of clients on their own.
     """
-    reported = [row for row in rows if row["mode"] == mode and int(row["seed"]) not in TUNING_SEEDS]
+    reported = [row for row in rows if int(row["seed"]) not in TUNING_SEEDS]
     rng = np.random.default_rng(0)
     found, base = [], np.zeros(0)
     for clients in NUM_CLIENTS:
@@ -195,7 +190,6 @@ def speedups(rows: Sequence[dict[str, str]], mode: str, resamples: int = 5000) -
             low, high = np.quantile(ratios, [0.025, 0.975])
         found.append(
             {
-                "mode": mode,
                 "clients": clients,
                 "lr": mine[0]["lr"],
                 "reached": sum(row["reached"] == "True" for row in mine),
@@ -211,15 +205,15 @@ def speedups(rows: Sequence[dict[str, str]], mode: str, resamples: int = 5000) -
 
 def speedup_table(out: Path) -> None:
     """Print and write the steps a client needs, and draw them."""
-    rows = [row for mode in MODES for row in speedups(read(out), mode)]
+    rows = speedups(read(out))
     write(out.with_name("speedup_summary.csv"), rows)
-    print(f"{'mode':8} {'clients':>7} {'lr':>6} {'reached':>7}  {'steps of each client':55} speed-up")
+    print(f"{'clients':>7} {'lr':>6} {'reached':>7}  {'steps of each client':55} speed-up")
     for row in rows:
         interval = ""
         if np.isfinite(row["speedup_low"]):
             interval = f" ({row['speedup_low']:.1f} to {row['speedup_high']:.1f})"
         print(
-            f"{row['mode']:8} {row['clients']:>7} {row['lr']:>6} {row['reached']:>4}/{row['seeds']:<2}  "
+            f"{row['clients']:>7} {row['lr']:>6} {row['reached']:>4}/{row['seeds']:<2}  "
             f"{row['text']:55} {row['speedup']:.1f}{interval}"
         )
     draw_speedup(rows, out.with_suffix(".png"))
@@ -227,16 +221,14 @@ def speedup_table(out: Path) -> None:
 
 def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
-    for mode, color, marker in zip(MODES, ("#2e7d5b", "#b5651d"), "os", strict=True):
-        mine = [row for row in rows if row["mode"] == mode]
-        clients = np.array([row["clients"] for row in mine])
-        middle, low, high = (np.array([row[name] for row in mine]) for name in ("score", "low", "high"))
-        axes.plot(clients, middle[0] / clients, color=color, linestyle=":", label=f"{mode}, linear speed-up")
-        axes.errorbar(
-            clients, middle, yerr=[middle - low, high - middle], color=color, marker=marker, linewidth=2, capsize=4,
-            label=f"{mode}, {mine[0]['seeds']} seeds ({mine[0]['statistic']})",
-        )  # fmt: skip
+    figure, axes = plt.subplots(figsize=(5.4, 4), layout="constrained")
+    clients = np.array([row["clients"] for row in rows])
+    middle, low, high = (np.array([row[name] for row in rows]) for name in ("score", "low", "high"))
+    axes.plot(clients, middle[0] / clients, color="#888888", linestyle=":", label="linear speed-up")
+    axes.errorbar(
+        clients, middle, yerr=[middle - low, high - middle], color="#2e7d5b", marker="o", linewidth=2, capsize=4,
+        label=f"A2C, {rows[0]['seeds']} seeds ({rows[0]['statistic']})",
+    )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(clients, [str(count) for count in clients])
@@ -314,7 +306,7 @@ def privacy_groups(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """Return by noise multiplier the epsilon and the returns over seeds."""
     found = []
     rows = [row for row in rows if row["seed"] != str(PRIVACY_TUNING_SEED)]
-    for noise in dict.fromkeys(row["noise_multiplier"] for row in rows):
+    for noise in sorted({row["noise_multiplier"] for row in rows}, key=float):
         mine = [row for row in rows if row["noise_multiplier"] == noise]
         columns = ("sampled_return", "greedy_return", "sampled_normalized", "greedy_normalized")
         summaries = {name: Summary.of(float(row[name]) for row in mine) for name in columns}

@@ -34,12 +34,10 @@ def small(monkeypatch):
 def test_speedup_tunes_trains_and_goes_on_with_what_is_there(tmp_path, capsys):
     study.main(["speedup", "--seeds", "1", "--out", str(tmp_path)])
     rows = read(tmp_path / "speedup.csv")
-    found = [(row["mode"], row["seed"], row["clients"], row["rounds"]) for row in rows]
-    assert found[:6] == [
-        *(("sampled", "100", clients, "2") for clients in ("1", "1", "2", "2")),
-        *(("sampled", "0", clients, "4") for clients in ("1", "2")),
+    assert [(row["seed"], row["clients"], row["rounds"]) for row in rows] == [
+        *(("100", clients, "2") for clients in ("1", "1", "2", "2")),
+        *(("0", clients, "4") for clients in ("1", "2")),
     ]
-    assert found[6:] == [("greedy", *row[1:]) for row in found[:6]]
     assert {row["reached"] for row in rows} == {"False"}
     assert rows[-1]["steps_per_client"] == str(4 * 64)
     study.main(["speedup", "--seeds", "1", "--out", str(tmp_path)])
@@ -51,7 +49,7 @@ def test_speedup_tunes_trains_and_goes_on_with_what_is_there(tmp_path, capsys):
 def test_a_run_ends_with_the_measurement_that_reaches_the_threshold(monkeypatch):
     measured = iter([100.0, 400.0])
     monkeypatch.setattr(study, "score", lambda *_, **__: next(measured))
-    row = study.until_threshold("greedy", 0, 2, 0.01, 10)
+    row = study.until_threshold(0, 2, 0.01, 10)
     assert (row["reached"], row["rounds"], row["steps_per_client"]) == (True, 4, 4 * 64)
 
 
@@ -99,18 +97,17 @@ def test_rounds_are_measured_one_by_one():
 def test_the_speedup_is_a_ratio_with_an_interval_from_ten_seeds_on():
     def rows(seeds):
         return [
-            {"mode": "greedy", "seed": str(seed), "clients": str(clients), "lr": "0.01", "reached": "True",
+            {"seed": str(seed), "clients": str(clients), "lr": "0.01", "reached": "True",
              "steps_per_client": str((1000 + seed) // clients)}
             for seed in range(seeds) for clients in (1, 2)
         ]  # fmt: skip
 
-    others = [{"mode": "greedy", "seed": "100", "clients": "1", "steps_per_client": "9"}]
-    others += [{"mode": "sampled", "seed": "0", "clients": "1", "steps_per_client": "9"}]
-    one, two = study.speedups([*others, *rows(10)], "greedy")
+    tuning = {"seed": "100", "clients": "1", "steps_per_client": "9"}
+    one, two = study.speedups([tuning, *rows(10)])
     assert one["speedup"] == 1
     assert two["speedup"] == pytest.approx(2, rel=1e-3)
     assert 1.98 < two["speedup_low"] < two["speedup"] < two["speedup_high"] < 2.02
-    assert np.isnan(study.speedups(rows(3), "greedy")[1]["speedup_low"])
+    assert np.isnan(study.speedups(rows(3))[1]["speedup_low"])
 
 
 def test_flower_is_asked_for():
