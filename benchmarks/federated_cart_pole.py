@@ -19,14 +19,13 @@ of two on another seed.
 
 overhead: 1,000 equal clients, 100 a round. CPU milliseconds a client and round of the whole trainer in one process, of
 as many training steps of one Algorithm, and of Flower's simulation with clients that do nothing; and the memory of the
-process that trains, after each round.
+process that trains, without what it shares with others, after each round.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -359,10 +358,10 @@ def draw_privacy(rows: Sequence[dict[str, Any]], path: Path) -> None:
 # -- overhead --------------------------------------------------------------------------------------------------------
 
 
-def resident_mib(_: Any = None) -> float:
-    """Return the resident memory of this process, MiB."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def own_mib(_: Any = None) -> float:
+    """Return the resident memory of this process, MiB, without what it shares: libraries and Ray's object store."""
+    (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("RssAnon")]
+    return int(line.split()[1]) / 2**10
 
 
 def overhead_row(who: str, number: int, cpu_ms: float, **memory: float) -> dict[str, Any]:
@@ -391,10 +390,10 @@ def rounds_of(hosts: int, rounds: int, sampling: dict[str, int]) -> list[dict[st
         kept = (
             sum(len(record.state) + record.personal.nbytes for record in algorithm.records.values()) / 2**20
         )
-        driver = resident_mib()
+        driver = own_mib()
         trainer = driver
         if algorithm._hosts is not None:
-            (answer,) = algorithm._hosts.foreach_actor(resident_mib)
+            (answer,) = algorithm._hosts.foreach_actor(own_mib)
             trainer, cpu_ms = answer.get(), np.nan
         memory = {"trainer_mib": trainer, "driver_mib": driver, "records_mib": kept}
         rows.append(overhead_row(HOST if hosts else DRIVER, number, cpu_ms, **memory))
@@ -486,7 +485,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("study", choices=[SPEEDUP, PRIVACY, OVERHEAD])
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0 (speedup 10, privacy 3)")
-    parser.add_argument("--rounds", type=int, help="of a run (privacy 12, overhead 100)")
+    parser.add_argument("--rounds", type=int, help="of a run (privacy 12, overhead 50)")
     parser.add_argument("--flower-python", help="of overhead: Python of an environment that holds flwr")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write")
     parser.add_argument("--table", action="store_true", help="of what is there, no training")
@@ -502,7 +501,7 @@ def main(arguments: list[str] | None = None) -> None:
         elif given.study == PRIVACY:
             privacy(range(given.seeds or 3), out, given.rounds or 12)
         else:
-            overhead(out, given.rounds or 100, given.flower_python)
+            overhead(out, given.rounds or 50, given.flower_python)
         out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     {SPEEDUP: speedup_table, PRIVACY: privacy_table, OVERHEAD: overhead_table}[given.study](out)
 

@@ -11,7 +11,7 @@ from claims.claim import Claim, Section
 FLOWER, ROUNDS = "federated/flower.csv", "federated/secure_aggregation.csv"
 SPEEDUP, SPEEDUPS = "federated/speedup.csv", "federated/speedup_summary.csv"
 PRIVACY, OVERHEAD = "federated/privacy.csv", "federated/overhead.csv"
-NOISE = {"half": "0.5", "one": "1.0", "two": "2.0", "four": "4.0"}
+NOISE = {"half": "0.5", "one": "1.0", "two": "2.0", "four": "4.0", "sixteen": "16.0"}
 OURS, THEIRS = "this package", "Flower"
 
 
@@ -51,7 +51,7 @@ def _private(noise: str, column: str, decimals: int = 0) -> Callable[[], str]:
 
 
 def _epsilon(noise: str) -> Callable[[], str]:
-    return lambda: f"{float(f.rows_of(PRIVACY, noise_multiplier=noise)[-1]['epsilon_simulated']):.1f}"
+    return lambda: f"{float(f.rows_of(PRIVACY, noise_multiplier=noise)[-1]['epsilon_simulated']):.2g}"
 
 
 def _cpu_ms(who: str, first: int = 0) -> float:
@@ -123,7 +123,8 @@ FEDERATED = Section(
         Claim(
             "1,000 equal clients on the cart-pole task, each in a round with probability 0.1, {rounds} rounds, sampled "
             "return in 100 episodes: without privacy {plain}; Gaussian noise on the sum, simulated, delta 1e-5: "
-            "epsilon {epsilon_half} {half}; {epsilon_one} {one}; {epsilon_two} {two}; {epsilon_four} {four}",
+            "epsilon {epsilon_half}: {half}; {epsilon_one}: {one}; {epsilon_two}: {two}; {epsilon_four}: {four}; "
+            "{epsilon_sixteen}: {sixteen}",
             {
                 "rounds": lambda: f.rows_of(PRIVACY, noise_multiplier="0.0")[0]["rounds"],
                 "plain": _private("0.0", "sampled_return"),
@@ -148,13 +149,13 @@ FEDERATED = Section(
             holds=lambda: _trainer_ms() - _cpu_ms("training alone") < 10,
         ),
         Claim(
-            "In these rounds a host holds {host_20} MiB after 20 rounds and {host_100} after 100; the records that "
-            "clients keep, in the driver, {records_20} and {records_100} MiB",
+            "A host in another process holds {host_20} MiB of its own after 20 rounds and {host_50} after 50; the "
+            "records that clients keep, in the driver, {records_20} and {records_50} MiB",
             {
                 "host_20": _mib("on a host", "20"),
-                "host_100": _mib("on a host", "100"),
+                "host_50": _mib("on a host", "50"),
                 "records_20": _mib("on a host", "20", "records_mib"),
-                "records_100": _mib("on a host", "100", "records_mib"),
+                "records_50": _mib("on a host", "50", "records_mib"),
             },
             "python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON",
             (OVERHEAD,),
