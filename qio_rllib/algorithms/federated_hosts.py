@@ -87,8 +87,7 @@ class Trained:
         client: Its index.
         update: For the server.
         record: What it keeps.
-        metrics: Means over the latest episodes that it finished (``metrics_num_episodes_for_smoothing``), by RLlib's
-            names.
+        metrics: Means over the last ``metrics_num_episodes_for_smoothing`` episodes that it finished, by RLlib's names.
     """
 
     client: int
@@ -171,7 +170,7 @@ class ClientHost(FaultAwareApply):
             correction.mean_gradient() if correction is not None and order.variate is not None else None,
         )
         metrics = _means(algorithm.metrics.peek(ENV_RUNNER_RESULTS, default={}))
-        # As a reported iteration does: all but lifetime sums begins anew, or records would grow round by round.
+        # As at the end of a reported iteration: what is not reduced would be in the record of every later round.
         algorithm.metrics.reduce()
         if config.optimizer_state == "reset":
             for module_id in modules:

@@ -1,0 +1,115 @@
+"""The federations of the cart-pole task: small runs of each study, and what is made of rows."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import federated_cart_pole as study
+from tables import read, write
+
+from qio_rllib.federated.privacy import GaussianMechanism
+
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(study, "NUM_CLIENTS", (1, 2))
+    monkeypatch.setattr(study, "TUNING_SEEDS", (100,))
+    monkeypatch.setattr(study, "LEARNING_RATES", (0.01, 0.03))
+    monkeypatch.setattr(study, "TUNING_ROUNDS", 2)
+    monkeypatch.setattr(study, "MOST_ROUNDS", 4)
+    monkeypatch.setattr(study, "EPISODES", 2)
+    monkeypatch.setattr(study, "FEDERATION", 10)
+    monkeypatch.setattr(study, "SAMPLED", 4)
+    monkeypatch.setattr(study, "CLIPS", (0.5, 1.0))
+    monkeypatch.setattr(study, "NOISE", (0.0, 4.0))
+    monkeypatch.setattr(study, "PRIVACY_EPISODES", 2)
+
+
+def test_speedup_tunes_trains_and_goes_on_with_what_is_there(tmp_path, capsys):
+    study.main(["speedup", "--seeds", "1", "--out", str(tmp_path)])
+    rows = read(tmp_path / "speedup.csv")
+    assert [(row["seed"], row["clients"], row["rounds"]) for row in rows] == [
+        *(("100", clients, "2") for clients in ("1", "1", "2", "2")),
+        *(("0", clients, "4") for clients in ("1", "2")),
+    ]
+    assert {row["reached"] for row in rows} == {"False"}
+    assert rows[-1]["steps_per_client"] == str(4 * 64)
+    study.main(["speedup", "--seeds", "1", "--out", str(tmp_path)])
+    assert read(tmp_path / "speedup.csv") == rows
+    assert (tmp_path / "speedup.png").stat().st_size > 10_000
+    assert "0/1" in capsys.readouterr().out
+
+
+def test_a_run_ends_with_the_measurement_that_reaches_the_threshold(monkeypatch):
+    measured = iter([100.0, 400.0])
+    monkeypatch.setattr(study, "score", lambda *_, **__: next(measured))
+    row = study.until_threshold(0, 2, 0.01, 10)
+    assert (row["reached"], row["rounds"], row["steps_per_client"]) == (True, 4, 4 * 64)
+
+
+def test_privacy_takes_the_better_clip_and_charges_each_round(tmp_path, capsys):
+    study.main(["privacy", "--seeds", "1", "--rounds", "2", "--out", str(tmp_path)])
+    tried, (without, noised) = read(tmp_path / "privacy.csv")[:2], read(tmp_path / "privacy.csv")[2:]
+    assert [row["clip"] for row in tried] == ["0.5", "1.0"]
+    best = max(tried, key=lambda row: float(row["sampled_return"]))
+    assert (noised["noise_multiplier"], noised["clip"]) == ("4.0", best["clip"])
+    assert (without["epsilon_simulated"], without["clip"]) == ("", "")
+    expected = GaussianMechanism(0.4, 4.0).epsilon(2, 1e-5)
+    assert float(noised["epsilon_simulated"]) == pytest.approx(expected, abs=1e-4)
+    assert without["sampled_return"] != noised["sampled_return"]
+    assert (tmp_path / "privacy.png").stat().st_size > 10_000
+    assert "inf" in capsys.readouterr().out
+
+
+def test_a_return_is_normalized_between_random_play_and_the_time_limit():
+    assert study.normalized(500.0) == 1
+    assert -0.1 < study.normalized(20.0) < 0.1
+
+
+def test_overhead_is_the_trainer_without_the_training(tmp_path):
+    def row(who, number, cpu_ms, mib=np.nan):
+        memory = {} if np.isnan(mib) else {"trainer_mib": mib, "driver_mib": mib, "records_mib": mib / 10}
+        return study.overhead_row(who, number, cpu_ms, **memory)
+
+    rows = [row(study.DRIVER, 1, 500.0, 100.0), *(row(study.DRIVER, n, 9.0, 100.0 + n) for n in (2, 3, 4))]
+    rows += [row(study.HOST, n, np.nan, 50.0) for n in (1, 2)]
+    rows += [row(study.ALONE, 4, 3.0), row(study.ALONE, 4, 5.0), row(study.FLOWER, 4, 11.0)]
+    write(tmp_path / "overhead.csv", rows)
+    found = study.overheads(read(tmp_path / "overhead.csv"))
+    assert (found["whole"], found["alone"], found["difference"], found["flower"]) == (9, 4, 5, 11)
+    assert (found["driver_half"], found["driver_end"], found["host_end"]) == (103, 104, 50)
+    assert found["driver_records_end"] == pytest.approx(10.4)
+
+
+def test_rounds_are_measured_one_by_one():
+    rows = study.rounds_of(0, 2, study.FEW_STEPS)
+    assert [row["round"] for row in rows] == [1, 2]
+    assert 0 < rows[0]["records_mib"] < rows[1]["records_mib"] < rows[1]["trainer_mib"]
+    assert float(rows[1]["cpu_ms"]) > 1
+
+
+def test_the_speedup_is_a_ratio_with_an_interval_from_ten_seeds_on():
+    def rows(seeds):
+        return [
+            {"seed": str(seed), "clients": str(clients), "lr": "0.01", "reached": "True",
+             "steps_per_client": str((1000 + seed) // clients)}
+            for seed in range(seeds) for clients in (1, 2)
+        ]  # fmt: skip
+
+    tuning = {"seed": "100", "clients": "1", "steps_per_client": "9"}
+    one, two = study.speedups([tuning, *rows(10)])
+    assert one["speedup"] == 1
+    assert two["speedup"] == pytest.approx(2, rel=1e-3)
+    assert 1.98 < two["speedup_low"] < two["speedup"] < two["speedup_high"] < 2.02
+    assert np.isnan(study.speedups(rows(3))[1]["speedup_low"])
+
+
+def test_flower_is_asked_for():
+    with pytest.raises(SystemExit):
+        study.main(["overhead"])
