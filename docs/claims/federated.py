@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
+from statistics import mean, median
 
 from claims import figures as f
 from claims.claim import Claim, Section
 
 FLOWER, ROUNDS = "federated/flower.csv", "federated/secure_aggregation.csv"
+POISON = "federated/poison.csv"
 OURS, THEIRS = "this package", "Flower"
 
 
@@ -23,6 +24,24 @@ def _text(who: str, clients: str, decimals: int, **where: str) -> Callable[[], s
 
 def _times(clients: str) -> Callable[[], str]:
     return lambda: f"{_seconds(THEIRS, clients) / _seconds(OURS, clients):.0f}"
+
+
+def _poisoned(rule: str, share: str) -> Callable[[], str]:
+    return lambda: f.grouped(POISON, "score", 2, rule=rule, attack="sign_flip", share=share)
+
+
+def _sign_flips_are_borne() -> bool:
+    """Return whether the mean fails under flipped signs, and the median and the trimmed mean keep nine tenths."""
+
+    def scores(rule: str, attack: str, share: str) -> float:
+        return mean(float(row["score"]) for row in f.rows_of(POISON, rule=rule, attack=attack, share=share))
+
+    clean = scores("mean", "none", "0.200")
+    return all(
+        scores("mean", "sign_flip", share) < 0.2 * clean
+        and min(scores(rule, "sign_flip", share) for rule in ("median", "trimmed_mean")) >= 0.9 * clean
+        for share in ("0.200", "0.400")
+    )
 
 
 FEDERATED = Section(
@@ -64,6 +83,24 @@ FEDERATED = Section(
             "python benchmarks/secure_aggregation.py",
             (ROUNDS,),
             holds=lambda: all(row["exact"] == "True" for row in f.rows_of(ROUNDS)),
+        ),
+        Claim(
+            "Ten equal poles that learn one policy, where some send three times their update with its sign flipped; "
+            "random play 0, the greatest return 1: with 2 malicious clients mean {mean_2}, median "
+            "{median_2}, trimmed mean {trimmed_2}; with 4 mean {mean_4}, median {median_4}, trimmed mean {trimmed_4}; "
+            "the mean without an attack {clean}",
+            {
+                "mean_2": _poisoned("mean", "0.200"),
+                "median_2": _poisoned("median", "0.200"),
+                "trimmed_2": _poisoned("trimmed_mean", "0.200"),
+                "mean_4": _poisoned("mean", "0.400"),
+                "median_4": _poisoned("median", "0.400"),
+                "trimmed_4": _poisoned("trimmed_mean", "0.400"),
+                "clean": lambda: f.grouped(POISON, "score", 2, rule="mean", attack="none", share="0.200"),
+            },
+            "python benchmarks/federated_poison.py poles",
+            (POISON,),
+            holds=_sign_flips_are_borne,
         ),
     ),
 )
