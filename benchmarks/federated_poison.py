@@ -44,12 +44,21 @@ from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED, evaluate, evalu
 POLES, FORESTS = "poles", "forests"
 FILES = {POLES: "poison.csv", FORESTS: "poison_forests.csv"}
 CLEAN = "none"
-ATTACKS = (CLEAN, "sign_flip", "noise", "normalized", LYING_COUNT, "random_actions", "flipped_rewards")
+ATTACKS: tuple[str, ...] = (
+    CLEAN,
+    "sign_flip",
+    "noise",
+    "normalized",
+    LYING_COUNT,
+    "random_actions",
+    "flipped_rewards",
+)
 SHARES = (0.1, 0.2, 0.3, 0.4)
 TOLD = {"trimmed_mean": "trim", "multi_krum": "byzantine", "distance_filter": "byzantine"}
 """The setting by which a rule is told the share of malicious clients."""
 
-ENV, ENV_CONFIG = "cart_pole_v0", {"max_steps": 200}
+ENV = "cart_pole_v0"
+ENV_CONFIG: dict[str, Any] = {"max_steps": 200}
 CLIENTS, ROUNDS, EPISODES = 10, 15, 20
 LOCAL = {
     "run": "PPO",
@@ -65,7 +74,7 @@ LOCAL = {
     "model_config": {"fcnet_hiddens": [16, 16], "fcnet_activation": "tanh"},
 }
 LOCAL_ITERATIONS, LIAR = 4, 2
-FOREST_ATTACKS = (CLEAN, "sign_flip", "normalized")
+FOREST_ATTACKS: tuple[str, ...] = (CLEAN, "sign_flip", "normalized")
 
 Cell = tuple[str, str, float]
 """A rule, an attack, and the share of malicious clients."""
@@ -213,7 +222,8 @@ def table(rows: Sequence[dict[str, str]]) -> str:
                 elif not scores:
                     texts.append("not run")
                 else:
-                    texts.append(f"{np.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})")
+                    spread = f" ({min(scores):.2f} to {max(scores):.2f})" if len(scores) > 1 else ""
+                    texts.append(f"{np.mean(scores):.2f}{spread}")
             lines.append(f"| {rule} | " + " | ".join(texts) + " |")
     return "\n".join([*lines, "", *(f"({number}) {reason}" for reason, number in reasons.items())])
 
@@ -239,7 +249,7 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
                 text = "refused" if found[y][x] is None else "not run"
             colour = "white" if value < 0.6 else "black"
             axes.text(x, y, text, ha="center", va="center", color=colour)
-        axes.set_xticks(range(len(ATTACKS)), [attack.replace("_", " ") for attack in ATTACKS])
+        axes.set_xticks(range(len(ATTACKS)), [attack.replace("_", "\n") for attack in ATTACKS])
         axes.set_yticks(range(len(RULES)), [rule.replace("_", " ") for rule in RULES])
         axes.set_title(f"{round(share * CLIENTS)} of {CLIENTS} clients malicious")
         axes.tick_params(length=0)
