@@ -31,14 +31,14 @@ def _poisoned(rule: str, share: str) -> Callable[[], str]:
 
 
 def _sign_flips_are_borne() -> bool:
-    """Return whether the mean fails under flipped signs, and the median and the trimmed mean keep nine tenths."""
+    """Return whether the mean loses half under flipped signs, and the median and the trimmed mean keep nine tenths."""
 
     def scores(rule: str, attack: str, share: str) -> float:
         return mean(float(row["score"]) for row in f.rows_of(POISON, rule=rule, attack=attack, share=share))
 
     clean = scores("mean", "none", "0.200")
     return all(
-        scores("mean", "sign_flip", share) < 0.2 * clean
+        scores("mean", "sign_flip", share) < 0.5 * clean
         and min(scores(rule, "sign_flip", share) for rule in ("median", "trimmed_mean")) >= 0.9 * clean
         for share in ("0.200", "0.400")
     )
