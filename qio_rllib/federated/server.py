@@ -363,7 +363,8 @@ class FederatedServer:
         change = np.zeros(self.weights.size)
         for client in report.contributors:
             variate, before = good[client].variate, self.variate_of(client)
-            assert variate is not None and before is not None
+            assert variate is not None
+            assert before is not None
             change += variate.astype(np.float64) - before
             self._variates[client] = variate.astype(np.float32)
         self.variate = (self.variate + change / self.settings.num_clients).astype(np.float32)
