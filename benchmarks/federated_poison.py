@@ -44,12 +44,21 @@ from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED, evaluate, evalu
 POLES, FORESTS = "poles", "forests"
 FILES = {POLES: "poison.csv", FORESTS: "poison_forests.csv"}
 CLEAN = "none"
-ATTACKS = (CLEAN, "sign_flip", "noise", "normalized", LYING_COUNT, "random_actions", "flipped_rewards")
+ATTACKS: tuple[str, ...] = (
+    CLEAN,
+    "sign_flip",
+    "noise",
+    "normalized",
+    LYING_COUNT,
+    "random_actions",
+    "flipped_rewards",
+)
 SHARES = (0.1, 0.2, 0.3, 0.4)
 TOLD = {"trimmed_mean": "trim", "multi_krum": "byzantine", "distance_filter": "byzantine"}
 """The setting by which a rule is told the share of malicious clients."""
 
-ENV, ENV_CONFIG = "cart_pole_v0", {"max_steps": 200}
+ENV = "cart_pole_v0"
+ENV_CONFIG: dict[str, Any] = {"max_steps": 200}
 CLIENTS, ROUNDS, EPISODES = 10, 15, 20
 LOCAL = {
     "run": "PPO",
@@ -65,7 +74,7 @@ LOCAL = {
     "model_config": {"fcnet_hiddens": [16, 16], "fcnet_activation": "tanh"},
 }
 LOCAL_ITERATIONS, LIAR = 4, 2
-FOREST_ATTACKS = (CLEAN, "sign_flip", "normalized")
+FOREST_ATTACKS: tuple[str, ...] = (CLEAN, "sign_flip", "normalized")
 
 Cell = tuple[str, str, float]
 """A rule, an attack, and the share of malicious clients."""
@@ -178,18 +187,12 @@ def train(what: str, cells: Sequence[Cell], seeds: range, out: Path) -> None:
 
 
 def scores_of(rows: Sequence[dict[str, str]], cell: Cell) -> list[float] | None:
-    """Return one score a seed of a cell; None where the settings refuse it.
-
-    Raises:
-        ValueError: There is no row of the cell.
-    """
-    rule, attack, share = cell
-    found = [
-        row for row in rows if (row["rule"], row["attack"], row["share"]) == (rule, attack, f"{share:.3f}")
-    ]
-    if not found:
-        raise ValueError(f"{rule}, {attack}, {share:.3f}: there is no row")
-    return None if found[0]["refused"] else [float(row["score"]) for row in found]
+    """Return one score a seed of a cell, of those that are there; None where the settings refuse it."""
+    key = (*cell[:2], f"{cell[2]:.3f}")
+    found = [row for row in rows if (row["rule"], row["attack"], row["share"]) == key]
+    if any(row["refused"] for row in found):
+        return None
+    return [float(row["score"]) for row in found]
 
 
 def shares_of(rows: Sequence[dict[str, str]]) -> list[float]:
@@ -199,7 +202,8 @@ def shares_of(rows: Sequence[dict[str, str]]) -> list[float]:
 
 def table(rows: Sequence[dict[str, str]]) -> str:
     """Return a table of means over seeds for each share, with the least and the greatest, and what is refused."""
-    lines, reasons = [], {}
+    lines: list[str] = []
+    reasons: dict[str, int] = {}
     for share in shares_of(rows):
         attacks = [attack for attack in ATTACKS if any(row["attack"] == attack for row in rows)]
         lines += [
@@ -212,11 +216,14 @@ def table(rows: Sequence[dict[str, str]]) -> str:
             for attack in attacks:
                 scores = scores_of(rows, (rule, attack, share))
                 if scores is None:
-                    mine = [row for row in rows if (row["rule"], row["attack"]) == (rule, attack)]
-                    reason = next(row["refused"] for row in mine if row["refused"])
-                    texts.append(f"({reasons.setdefault(reason, len(reasons) + 1)})")
+                    key = (rule, attack, f"{share:.3f}")
+                    mine = [row for row in rows if (row["rule"], row["attack"], row["share"]) == key]
+                    texts.append(f"({reasons.setdefault(mine[0]['refused'], len(reasons) + 1)})")
+                elif not scores:
+                    texts.append("not run")
                 else:
-                    texts.append(f"{np.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})")
+                    spread = f" ({min(scores):.2f} to {max(scores):.2f})" if len(scores) > 1 else ""
+                    texts.append(f"{np.mean(scores):.2f}{spread}")
             lines.append(f"| {rule} | " + " | ".join(texts) + " |")
     return "\n".join([*lines, "", *(f"({number}) {reason}" for reason, number in reasons.items())])
 
@@ -234,21 +241,15 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
     )
     for axes, share in zip(panels[:, 0], shares, strict=True):
         found = [[scores_of(rows, (rule, attack, share)) for attack in ATTACKS] for rule in RULES]
-        means = np.array(
-            [[np.nan if scores is None else np.mean(scores) for scores in line] for line in found]
-        )
+        means = np.array([[np.mean(scores) if scores else np.nan for scores in line] for line in found])
         image = axes.imshow(means, vmin=0, vmax=1, cmap="viridis", aspect="auto")
         for (y, x), value in np.ndenumerate(means):
-            text = "refused" if np.isnan(value) else f"{value:.2f}"
-            axes.text(
-                x,
-                y,
-                text,
-                ha="center",
-                va="center",
-                color="black" if value > 0.6 or np.isnan(value) else "white",
-            )
-        axes.set_xticks(range(len(ATTACKS)), [attack.replace("_", " ") for attack in ATTACKS])
+            text = f"{value:.2f}"
+            if np.isnan(value):
+                text = "refused" if found[y][x] is None else "not run"
+            colour = "white" if value < 0.6 else "black"
+            axes.text(x, y, text, ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(ATTACKS)), [attack.replace("_", "\n") for attack in ATTACKS])
         axes.set_yticks(range(len(RULES)), [rule.replace("_", " ") for rule in RULES])
         axes.set_title(f"{round(share * CLIENTS)} of {CLIENTS} clients malicious")
         axes.tick_params(length=0)
@@ -274,10 +275,11 @@ def main() -> None:
     for what in arguments.what or FILES:
         out = arguments.out / FILES[what]
         if not arguments.table:
+            info = run_description(["python", "benchmarks/federated_poison.py", what])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
             seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
             train(what, cells_of(what, arguments.shares), seeds, out)
-            info = run_description(["python", "benchmarks/federated_poison.py", what])
-            out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
         rows = read(out)
         print(f"\n{what}: mean over seeds (least to greatest)\n{table(rows)}")
         if what == POLES:

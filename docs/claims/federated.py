@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
+from statistics import mean, median
 
 from claims import figures as f
 from claims.claim import Claim, Section
@@ -13,6 +13,7 @@ FORESTS, REFERENCES = "federated/forests.csv", "federated/forest_references.csv"
 SPEEDUP, SPEEDUPS = "federated/speedup.csv", "federated/speedup_summary.csv"
 PRIVACY, OVERHEAD = "federated/privacy.csv", "federated/overhead.csv"
 NOISE = {"half": "0.5", "one": "1.0", "two": "2.0", "four": "4.0", "sixteen": "16.0"}
+POISON = "federated/poison.csv"
 OURS, THEIRS = "this package", "Flower"
 
 
@@ -120,6 +121,24 @@ def _mib(who: str, at: str, column: str = "trainer_mib") -> Callable[[], str]:
     return lambda: f.cell(OVERHEAD, column, 0, who=who, round=at)
 
 
+def _poisoned(rule: str, share: str) -> Callable[[], str]:
+    return lambda: f.grouped(POISON, "score", 2, rule=rule, attack="sign_flip", share=share)
+
+
+def _sign_flips_are_borne() -> bool:
+    """Return whether the mean loses half under flipped signs, and the median and the trimmed mean keep nine tenths."""
+
+    def scores(rule: str, attack: str, share: str) -> float:
+        return mean(float(row["score"]) for row in f.rows_of(POISON, rule=rule, attack=attack, share=share))
+
+    clean = scores("mean", "none", "0.200")
+    return all(
+        scores("mean", "sign_flip", share) < 0.5 * clean
+        and min(scores(rule, "sign_flip", share) for rule in ("median", "trimmed_mean")) >= 0.9 * clean
+        for share in ("0.200", "0.400")
+    )
+
+
 FEDERATED = Section(
     "Federated learning",
     "CPU seconds on one core; beside Flower, medians of three runs in turns.",
@@ -129,8 +148,8 @@ FEDERATED = Section(
             "to greatest; random play {random}, the best scripted controller {scripted}): one policy by averaging "
             "after each iteration {after_1}, after four, a quarter of the traffic, "
             "{after_4}, with SCAFFOLD {scaffold}, FedProx {fedprox}, FedKL {fedkl}, a server with Adam {adam} (one "
-            "coefficient each; FedProx's was chosen on another seed after 0.1 had failed on four of these, at about 0.7); "
-            "pooled experience {pooled}; a learner for each forest "
+            "coefficient each; FedProx's was chosen on another seed after 0.1 had failed on four of these, at about "
+            "0.7); pooled experience {pooled}; a learner for each forest "
             "{alone} in its own and {alone_all} over all six",
             {
                 "random": lambda: f"{_reference('random'):.3f}",
@@ -253,6 +272,24 @@ FEDERATED = Section(
             },
             "python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON",
             (OVERHEAD,),
+        ),
+        Claim(
+            "Ten equal poles that learn one policy, where some send three times their update with its sign flipped; "
+            "random play 0, the greatest return 1: with 2 malicious clients mean {mean_2}, median "
+            "{median_2}, trimmed mean {trimmed_2}; with 4 mean {mean_4}, median {median_4}, trimmed mean {trimmed_4}; "
+            "the mean without an attack {clean}",
+            {
+                "mean_2": _poisoned("mean", "0.200"),
+                "median_2": _poisoned("median", "0.200"),
+                "trimmed_2": _poisoned("trimmed_mean", "0.200"),
+                "mean_4": _poisoned("mean", "0.400"),
+                "median_4": _poisoned("median", "0.400"),
+                "trimmed_4": _poisoned("trimmed_mean", "0.400"),
+                "clean": lambda: f.grouped(POISON, "score", 2, rule="mean", attack="none", share="0.200"),
+            },
+            "python benchmarks/federated_poison.py poles",
+            (POISON,),
+            holds=_sign_flips_are_borne,
         ),
     ),
 )
