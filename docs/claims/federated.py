@@ -13,7 +13,7 @@ FORESTS, REFERENCES = "federated/forests.csv", "federated/forest_references.csv"
 SPEEDUP, SPEEDUPS = "federated/speedup.csv", "federated/speedup_summary.csv"
 PRIVACY, OVERHEAD = "federated/privacy.csv", "federated/overhead.csv"
 NOISE = {"half": "0.5", "one": "1.0", "two": "2.0", "four": "4.0", "sixteen": "16.0"}
-POISON = "federated/poison.csv"
+POISON, POISON_FORESTS = "federated/poison.csv", "federated/poison_forests.csv"
 OURS, THEIRS = "this package", "Flower"
 
 
@@ -123,6 +123,24 @@ def _mib(who: str, at: str, column: str = "trainer_mib") -> Callable[[], str]:
 
 def _poisoned(rule: str, share: str) -> Callable[[], str]:
     return lambda: f.grouped(POISON, "score", 2, rule=rule, attack="sign_flip", share=share)
+
+
+def _poisoned_forest(rule: str, attack: str) -> float:
+    return mean(float(row["score"]) for row in f.rows_of(POISON_FORESTS, rule=rule, attack=attack))
+
+
+def _poisoned_forests(rule: str) -> Callable[[], str]:
+    return lambda: ", ".join(
+        f"{_poisoned_forest(rule, attack):.2f}" for attack in ("none", "sign_flip", "normalized")
+    )
+
+
+def _forests_bear_one() -> bool:
+    """Return whether the best robust rule keeps nine tenths of the clean score under either attack."""
+    clean = _poisoned_forest("mean", "none")
+    return all(
+        _poisoned_forest("distance_filter", attack) >= 0.9 * clean for attack in ("sign_flip", "normalized")
+    )
 
 
 def _sign_flips_are_borne() -> bool:
@@ -287,9 +305,29 @@ FEDERATED = Section(
                 "trimmed_4": _poisoned("trimmed_mean", "0.400"),
                 "clean": lambda: f.grouped(POISON, "score", 2, rule="mean", attack="none", share="0.200"),
             },
-            "python benchmarks/federated_poison.py poles",
+            "python benchmarks/federated_poison.py poles --shares 0.2 0.4",
             (POISON,),
             holds=_sign_flips_are_borne,
+        ),
+        Claim(
+            "Six different forests of which one sends three times its update with its sign flipped, or as far against "
+            "the honest mean as updates are long; score over free cells of the five honest ones, 2 seeds, "
+            "clean, flipped, against: mean {mean}, median {median}, trimmed mean {trimmed}, geometric median {geometric}, multi-Krum {krum}, "
+            "distance filter {filter}",
+            {
+                name: _poisoned_forests(rule)
+                for name, rule in {
+                    "mean": "mean",
+                    "median": "median",
+                    "trimmed": "trimmed_mean",
+                    "geometric": "geometric_median",
+                    "krum": "multi_krum",
+                    "filter": "distance_filter",
+                }.items()
+            },
+            "python benchmarks/federated_poison.py forests --seeds 2",
+            (POISON_FORESTS,),
+            holds=_forests_bear_one,
         ),
     ),
 )
