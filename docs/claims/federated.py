@@ -312,8 +312,8 @@ FEDERATED = Section(
         Claim(
             "Six different forests of which one sends three times its update with its sign flipped, or as far against "
             "the honest mean as updates are long; score over free cells of the five honest ones, 2 seeds, clean, "
-            "flipped, against: mean {mean}, median {median}, trimmed mean {trimmed}, geometric median {geometric}, multi-Krum "
-            "{krum}, distance filter {filter}",
+            "flipped, against: mean {mean}, median {median}, trimmed mean {trimmed}, geometric median {geometric}, "
+            "multi-Krum {krum}, distance filter {filter}",
             {
                 name: _poisoned_forests(rule)
                 for name, rule in {
