@@ -70,7 +70,10 @@ def clients_of(given: Any, env: str, env_config: Mapping[str, Any]) -> tuple[Cli
 @functools.lru_cache(maxsize=8)
 def _members(name: Any, count: int | None) -> tuple[FamilyMember, ...]:
     """Return the members of a family, whose check takes a second for thousands."""
-    return family(name, count)
+    try:
+        return family(name, count)
+    except ConfigError as error:
+        raise ConfigError(f"clients.family: {error}") from error
 
 
 def _entry(place: int, entry: Any, env: str, env_config: Mapping[str, Any]) -> list[tuple[str, str, dict]]:

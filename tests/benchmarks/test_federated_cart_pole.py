@@ -31,6 +31,7 @@ def small(monkeypatch):
     monkeypatch.setattr(study, "PRIVACY_EPISODES", 2)
 
 
+@pytest.mark.long
 def test_speedup_tunes_trains_and_goes_on_with_what_is_there(tmp_path, capsys):
     study.main(["speedup", "--seeds", "1", "--out", str(tmp_path)])
     rows = read(tmp_path / "speedup.csv")
@@ -53,6 +54,7 @@ def test_a_run_ends_with_the_measurement_that_reaches_the_threshold(monkeypatch)
     assert (row["reached"], row["rounds"], row["steps_per_client"]) == (True, 4, 4 * 64)
 
 
+@pytest.mark.long
 def test_privacy_takes_the_better_clip_and_charges_each_round(tmp_path, capsys):
     study.main(["privacy", "--seeds", "1", "--rounds", "2", "--out", str(tmp_path)])
     tried, (without, noised) = read(tmp_path / "privacy.csv")[:2], read(tmp_path / "privacy.csv")[2:]

@@ -355,7 +355,10 @@ def experiment(**config):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"clients": "six_forrests"}, "did you mean 'six_forests'"),
+        (
+            {"clients": "six_forrests"},
+            "clients.family: unknown family 'six_forrests' (did you mean 'six_forests'?)",
+        ),
         ({"clients": None}, "config.clients: expected a text, a mapping or a list, got None"),
         ({"clients": []}, "clients: expected the name of a family or a list of clients, got []"),
         ({"clients": [{"count": 0}]}, "clients[0].count: expected an integer of at least 1, got 0"),
