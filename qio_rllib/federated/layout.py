@@ -80,7 +80,7 @@ class ParameterLayout:
         """
         if vector.shape != (self.size,) or not np.isfinite(vector).all():
             raise ValueError(f"vector: expected {self.size} finite numbers, got shape {vector.shape}")
-        whole, start = torch.from_numpy(np.ascontiguousarray(vector, np.float32)), 0
+        whole, start = torch.from_numpy(np.array(vector, np.float32)), 0
         with torch.no_grad():
             for parameter in self.parameters(module):
                 end = start + parameter.numel()
