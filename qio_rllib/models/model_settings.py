@@ -6,20 +6,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.mapping_settings import MappingSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(MappingSettings):
     """Base of such settings; a subclass is a frozen dataclass that says what its fields may hold.
 
     Attributes:
-        key: Name of the mapping, for messages.
         choices: Allowed texts by field.
         highest: Largest integer by field; the least is 1.
     """
 
-    key: ClassVar[str]
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     highest: ClassVar[Mapping[str, int]] = {}
 
@@ -30,10 +29,9 @@ class ModelSettings:
         Raises:
             ConfigError: An unknown key, or a value that is not allowed.
         """
-        if given is None:
+        settings = super().of(given)
+        if settings is None:
             return None
-        check_keys(cls.key, given, [field.name for field in dataclasses.fields(cls)])
-        settings = cls(**given)
         for name, allowed in cls.choices.items():
             value = getattr(settings, name)
             if value not in allowed:
