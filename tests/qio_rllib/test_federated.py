@@ -206,6 +206,8 @@ EXTRAS = {
     "DQN": {"server": {"momentum": 0.9}},
     "MADDPG": {"correction": {"type": "fedprox", "coefficient": 0.1}},
     "MASAC": {"secure": {}, "participation": {"clients": 3}},
+    "QMIX": {"compression": {"type": "int8"}},
+    "VDN": {},
     "WorldModel": {"aggregation": {"weights": "env_steps"}},
 }
 
