@@ -79,6 +79,47 @@ confounded_control_v0 = Environment(
     gym_id="qio_envs/ConfoundedControl-v0",
 )
 
+mpe_spread_v0 = Environment(
+    "mpe_spread_v0",
+    "qio_envs.mpe:Spread",
+    "agents cover all landmarks without hitting each other (cooperative, discrete or continuous actions)",
+)
+mpe_speaker_listener_v0 = Environment(
+    "mpe_speaker_listener_v0",
+    "qio_envs.mpe:SpeakerListener",
+    "one agent names the landmark to which the other is to go (cooperative, discrete or continuous actions)",
+)
+mpe_reference_v0 = Environment(
+    "mpe_reference_v0",
+    "qio_envs.mpe:Reference",
+    "two agents tell each other where to go (cooperative, discrete or continuous actions)",
+)
+mpe_tag_v0 = Environment(
+    "mpe_tag_v0",
+    "qio_envs.mpe:Tag",
+    "slow adversaries hunt faster agents among obstacles (competitive, discrete or continuous actions)",
+)
+mpe_world_comm_v0 = Environment(
+    "mpe_world_comm_v0",
+    "qio_envs.mpe:WorldComm",
+    "tag with food, forests to hide in and a leader who speaks (competitive, discrete or continuous actions)",
+)
+mpe_adversary_v0 = Environment(
+    "mpe_adversary_v0",
+    "qio_envs.mpe:Adversary",
+    "agents cover a goal that an adversary has to guess (mixed, discrete or continuous actions)",
+)
+mpe_push_v0 = Environment(
+    "mpe_push_v0",
+    "qio_envs.mpe:Push",
+    "an agent goes to its goal, an adversary keeps it away (competitive, discrete or continuous actions)",
+)
+mpe_crypto_v0 = Environment(
+    "mpe_crypto_v0",
+    "qio_envs.mpe:Crypto",
+    "a message that one agent can read and another, who hears it too, cannot (mixed, discrete or continuous actions)",
+)
+
 __all__ = [
     "Environment",
     "Family",
@@ -94,6 +135,14 @@ __all__ = [
     "family",
     "forest_uav_v0",
     "greedy_casino_v0",
+    "mpe_adversary_v0",
+    "mpe_crypto_v0",
+    "mpe_push_v0",
+    "mpe_reference_v0",
+    "mpe_speaker_listener_v0",
+    "mpe_spread_v0",
+    "mpe_tag_v0",
+    "mpe_world_comm_v0",
     "qubit_control_v0",
     "swarm_competitive_v0",
     "swarm_cooperative_v0",
