@@ -130,8 +130,14 @@ class QLearner(OffPolicyLearner):
         """
         if batch.length == 1:
             return rewards + ahead  # the replay has summed the rewards of several steps
-        sequences = [values.unflatten(0, (batch.length, -1)) for values in (rewards, ahead, fresh)]
-        return n_step_targets(*sequences, self.config.gamma, self.config.n_step).flatten(0, 1)
+        length = batch.length
+        return n_step_targets(
+            rewards.unflatten(0, (length, -1)),
+            ahead.unflatten(0, (length, -1)),
+            fresh.unflatten(0, (length, -1)),
+            self.config.gamma,
+            self.config.n_step,
+        ).flatten(0, 1)
 
     def follow(self) -> None:
         """Move the target networks every ``target_network_update_freq`` gradient steps."""

@@ -307,9 +307,8 @@ def n_step_transitions(windows: JointTransitions, team: bool) -> JointTransition
         team: Whether an agent's steps are counted until the episode of the last of all agents ends, not until its own.
     """
     parts = windows.modules
-    everybody = np.concatenate([columns["fresh"] for columns in parts.values()], axis=2).all(
-        axis=2, keepdims=True
-    )
+    fresh = np.concatenate([columns["fresh"] for columns in parts.values()], axis=2)
+    everybody: Array = np.all(fresh, axis=2, keepdims=True)
     modules = {
         module_id: n_step_columns(
             columns, np.broadcast_to(everybody, columns["fresh"].shape) if team else columns["fresh"]
