@@ -176,6 +176,7 @@ class QMIXConfig(ValueDecompositionConfig):
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or QMIX)
         self.mixer = {"type": "monotonic"}
+        self.bootstrap_at_time_limit = False  # states hold the time left
 
 
 class QMIX(ValueDecomposition):

@@ -102,7 +102,10 @@ def test_every_network_learns_and_targets_follow():
 @pytest.mark.usefixtures("ray_runtime")
 def test_vdn_is_qmix_with_a_sum_mixer_to_the_bit():
     found = []
-    for algorithm, settings in ((VDNConfig, {}), (QMIXConfig, {"mixer": {"type": "sum"}})):
+    for algorithm, settings in (
+        (VDNConfig, {}),
+        (QMIXConfig, {"mixer": {"type": "sum"}, "bootstrap_at_time_limit": True}),
+    ):
         config = config_of("forest", algorithm=algorithm, **settings)
         built = config.build_algo()
         for _ in range(2):
@@ -133,7 +136,7 @@ def test_a_teams_return_goes_on_when_an_agent_dies():
             np.testing.assert_allclose(columns["discounts"][rows, agent], GAMMA ** len(rewards), rtol=1e-6)
         np.testing.assert_array_equal(columns["next_observations"][rows, c, 1], min(time + 3, 5))
         assert not columns["present_next"][rows, a].any()
-        assert (columns["present_next"][rows, c]).all()  # cut by time: its value is taken
+        assert columns["present_next"][rows, c].all()  # cut by time: its value is taken
 
 
 def test_states_are_those_of_the_first_and_the_last_of_the_steps():
