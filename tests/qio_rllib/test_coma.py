@@ -454,10 +454,11 @@ def test_it_learns_to_coordinate():
         actor_lr=1e-2,
         critic_lr=1e-2,
     )
-    algorithm = config.reporting(min_sample_timesteps_per_iteration=9600).build_algo()
-    result = algorithm.train()
+    algorithm = config.reporting(min_sample_timesteps_per_iteration=1600).build_algo()
+    payoffs = [algorithm.train()["env_runners"]["payoff"] for _ in range(7)]
     algorithm.stop()
-    assert result["env_runners"]["payoff"] >= 7.5
+    assert payoffs[0] < 4.0
+    assert payoffs[-1] >= 7.5
 
 
 # -- settings

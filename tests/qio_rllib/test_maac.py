@@ -351,13 +351,14 @@ def test_it_learns_to_coordinate():
             initial_alpha=0.5,
         )
         .rl_module(model_config={"fcnet_hiddens": [8]})
-        .reporting(min_sample_timesteps_per_iteration=5600)
+        .reporting(min_sample_timesteps_per_iteration=800)
         .debugging(seed=3)
         .build_algo()
     )
-    result = algorithm.train()
+    payoffs = [algorithm.train()["env_runners"]["payoff"] for _ in range(8)]
     algorithm.stop()
-    assert result["env_runners"]["payoff"] >= 5.5
+    assert payoffs[0] < 4.0
+    assert payoffs[-1] >= 5.5
 
 
 @pytest.mark.parametrize(

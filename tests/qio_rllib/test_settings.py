@@ -17,7 +17,7 @@ from qio_rllib.experiments.experiment import Experiment
 FOREST = ("forest_uav_v0", {"scenario": "sprint", "num_uavs": 3})
 QUBITS = ("qubit_control_v0", {})
 TEAM = ("chsh_v0", {"as_team": True})
-SWARM = ("swarm_cooperative_v0", {})
+SWARM = ("swarm_cooperative_v0", {"actions": "discrete"})
 
 # A value of each setting that `training` takes here beside RLlib's, and where it can be used.
 VALUES = {
