@@ -29,7 +29,6 @@ from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.transitions import Transitions, following_outputs, mean_over, outputs_of
 from qio_rllib.models.joint_critics import CriticSettings
 from qio_rllib.models.joint_module import CRITIC, COMAModule, one_hot
-from qio_rllib.sampling.global_state import OBSERVATIONS, STATE
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 _ENTROPY_STATE, _POPART_STATE, _STEPS_STATE = "entropy_coefficients", "popart", "critic_steps_taken"
@@ -178,7 +177,8 @@ class COMAConfig(JointConfig):
             return
         description = self.describe_env()
         if description is not None:
-            super().training(central_value=STATE if description.state_size else OBSERVATIONS)
+            kind: Literal["state", "observations"] = "state" if description.state_size else "observations"
+            super().training(central_value=kind)
 
 
 def _critic(settings: Mapping[str, Any]) -> dict[str, Any]:

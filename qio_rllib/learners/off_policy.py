@@ -72,8 +72,6 @@ class JointLearner(TorchLearner, abc.ABC):
         self.correction: ClientCorrection | None = None
         self.seed_streams(self.config.seed)
         self.joint = next(iter(self.module.values())).unwrapped().settings[JOINT]
-        recurrent = memory_kind(self.config.model_config) is not None
-        self.burn_in = getattr(self.config, "burn_in", 0) if recurrent else 0
         self._exploration = None
         if self.config.exploration is not None:
             self._exploration = Scheduler(
@@ -211,6 +209,12 @@ class OffPolicyLearner(JointLearner):
     Raises:
         FloatingPointError: A loss or gradient is not finite.
     """
+
+    def build(self) -> None:
+        """Build the Learner."""
+        super().build()
+        recurrent = memory_kind(self.config.model_config) is not None
+        self.burn_in = self.config.burn_in if recurrent else 0
 
     @abc.abstractmethod
     def losses(self, batch: Transitions) -> Iterator[Objective]:
