@@ -30,7 +30,7 @@ LOCAL = {
     "COMA": (
         "forest_uav_v0",
         FOREST,
-        {**ON_POLICY, "rollout_fragment_length": 12, "normalize_values": True},
+        {**ON_POLICY, "rollout_fragment_length": 12},
     ),
     "MAAC": ("forest_uav_v0", FOREST, OFF_POLICY),
     "MADDPG": ("swarm_cooperative_v0", SWARM, OFF_POLICY),
