@@ -2,10 +2,12 @@
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.a2c import A2C, A2CConfig
+from qio_rllib.algorithms.coma import COMA, COMAConfig
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.dqn import DQN, DQNConfig
 from qio_rllib.algorithms.federated import Federated
 from qio_rllib.algorithms.federated_config import FederatedConfig
+from qio_rllib.algorithms.maac import MAAC, MAACConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.masac import MASAC, MASACConfig
 from qio_rllib.algorithms.ppo import PPO, PPOConfig
@@ -15,7 +17,9 @@ from qio_rllib.algorithms.world_model import WorldModel, WorldModelConfig
 
 LOCAL_ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "A2C": A2CConfig,
+    "COMA": COMAConfig,
     "DQN": DQNConfig,
+    "MAAC": MAACConfig,
     "MADDPG": MADDPGConfig,
     "MASAC": MASACConfig,
     "PPO": PPOConfig,
@@ -45,17 +49,21 @@ def algorithm_config_class(name: str) -> type[ExploringConfig]:
 __all__ = [
     "A2C",
     "ALGORITHMS",
+    "COMA",
     "DQN",
     "LOCAL_ALGORITHMS",
+    "MAAC",
     "MADDPG",
     "MASAC",
     "PPO",
     "QMIX",
     "VDN",
     "A2CConfig",
+    "COMAConfig",
     "DQNConfig",
     "Federated",
     "FederatedConfig",
+    "MAACConfig",
     "MADDPGConfig",
     "MASACConfig",
     "PPOConfig",

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
-from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from qio_rllib.acting.distributions import log_tanh_slope
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
 from qio_rllib.algorithms.capabilities import Capabilities
-from qio_rllib.algorithms.off_policy_config import JointCriticConfig
-from qio_rllib.algorithms.setting_types import Range, Schedule
-from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
+from qio_rllib.algorithms.soft_config import SoftConfig
+from qio_rllib.learners.off_policy import Objective
+from qio_rllib.learners.soft import SoftLearner
 from qio_rllib.learners.transitions import Transitions, following_outputs, mean_over, outputs_of
 from qio_rllib.models.joint_critics import CriticNetwork, JointView
 from qio_rllib.models.joint_module import SACModule
-from qio_rllib.models.policy_network import PolicyNetwork
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
-class MASACConfig(JointCriticConfig):
+class MASACConfig(SoftConfig):
     """Configuration of `MASAC`. Continuous policies are squashed Gaussians in [-1, 1], scaled to the bounds."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -41,45 +39,9 @@ class MASACConfig(JointCriticConfig):
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or MASAC)
-        self.alpha_lr: float | list = 3e-4
-        self.initial_alpha = 1.0
-        self.target_entropy: float | None = None
-        self.target_entropy_share = 0.5
         self.grad_clip = None
         self.rl_module(rl_module_spec=RLModuleSpec(module_class=SACModule))
         self.learners(learner_class=MASACLearner)
-
-    def training(
-        self,
-        *,
-        alpha_lr: Annotated[float | list, Schedule()] = NotProvided,
-        initial_alpha: Annotated[float, Range(0, low_open=True)] = NotProvided,
-        target_entropy: float | None = NotProvided,
-        target_entropy_share: Annotated[float, Range(0, 1)] = NotProvided,
-        **kwargs: Any,
-    ) -> Self:
-        """Set the training parameters; the rest as in `JointCriticConfig.training`.
-
-        Args:
-            alpha_lr: Learning rate of the temperature, or a schedule; 0 keeps it at ``initial_alpha``.
-            initial_alpha: Temperature at the start, above 0.
-            target_entropy: Entropy of a policy that the temperature is moved towards, nats; None for minus the number
-                of an action's components (continuous; Haarnoja et al., 2018), or ``target_entropy_share`` of the
-                largest entropy (discrete).
-            target_entropy_share: Of the logarithm of the number of legal actions, in [0, 1].
-            **kwargs: The other arguments.
-
-        Raises:
-            ConfigError: An unknown key or a value outside its range.
-        """
-        super().training(**kwargs)
-        self._take(
-            alpha_lr=alpha_lr,
-            initial_alpha=initial_alpha,
-            target_entropy=target_entropy,
-            target_entropy_share=target_entropy_share,
-        )
-        return self
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the specification of a module."""
@@ -103,15 +65,8 @@ class MASAC(OffPolicyAlgorithm):
         return MASACConfig()
 
 
-class MASACLearner(OffPolicyLearner):
+class MASACLearner(SoftLearner):
     """Two critics regress on the lesser of their targets; policies and temperatures follow."""
-
-    def build(self) -> None:
-        """Build the Learner, with temperatures at their start."""
-        super().build()
-        with torch.no_grad():
-            for module in self.modules():
-                module.log_alpha.fill_(math.log(self.config.initial_alpha))
 
     def optimizer_parameters(
         self, module: Any, config: Any
@@ -169,14 +124,7 @@ class MASACLearner(OffPolicyLearner):
         for module in modules:
             module.critics.requires_grad_(True)
 
-        losses, stats = {}, {}
-        for g, module_id in enumerate(batch.modules):
-            module = modules[g]
-            excess = mean_over(entropies[g] - self.target_entropy(module.policy, batch, g), batch.learned[g])
-            losses[module_id] = module.log_alpha * excess
-            stats[module_id, "entropy"] = mean_over(entropies[g], batch.learned[g])
-            stats[module_id, "alpha"] = module.log_alpha.detach().exp()
-        yield Objective("alpha", losses, stats)
+        yield self.temperature_objective(batch, entropies)
 
     def targets(self, modules: list[SACModule], batch: Transitions) -> list[torch.Tensor]:
         """Return the soft targets of each agent's action, ``[R, M]`` by group (eq. 3 and 6)."""
@@ -186,10 +134,7 @@ class MASACLearner(OffPolicyLearner):
                 outputs = following_outputs(module.policy, batch, g, burn_in=self.burn_in)
                 if module.policy.spec.is_discrete:
                     log_probs = self.log_probs(module.policy, outputs, batch.next_legal[g])
-                    drawn = torch.rand(log_probs.shape, generator=self.noise).to(log_probs.device)
-                    gumbel = -torch.log(-torch.log(drawn.clamp(1e-20, 1 - 1e-7)))
-                    best = (log_probs + gumbel).argmax(dim=-1)
-                    actions.append(torch.nn.functional.one_hot(best, log_probs.shape[-1]).to(log_probs.dtype))
+                    actions.append(self.drawn(log_probs))
                     extras.append(log_probs)
                 else:
                     own, logp = self.reparametrized(outputs)
@@ -231,13 +176,6 @@ class MASACLearner(OffPolicyLearner):
             found.append(torch.stack(values, dim=-1))
         return torch.stack(found).amin(0)
 
-    def log_probs(
-        self, policy: PolicyNetwork, outputs: torch.Tensor, legal: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return finite log-probabilities of a discrete policy, ``[R, M, A]``."""
-        found = torch.log_softmax(policy.distribution(outputs, legal), dim=-1)
-        return found.clamp_min(torch.finfo(found.dtype).min)
-
     def reparametrized(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return actions in [-1, 1] with gradients, ``[R, M, D]``, and their log-probabilities ``[R, M]``."""
         mean, log_std = outputs.chunk(2, dim=-1)
@@ -246,14 +184,3 @@ class MASACLearner(OffPolicyLearner):
         raw = mean + log_std.exp() * noise
         logp = (-0.5 * noise * noise - log_std - _HALF_LOG_TWO_PI - log_tanh_slope(raw)).sum(-1)
         return torch.tanh(raw), logp
-
-    def target_entropy(self, policy: PolicyNetwork, batch: Transitions, g: int) -> torch.Tensor | float:
-        """Return the entropy that the temperature is moved towards, nats."""
-        if self.config.target_entropy is not None:
-            return self.config.target_entropy
-        if not policy.spec.is_discrete:
-            return -float(policy.spec.num_actions)
-        share, legal = self.config.target_entropy_share, batch.legal[g]
-        if legal is None:
-            return share * math.log(policy.spec.num_actions)
-        return share * legal.sum(-1).clamp_min(1).float().log()

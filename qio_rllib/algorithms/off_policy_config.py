@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-import gymnasium
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.communication import Communication
-from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.joint_config import JointConfig
 from qio_rllib.algorithms.own_settings import checked_mapping
 from qio_rllib.algorithms.search_spaces import holds_search_space
 from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.learners.on_policy import window_length
 from qio_rllib.models.joint_critics import CriticSettings
-from qio_rllib.models.joint_module import CRITIC, JOINT
-from qio_rllib.models.spaces import bare_space
+from qio_rllib.models.joint_module import CRITIC
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
-from qio_rllib.sampling.environments import describe_env
 from qio_rllib.sampling.global_state import STATE
-from qio_rllib.sampling.groups import AGENT_ID
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 
-class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
+class OffPolicyConfig(JointConfig):
     """Base of the configurations of `OffPolicyAlgorithm`s, on `BatchedEnvRunner`.
 
     A module with memory (``model_config``: ``use_lstm`` or ``use_gru``) learns from sequences of ``burn_in`` and
@@ -157,65 +150,6 @@ class OffPolicyConfig(ExploringConfig, AlgorithmConfig):
     def check_window(self) -> None:
         """Take any window: sequences are cut from the replay, not from a rollout."""
 
-    def get_multi_rl_module_spec(self, **kwargs: Any) -> MultiRLModuleSpec:
-        """Return the modules' specifications; each is told of all agents.
-
-        Raises:
-            ConfigError: An action space that is neither Discrete nor a bounded Box.
-        """
-        spec = super().get_multi_rl_module_spec(**kwargs)
-        joint = self.describe_agents()
-        for module_id, module_spec in spec.rl_module_specs.items():
-            if module_id in joint["modules"]:
-                module_spec.model_config = {
-                    **module_spec.model_config,
-                    **self.module_settings(),
-                    JOINT: {**joint, "own": joint["modules"].index(module_id)},
-                }
-        return spec
-
-    def module_settings(self) -> dict[str, Any]:
-        """Return what a module is told beside ``model_config``."""
-        return {}
-
-    def describe_agents(self) -> dict[str, Any]:
-        """Describe all agents as learners and joint critics have to know them.
-
-        Returns:
-            ``modules`` (ids, in the order of their first agents), ``indices`` (of each module's agents among all),
-            ``groups`` (arguments of `GroupShape`, by module) and ``state_size``.
-        """
-        description = describe_env(self.env, self.env_config)
-        indices: dict[str, list[int]] = {}
-        for index, agent in enumerate(description.agents):
-            module_id = self.policy_mapping_fn(agent, None) if self.is_multi_agent else "default_policy"
-            indices.setdefault(module_id, []).append(index)
-        radio = Communication.of(self.model_config.get("communication"))
-        groups = []
-        for members in indices.values():
-            agent = description.agents[members[0]]
-            obs = math.prod(bare_space(description.observation_spaces[agent]).shape or ())
-            if self.model_config.get(AGENT_ID):
-                obs += len(members)
-            groups.append(
-                {
-                    "agents": len(members),
-                    "obs": obs,
-                    "actions": _action_size(agent, description.action_spaces[agent]),
-                    "inbox": 0 if radio is None else radio.bandwidth,
-                }
-            )
-        return {
-            "modules": list(indices),
-            "indices": list(indices.values()),
-            "groups": groups,
-            "state_size": self.model_config.get(STATE_SIZE, 0),
-        }
-
-    @property
-    def _model_config_auto_includes(self) -> dict[str, Any]:
-        return super()._model_config_auto_includes | {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"}
-
 
 class JointCriticConfig(OffPolicyConfig):
     """Base of the configurations of algorithms with critics of actions, own or joint ones."""
@@ -309,12 +243,3 @@ def _critic(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _CHECKS = {"critic": _critic}
-
-
-def _action_size(agent: Any, space: gymnasium.Space) -> int:
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
-        return math.prod(space.shape)
-    who = "the agent" if agent is None else agent
-    raise ConfigError(f"env: Discrete or bounded Box actions are needed, {who} has {space}")

@@ -1,4 +1,4 @@
-"""`OffPolicyLearner`: gradient steps on joint transitions from a replay."""
+"""`JointLearner` and `OffPolicyLearner`: gradient steps on joint transitions."""
 
 from __future__ import annotations
 
@@ -46,12 +46,11 @@ class Objective:
     stats: Mapping[tuple[str, str], torch.Tensor] = dataclasses.field(default_factory=dict)
 
 
-class OffPolicyLearner(TorchLearner, abc.ABC):
-    """Learns from a replay: ``update(episodes=[JointTransitions], num_epochs=gradient steps)``.
+class JointLearner(TorchLearner, abc.ABC):
+    """Learns from what all agents did in a step: ``update(episodes=experience)``.
 
-    A subclass says which parameters have which optimizer (`optimizer_parameters`) and what is minimised (`losses`).
-    After each gradient step the target networks follow. Its state holds the source of its noise. A federation sets
-    `correction`.
+    A subclass says which parameters have which optimizer (`optimizer_parameters`) and how it learns from experience
+    (`learn`). Its state holds the source of its noise. A federation sets `correction`.
 
     Raises:
         FloatingPointError: A loss or gradient is not finite.
@@ -73,8 +72,6 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
         self.correction: ClientCorrection | None = None
         self.seed_streams(self.config.seed)
         self.joint = next(iter(self.module.values())).unwrapped().settings[JOINT]
-        recurrent = memory_kind(self.config.model_config) is not None
-        self.burn_in = self.config.burn_in if recurrent else 0
         self._exploration = None
         if self.config.exploration is not None:
             self._exploration = Scheduler(
@@ -93,8 +90,13 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
         """Return the parameters and the learning rate (or its schedule) of each of a module's optimizers, by name."""
 
     @abc.abstractmethod
-    def losses(self, batch: Transitions) -> Iterator[Objective]:
-        """Yield what is minimised, one after the other; each step is taken before the next one is asked for."""
+    def learn(self, experience: list[Any], updates: int) -> None:
+        """Learn from experience, and log what shall be reported.
+
+        Args:
+            experience: What the algorithm gives as ``episodes``.
+            updates: ``num_epochs``.
+        """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Register an Adam for each part."""
@@ -109,24 +111,24 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
             )
 
     def update(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Take ``num_epochs`` gradient steps, each on an equal share of the transitions."""
+        """Learn from ``episodes`` (or ``training_data``); arguments as in RLlib's ``Learner.update``."""
         data = kwargs.get("training_data")
         if data is not None:
             data.validate()
             data.solve_refs()
-        (batch,) = data.episodes if data is not None else kwargs["episodes"]
+        experience = data.episodes if data is not None else kwargs["episodes"]
         updates, timesteps = kwargs.get("num_epochs") or 1, kwargs.get("timesteps") or {}
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps)
         with learner_threads(self.config.num_cpus_per_learner):
-            self._learn(batch, updates)
+            self.learn(list(experience), updates)
         self._explore(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
 
     def compute_loss_for_module(self, **kwargs: Any) -> torch.Tensor:
         """Refuse RLlib's batches."""
-        raise ConfigError(f"{type(self).__name__} learns from the joint transitions of its replay only")
+        raise ConfigError(f"{type(self).__name__} learns from what BatchedEnvRunner gives only")
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the Learner's state with that of its noise."""
@@ -153,26 +155,83 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
             for target, present in module.targets():
                 polyak_update(target, present, self.config.tau)
 
+    def descend(self, objective: Objective) -> dict[tuple[str, str], torch.Tensor]:
+        """Take one step down an objective; return what to report by (module id, name)."""
+        optimizers = [self.get_optimizer(module_id, objective.optimizer) for module_id in objective.losses]
+        total = torch.stack(list(objective.losses.values())).sum()
+        stats = dict(objective.stats)
+        for module_id, loss in objective.losses.items():
+            stats[module_id, f"{objective.optimizer}_loss"] = loss.detach()
+        # Each module's gradients are clipped by themselves, as if it learned alone.
+        correct = None if self.correction is None else self.correction.correct
+        norms = descend(optimizers, total, self.config.grad_clip, self.config.grad_clip_by, correct)
+        for module_id, norm in zip(objective.losses, norms, strict=False):
+            stats[module_id, f"{objective.optimizer}_gradient_norm"] = norm
+        return stats
+
+    def report(self, means: Mapping[tuple[str, str], float], steps: Mapping[str, int], updates: int) -> None:
+        """Log an update.
+
+        Args:
+            means: By (module id, name).
+            steps: Steps that the agents of each module acted in.
+            updates: Gradient steps.
+
+        Raises:
+            FloatingPointError: A mean is not finite.
+        """
+        refuse_non_finite(means)
+        log = self.metrics.log_value
+        for key, mean in means.items():
+            log(key, mean, window=1)
+        self._weights_seq_no += 1
+        for module_id in self.joint["modules"]:
+            for owner in (module_id, ALL_MODULES):
+                log((owner, NUM_MODULE_STEPS_TRAINED), steps[module_id], reduce="sum")
+                log((owner, NUM_MODULE_STEPS_TRAINED_LIFETIME), steps[module_id], reduce="lifetime_sum")
+            log((module_id, "updates_lifetime"), updates, reduce="lifetime_sum")
+            log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
+
+    def _explore(self, timestep: int) -> None:
+        if self._exploration is None:
+            return
+        value = float(self._exploration.update(timestep=timestep))
+        for module_id, module in zip(self.joint["modules"], self.modules(), strict=True):
+            module.policy.exploration.fill_(value)
+            self.metrics.log_value((module_id, "exploration"), value, window=1)
+
+
+class OffPolicyLearner(JointLearner):
+    """Learns from a replay: ``update(episodes=[JointTransitions], num_epochs=gradient steps)``.
+
+    A subclass says what is minimised (`losses`). After each gradient step the target networks follow.
+
+    Raises:
+        FloatingPointError: A loss or gradient is not finite.
+    """
+
+    def build(self) -> None:
+        """Build the Learner."""
+        super().build()
+        recurrent = memory_kind(self.config.model_config) is not None
+        self.burn_in = self.config.burn_in if recurrent else 0
+
+    @abc.abstractmethod
+    def losses(self, batch: Transitions) -> Iterator[Objective]:
+        """Yield what is minimised, one after the other; each step is taken before the next one is asked for."""
+
     def gradient_step(self, batch: Transitions) -> dict[tuple[str, str], torch.Tensor]:
         """Take one step down each objective; return what to report by (module id, name)."""
         stats: dict[tuple[str, str], torch.Tensor] = {}
         for objective in self.losses(batch):
-            optimizers = [
-                self.get_optimizer(module_id, objective.optimizer) for module_id in objective.losses
-            ]
-            total = torch.stack(list(objective.losses.values())).sum()
-            stats |= objective.stats
-            for module_id, loss in objective.losses.items():
-                stats[module_id, f"{objective.optimizer}_loss"] = loss.detach()
-            # Each module's gradients are clipped by themselves, as if it learned alone.
-            correct = None if self.correction is None else self.correction.correct
-            norms = descend(optimizers, total, self.config.grad_clip, self.config.grad_clip_by, correct)
-            for module_id, norm in zip(objective.losses, norms, strict=False):
-                stats[module_id, f"{objective.optimizer}_gradient_norm"] = norm
+            stats |= self.descend(objective)
         self.follow()
         return stats
 
-    def _learn(self, batch: JointTransitions, updates: int) -> None:
+    def learn(self, experience: list[Any], updates: int) -> None:
+        """Take gradient steps, each on an equal share of the transitions."""
+        batch: JointTransitions
+        (batch,) = experience
         rows = len(batch) // updates
         totals: dict[tuple[str, str], torch.Tensor] = {}
         # Single transitions become tensors all at once; of sequences steps come first, so each share by itself.
@@ -187,23 +246,5 @@ class OffPolicyLearner(TorchLearner, abc.ABC):
             for key, value in self.gradient_step(part).items():
                 totals[key] = totals[key] + value if key in totals else value
         means = {key: float(total) / updates for key, total in totals.items()}
-        refuse_non_finite(means)
-        for key, mean in means.items():
-            self.metrics.log_value(key, mean, window=1)
-        log = self.metrics.log_value
-        self._weights_seq_no += 1
-        for module_id in self.joint["modules"]:
-            steps = int(batch.modules[module_id]["acted"].sum())
-            for owner in (module_id, ALL_MODULES):
-                log((owner, NUM_MODULE_STEPS_TRAINED), steps, reduce="sum")
-                log((owner, NUM_MODULE_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
-            log((module_id, "updates_lifetime"), updates, reduce="lifetime_sum")
-            log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
-
-    def _explore(self, timestep: int) -> None:
-        if self._exploration is None:
-            return
-        value = float(self._exploration.update(timestep=timestep))
-        for module_id, module in zip(self.joint["modules"], self.modules(), strict=True):
-            module.policy.exploration.fill_(value)
-            self.metrics.log_value((module_id, "exploration"), value, window=1)
+        steps = {key: int(batch.modules[key]["acted"].sum()) for key in self.joint["modules"]}
+        self.report(means, steps, updates)

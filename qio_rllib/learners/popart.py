@@ -24,10 +24,10 @@ class PopArt:
         self._weight = self._first = self._second = 0.0
         self.mean, self.deviation = 0.0, 1.0
 
-    def update(self, mean: float, mean_square: float, layer: torch.nn.Linear) -> None:
-        """Take in the moments of an update's targets, and let the last layer's estimates stay as they are.
+    def update(self, mean: float, mean_square: float, *layers: torch.nn.Linear) -> None:
+        """Take in the moments of an update's targets, and let the last layers' estimates stay as they are.
 
-        The first time the layer is left alone: what it says of nothing then means the mean.
+        The first time the layers are left alone: what they say of nothing then means the mean.
         """
         started, before, width = self._weight > 0, self.mean, self.deviation
         self._weight = self.memory * self._weight + 1 - self.memory
@@ -37,8 +37,9 @@ class PopArt:
         self.deviation = max(math.sqrt(max(self._second / self._weight - self.mean**2, 0.0)), 1e-4)
         if started:
             with torch.no_grad():
-                layer.weight.mul_(width / self.deviation)
-                layer.bias.mul_(width / self.deviation).add_((before - self.mean) / self.deviation)
+                for layer in layers:
+                    layer.weight.mul_(width / self.deviation)
+                    layer.bias.mul_(width / self.deviation).add_((before - self.mean) / self.deviation)
 
     def get_state(self) -> dict[str, float]:
         """Return the moments."""

@@ -60,8 +60,8 @@ class Transitions:
     fresh: list[torch.Tensor]
     memory: list[torch.Tensor | None]
 
-    def rows(self, chosen: slice) -> Transitions:
-        """Return some of the samples, as views; for single transitions (``L`` is 1)."""
+    def rows(self, chosen: slice | torch.Tensor) -> Transitions:
+        """Return some of the samples, of a slice as views; for single transitions (``L`` is 1)."""
 
         def part(value: Any) -> Any:
             if isinstance(value, list):

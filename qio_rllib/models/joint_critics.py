@@ -329,41 +329,28 @@ class AttentionCritic(Critic):
         return self.output(torch.cat(parts, dim=-1)).squeeze(-1)
 
 
-class CriticNetwork(nn.Module):
-    """A critic as a module trains it, with memory over everything that all agents observe where asked for.
+class RememberingCritic(nn.Module):
+    """A critic with memory over everything that all agents observe, where it is asked for.
 
     The memory's output joins the global state. It runs over joint observations only: no runner has to carry it, so that
-    a sequence begins with an empty one (Hausknecht and Stone, 2015). An agent's own critic has none.
+    a sequence begins with an empty one (Hausknecht and Stone, 2015).
 
     Args:
         groups: All modules' agents.
-        own: Index of the module that it values.
         state_size: Numbers in a global state; 0 without one.
-        settings: Form and sizes.
-        model_config: ``use_lstm``, ``use_gru`` and their sizes, for the memory.
+        model_config: ``use_lstm``, ``use_gru`` and their sizes; none of them for no memory.
+
+    Attributes:
+        state_size: Numbers in a global state that the memory's output has joined.
     """
 
     def __init__(
-        self,
-        groups: Sequence[GroupShape],
-        own: int,
-        state_size: int,
-        settings: CriticSettings,
-        model_config: Mapping[str, Any],
+        self, groups: Sequence[GroupShape], state_size: int, model_config: Mapping[str, Any]
     ) -> None:
         super().__init__()
         inputs = sum(group.agents * (group.obs + group.inbox + 1) for group in groups) + state_size
-        # An agent's own critic must not see the others, whose observations are in the memory.
-        self.memory = None if settings.type == "own" else Memory.of(model_config, inputs)
-        size = state_size + (0 if self.memory is None else self.memory.size)
-        if settings.type == "attention":
-            self.critic: Critic = AttentionCritic(
-                groups, own, size, settings.hiddens, settings.activation, settings.heads
-            )
-        elif settings.type == "own":
-            self.critic = OwnCritic(groups, own, settings.hiddens, settings.activation)
-        else:
-            self.critic = MLPCritic(groups, own, size, settings.hiddens, settings.activation)
+        self.memory = Memory.of(model_config, inputs)
+        self.state_size = state_size + (0 if self.memory is None else self.memory.size)
 
     def remembering(
         self,
@@ -392,6 +379,38 @@ class CriticNetwork(nn.Module):
         states = self.memory.unroll_states(rows, start, fresh).flatten(0, 1)
         after, _ = self.memory(following.flat, states)
         return _joined(joint, states[:, : self.memory.size]), _joined(following, after)
+
+
+class CriticNetwork(RememberingCritic):
+    """A critic as a module trains it; an agent's own critic has no memory.
+
+    Args:
+        groups: All modules' agents.
+        own: Index of the module that it values.
+        state_size: Numbers in a global state; 0 without one.
+        settings: Form and sizes.
+        model_config: ``use_lstm``, ``use_gru`` and their sizes, for the memory.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[GroupShape],
+        own: int,
+        state_size: int,
+        settings: CriticSettings,
+        model_config: Mapping[str, Any],
+    ) -> None:
+        # An agent's own critic must not see the others, whose observations are in the memory.
+        super().__init__(groups, state_size, {} if settings.type == "own" else model_config)
+        size = self.state_size
+        if settings.type == "attention":
+            self.critic: Critic = AttentionCritic(
+                groups, own, size, settings.hiddens, settings.activation, settings.heads
+            )
+        elif settings.type == "own":
+            self.critic = OwnCritic(groups, own, settings.hiddens, settings.activation)
+        else:
+            self.critic = MLPCritic(groups, own, size, settings.hiddens, settings.activation)
 
 
 def _joined(joint: JointView, memory: torch.Tensor) -> JointView:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import gymnasium
 import torch
 from torch import nn
 
 from qio_envs.api import ConfigError
+from qio_rllib.models.actor_attention import ActorAttentionNetwork
 from qio_rllib.models.actor_critic import PolicyModule
+from qio_rllib.models.counterfactual_critic import CounterfactualCritic
 from qio_rllib.models.joint_critics import CriticNetwork, CriticSettings, GroupShape
 from qio_rllib.models.mixers import MIXER, Mixer, MixerSettings
 from qio_rllib.models.policy_network import (
@@ -51,18 +54,24 @@ class JointModule(PolicyModule):
             return
         if self.has_target_policy:
             self.target_policy = self.policy.target()
-        joint = self.settings[JOINT]
-        self.critics = nn.ModuleList(
-            CriticNetwork(
-                [GroupShape(**group) for group in joint["groups"]],
-                joint["own"],
-                joint["state_size"],
-                CriticSettings.of(self.settings.get(CRITIC)),
-                self.settings,
-            )
-            for _ in range(self.num_critics)
-        )
+        self.critics = nn.ModuleList(self.make_critics())
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+
+    def make_critics(self) -> list[nn.Module]:
+        """Return new critics of the module's agents."""
+        return [
+            CriticNetwork(own=self.settings[JOINT]["own"], **self._shapes()) for _ in range(self.num_critics)
+        ]
+
+    def _shapes(self) -> dict[str, Any]:
+        """Return what all critics are built from."""
+        joint = self.settings[JOINT]
+        return {
+            "groups": [GroupShape(**group) for group in joint["groups"]],
+            "state_size": joint["state_size"],
+            "settings": CriticSettings.of(self.settings.get(CRITIC)),
+            "model_config": self.settings,
+        }
 
     def policy_spec(self) -> PolicySpec:
         """Return the specification of the policy network."""
@@ -122,6 +131,49 @@ class SACModule(JointModule):
     def get_non_inference_attributes(self) -> list[str]:
         """Return what only training needs."""
         return [*super().get_non_inference_attributes(), "log_alpha"]
+
+
+class MAACModule(SACModule):
+    """A categorical policy, its target and a temperature; the critic of all agents lies in the first module."""
+
+    has_target_policy = True
+
+    def make_critics(self) -> list[nn.Module]:
+        """Return the critic, in the first module; nothing in the others."""
+        return [] if self.settings[JOINT]["own"] else [ActorAttentionNetwork(**self._shapes())]
+
+    def attention(self, target: bool = False) -> ActorAttentionNetwork:
+        """Return the critic of all agents, or its target, of the first module."""
+        (network,) = self.target_critics if target else self.critics
+        assert isinstance(network, ActorAttentionNetwork)
+        return network
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return pairs of a target network and the one that it follows."""
+        return [pair for pair in super().targets() if any(True for _ in pair[0].parameters())]
+
+
+class COMAModule(JointModule):
+    """A categorical policy with a share of random actions, and a critic of all its actions (Foerster et al., 2018).
+
+    The share is the buffer ``policy.exploration``.
+    """
+
+    def make_critics(self) -> list[nn.Module]:
+        """Return the critic."""
+        shapes = self._shapes()
+        settings, own = shapes["settings"], self.settings[JOINT]["own"]
+        return [
+            CounterfactualCritic(
+                shapes["groups"], own, shapes["state_size"], settings.hiddens, settings.activation
+            )
+        ]
+
+    def critic(self, target: bool = False) -> CounterfactualCritic:
+        """Return the critic, or its target."""
+        (network,) = self.target_critics if target else self.critics
+        assert isinstance(network, CounterfactualCritic)
+        return network
 
 
 class QModule(PolicyModule):

@@ -203,7 +203,9 @@ def test_a_client_with_numbers_that_are_not_finite_is_left_out_and_the_round_goe
 EXTRAS = {
     "PPO": {"server": {"type": "adam", "lr": 0.01}, "compression": {"type": "top_k", "keep": 0.2}},
     "A2C": {"correction": {"type": "scaffold"}, "dropouts": {"probability": 0.3}, "optimizer_state": "reset"},
+    "COMA": {"correction": {"type": "scaffold"}},
     "DQN": {"server": {"momentum": 0.9}},
+    "MAAC": {"correction": {"type": "fedprox", "coefficient": 0.1}},
     "MADDPG": {"correction": {"type": "fedprox", "coefficient": 0.1}},
     "MASAC": {"secure": {}, "participation": {"clients": 3}},
     "QMIX": {"compression": {"type": "int8"}},

@@ -142,7 +142,14 @@ RUNS = {
         "lr": tune.grid_search([1e-3]),
     },
     "A2C": {"env": "qubit_control_v0", "circuit": {"num_qubits": 2, "num_layers": 1}},
+    "COMA": {
+        "env": "forest_uav_v0",
+        "normalize_values": True,
+        "critic": {"hiddens": [8]},
+        "lambda_": tune.grid_search([0.5]),
+    },
     "DQN": {"env": "forest_uav_v0", "policies": "independent", "n_step": tune.choice([2]), **OFF_POLICY},
+    "MAAC": {"env": "forest_uav_v0", "policies": "independent", "critic": {"hiddens": [8]}, **OFF_POLICY},
     "MADDPG": {
         "env": "swarm_cooperative_v0",
         "communication": {"bandwidth": 1},

@@ -17,7 +17,7 @@ from qio_rllib.experiments.experiment import Experiment
 FOREST = ("forest_uav_v0", {"scenario": "sprint", "num_uavs": 3})
 QUBITS = ("qubit_control_v0", {})
 TEAM = ("chsh_v0", {"as_team": True})
-SWARM = ("swarm_cooperative_v0", {})
+SWARM = ("swarm_cooperative_v0", {"actions": "discrete"})
 
 # A value of each setting that `training` takes here beside RLlib's, and where it can be used.
 VALUES = {
@@ -26,6 +26,7 @@ VALUES = {
     "agent_id": (True, FOREST),
     "alpha_lr": (1e-2, FOREST),
     "amplification": ({"eta": 0.2}, FOREST),
+    "attention_regularization": (0.2, FOREST),
     "behaviour": ("actor", FOREST),
     "bootstrap_at_time_limit": (True, FOREST),
     "burn_in": (3, FOREST),
@@ -55,6 +56,7 @@ VALUES = {
     "model_sequence_length": (9, FOREST),
     "n_step": (3, FOREST),
     "normalize_values": (True, FOREST),
+    "num_critic_updates": (5, FOREST),
     "num_steps_sampled_before_learning_starts": (10, FOREST),
     "causal_mask": ({"alpha": 0.01}, FOREST),
     "planner": ({"horizon": 3}, FOREST),
@@ -165,7 +167,9 @@ def test_many_settings_together_keep_their_order_out_of_it(name):
     settings = {
         "PPO": {"amplification": {}, "central_value": "observations", "lr": 1e-3, "clip_param": 0.1},
         "A2C": {"amplification": {}, "entropy_annealing": {"law": "quantum"}, "lr": 1e-3},
+        "COMA": {"critic": {"hiddens": [8]}, "central_value": "observations", "normalize_values": True},
         "DQN": {"dueling": False, "exploration": 0.2, "lr": 1e-3},
+        "MAAC": {"critic": {"hiddens": [8], "heads": 2}, "amplification": {}, "agent_id": True},
         "MADDPG": {"critic": {"type": "own"}, "amplification": {}, "communication": {"bandwidth": 1}},
         "MASAC": {"critic": {"type": "own"}, "amplification": {}, "agent_id": True},
         "QMIX": {"mixer": {"state": "observations"}, "team_reward": "sum", "n_step": 3},
@@ -220,7 +224,7 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
         ),
         (
             {"tau": 0.1},
-            "config.tau: a setting of DQN, MADDPG, MASAC, QMIX, VDN or WorldModel, which PPO does not",
+            "config.tau: a setting of COMA, DQN, MAAC, MADDPG, MASAC, QMIX, VDN or WorldModel, which PPO does not",
         ),
         ({"lr": "3e-4"}, "config.lr: expected a number of at least 0, or .* got '3e-4'"),
         ({"num_epochs": 0}, "config.num_epochs: expected an integer of at least 1, got 0"),
@@ -251,9 +255,15 @@ def test_a_dictionary_is_checked_to_the_last_key(settings, message):
         ("PPO", {"minibatch_size": 0}, "config.minibatch_size: expected an integer of at least 1"),
         ("A2C", {"lambda_": 1.5}, "config.lambda_: expected a number from 0 to 1"),
         ("A2C", {"vf_loss_coeff": -1}, "config.vf_loss_coeff: expected a number of at least 0"),
+        ("COMA", {"num_critic_updates": 0}, "config.num_critic_updates: expected an integer of at least 1"),
         ("DQN", {"n_step": 0}, "config.n_step: expected an integer of at least 1"),
         ("DQN", {"exploration": 1.5}, "config.exploration: expected a number from 0 to 1, or "),
         ("DQN", {"target_network_update_freq": 0}, "config.target_network_update_freq: expected an integer"),
+        (
+            "MAAC",
+            {"attention_regularization": -1},
+            "config.attention_regularization: expected a number of at",
+        ),
         ("MADDPG", {"tau": 0.0}, "config.tau: expected a number above 0, up to 1, got 0.0"),
         ("MADDPG", {"gumbel_temperature": 0}, "config.gumbel_temperature: expected a number above 0, got 0"),
         ("MADDPG", {"exploration": [[5, 0.1]]}, "config.exploration: .* with rising steps"),

@@ -27,6 +27,12 @@ LOCAL = {
         {**ON_POLICY, "num_epochs": 2, "minibatch_size": 48, "amplification": {}},
     ),
     "A2C": ("cart_pole_v0", POLE, ON_POLICY),
+    "COMA": (
+        "forest_uav_v0",
+        FOREST,
+        {**ON_POLICY, "rollout_fragment_length": 12},
+    ),
+    "MAAC": ("forest_uav_v0", FOREST, OFF_POLICY),
     "MADDPG": ("swarm_cooperative_v0", SWARM, OFF_POLICY),
     "DQN": ("cart_pole_v0", POLE, OFF_POLICY),
     "MASAC": ("swarm_cooperative_v0", SWARM, OFF_POLICY),
