@@ -1,0 +1,91 @@
+"""``rllib credit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qio_envs.api import ConfigError
+from qio_rllib.cli.output import console, relative, say
+
+_LINES = {
+    "bias": "bias",
+    "systematic": "systematic error",
+    "noise": "noise",
+    "rmse": "error",
+    "correlation": "correlation",
+    "sign": "right signs",
+    "order": "right order",
+}
+"""Statistics of the table, by their names in `Agreement`."""
+
+
+def credit(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, run directory or policy file.")],
+    states: Annotated[int, typer.Option(min=1, help="Decisions, each of an episode of its own.")] = 32,
+    branches: Annotated[int, typer.Option(min=1, help="Of each decision and action.")] = 64,
+    agent: Annotated[str | None, typer.Option(help="Whose decisions; else all agents' in turn.")] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Steps to play on; else to the end of the episode.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of episodes and branches; else the first evaluation seed.")
+    ] = None,
+    given_others: Annotated[
+        bool,
+        typer.Option(
+            "--given-others", help="Let the others do in the decision what they did in the episode."
+        ),
+    ] = False,
+    gamma: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Discount; else the run's. A policy file has none.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Directory for tables and figure.")] = Path("credit"),
+) -> None:
+    """Measure the true advantages of decisions by exact branches, and how far the run's estimators are off."""
+    if out.exists() or not out.parent.is_dir():
+        raise ConfigError(
+            f"--out: {out} {'exists already' if out.exists() else 'is in no directory that exists'}"
+        )
+    if checkpoint.is_file() and gamma is None:
+        raise ConfigError(f"--gamma: {checkpoint} is a policy file, which has no discount; give one")
+
+    from rich import box
+    from rich.table import Table
+
+    from qio_rllib.cli.arguments import checkpoint_of
+    from qio_rllib.experiments.credit import Plan, Subject, measure
+    from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
+
+    if checkpoint.is_file():
+        from qio_rllib.artifacts.policy_file import load_policy
+
+        assert gamma is not None
+        subject = Subject.of_policy(load_policy(checkpoint), gamma)
+    else:
+        subject = Subject.of_checkpoint(checkpoint_of(checkpoint), gamma)
+    first = FIRST_EVALUATION_SEED if seed is None else seed
+    found = measure(subject, Plan(states, branches, agent, horizon, first, given_others))
+    say(found.title)
+    summary = found.summary()
+    say(
+        f"true advantages of the actions taken: spread {summary['spread']:.3g}, mean standard error "
+        f"{summary['mean_error']:.2g}, {summary['distinguishable']:.0%} differ from 0 by two; common random numbers "
+        f"make the error {summary['pairing']:.2g} times smaller; {summary['env_steps']:,} environment steps"
+    )
+    if found.estimators:
+        agreements = found.agreements()
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        table.add_column("")
+        for name in agreements:
+            table.add_column(name, justify="right")
+        for key, label in _LINES.items():
+            cells = [getattr(one, key) for one in agreements.values()]
+            table.add_row(label, *(f"{one.value:.2f}\n({one.low:.2f} to {one.high:.2f})" for one in cells))
+        console().print(table)
+    else:
+        say("no estimators: a policy file has no value network and no critics; give the run or a checkpoint")
+    found.write(out)
+    say(f"written to {relative(out)}")
