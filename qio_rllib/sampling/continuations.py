@@ -386,7 +386,7 @@ class _Way:
         last = None
         if states is not None:
             last = np.concatenate(
-                [np.empty((0, states.shape[-1]), np.float32), *(part[2] for part in self.finals)]  # type: ignore[list-item]
+                [np.empty((0, states.shape[-1]), np.float32), *(part[2] for part in self.finals)]
             )
         return ModuleRollout(
             agents=(group.agents[self.member],),
