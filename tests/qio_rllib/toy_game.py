@@ -24,6 +24,10 @@ class GameConfig(EnvConfig):
     noise: float = setting(1.0, "standard deviation of the rewards", low=0.0)
     chance: float = setting(0.3, "probability of one place further", low=0.0, high=1.0)
 
+    @classmethod
+    def scenarios(cls):
+        return {"default": {}}
+
 
 class GameState(NamedTuple):
     seed: np.ndarray
@@ -105,7 +109,9 @@ def advantages(policy, gamma, place, left, agent, other=None, chance=0.3):
     """
     values = np.zeros((2, 3))
     for _ in range(left - 1):
-        after = np.array([[next_value(values[n], x, a, chance) for a in ACTIONS] for n in range(2) for x in range(3)])
+        after = np.array(
+            [[next_value(values[n], x, a, chance) for a in ACTIONS] for n in range(2) for x in range(3)]
+        )
         joint = PAY.reshape(2, 3, 4) + gamma * after.reshape(2, 3, 4)
         weights = np.einsum("xa,xb->xab", *policy).reshape(3, 4)
         values = (weights * joint).sum(-1)
