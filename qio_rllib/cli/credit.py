@@ -12,7 +12,8 @@ from qio_rllib.cli.output import console, relative, say
 
 _LINES = {
     "bias": "bias",
-    "systematic": "systematic error",
+    "offset": "offset",
+    "distortion": "distortion",
     "noise": "noise",
     "rmse": "error",
     "correlation": "correlation",
@@ -87,5 +88,11 @@ def credit(
         console().print(table)
     else:
         say("no estimators: a policy file has no value network and no critics; give the run or a checkpoint")
-    found.write(out)
+    plan = found.plan
+    command = ["rllib", "credit", relative(checkpoint), "--states", str(states), "--branches", str(branches)]
+    command += ["--seed", str(plan.seed), "--gamma", str(subject.trained.gamma)]
+    command += [] if agent is None else ["--agent", agent]
+    command += [] if horizon is None else ["--horizon", str(horizon)]
+    command += ["--given-others"] if given_others else []
+    found.write(out, command)
     say(f"written to {relative(out)}")

@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qio_rllib.evaluation.advantages import Array, TrueAdvantages, is_distinguishable, standard_errors
+from qio_rllib.evaluation.advantages import (
+    Array,
+    TrueAdvantages,
+    is_distinguishable,
+    mean_over_policy,
+    standard_errors,
+)
 
 RESAMPLES = 2000
 _ROUNDING = 1e-9  # of numbers that are all equal: they have no correlation
@@ -33,11 +39,15 @@ class Agreement:
     """An estimator beside the truth, in the decisions' taken actions.
 
     An estimate is a draw: it depends on what happened to follow. Its mean over the branches of a decision is what the
-    estimator says of the action, the rest is noise, and ``rmse^2 = systematic^2 + noise^2`` up to sampling.
+    estimator says of the action, and the rest is noise. What its mean is off by is in part the same for all actions of
+    a state, as where a value network errs: an offset, which leaves the mean of the policy gradient alone, as any
+    baseline does, and adds to its variance. The part that differs between actions is a distortion, and biases it. Up
+    to sampling, ``rmse^2 = offset^2 + distortion^2 + noise^2``.
 
     Attributes:
         bias: Mean over decisions of the estimator's mean over branches less the true advantage.
-        systematic: Root mean square of that difference; the share that the branches' spread explains is taken off.
+        offset: Root mean square over decisions of the policy's mean, over the actions, of that difference.
+        distortion: Root mean square of the rest of it. Of both what the branches' spread explains is taken off.
         noise: Root mean variance of an estimate about its mean over branches; NaN with one branch.
         rmse: Root mean squared error of the single estimate that the episode gave; the truth's own is taken off.
         correlation: Pearson's, of these estimates with the true advantages.
@@ -48,7 +58,8 @@ class Agreement:
     """
 
     bias: Interval
-    systematic: Interval
+    offset: Interval
+    distortion: Interval
     noise: Interval
     rmse: Interval
     correlation: Interval
@@ -78,10 +89,10 @@ class Agreement:
         every = np.arange(count)
         advantage, error = truth.advantages[every, taken], truth.errors[every, taken]
         single, drawn = estimates[every, taken, 0], estimates[every, taken, 1:]
-        wrong = drawn - truth.by_branch()[every, taken]
-        gap = wrong.mean(axis=-1)
-        # What of a square is the spread of the branches and not a difference.
-        excess = np.square(gap) - np.nan_to_num(np.square(standard_errors(wrong)))
+        wrong = estimates[..., 1:] - truth.by_branch()
+        common = mean_over_policy(wrong, truth.probabilities)
+        offset, distortion = (_mean_squares(part) for part in (common, wrong[every, taken] - common))
+        gap = wrong[every, taken].mean(axis=-1)
         spread = drawn.var(axis=-1, ddof=1) if branches > 1 else np.full(count, np.nan)
         squares = np.square(single - advantage) - np.nan_to_num(np.square(error))
         known = is_distinguishable(advantage, error)
@@ -93,7 +104,8 @@ class Agreement:
 
         return cls(
             bias=interval(lambda rows: gap[rows].mean(axis=-1)),
-            systematic=interval(lambda rows: _root(excess[rows].mean(axis=-1))),
+            offset=interval(lambda rows: _root(offset[rows].mean(axis=-1))),
+            distortion=interval(lambda rows: _root(distortion[rows].mean(axis=-1))),
             noise=interval(lambda rows: _root(spread[rows].mean(axis=-1))),
             rmse=interval(lambda rows: _root(squares[rows].mean(axis=-1))),
             correlation=interval(lambda rows: _correlation(single[rows], advantage[rows])),
@@ -138,6 +150,11 @@ def _ordered(truth: TrueAdvantages, means: Array) -> tuple[Array, Array]:
     known &= np.triu(np.ones(known.shape[1:], bool), 1)
     claimed = means[:, :, None] - means[:, None]
     return (known & (np.sign(claimed) == np.sign(differences))).sum(axis=(1, 2)), known.sum(axis=(1, 2))
+
+
+def _mean_squares(samples: Array) -> Array:
+    """Return the squares of means over the last axis, less what the samples' spread adds to them."""
+    return np.square(samples.mean(axis=-1)) - np.nan_to_num(np.square(standard_errors(samples)))
 
 
 def _root(squares: Array) -> Array:

@@ -17,6 +17,7 @@ from qio_rllib.acting.policy import Policy
 from qio_rllib.acting.team import Team
 from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.artifacts.files import write_atomically, write_csv
+from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.evaluation.advantages import TrueAdvantages, is_distinguishable
 from qio_rllib.evaluation.agreement import Agreement
 from qio_rllib.learners.credit_estimators import ESTIMATORS, Case, Estimator, Trained
@@ -209,8 +210,13 @@ class Credit:
                 found.append(row)
         return found
 
-    def write(self, out: Path) -> None:
-        """Write tables and figure to a directory that does not exist yet."""
+    def write(self, out: Path, command: Sequence[str]) -> None:
+        """Write tables and figure to a directory that does not exist yet.
+
+        Args:
+            out: The directory.
+            command: What measured this.
+        """
         from qio_rllib.artifacts.credit_plot import plot_credit
 
         agreements = self.agreements()
@@ -228,6 +234,7 @@ class Credit:
             ],
         )
         described = {
+            **run_description(command),
             "env": self.subject.env,
             "env_config": self.subject.env_config,
             "gamma": self.subject.trained.gamma,
@@ -237,15 +244,7 @@ class Credit:
             "estimators": {name: one.row() for name, one in agreements.items()},
         }
         write_atomically(out / "credit.json", json.dumps(described, indent=1) + "\n")
-        taken = {name: self.of_taken(values) for name, values in self.estimates.items()}
-        plot_credit(
-            self.of_taken(self.truth.advantages),
-            self.of_taken(self.truth.errors),
-            {name: (values[:, 0], values[:, 1:].mean(axis=-1)) for name, values in taken.items()},
-            agreements,
-            out / "credit.png",
-            self.title,
-        )
+        plot_credit(self.truth, self.taken, self.estimates, agreements, out / "credit.png", self.title)
 
     @property
     def title(self) -> str:

@@ -99,7 +99,7 @@ FILE = ["forest.pt", "--gamma", "0.9"]
         ([*FILE, "--seed", "-1"], "'--seed'"),
         (["forest.pt", "--gamma", "1.5"], "'--gamma'"),
         (["forest.pt"], "--gamma: forest.pt is a policy file, which has no discount; give one"),
-        ([*FILE, "--agent", "uav7"], "--agent: there is no agent 'uav7' (did you mean 'uav_2'?); allowed: uav_0, uav_1"),
+        ([*FILE, "--agent", "uav7"], "--agent: there is no agent 'uav7' (did you mean 'uav_2'?); allowed: uav_0"),
         ([*FILE, "--out", "forest.pt"], "--out: forest.pt exists already"),
         ([*FILE, "--out", "no/where"], "--out: no/where is in no directory that exists"),
         (["nowhere"], "checkpoint: there is no nowhere"),

@@ -21,17 +21,20 @@ def made_up(seed=0, noise=1.0):
 
 def test_error_bias_and_noise_are_those_of_an_estimator_that_was_made_so():
     rng, advantages, truth, taken = made_up()
-    # Off by 0.3 on average, by 0.4 more or less from state to state; noise of deviation 1.2.
+    # Off by 0.3 on average, by 0.4 more or less from state to state and by 0.6 between actions; noise of 1.2.
     off = 0.3 + 0.4 * rng.choice([-1, 1], size=(COUNT, 1, 1))
+    off = off + 0.6 * rng.choice([-1, 1], size=(COUNT, 1, 1)) * np.array([[[-1], [1]]])
     estimates = advantages[..., None] + off + rng.normal(0, 1.2, (COUNT, 2, BRANCHES + 1))
     found = Agreement.of(truth, estimates, taken)
-    assert found.bias.value == pytest.approx(0.3, abs=0.06)
+    assert found.bias.value == pytest.approx(0.3, abs=0.08)
     assert found.bias.low < 0.3 < found.bias.high
-    assert found.systematic.value == pytest.approx(0.5, abs=0.04)
+    assert found.offset.value == pytest.approx(0.5, abs=0.04)
+    assert found.distortion.value == pytest.approx(0.6, abs=0.02)
     assert found.noise.value == pytest.approx(1.2, abs=0.02)
-    assert found.rmse.value == pytest.approx(1.3, abs=0.12)
-    assert found.rmse.low < 1.3 < found.rmse.high
-    scale = np.sqrt(1 + 0.16 + 1.44)  # of the estimates; the advantages' is 1
+    whole = np.sqrt(0.25 + 0.36 + 1.44)
+    assert found.rmse.value == pytest.approx(whole, abs=0.12)
+    assert found.rmse.low < whole < found.rmse.high
+    scale = np.sqrt(1 + 0.16 + 0.36 + 1.44)  # of the estimates; the advantages' is 1
     assert found.correlation.value == pytest.approx(1 / scale, abs=0.08)
 
 
@@ -41,7 +44,8 @@ def test_the_error_of_the_truth_is_taken_off():
     assert np.nanmean(truth.errors) > 0.3
     found = Agreement.of(truth, np.repeat(advantages[..., None], BRANCHES + 1, axis=2), taken)
     assert found.rmse.value < 0.12
-    assert found.systematic.value < 0.12
+    assert found.offset.value < 0.12
+    assert found.distortion.value < 0.12
     assert found.noise.value == pytest.approx(0, abs=1e-12)
 
 
@@ -67,7 +71,7 @@ def test_what_the_episode_itself_gave_is_the_single_estimate():
     assert found.rmse.value == pytest.approx(np.sqrt(1 + 49), abs=0.3)
     assert np.isnan(found.correlation.value)
     assert np.isnan(found.correlation.low)
-    assert found.systematic.value < 0.1
+    assert found.offset.value < 0.1
     assert found.order.value > 0.98
 
 
