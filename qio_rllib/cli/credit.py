@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -70,12 +71,7 @@ def credit(
     first = FIRST_EVALUATION_SEED if seed is None else seed
     found = measure(subject, Plan(states, branches, agent, horizon, first, given_others))
     say(found.title)
-    summary = found.summary()
-    say(
-        f"true advantages of the actions taken: spread {summary['spread']:.3g}, mean standard error "
-        f"{summary['mean_error']:.2g}, {summary['distinguishable']:.0%} differ from 0 by two; common random numbers "
-        f"make the error {summary['pairing']:.2g} times smaller; {summary['env_steps']:,} environment steps"
-    )
+    _say_truth(found.summary())
     if found.estimators:
         agreements = found.agreements()
         table = Table(box=box.SIMPLE, pad_edge=False)
@@ -96,3 +92,14 @@ def credit(
     command += ["--given-others"] if given_others else []
     found.write(out, command)
     say(f"written to {relative(out)}")
+
+
+def _say_truth(summary: Mapping[str, float]) -> None:
+    parts = [f"true advantages of the actions taken: root mean square {summary['spread']:.3g}"]
+    if summary["branches"] > 1:
+        parts.append(f"standard error {summary['mean_error']:.2g}")
+        parts.append(f"{summary['distinguishable']:.0%} differ from 0 by two of them")
+    if summary["pairing"] == summary["pairing"]:
+        parts.append(f"{summary['pairing']:.2g} times as much without common random numbers")
+    parts.append(f"{summary['env_steps']:,} environment steps")
+    say("; ".join(parts))

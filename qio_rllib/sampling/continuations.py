@@ -115,29 +115,30 @@ def sampled_decisions(
     acting = np.stack([alive[np.arange(len(seeds)), agents] for _, alive in player.play(seeds)])
     rng = generator(seed, "decisions")
     shares = (rng.permutation(len(seeds)) + rng.random(len(seeds))) / len(seeds)
-    wanted: dict[tuple[int, int], int] = {}
+    chosen: dict[int, int] = {}
     for e, share in enumerate(shares):
         steps = np.flatnonzero(acting[:, e])
         if len(steps):
-            wanted[int(steps[int(share * len(steps))]), e] = int(agents[e])
+            chosen[e] = int(steps[int(share * len(steps))])
     found: dict[int, Decision] = {}
     moments: dict[int, Moment] = {}
-    last = max((step for step, _ in wanted), default=0)
+    last = max(chosen.values(), default=0)
     for step, _ in player.play(seeds):
-        for e in (e for at, e in wanted if at == step - 1):
-            g, member = place_of(team, wanted[step - 1, e])
-            found[e] = _decision(player, seeds[e], step - 1, wanted[step - 1, e], moments[e], e, g, member)
+        for e, at in chosen.items():
+            if at == step - 1:
+                found[e] = _decision(player, e, seeds[e], at, agents[e], moments[e])
+            elif at == step:
+                moments[e] = Moment.of(player.stepper, player.draws, True, e)
         if step > last:
             break
-        for e in (e for at, e in wanted if at == step):
-            moments[e] = Moment.of(player.stepper, player.draws, True, e)
     return [found[e] for e in sorted(found)], len(acting) - 1
 
 
-def _decision(
-    player: _Player, seed: int, step: int, agent: int, moment: Moment, e: int, g: int, member: int
-) -> Decision:
-    group, acted = player.stepper.team.groups[g], player.acted[g]
+def _decision(player: _Player, e: int, seed: int, step: int, agent: int, moment: Moment) -> Decision:
+    """Return the decision in the step that was just played."""
+    team = player.stepper.team
+    g, member = place_of(team, agent)
+    group, acted = team.groups[g], player.acted[g]
     mask = moment.masks[g]
     count = group.actor.action.count
     assert count is not None

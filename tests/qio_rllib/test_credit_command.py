@@ -117,6 +117,10 @@ def test_bad_input_is_one_line_and_leaves_no_trace(here, capsys, arguments, mess
 
 REFUSED = {
     "gymnasium": (lambda: toy_policy("CartPole-v1"), "checkpoint: CartPole-v1 cannot be branched"),
+    "pettingzoo": (
+        lambda: toy_policy("mpe2.simple_spread_v3"),
+        "checkpoint: mpe2.simple_spread_v3 cannot be branched",
+    ),
     "gate noise": (
         lambda: toy_policy("qubit_control_v0", {"gate_noise": 0.1}),
         "checkpoint: qubit_control_v0 has no exact counterfactuals with these settings: ",
