@@ -45,7 +45,7 @@ def plot_credit(
 
     columns = min(2, max(1, len(estimates)))
     rows = max(1, math.ceil(len(estimates) / columns))
-    figure = Figure(figsize=(4.6 * columns, 3.5 * rows + 0.7), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(7.2, 4.6 * columns), 3.5 * rows + 0.9), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
@@ -56,8 +56,8 @@ def plot_credit(
     for axes, (name, values) in zip(grid, estimates.items(), strict=False):
         _draw_estimator(axes, truth, taken, values)
         one = agreements[name]
-        parts = ", ".join(f"{label} {getattr(one, label).value:.2g}" for label in _PARTS)
-        axes.set_title(f"{name}: error {one.rmse.value:.2g}\n{parts}", loc="left", fontsize=9)
+        parts = ", ".join(f"{label} {_short(getattr(one, label).value)}" for label in _PARTS)
+        axes.set_title(f"{name}: error {_short(one.rmse.value)}\n{parts}", loc="left", fontsize=9)
     for axes in grid[max(1, len(estimates)) :]:
         axes.set_visible(False)
     if estimates:
@@ -77,12 +77,12 @@ def _draw_estimator(axes: Axes, truth: TrueAdvantages, taken: np.ndarray, values
     axes.axline((0, 0), slope=1, color=_LINE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.errorbar(
         truth.advantages[every, taken], single, xerr=2 * np.nan_to_num(truth.errors[every, taken]), fmt="o",
-        markersize=3.5, color=_SINGLE, ecolor="#f0cb9a", elinewidth=0.8,
+        markersize=3.5, color=_SINGLE, ecolor="#f0cb9a", elinewidth=0.8, zorder=4,
         label="estimate that the episode gave of the action taken (± 2 standard errors of the truth)",
     )  # fmt: skip
     legal = ~np.isnan(truth.advantages)
     axes.plot(
-        truth.advantages[legal], means[legal], "D", markersize=2.5, color=_MEAN, alpha=0.8, zorder=3,
+        truth.advantages[legal], means[legal], "D", markersize=2.5, color=_MEAN, alpha=0.6, zorder=3,
         label="mean over branches less the state's offset, all actions",
     )  # fmt: skip
     axes.set_xlabel("true advantage", fontsize=8)
@@ -100,3 +100,8 @@ def _draw_truth(axes: Axes, truth: TrueAdvantages, taken: np.ndarray) -> None:
     axes.axhline(0, color=_LINE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xlabel("decisions in order", fontsize=8)
     axes.set_ylabel("true advantage, ± 2 standard errors", fontsize=8)
+
+
+def _short(value: float) -> str:
+    """Return two digits; what rounding leaves of 0 is 0."""
+    return f"{round(value, 6):.2g}"

@@ -80,7 +80,9 @@ def credit(
             table.add_column(name, justify="right")
         for key, label in _LINES.items():
             cells = [getattr(one, key) for one in agreements.values()]
-            table.add_row(label, *(f"{one.value:.2f}\n({one.low:.2f} to {one.high:.2f})" for one in cells))
+            table.add_row(
+                label, *(f"{_short(one.value)}\n({_short(one.low)} to {_short(one.high)})" for one in cells)
+            )
         console().print(table)
     else:
         say("no estimators: a policy file has no value network and no critics; give the run or a checkpoint")
@@ -103,3 +105,7 @@ def _say_truth(summary: Mapping[str, float]) -> None:
         parts.append(f"{summary['pairing']:.2g} times as much without common random numbers")
     parts.append(f"{summary['env_steps']:,} environment steps")
     say("; ".join(parts))
+
+
+def _short(value: float) -> str:
+    return f"{round(value, 6):.2g}"
