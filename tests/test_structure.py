@@ -55,7 +55,9 @@ def test_an_environment_imports_the_api_and_itself_only():
             assert wrong == []
 
 
-@pytest.mark.parametrize("folder", ["exploration", "quantum", "world_models", "causal", "federated"])
+@pytest.mark.parametrize(
+    "folder", ["exploration", "quantum", "world_models", "causal", "federated", "evaluation"]
+)
 def test_the_mathematics_is_free_of_ray(folder):
     assert offenders(f"qio_rllib/{folder}", "ray") == []
 
@@ -67,6 +69,7 @@ ORDER = [
     "world_models",
     "causal",
     "federated",
+    "evaluation",
     "models",
     "acting",
     "sampling",

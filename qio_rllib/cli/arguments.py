@@ -113,11 +113,17 @@ def load_policy_of(path: Path) -> tuple[Policy, list[int]]:
 
     if path.is_file():
         return load_policy(path), evaluation_seeds(10)
-    if (path / "run.json").is_file():
-        from qio_rllib.experiments.finished_run import final_checkpoint
-
-        path = final_checkpoint(path)
+    path = checkpoint_of(path)
     return load_policy_from_checkpoint(path), checkpoint_experiment(path)["evaluation_seeds"]
+
+
+def checkpoint_of(path: Path) -> Path:
+    """Return a checkpoint as it is, of a run directory the last one."""
+    if not (path / "run.json").is_file():
+        return path
+    from qio_rllib.experiments.finished_run import final_checkpoint
+
+    return final_checkpoint(path)
 
 
 def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> tuple[str, Mapping[str, Any]]:

@@ -110,6 +110,26 @@ class TrainingBatch:
         return {OBSERVATION: shaped, ACTION_MASK: self.inputs.legal}
 
 
+def values_of(module: Any, part: ModuleRollout, popart: PopArt | None, device: Any) -> tuple[Array, Array]:
+    """Return a module's values of a rollout's observations, ``[T + 1, E, M]``, and of its final ones, ``[K]``.
+
+    Args:
+        module: The module, unwrapped.
+        part: With global states where the module's value is central.
+        popart: In whose units the module's values are; None for plain ones.
+        device: Of the module.
+    """
+    own = isinstance(module, ActorCritic)
+    table = None
+    if own and module.has_central_value:
+        assert part.global_states is not None
+        table = as_tensor(part.global_states).flatten(0, 1).to(device)
+    values, final = _Part(module, part, 0, table, device).values(own and module.policy.memory is not None)
+    if popart is None:
+        return values, final
+    return values * popart.deviation + popart.mean, final * popart.deviation + popart.mean
+
+
 def batch_of(
     module: Any,
     parts: list[ModuleRollout],

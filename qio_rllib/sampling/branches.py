@@ -34,6 +34,7 @@ class Moment:
         alive: Likewise.
         steps: Likewise.
         draws: State of the team's random numbers.
+        global_state: As `EnvStepper.global_state`.
     """
 
     env: dict[str, Array] | None
@@ -43,18 +44,22 @@ class Moment:
     alive: Array
     steps: Array
     draws: Any
+    global_state: Array | None = None
 
     @classmethod
-    def of(cls, stepper: EnvStepper, rng: EpisodeStreams, with_env: bool) -> Moment:
-        """Return the moment at which a stepper of one environment stands."""
+    def of(cls, stepper: EnvStepper, rng: EpisodeStreams, with_env: bool, env_index: int = 0) -> Moment:
+        """Return the moment at which one environment of a stepper stands."""
+        row = slice(env_index, env_index + 1)
+        state = stepper.env.get_state() if with_env else None
         return cls(
-            stepper.env.get_state() if with_env else None,
-            [obs.copy() for obs in stepper.obs],
-            list(stepper.masks),
-            [{name: array.copy() for name, array in memory.items()} for memory in stepper.memory],
-            stepper.alive.copy(),
-            stepper.steps.copy(),
-            copy.deepcopy(rng.generators[0].bit_generator.state),
+            None if state is None else {name: array[row] for name, array in state.items()},
+            [obs[row].copy() for obs in stepper.obs],
+            [None if mask is None else mask[row].copy() for mask in stepper.masks],
+            [{name: array[row].copy() for name, array in memory.items()} for memory in stepper.memory],
+            stepper.alive[row].copy(),
+            stepper.steps[row].copy(),
+            copy.deepcopy(rng.generators[env_index].bit_generator.state),
+            None if stepper.global_state is None else stepper.global_state[row].copy(),
         )
 
     def times(self, count: int) -> Moment:

@@ -184,13 +184,35 @@ def load_policy_from_checkpoint(path: str | Path) -> Policy:
     Raises:
         ConfigError: The checkpoint is missing or damaged.
     """
+    config = checkpoint_config(path)
+    return policy_from_modules(modules_from_checkpoint(path), config)
+
+
+def modules_from_checkpoint(path: str | Path) -> dict[str, RLModule]:
+    """Return the RLModules of an Algorithm's checkpoint by id, with what only training needs.
+
+    Raises:
+        ConfigError: The checkpoint is damaged.
+    """
     path = Path(path)
-    config = _checkpoint_config(path)
     try:
         modules = MultiRLModule.from_checkpoint(path.resolve() / "learner_group" / "learner" / "rl_module")
     except Exception as error:  # whatever a damaged file makes torch, pickle or RLlib raise
         raise ConfigError(f"checkpoint: {path} is damaged ({type(error).__name__}: {error})") from error
-    return policy_from_modules(dict(modules.items()), config)
+    return dict(modules.items())
+
+
+def learner_state_from_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return the state of an Algorithm's Learner in its checkpoint, without the modules.
+
+    Raises:
+        ConfigError: The checkpoint is damaged.
+    """
+    try:
+        with open(Path(path) / "learner_group" / "learner" / "state.pkl", "rb") as file:
+            return pickle.load(file)
+    except Exception as error:  # whatever a damaged pickle raises
+        raise ConfigError(f"checkpoint: {path} is damaged ({type(error).__name__}: {error})") from error
 
 
 def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
@@ -199,7 +221,7 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: The checkpoint is missing or damaged.
     """
-    config = _checkpoint_config(Path(path))
+    config = checkpoint_config(path)
     return {
         "env": config.env,
         "env_config": dict(config.env_config),
@@ -207,8 +229,13 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _checkpoint_config(path: Path) -> Any:
-    """Read the AlgorithmConfig's settings out of a checkpoint."""
+def checkpoint_config(path: str | Path) -> Any:
+    """Return what is needed of the AlgorithmConfig's settings in a checkpoint, as an object with their names.
+
+    Raises:
+        ConfigError: The checkpoint is missing or damaged.
+    """
+    path = Path(path)
     if not path.exists():
         raise ConfigError(f"checkpoint: there is no {path}")
     if not (path / "rllib_checkpoint.json").is_file():
@@ -228,10 +255,12 @@ def _checkpoint_config(path: Path) -> Any:
             "policies",
             "normalize_actions",
             "evaluation_duration",
+            "gamma",
         )
         model_config = settings["_model_config"]
         return SimpleNamespace(
             **{name: settings[name] for name in needed},
+            lambda_=settings.get("lambda_"),
             is_multi_agent=set(settings["policies"]) != {"default_policy"},
             model_config=model_config if isinstance(model_config, dict) else dataclasses.asdict(model_config),
         )
