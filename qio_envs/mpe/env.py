@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -53,8 +53,8 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
     the agents, a one for each goal's landmark among zeros, and the time left (1 at reset, 0 at the time limit). The
     slices are in ``state_layout``.
 
-    **Info**: ``team_return``, the score: the sum of the returns of the agents that the task names; by agent, ``[E, N]``,
-    ``agent_return``; and, ``[E]``, what the task names besides. Before the first step all are 0.
+    **Info**: ``team_return``, the score: the sum of the returns of the agents that the task names; by agent,
+    ``[E, N]``, ``agent_return``; and, ``[E]``, what the task names besides. Before the first step all are 0.
 
     **Scripted policies**: ``random``; one or two others that the task names; ``oracle``, which plays the agents whose
     returns are the score, knows everything, and leaves random play to everybody else.

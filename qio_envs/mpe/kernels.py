@@ -1,7 +1,7 @@
 """Numba kernels that all particle environments share: starts, actions, motion with contacts, and distances.
 
-Each loops over the environments of a batch, in float64. The order of operations is mpe2's, so that rounding is the same.
-The NumPy error model spares the check before each division; no divisor here can be zero.
+Each loops over the environments of a batch, in float64. The order of operations is mpe2's, so that rounding is the
+same. The NumPy error model spares the check before each division; no divisor here can be zero.
 """
 
 from __future__ import annotations
