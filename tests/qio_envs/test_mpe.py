@@ -198,9 +198,13 @@ def test_metrics_of_spread():
     assert info["collisions"] == 1
     assert info["occupied"] == 1  # 0.05 away; the second is 0.15 away and the third 0.5
     np.testing.assert_allclose(info["distance"], (0.05 + 0.15 + 0.5) / 3)
+    env.arrays.position[0] = [[-1, 0], [0, 0], [1, 0]] * 2
+    env.arrays.velocity[:] = 0
     env.step(np.zeros((1, 3), np.int64))
-    assert env.info()["collisions"] == 2
-    assert env.info()["occupied"] == 1
+    info = env.info()
+    assert info["collisions"] == 1  # summed
+    assert info["occupied"] == 2  # averaged, as the distance
+    np.testing.assert_allclose(info["distance"], (0.05 + 0.15 + 0.5) / 6)
 
 
 def test_the_state_has_its_parts_where_the_layout_says():
