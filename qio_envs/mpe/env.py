@@ -90,7 +90,11 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         """Where each part of the global state lies, by name."""
         self.state_space = _unbounded(self.state_layout["time_left"].stop)
         self.arrays = ParticleState.empty(self.num_envs, self.world, len(self.sums) + len(self.means))
-        self._reset_kernel = Kernel(kernels.reset)
+        self._metrics = ("team_return", *self.sums, *self.means)
+        self._counted = self.scored.indices(self.num_agents)[
+            :2
+        ]  # the first and after the last whose returns are added
+        self._reset_kernel, self._measure_kernel = Kernel(kernels.reset), Kernel(kernels.measure)
         self._step_kernel = Kernel(
             kernels.step_continuous if config.continuous_actions else kernels.step_discrete
         )
@@ -112,10 +116,6 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
     def _scored(self) -> slice:
         """Return the agents whose returns are the score: all, or those that are no adversaries."""
         return slice(self.world.adversaries, None)
-
-    def _team_return(self, returns: Array) -> Array:
-        """Return the score of agents' returns (float64 ``[E, N]``), ``[E]``."""
-        return np.add.reduce(returns[:, self.scored], axis=1)
 
     def _rewards(self, rewards: Array) -> None:
         """Write the rewards of the step just made to float32 ``[E, N]``; add to returns and tally."""
@@ -181,13 +181,9 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
 
     def info(self) -> dict[str, Array]:
         """Return the metrics of the episode so far, ``[E]`` or ``[E, N]``; see the class and the task."""
-        s = self.arrays
-        metrics = {"team_return": self._team_return(s.returns), "agent_return": s.returns.copy()}
-        columns = s.tally.T.copy()  # [K, E]
-        if self.means:
-            columns[len(self.sums) :] /= np.maximum(s.step, 1)
-        metrics |= zip(self.sums + self.means, columns, strict=True)
-        return metrics
+        rows = np.empty((len(self._metrics), self.num_envs))
+        self._measure_kernel(self.arrays, *self._counted, len(self.sums), rows)
+        return {"agent_return": self.arrays.returns.copy(), **dict(zip(self._metrics, rows, strict=True))}
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
         """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
@@ -209,7 +205,7 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
             aims=self.aims(index),
             messages={n: s.message[index, n] for n in np.flatnonzero(world.speaks).tolist()},
             names=self.possible_agents,
-            score=float(self._team_return(s.returns[index : index + 1])[0]),
+            score=float(self.info()["team_return"][index]),
             step=int(s.step[index]),
             max_steps=self.config.max_steps,
         )

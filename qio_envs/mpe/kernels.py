@@ -176,6 +176,20 @@ def _finish(state: ParticleState, world: World, terminated: Array, truncated: Ar
             truncated[e, n] = over
 
 
+@njit(cache=True)
+def measure(state: ParticleState, first: int, last: int, sums: int, out: Array) -> None:
+    """Write the metrics of the episodes so far to ``out``, float64 ``[1 + K, E]``.
+
+    The sum of the returns of the agents ``first`` to ``last - 1``, then the tally, whose columns from ``sums`` on are
+    averaged over the steps.
+    """
+    for e in range(out.shape[1]):
+        out[0, e] = state.returns[e, first:last].sum()
+        steps = max(state.step[e], 1)
+        for k in range(state.tally.shape[1]):
+            out[1 + k, e] = state.tally[e, k] if k < sums else state.tally[e, k] / steps
+
+
 # What the tasks build their rewards and observations from. A point is a row of ``position``, ``[M, 2]``.
 
 

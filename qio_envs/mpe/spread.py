@@ -166,6 +166,7 @@ class Spread(ParticleEnv):
 
     def __init__(self, config: SpreadConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
+        self._counted = (0, 1 if config.shared_reward else config.num_agents)
         self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
@@ -186,9 +187,6 @@ class Spread(ParticleEnv):
     def _observation_sizes(self) -> tuple[int, ...]:
         agents = self.config.num_agents
         return (4 + 2 * agents + (2 + _MESSAGE) * (agents - 1),) * agents
-
-    def _team_return(self, returns: Array) -> Array:
-        return returns[:, 0].copy() if self.config.shared_reward else super()._team_return(returns)
 
     def _rewards(self, rewards: Array) -> None:
         config = self.config
