@@ -121,6 +121,10 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         """Write the rewards of the step just made to float32 ``[E, N]``; add to returns and tally."""
         self._reward_kernel(self.arrays, self.world, rewards)
 
+    def _write_observations(self, out: Array) -> None:
+        """Write what all agents observe to float32 ``[E, N, D]``."""
+        self._observe_kernel(self.arrays, self.world, out)
+
     def landmark_colours(self, index: int) -> Array:
         """Return the colours of the landmarks of environment ``index`` in pictures, float32 ``[M - N, 3]``."""
         return np.repeat(viewer.LANDMARK[None], len(self.world.radius) - self.num_agents, axis=0)
@@ -151,7 +155,7 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
             ValueError: ``out`` is not a C-contiguous float32 array of that shape.
         """
         out = self._observation_array(out)
-        self._observe_kernel(self.arrays, self.world, out)
+        self._write_observations(out)
         return out
 
     def action_mask(self) -> Array:

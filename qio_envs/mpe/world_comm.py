@@ -249,15 +249,8 @@ class WorldComm(ParticleEnv):
     def _rewards(self, rewards: Array) -> None:
         self._reward_kernel(self.arrays, self.world, self._first_food, self._first_forest, rewards)
 
-    def observe(self, out: Array | None = None) -> Array:
-        """Return every agent's observation, float32 ``[E, N, D]``; see the class for its parts.
-
-        Raises:
-            ValueError: ``out`` is not a C-contiguous float32 array of that shape.
-        """
-        out = self._observation_array(out)
+    def _write_observations(self, out: Array) -> None:
         self._observe_kernel(self.arrays, self.world, self._first_forest, out)
-        return out
 
     def landmark_colours(self, index: int) -> Array:
         """Return grey obstacles, blue food and green forests."""
