@@ -1,14 +1,15 @@
 """How fast are the environments? Steps per second on one core, with all observations, side by side.
 
-Two groups. The forest with 10 UAVs: as a batch of 1, 8 and 64 environments, its PettingZoo form, the same task written
-with a Python loop over agents (`LoopForest` below, checked to give the same observations), and mpe2's simple_spread_v3
-with as many agents. The swarm (cooperative) with 3 agents: as a batch of 1, 8 and 64 environments, its PettingZoo form,
-mpe2's simple_spread_v3 with 3 agents, and, where it is installed (pip install 'qio[bench]'), VMAS's simple_spread
-(vectorised in torch, one thread) with as many environments and with 4096. The others' tasks are of the same kind, not
-the same. All contestants of a group take turns over several rounds, so that a busy machine slows all alike; the table
-shows medians.
+Two groups. With 10 agents: the forest as a batch of 1, 8 and 64 environments, its PettingZoo form, the same task
+written with a Python loop over agents (`LoopForest` below, checked to give the same observations), `mpe_spread_v0` in
+these four forms too, and mpe2's simple_spread_v3, which is the same task as `mpe_spread_v0`. With 3 agents: the swarm
+(cooperative) and `mpe_spread_v0` in those forms, mpe2's simple_spread_v3, and, where it is installed
+(pip install 'qio[bench]'), VMAS's simple_spread (vectorised in torch, one thread) with 64 environments and with 4096.
+Episodes have 200 steps; actions are random, those of spread discrete. All contestants of a group take turns over
+several rounds, so that a busy machine slows all alike; the table shows medians.
 
-    python benchmarks/env_throughput.py            # about a minute and a half
+    python benchmarks/env_throughput.py            # about two minutes
+    python benchmarks/env_throughput.py --only spread --out results/mpe_throughput.csv     # spread and mpe2 alone
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from qio_envs import Environment, forest_uav_v0, swarm_cooperative_v0
+from qio_envs import Environment, forest_uav_v0, mpe_spread_v0, swarm_cooperative_v0
 
 FOREST_AGENTS, SWARM_AGENTS = 10, 3
 BLOCKS = 5
@@ -153,8 +154,8 @@ def random_actions(space: gymnasium.Space, *shape: int) -> np.ndarray:
     return generator.uniform(space.low, space.high, (64, *shape, *space.shape)).astype(space.dtype)
 
 
-def batched(environment: Environment, num_envs: int) -> Play:
-    env = environment.batched_env(num_envs)
+def batched(environment: Environment, num_envs: int, **settings) -> Play:
+    env = environment.batched_env(num_envs, **settings)
     out = np.empty((num_envs, env.num_agents, *env.observation_space.shape), np.float32)
     actions = random_actions(env.action_space, num_envs, env.num_agents)
     env.reset(0)
@@ -244,17 +245,19 @@ class Contestant:
     package: str = "numpy"
 
 
-def own(environment: Environment) -> list[Contestant]:
+def own(environment: Environment, **settings) -> list[Contestant]:
     """Return an environment of this package as a batch of three sizes and as a PettingZoo environment."""
     batches = [
         Contestant(
             f"{environment.id}, batch of {num_envs}",
             num_envs,
-            lambda num_envs=num_envs: batched(environment, num_envs),
+            lambda num_envs=num_envs: batched(environment, num_envs, **settings),
         )
         for num_envs in (64, 8, 1)
     ]
-    pettingzoo = Contestant(f"{environment.id}, PettingZoo", 1, lambda: parallel(environment.parallel_env()))
+    pettingzoo = Contestant(
+        f"{environment.id}, PettingZoo", 1, lambda: parallel(environment.parallel_env(**settings))
+    )
     return [*batches, pettingzoo]
 
 
@@ -263,15 +266,22 @@ GROUPS: dict[int, list[Contestant]] = {  # agents -> contestants, each compared 
     FOREST_AGENTS: [
         *own(forest_uav_v0),
         Contestant("forest, Python loop", 1, python_loop),
+        *own(mpe_spread_v0, num_agents=FOREST_AGENTS, max_steps=200),
         Contestant(MPE2, 1, lambda: simple_spread(FOREST_AGENTS), "mpe2"),
     ],
     SWARM_AGENTS: [
         *own(swarm_cooperative_v0),
+        *own(mpe_spread_v0, num_agents=SWARM_AGENTS, max_steps=200),
         Contestant(MPE2, 1, lambda: simple_spread(SWARM_AGENTS), "mpe2"),
         Contestant("VMAS simple_spread, batch of 64", 64, lambda: vmas_spread(64), "vmas"),
         Contestant("VMAS simple_spread, batch of 4096", 4096, lambda: vmas_spread(4096), "vmas"),
     ],
 }
+
+
+def chosen(contestants: list[Contestant], text: str) -> list[Contestant]:
+    """Return those whose name holds the text, and mpe2's environment, with which all are compared."""
+    return [contestant for contestant in contestants if text in contestant.name or contestant.name == MPE2]
 
 
 def measure(agents: int, contestants: list[Contestant], rounds: int, seconds: float) -> list[dict]:
@@ -304,6 +314,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant (15)")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn, about (0.3)")
+    parser.add_argument(
+        "--only", default="", help="compare those alone whose name holds this text, and mpe2's"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/env_throughput.csv"), help="CSV to write")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -316,6 +329,7 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in machine.items() if value))
     rows = []
     for agents, contestants in GROUPS.items():
+        contestants = chosen(contestants, args.only)
         here = [contestant for contestant in contestants if version_of(contestant.package)]
         group = measure(agents, here, args.rounds, args.seconds)
         _print(agents, group, args.rounds)

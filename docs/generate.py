@@ -21,6 +21,14 @@ MANY_EPISODES = {
     "chsh_v0": 10_000,
     "confounded_control_v0": 2_000,
     "greedy_casino_v0": 10_000,
+    "mpe_adversary_v0": 100,
+    "mpe_crypto_v0": 100,
+    "mpe_push_v0": 100,
+    "mpe_reference_v0": 100,
+    "mpe_speaker_listener_v0": 100,
+    "mpe_spread_v0": 100,
+    "mpe_tag_v0": 100,
+    "mpe_world_comm_v0": 100,
 }
 """Where a single episode is mostly luck."""
 

@@ -63,7 +63,7 @@ def observe(state: ParticleState, world: World, out: Array) -> None:
 
 
 class AdversaryOracle(PlannedPolicy):
-    """Good agents cover all landmarks, with the sum of their ways least, so that none of them says which is the goal."""
+    """Good agents cover all landmarks, with the sum of their ways least, so that nothing says which is the goal."""
 
     def goals(self) -> Array:
         """Return each good agent's landmark, and for the adversary the one that a good agent is nearest to."""
@@ -90,17 +90,17 @@ class Adversary(ParticleEnv):
     **Rewards**: the adversary's minus its distance to the goal; a good agent's that distance, minus the distance of the
     good agent that is nearest to the goal.
 
-    **Observations**: a good agent's the goal from its own position (2), all landmarks (2 ``num_good``), the other agents
-    (2 ``num_good``); the adversary's the same without the goal.
+    **Observations**: a good agent's the goal from its own position (2), all landmarks (2 ``num_good``), the other
+    agents (2 ``num_good``); the adversary's the same without the goal.
 
     **Score** (``team_return``): the sum over the good agents.
 
     **Info** besides, averaged over the steps so far: ``adversary_distance`` to the goal, and ``distance``, that of the
     good agent nearest to it.
 
-    **Scripted policies**: ``random``; ``contest``, good agents as the oracle's, while the adversary goes to the landmark
-    that any good agent is nearest to; ``oracle``, each good agent covers a landmark of its own, against a random
-    adversary.
+    **Scripted policies**: ``random``; ``contest``, good agents as the oracle's, while the adversary goes to the
+    landmark that any good agent is nearest to; ``oracle``, each good agent covers a landmark of its own, against a
+    random adversary.
 
     Version history: v0, first version.
     """

@@ -104,8 +104,8 @@ class Crypto(ParticleEnv):
     """Alice tells Bob a secret that Eve hears too (mixed): mpe2's simple_crypto_v3.
 
     **World**: ``eve_0``, the adversary, ``bob_0`` and ``alice_0``, who cannot move and say one of 4 symbols each (or 4
-    numbers). Alice knows which of 2 landmarks is the goal; she and Bob share a key, which is one of the 2 landmarks too,
-    drawn apart from the goal. Bob and Eve hear Alice.
+    numbers). Alice knows which of 2 landmarks is the goal; she and Bob share a key, which is one of the 2 landmarks
+    too, drawn apart from the goal. Bob and Eve hear Alice.
 
     **Rewards**: with the error of an agent the square of the distance of its message from the goal's colour (a one in
     the place of the goal's number), which is 2 for a wrong symbol and 0 for the right one or for no message at all

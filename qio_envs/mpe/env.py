@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -53,8 +53,8 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
     the agents, a one for each goal's landmark among zeros, and the time left (1 at reset, 0 at the time limit). The
     slices are in ``state_layout``.
 
-    **Info**: ``team_return``, the score: the sum of the returns of the agents that the task names; by agent, ``[E, N]``,
-    ``agent_return``; and, ``[E]``, what the task names besides. Before the first step all are 0.
+    **Info**: ``team_return``, the score: the sum of the returns of the agents that the task names; by agent,
+    ``[E, N]``, ``agent_return``; and, ``[E]``, what the task names besides. Before the first step all are 0.
 
     **Scripted policies**: ``random``; one or two others that the task names; ``oracle``, which plays the agents whose
     returns are the score, knows everything, and leaves random play to everybody else.
@@ -90,7 +90,11 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         """Where each part of the global state lies, by name."""
         self.state_space = _unbounded(self.state_layout["time_left"].stop)
         self.arrays = ParticleState.empty(self.num_envs, self.world, len(self.sums) + len(self.means))
-        self._reset_kernel = Kernel(kernels.reset)
+        self._metrics = ("team_return", *self.sums, *self.means)
+        self._counted = self.scored.indices(self.num_agents)[
+            :2
+        ]  # the first and after the last whose returns are added
+        self._reset_kernel, self._measure_kernel = Kernel(kernels.reset), Kernel(kernels.measure)
         self._step_kernel = Kernel(
             kernels.step_continuous if config.continuous_actions else kernels.step_discrete
         )
@@ -113,13 +117,13 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         """Return the agents whose returns are the score: all, or those that are no adversaries."""
         return slice(self.world.adversaries, None)
 
-    def _team_return(self, returns: Array) -> Array:
-        """Return the score of agents' returns (float64 ``[E, N]``), ``[E]``."""
-        return np.add.reduce(returns[:, self.scored], axis=1)
-
     def _rewards(self, rewards: Array) -> None:
         """Write the rewards of the step just made to float32 ``[E, N]``; add to returns and tally."""
         self._reward_kernel(self.arrays, self.world, rewards)
+
+    def _write_observations(self, out: Array) -> None:
+        """Write what all agents observe to float32 ``[E, N, D]``."""
+        self._observe_kernel(self.arrays, self.world, out)
 
     def landmark_colours(self, index: int) -> Array:
         """Return the colours of the landmarks of environment ``index`` in pictures, float32 ``[M - N, 3]``."""
@@ -151,7 +155,7 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
             ValueError: ``out`` is not a C-contiguous float32 array of that shape.
         """
         out = self._observation_array(out)
-        self._observe_kernel(self.arrays, self.world, out)
+        self._write_observations(out)
         return out
 
     def action_mask(self) -> Array:
@@ -181,13 +185,9 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
 
     def info(self) -> dict[str, Array]:
         """Return the metrics of the episode so far, ``[E]`` or ``[E, N]``; see the class and the task."""
-        s = self.arrays
-        metrics = {"team_return": self._team_return(s.returns), "agent_return": s.returns.copy()}
-        columns = s.tally.T.copy()  # [K, E]
-        if self.means:
-            columns[len(self.sums) :] /= np.maximum(s.step, 1)
-        metrics |= zip(self.sums + self.means, columns, strict=True)
-        return metrics
+        rows = np.empty((len(self._metrics), self.num_envs))
+        self._measure_kernel(self.arrays, *self._counted, len(self.sums), rows)
+        return {"agent_return": self.arrays.returns.copy(), **dict(zip(self._metrics, rows, strict=True))}
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
         """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
@@ -209,7 +209,7 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
             aims=self.aims(index),
             messages={n: s.message[index, n] for n in np.flatnonzero(world.speaks).tolist()},
             names=self.possible_agents,
-            score=float(self._team_return(s.returns[index : index + 1])[0]),
+            score=float(self.info()["team_return"][index]),
             step=int(s.step[index]),
             max_steps=self.config.max_steps,
         )

@@ -1,7 +1,7 @@
 """Numba kernels that all particle environments share: starts, actions, motion with contacts, and distances.
 
-Each loops over the environments of a batch, in float64. The order of operations is mpe2's, so that rounding is the same.
-The NumPy error model spares the check before each division; no divisor here can be zero.
+Each loops over the environments of a batch, in float64. The order of operations is mpe2's, so that rounding is the
+same. The NumPy error model spares the check before each division; no divisor here can be zero.
 """
 
 from __future__ import annotations
@@ -174,6 +174,20 @@ def _finish(state: ParticleState, world: World, terminated: Array, truncated: Ar
         for n in range(terminated.shape[1]):
             terminated[e, n] = False
             truncated[e, n] = over
+
+
+@njit(cache=True)
+def measure(state: ParticleState, first: int, last: int, sums: int, out: Array) -> None:
+    """Write the metrics of the episodes so far to ``out``, float64 ``[1 + K, E]``.
+
+    The sum of the returns of the agents ``first`` to ``last - 1``, then the tally, whose columns from ``sums`` on are
+    averaged over the steps.
+    """
+    for e in range(out.shape[1]):
+        out[0, e] = state.returns[e, first:last].sum()
+        steps = max(state.step[e], 1)
+        for k in range(state.tally.shape[1]):
+            out[1 + k, e] = state.tally[e, k] if k < sums else state.tally[e, k] / steps
 
 
 # What the tasks build their rewards and observations from. A point is a row of ``position``, ``[M, 2]``.

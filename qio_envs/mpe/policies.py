@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv
+from qio_envs.api import Array
 from qio_envs.api.policies import RandomPolicy
-from qio_envs.mpe.config import ParticleConfig
 from qio_envs.mpe.planning import assign, steer, steer_smoothly
-from qio_envs.mpe.state import ParticleState
+from qio_envs.mpe.state import World
 
 _FLIGHT = 0.6  # how far ahead a fleeing agent looks for a place, units of length
 _INSIDE = 0.85  # fleeing agents stay within this distance of the middle along each axis
-_LEAD = 0.2  # time over which a pursued agent's velocity is taken to last
+_LEAD = 0.4  # time over which a pursued agent's velocity is taken to last; found by search
 _DIRECTIONS = 16
 
 
@@ -27,13 +28,13 @@ class PlannedPolicy:
     everybody = False
     """Whether all agents are played, not those alone whose returns are the score."""
 
-    def __init__(self, env: BatchedEnv[ParticleConfig, ParticleState], seed: int = 0) -> None:
+    def __init__(self, env: Any, seed: int = 0) -> None:
         self.env = env
-        self.world = env.world  # type: ignore[attr-defined]  # of ParticleEnv, which comes later
+        self.world: World = env.world
         self.adversaries = self.world.adversaries
         self._random = RandomPolicy(env, seed)
         self._played = np.zeros(env.num_agents, bool)
-        self._played[slice(None) if self.everybody else env.scored] = True  # type: ignore[attr-defined]
+        self._played[slice(None) if self.everybody else env.scored] = True
 
     @property
     def agents(self) -> Array:

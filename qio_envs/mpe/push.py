@@ -87,16 +87,16 @@ class ContestPolicy(PushOracle):
 class Push(ParticleEnv):
     """An agent goes to its goal, an adversary keeps it away (competitive): mpe2's simple_push_v3.
 
-    **World**: ``adversary_0`` and ``agent_0``, of radius 0.05, collide with each other; 2 landmarks, of which one is the
-    goal, that nobody collides with.
+    **World**: ``adversary_0`` and ``agent_0``, of radius 0.05, collide with each other; 2 landmarks, of which one is
+    the goal, that nobody collides with.
 
     **Rewards**: the good agent's minus its distance to the goal; the adversary's that distance, minus its own distance
     to the goal.
 
     **Observations**: the good agent's own velocity (2), the goal from its own position (2), its own colour (3 numbers:
-    0.75 in the second or third place, for the first or second landmark as the goal, else 0.25), the landmarks (4), their
-    colours (6 numbers: 0.9 in the second and in the third place, else 0.1), and the adversary (2): 19; the adversary's
-    own velocity (2), the landmarks (4) and the good agent (2): 8. It does not know the goal.
+    0.75 in the second or third place, for the first or second landmark as the goal, else 0.25), the landmarks (4),
+    their colours (3 numbers each: 0.9 in the second or third place, else 0.1), and the adversary (2): 19; the
+    adversary's own velocity (2), the landmarks (4) and the good agent (2): 8. It does not know the goal.
 
     **Score** (``team_return``): the return of the good agent.
 

@@ -130,8 +130,8 @@ class Spread(ParticleEnv):
     **Rewards**: with ``local_ratio`` l, minus (1 - l) times the sum over the landmarks of the distance to the agent
     nearest to it, minus l times the number of agents that the agent touches; all times ``reward_scale``.
 
-    **Observations**, 6 N numbers (18 for N = 3): own velocity (2), own position (2), the landmarks from there (2 N), the
-    other agents from there (2 (N - 1)), and zeros in place of messages, which nobody sends (2 (N - 1)).
+    **Observations**, 6 N numbers (18 for N = 3): own velocity (2), own position (2), the landmarks from there (2 N),
+    the other agents from there (2 (N - 1)), and zeros in place of messages, which nobody sends (2 (N - 1)).
 
     **Score** (``team_return``): the sum over all agents, in mpe2's unit; N times what one agent earns on average. With
     ``shared_reward`` the reward that all have in common, counted once.
@@ -140,15 +140,15 @@ class Spread(ParticleEnv):
     ``occupied``, landmarks with an agent nearer than 0.1, and ``distance`` from a landmark to the agent nearest to it.
 
     **Against other versions**: the original environment (openai/multiagent-particle-envs) counts an agent's collision
-    with itself (``self_collision``: -1 for each agent at each step, times ``local_ratio`` and ``reward_scale``), does not
-    halve the two parts (``local_ratio: 0.5`` and ``reward_scale: 2`` together), and gives all agents the sum of all
-    rewards (``shared_reward``). Published results of EPyMARL are in that unit: the returns of all agents divided by their
-    number. The scenario `epymarl` has it; for the same play its score is 2 x - N ``max_steps``, with x the score of
-    `default`. So random play has about -78 there and -232 here. In the original a velocity changes before the position
-    that moves by it, in mpe2 after.
+    with itself (``self_collision``: -1 for each agent at each step, times ``local_ratio`` and ``reward_scale``), does
+    not halve the two parts (``local_ratio: 0.5`` and ``reward_scale: 2`` together), and gives all agents the sum of all
+    rewards (``shared_reward``). Published results of EPyMARL are in that unit: the returns of all agents divided by
+    their number. The scenario `epymarl` has it; for the same play its score is 2 x - N ``max_steps``, with x the score
+    of `default`, so that random play scores about -80 in `default` and -234 in `epymarl`. In the original a velocity
+    changes before the position moves by it, in mpe2 after.
 
-    **Scripted policies**: ``random``; ``nearest``, each agent goes to the landmark nearest to it; ``oracle``, each agent
-    goes to a landmark of its own with the sum of all ways least.
+    **Scripted policies**: ``random``; ``nearest``, each agent goes to the landmark nearest to it; ``oracle``, each
+    agent goes to a landmark of its own with the sum of all ways least.
 
     Version history: v0, first version.
     """
@@ -166,6 +166,7 @@ class Spread(ParticleEnv):
 
     def __init__(self, config: SpreadConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
+        self._counted = (0, 1 if config.shared_reward else config.num_agents)
         self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
@@ -186,9 +187,6 @@ class Spread(ParticleEnv):
     def _observation_sizes(self) -> tuple[int, ...]:
         agents = self.config.num_agents
         return (4 + 2 * agents + (2 + _MESSAGE) * (agents - 1),) * agents
-
-    def _team_return(self, returns: Array) -> Array:
-        return returns[:, 0].copy() if self.config.shared_reward else super()._team_return(returns)
 
     def _rewards(self, rewards: Array) -> None:
         config = self.config

@@ -40,7 +40,7 @@ class TagConfig(ParticleConfig):
 
 @njit(cache=True, error_model="numpy")
 def reward(state: ParticleState, world: World, rewards: Array) -> None:
-    """Write the rewards, float32 ``[E, N]``; tally contacts, and the distance of good agents to the nearest adversary."""
+    """Write the rewards, float32 ``[E, N]``; tally contacts, and good agents' distances to the nearest adversary."""
     agents, hunters = world.movable.shape[0], world.adversaries
     for e in range(rewards.shape[0]):
         position = state.position[e]
@@ -102,9 +102,9 @@ class Tag(ParticleEnv):
     **World**: ``adversary_0``, ... of radius 0.075, push 3 and speed limit 1; good agents ``agent_0``, ... of radius
     0.05, push 4 and speed limit 1.3; obstacles of radius 0.2, placed in [-0.9, 0.9]^2. All collide with each other.
 
-    **Rewards**: every adversary's 10 for each pair of an adversary and a good agent that touch, whoever they are; a good
-    agent's -10 for each adversary that touches it, and, along each axis, at a distance x from the middle, nothing up to
-    0.9, -10 (x - 0.9) up to 1, then -min(exp(2 x - 2), 10).
+    **Rewards**: every adversary's 10 for each pair of an adversary and a good agent that touch, whoever they are; a
+    good agent's -10 for each adversary that touches it, and, along each axis, at a distance x from the middle, nothing
+    up to 0.9, -10 (x - 0.9) up to 1, then -min(exp(2 x - 2), 10).
 
     **Observations**: own velocity (2), own position (2), the obstacles from there (2 each), the other agents (2 each),
     and the velocities of the other good agents (2 each).
@@ -114,8 +114,8 @@ class Tag(ParticleEnv):
     **Info** besides: ``captures``, pairs of an adversary and a good agent that touch, summed over the steps so far;
     averaged over them, ``distance`` of a good agent to the nearest adversary.
 
-    **Scripted policies**: ``random``; ``contest``, adversaries as the oracle's, while good agents flee within the square
-    that costs nothing; ``oracle``, each adversary pursues the nearest good agent, which plays at random.
+    **Scripted policies**: ``random``; ``contest``, adversaries as the oracle's, while good agents flee within the
+    square that costs nothing; ``oracle``, each adversary pursues the nearest good agent, which plays at random.
 
     Version history: v0, first version.
     """

@@ -84,7 +84,7 @@ def draw(scene: Scene) -> Array:
         disc(
             canvas,
             colour,
-            _OUTLINE if scene.movable[n] else _LINE,
+            _OUTLINE if scene.movable[n] else _BORDER,
             centre[n],
             max(scene.radius[n] * scale, 5.0),
         )

@@ -54,7 +54,7 @@ class WorldCommConfig(ParticleConfig):
 
 @njit(cache=True, error_model="numpy")
 def reward(state: ParticleState, world: World, first_food: int, first_forest: int, rewards: Array) -> None:
-    """Write the rewards, float32 ``[E, N]``; tally contacts and food, and the distances of adversaries to good agents."""
+    """Write the rewards, float32 ``[E, N]``; tally contacts, food, and adversaries' distances to good agents."""
     agents, hunters, radius = world.movable.shape[0], world.adversaries, world.radius
     for e in range(rewards.shape[0]):
         position = state.position[e]
@@ -152,7 +152,7 @@ class WorldCommOracle(PlannedPolicy):
         config = self.env.config
         hunters, prey = self.agents[:, : self.adversaries], self.agents[:, self.adversaries :]
         velocity = self.env.arrays.velocity[:, self.adversaries :]
-        food = self.landmarks[:, config.num_obstacles :][:, : config.num_food]  # type: ignore[attr-defined]
+        food = self.landmarks[:, config.num_obstacles : config.num_obstacles + config.num_food]
         safe = gaps(prey, hunters).min(axis=2) > _DANGER
         meals = picked(food, gaps(prey, food).argmin(axis=2))
         theirs = np.where(safe[..., None], meals, flight(prey, hunters))
@@ -160,7 +160,7 @@ class WorldCommOracle(PlannedPolicy):
 
 
 class ContestPolicy(WorldCommOracle):
-    """Adversaries as the oracle's; a good agent goes to the nearest food, and flees from adversaries nearer than 0.5."""
+    """Adversaries as the oracle's; a good agent goes to the nearest food, or flees from an adversary within 0.5."""
 
     everybody = True
 
@@ -169,8 +169,8 @@ class WorldComm(ParticleEnv):
     """Tag with food, forests to hide in, and a leader who sees everybody (competitive): mpe2's simple_world_comm_v3.
 
     **World**: ``leadadversary_0``, the leader, who says one of 4 symbols; the other adversaries ``adversary_0``, ...;
-    all with radius 0.075, push 3 and speed limit 1; good agents ``agent_0``, ... of radius 0.045, push 4 and speed limit
-    1.3; obstacles of radius 0.2, food of radius 0.03 and forests of radius 0.3, in that order and placed in
+    all with radius 0.075, push 3 and speed limit 1; good agents ``agent_0``, ... of radius 0.045, push 4 and speed
+    limit 1.3; obstacles of radius 0.2, food of radius 0.03 and forests of radius 0.3, in that order and placed in
     [-0.9, 0.9]^2. Agents and obstacles collide with each other.
 
     **Rewards**: an adversary's 5 for each pair of an adversary and a good agent that touch, whoever they are, minus 0.1
@@ -190,9 +190,9 @@ class WorldComm(ParticleEnv):
     agent and food that do, both summed over the steps so far; averaged over them, ``distance`` of an adversary to the
     nearest good agent.
 
-    **Scripted policies**: ``random``; ``contest``, adversaries as the oracle's, while good agents go to the nearest food
-    and flee from adversaries nearer than 0.5; ``oracle``, each adversary pursues the nearest good agent, which plays at
-    random. The leader says nothing of use in either.
+    **Scripted policies**: ``random``; ``contest``, adversaries as the oracle's, while good agents go to the nearest
+    food and flee from adversaries nearer than 0.5; ``oracle``, each adversary pursues the nearest good agent, which
+    plays at random. The leader says nothing of use in either.
 
     Version history: v0, first version.
     """
@@ -249,15 +249,8 @@ class WorldComm(ParticleEnv):
     def _rewards(self, rewards: Array) -> None:
         self._reward_kernel(self.arrays, self.world, self._first_food, self._first_forest, rewards)
 
-    def observe(self, out: Array | None = None) -> Array:
-        """Return every agent's observation, float32 ``[E, N, D]``; see the class for its parts.
-
-        Raises:
-            ValueError: ``out`` is not a C-contiguous float32 array of that shape.
-        """
-        out = self._observation_array(out)
+    def _write_observations(self, out: Array) -> None:
         self._observe_kernel(self.arrays, self.world, self._first_forest, out)
-        return out
 
     def landmark_colours(self, index: int) -> Array:
         """Return grey obstacles, blue food and green forests."""

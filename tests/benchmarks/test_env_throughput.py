@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import env_throughput
 
-from qio_envs import forest_uav_v0, swarm_cooperative_v0
+from qio_envs import forest_uav_v0, mpe_spread_v0, swarm_cooperative_v0
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +72,25 @@ def test_each_group_has_its_agents_and_the_base_of_its_ratios():
         names = [contestant.name for contestant in contestants]
         assert len(set(names)) == len(names)
         assert env_throughput.MPE2 in names
+
+
+def test_some_are_chosen_by_name_and_the_base_stays():
+    for contestants in env_throughput.GROUPS.values():
+        some = env_throughput.chosen(contestants, "PettingZoo")
+        assert [one.name for one in some if one.name != env_throughput.MPE2] == [
+            one.name for one in contestants if one.name.endswith("PettingZoo")
+        ]
+        assert env_throughput.MPE2 in [one.name for one in some]
+        assert env_throughput.chosen(contestants, "") == contestants
+
+
+def test_the_same_task_has_the_same_size():
+    for agents, contestants in env_throughput.GROUPS.items():
+        names = [contestant.name for contestant in contestants]
+        assert f"{mpe_spread_v0.id}, batch of 64" in names
+        env = mpe_spread_v0.batched_env(num_agents=agents)
+        other = pytest.importorskip("mpe2").simple_spread_v3.parallel_env(N=agents)
+        assert other.observation_space("agent_0").shape == env.observation_space.shape
 
 
 def test_a_package_that_is_absent_has_no_version():

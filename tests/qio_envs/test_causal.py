@@ -40,6 +40,14 @@ EXACT = [
     ("causal_chain_v0", {"rounds": 4}),
     ("greedy_casino_v0", {"rounds": 4}),
     ("confounded_control_v0", {"max_steps": 4}),
+    ("mpe_spread_v0", {"scenario": "epymarl"}),
+    ("mpe_speaker_listener_v0", {}),
+    ("mpe_reference_v0", {}),
+    ("mpe_tag_v0", {"continuous_actions": True}),
+    ("mpe_world_comm_v0", {}),
+    ("mpe_adversary_v0", {}),
+    ("mpe_push_v0", {}),
+    ("mpe_crypto_v0", {}),
 ]
 WITH_GRAPH = {
     "drift": drift_control_v0.batched_env(2, "hidden", distractors=3),

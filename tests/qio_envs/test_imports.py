@@ -26,6 +26,14 @@ ORDER = [
     "viewer",
     "env",
     "logs",
+    "spread",
+    "speaker_listener",
+    "reference",
+    "tag",
+    "world_comm",
+    "adversary",
+    "push",
+    "crypto",
 ]
 """A module of an environment imports those before it only."""
 
@@ -88,6 +96,7 @@ def test_there_is_no_import_circle():
         "drift_control",
         "forest_uav",
         "greedy_casino",
+        "mpe",
         "qubit_control",
         "swarm",
     ],
