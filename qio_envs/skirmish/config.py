@@ -66,7 +66,7 @@ class SkirmishConfig(EnvConfig):
         "where units start: each team on its side, or as in SMACv2 mirrored or one team around the other",
         choices=STARTS,
     )
-    max_steps: int = setting(100, "time limit of an episode, steps of half a second", low=1, high=1_000_000)
+    max_steps: int = setting(101, "time limit of an episode, steps of half a second", low=1, high=1_000_000)
     map_width: int = setting(32, "width of the map, units of length", low=8, high=1024)
     map_height: int = setting(32, "height of the map, units of length", low=8, high=1024)
     walls_kill: bool = setting(True, "whether a unit that touches the border of the map dies")

@@ -10,9 +10,9 @@ from qio_envs.api import Array
 from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, paint, patch
 from qio_envs.skirmish.config import FIRST_ATTACK, UNITS
 
-_CANVAS = 560  # pixels of the longer side of the map
+_CANVAS = 720  # pixels of the longer side of the map
 _GRID = 4  # units of length between the lines of the floor
-_ROWS, _COLUMNS = 24, 48  # of the text, at most
+_CELLS = 24  # of the text along the longer side of the map, two letters wide
 
 _FLOOR = np.array([40, 48, 54], np.float32)
 _LINE = np.array([50, 59, 66], np.float32)
@@ -61,7 +61,7 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[h, 560, 3]`` (or narrower for a tall map): the map, its units, and a bar for elapsed time.
+    """Return uint8 ``[742, 720, 3]``, less along the shorter side of the map: units, and a bar for elapsed time.
 
     Allies are blue, enemies orange. A unit is a disc of its size with the letter of its type, its health as a bar
     above, and a line to what it attacks. Crosses are where units fell.
@@ -96,10 +96,9 @@ def draw(scene: Scene) -> Array:
 
 
 def draw_text(scene: Scene) -> str:
-    """Return the map as lines of text: allies by the letter of their type, enemies by it and ``'``, ``x`` the fallen."""
+    """Return the map as lines of text: allies as the letters of their types, enemies with ``'``, ``x`` the fallen."""
     width, height = scene.size
-    share = max(width / _COLUMNS, height / _ROWS / 2)
-    columns, rows = max(round(width / share), 1), max(round(height / share / 2), 1)
+    columns, rows = (max(round(_CELLS * side / max(scene.size)), 1) for side in scene.size)
     marks = np.full((rows, columns), " .", "<U2")
     for unit in np.argsort(scene.alive, kind="stable"):
         row = int((1 - scene.position[unit, 1] / height) * rows)

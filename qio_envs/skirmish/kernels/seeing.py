@@ -55,7 +55,11 @@ def observe(state: SkirmishState, rules: SkirmishRules, out: Array) -> None:
                     continue
                 dx, dy = positions[e, 0, j] - x, positions[e, 1, j] - y
                 if alive[e, j] and dx * dx + dy * dy < sight * sight:
-                    out[e, n, p], out[e, n, p + 1], out[e, n, p + 2] = looks[_HEALTH, j], dx / sight, dy / sight
+                    out[e, n, p], out[e, n, p + 1], out[e, n, p + 2] = (
+                        looks[_HEALTH, j],
+                        dx / sight,
+                        dy / sight,
+                    )
                     out[e, n, p + 3], out[e, n, p + 4] = looks[_MOVE_X, j], looks[_MOVE_Y, j]
                     out[e, n, p + 5], out[e, n, p + 6] = looks[_ATTACK, j], looks[_WAIT, j]
                     out[e, n, p + 7 + kinds[e, j]] = 1
