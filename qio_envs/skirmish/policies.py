@@ -38,10 +38,10 @@ class NearestPolicy:
 
 
 class FocusPolicy(NearestPolicy):
-    """Allies attack the enemy in range with the least health left, as many as it takes, and keep out of reach meanwhile.
+    """Allies attack the weakest enemy in range, no more of them than it takes, and keep out of reach meanwhile.
 
-    An ally takes the weakest of the enemies in range that the shots of the allies before it leave alive, or the weakest
-    of all where they leave none. Where it cannot shoot in this step, and an enemy of shorter range is near, it makes
+    An ally takes the enemy in range with the least health of those that the shots of the allies before it leave alive,
+    or of all where they leave none. Where it cannot shoot in this step, and an enemy of shorter range is near, it makes
     the move that ends farthest from the nearest enemy. Otherwise it does as `NearestPolicy`.
     """
 

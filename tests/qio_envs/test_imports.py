@@ -89,6 +89,7 @@ def test_there_is_no_import_circle():
         "forest_uav",
         "greedy_casino",
         "qubit_control",
+        "skirmish",
         "swarm",
     ],
 )

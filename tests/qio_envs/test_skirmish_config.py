@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from qio_envs.api import ConfigError
 from qio_envs.skirmish import SkirmishConfig
 from qio_envs.skirmish.config import UNITS
 
-SMAX_MAPS = {  # numbers of units by type, in SMAX's order of types: marine, marauder, stalker, zealot, zergling, hydralisk
+SMAX_MAPS = {  # numbers of units by type: marine, marauder, stalker, zealot, zergling, hydralisk
     "3m": ([3, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]),
     "8m": ([8, 0, 0, 0, 0, 0], [8, 0, 0, 0, 0, 0]),
     "25m": ([25, 0, 0, 0, 0, 0], [25, 0, 0, 0, 0, 0]),
@@ -71,7 +72,7 @@ def test_layouts_are_those_of_the_arrays():
         ):
             parts = list(layout.values())
             assert parts[0].start == 0
-            assert all(one.stop == two.start for one, two in zip(parts, parts[1:], strict=False))
+            assert all(one.stop == two.start for one, two in itertools.pairwise(parts))
             assert parts[-1].stop == array.shape[1]
         layout, allies = env.config.state_layout, env.num_agents
         units = env.state()[:, layout["units"]].reshape(2, -1, env.config.own_size)
@@ -86,13 +87,13 @@ def test_layouts_are_those_of_the_arrays():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"allies": "2 stalkers"}, "allies: unknown type of unit 'stalkers' (did you mean 'stalker'?); allowed: marine,"),
-        ({"enemies": "3 medivac"}, "enemies: unknown type of unit 'medivac'; allowed: marine, marauder, stalker, zealot"),
+        ({"allies": "2 stalkers"}, "allies: unknown type of unit 'stalkers' (did you mean 'stalker'?); allowed:"),
+        ({"enemies": "3 medivac"}, "enemies: unknown type of unit 'medivac'; allowed: marine, marauder,"),
         ({"allies": "0 marine"}, "allies: expected 1 to 100 units of a type, got 0 marine"),
         ({"allies": "101 marine"}, "allies: expected 1 to 100 units of a type, got 101 marine"),
         ({"enemies": "60 marine, 60 zergling"}, "enemies: expected 1 to 100 units in a team, got 120"),
         ({"allies": ""}, "allies: expected numbers and types of units, as in '2 stalker, 3 zealot', got ''"),
-        ({"allies": "marine"}, "allies: expected numbers and types of units, as in '2 stalker, 3 zealot', got 'marine'"),
+        ({"allies": "marine"}, "allies: expected numbers and types of units, as in '2 stalker, 3 zealot', got"),
         ({"allies": "-1 marine"}, "allies: expected numbers and types of units"),
         ({"allies": "3 marine,"}, "allies: expected numbers and types of units"),
         ({"allies": ["marine"]}, "allies: expected a text, got ['marine']"),
@@ -106,7 +107,7 @@ def test_layouts_are_those_of_the_arrays():
         ({"max_steps": 0}, "max_steps: expected an integer from 1 to 1000000, got 0"),
         ({"start": "smac"}, "start: expected one of sides, smacv2, got 'smac'"),
         ({"reward": "dense"}, "reward: expected one of shaped, sparse, got 'dense'"),
-        ({"reward": "sparse", "win_bonus": 0.0}, "win_bonus: 0 with reward sparse leaves nothing to earn; allowed: above 0"),
+        ({"reward": "sparse", "win_bonus": 0.0}, "win_bonus: 0 with reward sparse leaves nothing to earn; allowed:"),
         ({"win_bonus": -1.0}, "win_bonus: expected a number from 0.0 to 1000000.0, got -1.0"),
         ({"shields": 1}, "shields: expected true or false, got 1"),
     ],

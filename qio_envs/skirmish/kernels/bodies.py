@@ -77,6 +77,12 @@ def bury(figures: Array, marks: Array, living: int) -> int:
     return left
 
 
+@njit(cache=True, forceinline=True)
+def _fused(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
+    """Return ``a b + c`` rounded once, as XLA compiles SMAX: crowds amplify rounding errors."""
+    return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
 @njit(cache=True, error_model="numpy")
 def push(figures: Array, living: int) -> None:
     """Move units that overlap apart, all at once: each pair by half its overlap each."""
@@ -87,14 +93,13 @@ def push(figures: Array, living: int) -> None:
         x, y, radius = figures[X, i], figures[Y, i], figures[RADIUS, i]
         for j in range(i + 1, living):
             dx, dy, reach = x - figures[X, j], y - figures[Y, j], radius + figures[RADIUS, j]
-            square = dx * dx + dy * dy
-            if square < reach * reach:
-                overlap = reach / (np.sqrt(square) + _TINY) - _ONE
+            if dx * dx + dy * dy < reach * reach:
+                overlap = reach / (np.sqrt(_fused(dx, dx, dy * dy)) + _TINY) - _ONE
                 if overlap > 0:
-                    figures[PUSH_X, i] += dx * overlap
-                    figures[PUSH_Y, i] += dy * overlap
-                    figures[PUSH_X, j] -= dx * overlap
-                    figures[PUSH_Y, j] -= dy * overlap
+                    figures[PUSH_X, i] = _fused(dx, overlap, figures[PUSH_X, i])
+                    figures[PUSH_Y, i] = _fused(dy, overlap, figures[PUSH_Y, i])
+                    figures[PUSH_X, j] = _fused(-dx, overlap, figures[PUSH_X, j])
+                    figures[PUSH_Y, j] = _fused(-dy, overlap, figures[PUSH_Y, j])
                     touched = True
     if touched:
         for i in range(living):
