@@ -37,6 +37,11 @@ swarm_mixed_v0 = Environment(
     "qio_envs.swarm:MixedSwarm",
     "two teams in the plane keep together and seek contact (mixed, continuous or discrete actions)",
 )
+skirmish_v0 = Environment(
+    "skirmish_v0",
+    "qio_envs.skirmish:Skirmish",
+    "a team of units fights a scripted one, with SMAX's maps and rules (cooperative, discrete actions)",
+)
 qubit_control_v0 = Environment(
     "qubit_control_v0",
     "qio_envs.qubit_control:QubitControl",
@@ -144,6 +149,7 @@ __all__ = [
     "mpe_tag_v0",
     "mpe_world_comm_v0",
     "qubit_control_v0",
+    "skirmish_v0",
     "swarm_competitive_v0",
     "swarm_cooperative_v0",
     "swarm_mixed_v0",

@@ -139,6 +139,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_envs.forest_uav", ["ray", "torch", "matplotlib"]),
         ("qio_envs.swarm", ["ray", "torch", "matplotlib"]),
         ("qio_envs.qubit_control", ["ray", "torch", "matplotlib"]),
+        ("qio_envs.skirmish", ["ray", "torch", "matplotlib"]),
         ("qio_envs.chsh", ["ray", "torch", "matplotlib"]),
         ("qio_envs.drift_control", ["ray", "torch", "matplotlib"]),
         ("qio_envs.cart_pole", ["ray", "torch", "matplotlib"]),

@@ -32,6 +32,7 @@ EXACT = [
     ("swarm_competitive_v0", {"actions": "discrete"}),
     ("swarm_mixed_v0", {}),
     ("qubit_control_v0", {"scenario": "haar"}),
+    ("skirmish_v0", {"scenario": "smacv2_5_units"}),  # allies die
     ("drift_control_v0", {"scenario": "distractors"}),
     ("drift_control_v0", {"scenario": "sensor_shift", "actions": "discrete", "out_radius": 2.0}),
     ("cart_pole_v0", {"scenario": "short_pole"}),

@@ -98,6 +98,7 @@ def test_there_is_no_import_circle():
         "greedy_casino",
         "mpe",
         "qubit_control",
+        "skirmish",
         "swarm",
     ],
 )

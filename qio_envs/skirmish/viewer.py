@@ -1,0 +1,144 @@
+"""Pictures of the skirmish with NumPy alone: no display, no drawing library."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from qio_envs.api import Array
+from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, paint, patch
+from qio_envs.skirmish.config import FIRST_ATTACK, UNITS
+
+_CANVAS = 720  # pixels of the longer side of the map
+_GRID = 4  # units of length between the lines of the floor
+_CELLS = 24  # of the text along the longer side of the map, two letters wide
+
+_FLOOR = np.array([40, 48, 54], np.float32)
+_LINE = np.array([50, 59, 66], np.float32)
+_BORDER = np.array([150, 165, 175], np.float32)
+_OUTLINE = np.array([20, 24, 26], np.float32)
+_LETTER = np.array([250, 250, 250], np.float32)
+_GONE = np.array([92, 100, 106], np.float32)
+_TEAMS = np.array([[86, 170, 236], [236, 112, 72]], np.float32)
+_GOOD, _BAD = np.array([122, 200, 110], np.float32), np.array([232, 84, 74], np.float32)
+
+# Letters of 5 x 5 points, a row in each five digits.
+_GLYPHS = {
+    "m": "00000 11110 10101 10101 10101",
+    "M": "10001 11011 10101 10001 10001",
+    "s": "01111 10000 01110 00001 11110",
+    "Z": "11111 00010 00100 01000 11111",
+    "z": "00000 11110 00100 01000 11110",
+    "h": "10000 10000 11110 10001 10001",
+}
+_LETTERS = [unit.letter for unit in UNITS.values()]
+_RADII = np.array([unit.radius for unit in UNITS.values()])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What a picture shows of one environment; ``U`` units, allies first."""
+
+    position: Array  # float [U, 2], units of length, y upwards
+    kind: Array  # int [U], index in UNITS
+    alive: Array  # bool [U]
+    health: Array  # float [U], share of that at the start
+    action: Array  # int [U], of the last step
+    num_allies: int
+    size: tuple[int, int]  # width and height of the map, units of length
+    score: float
+    step: int
+    max_steps: int
+
+    def target(self, unit: int) -> int | None:
+        """Return the living unit that a unit attacked in the last step; None if it attacked none."""
+        number = int(self.action[unit]) - FIRST_ATTACK
+        if number < 0 or not self.alive[unit]:
+            return None
+        target = self.num_allies + number if unit < self.num_allies else self.num_allies - 1 - number
+        return target if self.alive[target] else None
+
+
+def draw(scene: Scene) -> Array:
+    """Return uint8 ``[742, 720, 3]``, less along the shorter side of the map: units, and a bar for elapsed time.
+
+    Allies are blue, enemies orange. A unit is a disc of its size with the letter of its type, its health as a bar
+    above, and a line to what it attacks. Crosses are where units fell.
+    """
+    scale = _CANVAS / max(scene.size)
+    width, height = (round(side * scale) for side in scene.size)
+    canvas = np.broadcast_to(_FLOOR, (height, width, 3)).copy()
+    for place in np.arange(_GRID, max(scene.size), _GRID) * scale:
+        canvas[height - 1 - round(place) : height - round(place)] = _LINE
+        canvas[:, round(place) : round(place) + 1] = _LINE
+    for edge in (np.s_[:2], np.s_[-2:], np.s_[:, :2], np.s_[:, -2:]):
+        canvas[edge] = _BORDER
+    centres = np.stack([scene.position[:, 0] * scale, height - scene.position[:, 1] * scale], axis=1)
+    order = np.argsort(scene.alive, kind="stable")
+    for unit in order:
+        if not scene.alive[unit]:
+            _cross(canvas, _shade(scene, unit), centres[unit])
+    for unit in order:
+        target = scene.target(unit)
+        if target is not None:
+            line(canvas, _shade(scene, unit) * 0.75, centres[unit], centres[target], 1.5)
+    for unit in order[scene.alive[order]]:
+        radius = max(_RADII[scene.kind[unit]] * scale, 5.0)
+        disc(canvas, _shade(scene, unit), _OUTLINE, centres[unit], radius)
+        _letter(canvas, _LETTERS[scene.kind[unit]], centres[unit])
+    for unit in order[scene.alive[order]]:
+        radius = max(_RADII[scene.kind[unit]] * scale, 5.0)
+        _health(canvas, float(scene.health[unit]), centres[unit] - np.array([0, radius + 4]), radius)
+    time = bar(width, scene.step / scene.max_steps, TIME_BAR)
+    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, width, 3))])
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def draw_text(scene: Scene) -> str:
+    """Return the map as lines of text: allies as the letters of their types, enemies with ``'``, ``x`` the fallen."""
+    width, height = scene.size
+    columns, rows = (max(round(_CELLS * side / max(scene.size)), 1) for side in scene.size)
+    marks = np.full((rows, columns), " .", "<U2")
+    for unit in np.argsort(scene.alive, kind="stable"):
+        row = int((1 - scene.position[unit, 1] / height) * rows)
+        column = int(scene.position[unit, 0] / width * columns)
+        mark = _LETTERS[scene.kind[unit]] if scene.alive[unit] else "x"
+        mark = f"{mark}'" if scene.alive[unit] and unit >= scene.num_allies else f" {mark}"
+        marks[min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)] = mark
+    ours, theirs = scene.alive[: scene.num_allies], scene.alive[scene.num_allies :]
+    status = (
+        f"step {scene.step}/{scene.max_steps}  score {scene.score:.2f}  "
+        f"allies {int(ours.sum())} of {len(ours)}  enemies {int(theirs.sum())} of {len(theirs)}"
+    )
+    return "\n".join([*("".join(row).rstrip() for row in marks), status])
+
+
+def _shade(scene: Scene, unit: int) -> Array:
+    """Return the colour of a unit's team."""
+    return _TEAMS[int(unit >= scene.num_allies)]
+
+
+def _cross(canvas: Array, colour: Array, centre: Array) -> None:
+    for arm in (np.array([4.0, 4.0]), np.array([4.0, -4.0])):
+        line(canvas, (colour + 2 * _GONE) / 3, centre - arm, centre + arm, 1.5)
+
+
+def _health(canvas: Array, share: float, centre: Array, half: float) -> None:
+    """Draw a bar that is full at the health of the start, green there and red near death."""
+    for end, colour in ((1.0, _OUTLINE), (min(share, 1.0), share * _GOOD + (1 - share) * _BAD)):
+        low = centre - np.array([half, 1.5])
+        high = centre + np.array([(2 * end - 1) * half, 1.5])
+        part, columns, rows = patch(canvas, low, high)
+        inside = np.minimum(columns - low[0], high[0] - columns) + 0.5
+        paint(part, colour, np.minimum(inside, np.minimum(rows - low[1], high[1] - rows) + 0.5))
+
+
+def _letter(canvas: Array, letter: str, centre: Array, scale: int = 2) -> None:
+    """Write a letter with its middle at a point (column, row)."""
+    points = np.array([[point == "1" for point in row] for row in _GLYPHS[letter].split()])
+    points = points.repeat(scale, axis=0).repeat(scale, axis=1)
+    row, column = round(float(centre[1]) - points.shape[0] / 2), round(float(centre[0]) - points.shape[1] / 2)
+    for y, x in np.argwhere(points):
+        if 0 <= row + y < canvas.shape[0] and 0 <= column + x < canvas.shape[1]:
+            canvas[row + y, column + x] = _LETTER
