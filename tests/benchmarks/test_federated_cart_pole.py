@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("ray_runtime")
 def small(monkeypatch):
     monkeypatch.setattr(study, "NUM_CLIENTS", (1, 2))
     monkeypatch.setattr(study, "TUNING_SEEDS", (100,))
-    monkeypatch.setattr(study, "LEARNING_RATES", (0.01, 0.03))
+    monkeypatch.setattr(study, "LEARNING_RATES", dict.fromkeys(study.SERVERS, (0.01, 0.03)))
     monkeypatch.setattr(study, "TUNING_ROUNDS", 2)
     monkeypatch.setattr(study, "MOST_ROUNDS", 4)
     monkeypatch.setattr(study, "EPISODES", 2)
@@ -50,7 +50,7 @@ def test_speedup_tunes_trains_and_goes_on_with_what_is_there(tmp_path, capsys):
 def test_a_run_ends_with_the_measurement_that_reaches_the_threshold(monkeypatch):
     measured = iter([100.0, 400.0])
     monkeypatch.setattr(study, "score", lambda *_, **__: next(measured))
-    row = study.until_threshold(0, 2, 0.01, 10)
+    row = study.until_threshold(0, 2, 0.01, 10, {})
     assert (row["reached"], row["rounds"], row["steps_per_client"]) == (True, 4, 4 * 64)
 
 
@@ -104,14 +104,26 @@ def test_the_speedup_is_a_ratio_with_an_interval_from_ten_seeds_on():
             for seed in range(seeds) for clients in (1, 2)
         ]  # fmt: skip
 
-    tuning = {"seed": "100", "clients": "1", "steps_per_client": "9"}
-    one, two = study.speedups([tuning, *rows(10)])
+    tuning = [
+        {"seed": "100", "clients": clients, "lr": lr, "rounds": rounds, "steps_per_client": "9"}
+        for clients in ("1", "2") for lr, rounds in (("0.03", "9"), ("0.01", "8"))
+    ]  # fmt: skip
+    worse = {**rows(1)[0], "lr": "0.03", "steps_per_client": "9"}
+    one, two = study.speedups([*tuning, worse, *rows(10)])
     assert one["speedup"] == 1
     assert two["speedup"] == pytest.approx(2, rel=1e-3)
     assert 1.98 < two["speedup_low"] < two["speedup"] < two["speedup_high"] < 2.02
-    assert np.isnan(study.speedups(rows(3))[1]["speedup_low"])
+    assert np.isnan(study.speedups([*tuning, *rows(3)])[1]["speedup_low"])
 
 
 def test_flower_is_asked_for():
     with pytest.raises(SystemExit):
         study.main(["overhead"])
+
+
+def test_momentum_is_the_servers():
+    quiet, moved = (
+        study.config_of(0, 2, study.local_of(study.SPEEDUP_SAMPLING, 0.01), server=study.SERVERS[name])
+        for name in (study.SPEEDUP, study.MOMENTUM)
+    )
+    assert [config.federation_settings().server.momentum for config in (quiet, moved)] == [0.0, 0.9]
