@@ -222,6 +222,8 @@ class Federated(Algorithm):
         }
         if server.settings.dropouts is not None:
             numbers |= {f"num_lost_{step.name.lower()}": count for step, count in report.lost.items()}
+        if server.settings.group_size is not None:
+            numbers |= {"num_groups": len(plan.groups), "num_lost_groups": report.lost_groups}
         if server.ledger is not None:
             kind = "epsilon_simulated" if server.ledger.simulated else "epsilon"
             numbers[kind] = server.ledger.epsilon

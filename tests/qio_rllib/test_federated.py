@@ -286,6 +286,30 @@ def test_lost_clients_are_counted_by_phase():
     assert (lost.sum(0) > 0).sum() >= 2
 
 
+def test_secure_sums_of_groups_are_counted_and_go_on_exactly(tmp_path):
+    secure = {"group_size": 4, "threshold": 2}
+    config = federation(
+        "A2C", clients=12, secure=secure, aggregation={"rule": "median"}, dropouts={"probability": 0.1}
+    )
+    algorithm, results = trained(config, 3)
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    restored = Federated.from_checkpoint(str(tmp_path / "checkpoint"))
+    others = []
+    for _ in range(4):
+        results.append(progress_row(algorithm.train()))
+        others.append(progress_row(restored.train()))
+    np.testing.assert_array_equal(algorithm.federated_server.weights, restored.federated_server.weights)
+    assert [result["federation/num_groups"] for result in results] == [3] * 7
+    lost, failed = (
+        np.array([result[f"federation/{name}"] for result in results])
+        for name in ("num_lost_groups", "num_failed_rounds_lifetime")
+    )
+    # Of three groups a median needs all.
+    np.testing.assert_array_equal(np.diff(failed, prepend=0), lost > 0)
+    assert 0 < failed[-1] < 7
+    assert [result["federation/num_lost_groups"] for result in others] == list(lost[3:])
+
+
 # -- attacks ----------------------------------------------------------------------------------------------------------
 
 
@@ -388,6 +412,12 @@ def experiment(**config):
         ({"secure": {}, "clients": [{"count": 2}]}, "secure.min_clients: 2 clients take part"),
         ({"secure": {"threshold": 9}}, "secure.threshold: expected 2 to 3"),
         ({"secure": {}, "aggregation": {"rule": "median"}}, "aggregation.rule: secure gives the sum"),
+        ({"secure": {"group_size": 2}}, "secure.group_size: expected an integer of at least 3, got 2"),
+        ({"secure": {"group_size": 5}}, "secure.group_size: 4 clients take part in a round"),
+        (
+            {"secure": {"group_size": 3}, "aggregation": {"rule": "median"}},
+            "secure.group_size: median needs at least 3 groups of 3; 4 clients make 1",
+        ),
         ({"secure": {}, "compression": {"type": "top_k"}}, "compression.type: with secure"),
         ({"privacy": {"noise_multiplier": 0}}, "privacy.noise_multiplier: expected a number above 0"),
         (
@@ -457,7 +487,7 @@ def as_output(**config):
         ("correction", {"type": "fedprox", "coefficient": 0.1}),
         ("compression", {"type": "int8"}),
         ("quantization", {"bound": 1.0}),
-        ("secure", {}),
+        ("secure", {"group_size": 3}),
         ("privacy", {"clip": 0.5}),
         ("attack", {"clients": [1]}),
         ("dropouts", {"probability": 0.2}),
