@@ -344,10 +344,9 @@ class FederatedConfig(ExploringConfig):
         clients = self.all_clients()
         seen: set[str] = set()
         for client in clients if isinstance(self.clients, list) else clients[:1]:
-            kind = f"{client.env} {sorted(client.env_config.items())}"
-            if kind in seen:
+            if client.environment_key in seen:
                 continue
-            seen.add(kind)
+            seen.add(client.environment_key)
             found = _form(self._local_config(client.env, client.env_config, None))
             if found != expected:
                 raise ConfigError(
