@@ -338,7 +338,9 @@ class FederatedServer:
                 sums.append(self._secure_sum(plan, group, values))
             except RoundFailedError:
                 report.lost_groups += 1
-                lost = {step: [one for one in group if drops.get(one) is step] for step in Step}
+                lost: Mapping[Step, tuple[int, ...]] = {
+                    step: tuple(one for one in group if drops.get(one) is step) for step in Step
+                }
             else:
                 report.bytes_up += sums[-1].bytes_up
                 report.bytes_down += sums[-1].bytes_down

@@ -203,13 +203,6 @@ class SecureSettings(MappingSettings):
                 f"an integer of at least {MIN_CLIENTS}",
                 self.group_size is None or _is_count(self.group_size, MIN_CLIENTS),
             ),
-            (
-                "group_size",
-                f"at least min_clients, {self.min_clients}",
-                not _is_count(self.group_size)
-                or not _is_count(self.min_clients)
-                or self.group_size >= self.min_clients,
-            ),
         ]
 
 
@@ -448,7 +441,7 @@ class FederationSettings:
                 f"{secure.min_clients}"
             )
         if secure.group_size is not None:
-            self._check_groups(expected, secure.group_size)
+            self._check_groups(expected, secure.group_size, secure.min_clients)
         others = self.largest_sum - 1
         neighbours = others if secure.neighbours is None else min(secure.neighbours, others)
         if secure.threshold is not None and not neighbours // 2 < secure.threshold <= neighbours:
@@ -457,7 +450,9 @@ class FederationSettings:
                 f"neighbours), got {secure.threshold}"
             )
 
-    def _check_groups(self, expected: float, size: int) -> None:
+    def _check_groups(self, expected: float, size: int, fewest: int) -> None:
+        if size < fewest:
+            raise ConfigError(f"secure.group_size: expected at least min_clients = {fewest}, got {size}")
         if size > expected:
             raise ConfigError(
                 f"secure.group_size: {expected:g} clients take part in a round, expected at most as many, got {size}"

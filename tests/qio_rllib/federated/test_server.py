@@ -744,11 +744,6 @@ def test_the_ledger_is_restored_and_keys_are_not_kept():
             {"group_size": "3"},
             "secure.group_size: expected an integer of at least 3, got '3'",
         ),
-        (
-            SecureSettings,
-            {"group_size": 3, "min_clients": 4},
-            "secure.group_size: expected at least min_clients, 4, got 3",
-        ),
         (SecureSettings, {"neighbours": 3}, "secure.neighbours: expected an even integer"),
         (PrivacySettings, {"noise_multiplier": 0}, "privacy.noise_multiplier: expected a number above 0"),
         (PrivacySettings, {"noise": 1}, "privacy: unknown key 'noise'"),
@@ -833,6 +828,10 @@ def test_values_outside_their_range_are_refused(settings_class, given_settings, 
         (
             {"secure": SecureSettings(), "aggregation": AggregationSettings(rule="median")},
             "expected mean, or sums of groups (secure.group_size)",
+        ),
+        (
+            {"secure": SecureSettings(group_size=3, min_clients=4)},
+            "secure.group_size: expected at least min_clients = 4, got 3",
         ),
         (
             {"secure": SecureSettings(group_size=7)},
