@@ -3,6 +3,7 @@
     python benchmarks/federated_cart_pole.py speedup
     python benchmarks/federated_cart_pole.py speedup_momentum
     python benchmarks/federated_cart_pole.py privacy
+    python benchmarks/federated_cart_pole.py privacy_skellam
     python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON    # see federated_flower.py
     python benchmarks/federated_cart_pole.py speedup --table                    # of what is there, no training
 
@@ -21,6 +22,9 @@ privacy: 1,000 equal clients, each in a round with probability 0.1, four gradien
 seeded, so that epsilon is that of a simulation; beside it the same federation without privacy. The clip is the better
 of two on another seed.
 
+privacy_skellam: after it, the same federation with integer noise under secure sums, which binds the server too and is
+not amplified by sampling; so much that epsilon is that of a row of Gaussian noise.
+
 overhead: 1,000 equal clients, 100 a round. CPU milliseconds a client and round of the whole trainer in one process, of
 as many training steps of one Algorithm, and of Flower's simulation with clients that do nothing; and the memory of the
 process that trains, without what it shares with others, after each round.
@@ -32,12 +36,14 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary, interquartile_mean
 from federated_flower import SIMULATION, theirs
+from scipy.optimize import brentq
 from tables import append, read, write
 
 import qio_envs
@@ -62,7 +68,8 @@ LOCAL: dict[str, Any] = {
     "model_config": {"fcnet_hiddens": [16, 16], "fcnet_activation": "tanh"},
 }
 
-SPEEDUP, MOMENTUM, PRIVACY, OVERHEAD = "speedup", "speedup_momentum", "privacy", "overhead"
+SPEEDUP, MOMENTUM, OVERHEAD = "speedup", "speedup_momentum", "overhead"
+PRIVACY, SKELLAM = "privacy", "privacy_skellam"
 NUM_CLIENTS = (1, 2, 4, 8, 16)
 SPEEDUP_SAMPLING = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 16}
 LEARNING_RATES = {SPEEDUP: (0.003, 0.01, 0.03, 0.1, 0.3), MOMENTUM: (0.0003, 0.001, 0.003, 0.01, 0.03)}
@@ -77,6 +84,8 @@ PRIVACY_LR, LOCAL_ITERATIONS, DELTA, PRIVACY_EPISODES = 0.03, 4, 1e-5, 100
 NOISE = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Noise multipliers; 0 stands for no privacy, without clipping."""
 CLIPS, PRIVACY_TUNING_SEED, TUNING_NOISE = (1.0, 2.0), 100, 1.0
+EQUAL_NOISE, FEWEST = 1.0, 60
+"""The Gaussian noise multiplier whose epsilon Skellam noise has, and the clients whose noise is enough for it."""
 
 FEW_STEPS = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 4}
 OVERHEAD_LR = 1e-3
@@ -248,21 +257,29 @@ def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
 # -- privacy ---------------------------------------------------------------------------------------------------------
 
 
-def private(seed: int, noise: float, clip: float, rounds: int) -> dict[str, Any]:
-    """Return the row of a federation with a noise multiplier; without privacy where it is 0."""
-    started = time.process_time()
+def private_config(seed: int, noise: float, clip: float, mechanism: str) -> FederatedConfig:
+    """Return a federation with a noise multiplier; without privacy where it is 0."""
     settings: dict[str, Any] = {
         "participation": {"probability": SAMPLED / FEDERATION},
         "local_iterations": LOCAL_ITERATIONS,
     }
     if noise:
         settings["privacy"] = {
+            "mechanism": mechanism,
             "clip": clip,
             "noise_multiplier": noise,
             "delta": DELTA,
             "randomness": "seeded",
         }
-    algorithm = config_of(seed, FEDERATION, local_of(PRIVACY_SAMPLING, PRIVACY_LR), **settings).build_algo()
+    if mechanism == "skellam":
+        settings["secure"] = {"min_clients": FEWEST}
+    return config_of(seed, FEDERATION, local_of(PRIVACY_SAMPLING, PRIVACY_LR), **settings)
+
+
+def private(seed: int, noise: float, clip: float, rounds: int, mechanism: str = "gaussian") -> dict[str, Any]:
+    """Return the row of a federation with a noise multiplier."""
+    started = time.process_time()
+    algorithm = private_config(seed, noise, clip, mechanism).build_algo()
     for _ in range(rounds):
         algorithm.training_step()
     ledger = algorithm.federated_server.ledger
@@ -301,6 +318,29 @@ def privacy(seeds: range, out: Path, rounds: int) -> None:
                 append_shown(out, private(seed, noise, clip, rounds))
 
 
+def skellam(seeds: range, out: Path, rounds: int) -> None:
+    """Train with integer noise of the epsilon that a row of Gaussian noise has, and with its clip."""
+    gaussian = read(out.with_name(f"{PRIVACY}.csv"))
+    rows = [row for row in gaussian if float(row["noise_multiplier"]) == EQUAL_NOISE]
+    clip = best_clip(gaussian)
+    noise = skellam_noise(float(rows[0]["epsilon_simulated"]), clip, rounds)
+    for seed in seeds:
+        if not is_there(read(out), seed=seed):
+            append_shown(out, private(seed, noise, clip, rounds, "skellam"))
+
+
+def skellam_noise(epsilon: float, clip: float, rounds: int) -> float:
+    """Return the noise multiplier that spends an epsilon in some rounds."""
+    algorithm = private_config(0, 1.0, clip, "skellam").build_algo()
+    mechanism = algorithm.federated_server.ledger.mechanism
+    algorithm.stop()
+
+    def excess(noise: float) -> float:
+        return replace(mechanism, variance=(noise * mechanism.norm) ** 2).epsilon(rounds, DELTA) - epsilon
+
+    return round(float(brentq(excess, 0.1, 1000.0)), 4)
+
+
 def best_clip(rows: Sequence[dict[str, str]]) -> float:
     """Return the clip with the greatest sampled return on the tuning seed."""
     tried = [row for row in rows if row["seed"] == str(PRIVACY_TUNING_SEED)]
@@ -322,6 +362,12 @@ def privacy_groups(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
 
 def privacy_table(out: Path) -> None:
     """Print returns by epsilon, and draw them."""
+    print_privacy(out)
+    draw_privacy(privacy_groups(read(out)), out.with_suffix(".png"))
+
+
+def print_privacy(out: Path) -> None:
+    """Print returns by epsilon."""
     rows = privacy_groups(read(out))
     print(f"{'noise':>5} {'epsilon':>8}  {'sampled return':40} {'greedy return':40} sampled, normalised")
     for row in rows:
@@ -329,7 +375,6 @@ def privacy_table(out: Path) -> None:
             f"{row['noise']:>5g} {row['epsilon']:>8.2f}  {row['sampled_return'].text():40} "
             f"{row['greedy_return'].text():40} {row['sampled_normalized'].text(3)}"
         )
-    draw_privacy(rows, out.with_suffix(".png"))
 
 
 def draw_privacy(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -489,7 +534,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", choices=[SPEEDUP, MOMENTUM, PRIVACY, OVERHEAD])
+    parser.add_argument("study", choices=[*SERVERS, PRIVACY, SKELLAM, OVERHEAD])
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0 (speedup 10, privacy 3)")
     parser.add_argument("--rounds", type=int, help="of a run (privacy 12, overhead 50)")
     parser.add_argument("--flower-python", help="of overhead: Python of an environment that holds flwr")
@@ -506,10 +551,12 @@ def main(arguments: list[str] | None = None) -> None:
             speedup(given.study, range(given.seeds or 10), out)
         elif given.study == PRIVACY:
             privacy(range(given.seeds or 3), out, given.rounds or 12)
+        elif given.study == SKELLAM:
+            skellam(range(given.seeds or 3), out, given.rounds or 12)
         else:
             overhead(out, given.rounds or 50, given.flower_python)
         out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    tables = {PRIVACY: privacy_table, OVERHEAD: overhead_table}
+    tables = {PRIVACY: privacy_table, SKELLAM: print_privacy, OVERHEAD: overhead_table}
     tables.get(given.study, speedup_table)(out)
 
 

@@ -29,6 +29,7 @@ def small(monkeypatch):
     monkeypatch.setattr(study, "CLIPS", (0.5, 1.0))
     monkeypatch.setattr(study, "NOISE", (0.0, 4.0))
     monkeypatch.setattr(study, "PRIVACY_EPISODES", 2)
+    monkeypatch.setattr(study, "FEWEST", 3)
 
 
 @pytest.mark.long
@@ -67,6 +68,21 @@ def test_privacy_takes_the_better_clip_and_charges_each_round(tmp_path, capsys):
     assert without["sampled_return"] != noised["sampled_return"]
     assert (tmp_path / "privacy.png").stat().st_size > 10_000
     assert "inf" in capsys.readouterr().out
+
+
+def test_skellam_noise_spends_what_gaussian_noise_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "FEDERATION", 20)
+    monkeypatch.setattr(study, "SAMPLED", 16)
+    monkeypatch.setattr(study, "LOCAL_ITERATIONS", 1)
+    columns = ("seed", "noise_multiplier", "clip", "epsilon_simulated", "sampled_return")
+    rows = [(100, 1.0, 0.5, 4.0, 30.0), (100, 1.0, 1.0, 4.0, 20.0), (0, 1.0, 0.5, 4.0, 20.0)]
+    write(tmp_path / "privacy.csv", [dict(zip(columns, row, strict=True)) for row in rows])
+    study.main(["privacy_skellam", "--seeds", "1", "--rounds", "1", "--out", str(tmp_path)])
+    (row,) = read(tmp_path / "privacy_skellam.csv")
+    assert (row["clip"], row["rounds"]) == ("0.5", "1")
+    assert float(row["epsilon_simulated"]) == pytest.approx(4.0, abs=1e-3)
+    study.main(["privacy_skellam", "--seeds", "1", "--rounds", "1", "--out", str(tmp_path)])
+    assert read(tmp_path / "privacy_skellam.csv") == [row]
 
 
 def test_a_return_is_normalized_between_random_play_and_the_time_limit():
