@@ -20,7 +20,7 @@ ENVIRONMENT_ATTACKS = ("random_actions", "flipped_rewards")
 """Attacks in which a client learns honestly from an environment that lies."""
 
 MIN_GROUPS = 3
-"""Sums of which a robust rule can tell a bad one."""
+"""Groups of which a robust rule can tell a bad one."""
 
 LYING_COUNT = "lying_count"
 """The attack in which a client says that it learned from more steps than it did."""
@@ -457,7 +457,10 @@ class FederationSettings:
             raise ConfigError(
                 f"secure.group_size: {expected:g} clients take part in a round, expected at most as many, got {size}"
             )
-        rule, found = self.aggregation.rule, int(expected // size)
+        rule, found = (
+            self.aggregation.rule,
+            int((expected + 1e-9) // size),
+        )  # 0.29 of 100 comes to 28.999999999999996
         if rule != "mean" and found < MIN_GROUPS:
             raise ConfigError(
                 f"secure.group_size: {rule} needs at least {MIN_GROUPS} groups of {size}; {expected:g} clients make "
