@@ -457,10 +457,8 @@ class FederationSettings:
             raise ConfigError(
                 f"secure.group_size: {expected:g} clients take part in a round, expected at most as many, got {size}"
             )
-        rule, found = (
-            self.aggregation.rule,
-            int((expected + 1e-9) // size),
-        )  # 0.29 of 100 comes to 28.999999999999996
+        rule = self.aggregation.rule
+        found = int((expected + 1e-9) // size)  # 0.29 of 100 comes to 28.999999999999996
         if rule != "mean" and found < MIN_GROUPS:
             raise ConfigError(
                 f"secure.group_size: {rule} needs at least {MIN_GROUPS} groups of {size}; {expected:g} clients make "
