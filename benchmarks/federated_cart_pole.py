@@ -13,8 +13,9 @@ common policy in fixed evaluation episodes with the default pole, at most 500.
 speedup: 1 to 16 equal clients, all of them in every round, one gradient step each. How many environment steps *each
 client* takes until the sampled return in 20 episodes is at least 400, measured every second round; theory has it that
 the steps fall as one over the number of clients (Fan et al., 2021; Zhang et al., 2024: FedSARSA), each number with a
-step size of its own. So the learning rate of each number of clients is the best of five on other seeds. A learning rate
-of the server would be a second name for the clients': with one gradient step a round they multiply each other.
+step size of its own. So the learning rate of each number of clients is the best of at least three on other seeds, where
+greater ones are tried as long as the greatest is the best. A learning rate of the server would be a second name for the
+clients': with one gradient step a round they multiply each other.
 
 speedup_momentum: the same with momentum 0.9 at the server, whose steps are ten times as long in the end.
 
@@ -72,7 +73,11 @@ SPEEDUP, MOMENTUM, OVERHEAD = "speedup", "speedup_momentum", "overhead"
 PRIVACY, SKELLAM = "privacy", "privacy_skellam"
 NUM_CLIENTS = (1, 2, 4, 8, 16)
 SPEEDUP_SAMPLING = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 16}
-LEARNING_RATES = {SPEEDUP: (0.003, 0.01, 0.03, 0.1, 0.3), MOMENTUM: (0.0003, 0.001, 0.003, 0.01, 0.03)}
+LEARNING_RATES = {
+    SPEEDUP: (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    MOMENTUM: (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+}
+FEWEST_RATES = 3
 SERVERS: dict[str, dict[str, float]] = {SPEEDUP: {}, MOMENTUM: {"momentum": 0.9}}
 TUNING_SEEDS = (100, 101)
 THRESHOLD, EPISODES, EVERY = 400, 20, 2
@@ -153,10 +158,12 @@ def until_threshold(
 
 def speedup(study: str, seeds: range, out: Path) -> None:
     """Find each number of clients a learning rate, then train the reported seeds with it."""
-    server = SERVERS[study]
+    server, rates = SERVERS[study], LEARNING_RATES[study]
     for clients in NUM_CLIENTS:
-        for seed in TUNING_SEEDS:
-            for lr in LEARNING_RATES[study]:
+        for place, lr in enumerate(rates):
+            if place >= FEWEST_RATES and tuned(read(out), clients) != str(rates[place - 1]):
+                break
+            for seed in TUNING_SEEDS:
                 if not is_there(read(out), seed=seed, clients=clients, lr=lr):
                     append_shown(out, until_threshold(seed, clients, lr, TUNING_ROUNDS, server))
     for seed in seeds:

@@ -87,16 +87,9 @@ def _forests_hold() -> bool:
     )
 
 
-def _speedup(clients: str) -> Callable[[], str]:
+def _speedup(clients: str, file: str = SPEEDUPS) -> Callable[[], str]:
     columns = ("speedup", "speedup_low", "speedup_high")
-    return lambda: "{} ({} to {})".format(
-        *(f.cell(SPEEDUPS, column, 1, clients=clients) for column in columns)
-    )
-
-
-def _is_sublinear() -> bool:
-    """Return whether the speed-up of 4, 8 and 16 clients is below linear with its whole interval."""
-    return all(f.number(SPEEDUPS, "speedup_high", clients=str(clients)) < clients for clients in (4, 8, 16))
+    return lambda: "{} ({} to {})".format(*(f.cell(file, column, 1, clients=clients) for column in columns))
 
 
 def _private(noise: str, column: str, decimals: int = 0) -> Callable[[], str]:

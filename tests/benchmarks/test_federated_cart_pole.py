@@ -137,6 +137,27 @@ def test_flower_is_asked_for():
         study.main(["overhead"])
 
 
+def test_greater_learning_rates_are_tried_as_long_as_the_greatest_is_the_best(tmp_path, monkeypatch):
+    best = {1: 0.03, 2: 1.0}
+    monkeypatch.setattr(study, "LEARNING_RATES", {study.SPEEDUP: (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)})
+    monkeypatch.setattr(study, "TUNING_SEEDS", (100, 101))
+
+    def invented(seed, clients, lr, most, server):
+        rounds = round(abs(np.log(lr / best[clients])) * 10) + 1
+        return {"seed": seed, "clients": clients, "lr": lr, "rounds": rounds}
+
+    monkeypatch.setattr(study, "until_threshold", invented)
+    study.speedup(study.SPEEDUP, range(1), tmp_path / "speedup.csv")
+    rows = [row for row in read(tmp_path / "speedup.csv") if row["clients"] == "1"]
+    assert [row["lr"] for row in rows if row["seed"] == "100"] == ["0.003", "0.01", "0.03", "0.1"]
+    rows = [row for row in read(tmp_path / "speedup.csv") if row["clients"] == "2"]
+    assert [row["lr"] for row in rows if row["seed"] == "101"][-2:] == ["1.0", "3.0"]
+    assert [(row["clients"], row["lr"]) for row in read(tmp_path / "speedup.csv") if row["seed"] == "0"] == [
+        ("1", "0.03"),
+        ("2", "1.0"),
+    ]
+
+
 def test_momentum_is_the_servers():
     quiet, moved = (
         study.config_of(0, 2, study.local_of(study.SPEEDUP_SAMPLING, 0.01), server=study.SERVERS[name])
