@@ -161,7 +161,8 @@ def speedup(study: str, seeds: range, out: Path) -> None:
     server, rates = SERVERS[study], LEARNING_RATES[study]
     for clients in NUM_CLIENTS:
         for place, lr in enumerate(rates):
-            if place >= FEWEST_RATES and tuned(read(out), clients) != str(rates[place - 1]):
+            tried = [row for row in read(out) if float(row["lr"]) in rates[:place]]
+            if place >= FEWEST_RATES and tuned(tried, clients) != str(rates[place - 1]):
                 break
             for seed in TUNING_SEEDS:
                 if not is_there(read(out), seed=seed, clients=clients, lr=lr):

@@ -147,6 +147,8 @@ def test_greater_learning_rates_are_tried_as_long_as_the_greatest_is_the_best(tm
         return {"seed": seed, "clients": clients, "lr": lr, "rounds": rounds}
 
     monkeypatch.setattr(study, "until_threshold", invented)
+    # greater ones that are there already end nothing
+    write(tmp_path / "speedup.csv", [invented(seed, 2, 0.3, 1, {}) for seed in (100, 101)])
     study.speedup(study.SPEEDUP, range(1), tmp_path / "speedup.csv")
     rows = [row for row in read(tmp_path / "speedup.csv") if row["clients"] == "1"]
     assert [row["lr"] for row in rows if row["seed"] == "100"] == ["0.003", "0.01", "0.03", "0.1"]
