@@ -1,7 +1,9 @@
 """Federations of the cart-pole task: speed-up by more clients, what privacy costs, and what a round costs.
 
     python benchmarks/federated_cart_pole.py speedup
+    python benchmarks/federated_cart_pole.py speedup_momentum
     python benchmarks/federated_cart_pole.py privacy
+    python benchmarks/federated_cart_pole.py privacy_skellam
     python benchmarks/federated_cart_pole.py overhead --flower-python PYTHON    # see federated_flower.py
     python benchmarks/federated_cart_pole.py speedup --table                    # of what is there, no training
 
@@ -11,11 +13,18 @@ common policy in fixed evaluation episodes with the default pole, at most 500.
 speedup: 1 to 16 equal clients, all of them in every round, one gradient step each. How many environment steps *each
 client* takes until the sampled return in 20 episodes is at least 400, measured every second round; theory has it that
 the steps fall as one over the number of clients (Fan et al., 2021; Zhang et al., 2024: FedSARSA), each number with a
-step size of its own. So the learning rate of each number of clients is the best of three on other seeds.
+step size of its own. So the learning rate of each number of clients is the best of at least three on other seeds, where
+greater ones are tried as long as the greatest is the best. A learning rate of the server would be a second name for the
+clients': with one gradient step a round they multiply each other.
+
+speedup_momentum: the same with momentum 0.9 at the server, whose steps are ten times as long in the end.
 
 privacy: 1,000 equal clients, each in a round with probability 0.1, four gradient steps each. Gaussian noise on the sum,
 seeded, so that epsilon is that of a simulation; beside it the same federation without privacy. The clip is the better
 of two on another seed.
+
+privacy_skellam: after it, the same federation with integer noise under secure sums, which binds the server too and is
+not amplified by sampling; so much that epsilon is that of a row of Gaussian noise.
 
 overhead: 1,000 equal clients, 100 a round. CPU milliseconds a client and round of the whole trainer in one process, of
 as many training steps of one Algorithm, and of Flower's simulation with clients that do nothing; and the memory of the
@@ -28,12 +37,14 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary, interquartile_mean
 from federated_flower import SIMULATION, theirs
+from scipy.optimize import brentq
 from tables import append, read, write
 
 import qio_envs
@@ -58,10 +69,16 @@ LOCAL: dict[str, Any] = {
     "model_config": {"fcnet_hiddens": [16, 16], "fcnet_activation": "tanh"},
 }
 
-SPEEDUP, PRIVACY, OVERHEAD = "speedup", "privacy", "overhead"
+SPEEDUP, MOMENTUM, OVERHEAD = "speedup", "speedup_momentum", "overhead"
+PRIVACY, SKELLAM = "privacy", "privacy_skellam"
 NUM_CLIENTS = (1, 2, 4, 8, 16)
 SPEEDUP_SAMPLING = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 16}
-LEARNING_RATES = (0.003, 0.01, 0.03)
+LEARNING_RATES = {
+    SPEEDUP: (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    MOMENTUM: (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+}
+FEWEST_RATES = 3
+SERVERS: dict[str, dict[str, float]] = {SPEEDUP: {}, MOMENTUM: {"momentum": 0.9}}
 TUNING_SEEDS = (100, 101)
 THRESHOLD, EPISODES, EVERY = 400, 20, 2
 TUNING_ROUNDS, MOST_ROUNDS = 150, 400
@@ -72,6 +89,8 @@ PRIVACY_LR, LOCAL_ITERATIONS, DELTA, PRIVACY_EPISODES = 0.03, 4, 1e-5, 100
 NOISE = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Noise multipliers; 0 stands for no privacy, without clipping."""
 CLIPS, PRIVACY_TUNING_SEED, TUNING_NOISE = (1.0, 2.0), 100, 1.0
+EQUAL_NOISE, FEWEST = 1.0, 60
+"""The Gaussian noise multiplier whose epsilon Skellam noise has, and the clients whose noise is enough for it."""
 
 FEW_STEPS = {"num_envs_per_env_runner": 4, "rollout_fragment_length": 4}
 OVERHEAD_LR = 1e-3
@@ -111,11 +130,13 @@ def append_shown(out: Path, row: dict[str, Any]) -> None:
 # -- speed-up --------------------------------------------------------------------------------------------------------
 
 
-def until_threshold(seed: int, clients: int, lr: float, most: int) -> dict[str, Any]:
+def until_threshold(
+    seed: int, clients: int, lr: float, most: int, server: dict[str, float]
+) -> dict[str, Any]:
     """Return the row of a federation that trains until its policy is good, or for ``most`` rounds."""
     started = time.process_time()
     local = local_of(SPEEDUP_SAMPLING, lr)
-    algorithm = config_of(seed, clients, local).build_algo()
+    algorithm = config_of(seed, clients, local, server=server).build_algo()
     rounds, found = 0, 0.0
     while found < THRESHOLD and rounds < most:
         for _ in range(EVERY):
@@ -135,44 +156,46 @@ def until_threshold(seed: int, clients: int, lr: float, most: int) -> dict[str, 
     }
 
 
-def speedup(seeds: range, out: Path) -> None:
+def speedup(study: str, seeds: range, out: Path) -> None:
     """Find each number of clients a learning rate, then train the reported seeds with it."""
+    server, rates = SERVERS[study], LEARNING_RATES[study]
     for clients in NUM_CLIENTS:
-        for seed in TUNING_SEEDS:
-            for lr in LEARNING_RATES:
+        for place, lr in enumerate(rates):
+            tried = [row for row in read(out) if float(row["lr"]) in rates[:place]]
+            if place >= FEWEST_RATES and tuned(tried, clients) != str(rates[place - 1]):
+                break
+            for seed in TUNING_SEEDS:
                 if not is_there(read(out), seed=seed, clients=clients, lr=lr):
-                    append_shown(out, until_threshold(seed, clients, lr, TUNING_ROUNDS))
+                    append_shown(out, until_threshold(seed, clients, lr, TUNING_ROUNDS, server))
     for seed in seeds:
         for clients in NUM_CLIENTS:
-            if not is_there(read(out), seed=seed, clients=clients):
-                lr = tuned(read(out), clients)
-                append_shown(out, until_threshold(seed, clients, lr, MOST_ROUNDS))
+            lr = tuned(read(out), clients)
+            if not is_there(read(out), seed=seed, clients=clients, lr=lr):
+                append_shown(out, until_threshold(seed, clients, float(lr), MOST_ROUNDS, server))
 
 
-def tuned(rows: Sequence[dict[str, str]], clients: int) -> float:
+def tuned(rows: Sequence[dict[str, str]], clients: int) -> str:
     """Return the learning rate with the fewest rounds on the tuning seeds; who does not get there counts the most."""
-    means = {}
-    for lr in LEARNING_RATES:
-        found = [
-            float(row["rounds"])
-            for row in rows
-            if int(row["seed"]) in TUNING_SEEDS and (row["clients"], row["lr"]) == (str(clients), str(lr))
-        ]
-        means[lr] = np.mean(found)
-    return min(means, key=lambda lr: means[lr])
+    rounds: dict[str, list[float]] = {}
+    for row in rows:
+        if int(row["seed"]) in TUNING_SEEDS and row["clients"] == str(clients):
+            rounds.setdefault(row["lr"], []).append(float(row["rounds"]))
+    return min(rounds, key=lambda lr: np.mean(rounds[lr]))
 
 
 def speedups(rows: Sequence[dict[str, str]], resamples: int = 5000) -> list[dict[str, Any]]:
     """Return by number of clients the steps of each, and how many times fewer they are than those of one client.
 
-    The speed-up is the ratio of interquartile means (means below 10 seeds); from 10 seeds on with the 95% percentile
-    interval of a bootstrap that draws the seeds of both numbers of clients on their own.
+    Seeds count that were trained with the best learning rate. The speed-up is the ratio of interquartile means (means
+    below 10 seeds); from 10 seeds on with the 95% percentile interval of a bootstrap that draws the seeds of both
+    numbers of clients on their own.
     """
     reported = [row for row in rows if int(row["seed"]) not in TUNING_SEEDS]
     rng = np.random.default_rng(0)
     found, base = [], np.zeros(0)
     for clients in NUM_CLIENTS:
-        mine = [row for row in reported if row["clients"] == str(clients)]
+        lr = tuned(rows, clients)
+        mine = [row for row in reported if (row["clients"], row["lr"]) == (str(clients), lr)]
         steps = np.array([float(row["steps_per_client"]) for row in mine])
         if clients == NUM_CLIENTS[0]:
             base = steps
@@ -190,7 +213,7 @@ def speedups(rows: Sequence[dict[str, str]], resamples: int = 5000) -> list[dict
         found.append(
             {
                 "clients": clients,
-                "lr": mine[0]["lr"],
+                "lr": lr,
                 "reached": sum(row["reached"] == "True" for row in mine),
                 **summary.columns(),
                 "text": summary.text(0),
@@ -205,7 +228,7 @@ def speedups(rows: Sequence[dict[str, str]], resamples: int = 5000) -> list[dict
 def speedup_table(out: Path) -> None:
     """Print and write the steps a client needs, and draw them."""
     rows = speedups(read(out))
-    write(out.with_name("speedup_summary.csv"), rows)
+    write(out.with_name(f"{out.stem}_summary.csv"), rows)
     print(f"{'clients':>7} {'lr':>6} {'reached':>7}  {'steps of each client':55} speed-up")
     for row in rows:
         interval = ""
@@ -242,21 +265,29 @@ def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
 # -- privacy ---------------------------------------------------------------------------------------------------------
 
 
-def private(seed: int, noise: float, clip: float, rounds: int) -> dict[str, Any]:
-    """Return the row of a federation with a noise multiplier; without privacy where it is 0."""
-    started = time.process_time()
+def private_config(seed: int, noise: float, clip: float, mechanism: str) -> FederatedConfig:
+    """Return a federation with a noise multiplier; without privacy where it is 0."""
     settings: dict[str, Any] = {
         "participation": {"probability": SAMPLED / FEDERATION},
         "local_iterations": LOCAL_ITERATIONS,
     }
     if noise:
         settings["privacy"] = {
+            "mechanism": mechanism,
             "clip": clip,
             "noise_multiplier": noise,
             "delta": DELTA,
             "randomness": "seeded",
         }
-    algorithm = config_of(seed, FEDERATION, local_of(PRIVACY_SAMPLING, PRIVACY_LR), **settings).build_algo()
+    if mechanism == "skellam":
+        settings["secure"] = {"min_clients": FEWEST}
+    return config_of(seed, FEDERATION, local_of(PRIVACY_SAMPLING, PRIVACY_LR), **settings)
+
+
+def private(seed: int, noise: float, clip: float, rounds: int, mechanism: str = "gaussian") -> dict[str, Any]:
+    """Return the row of a federation with a noise multiplier."""
+    started = time.process_time()
+    algorithm = private_config(seed, noise, clip, mechanism).build_algo()
     for _ in range(rounds):
         algorithm.training_step()
     ledger = algorithm.federated_server.ledger
@@ -295,6 +326,29 @@ def privacy(seeds: range, out: Path, rounds: int) -> None:
                 append_shown(out, private(seed, noise, clip, rounds))
 
 
+def skellam(seeds: range, out: Path, rounds: int) -> None:
+    """Train with integer noise of the epsilon that a row of Gaussian noise has, and with its clip."""
+    gaussian = read(out.with_name(f"{PRIVACY}.csv"))
+    rows = [row for row in gaussian if float(row["noise_multiplier"]) == EQUAL_NOISE]
+    clip = best_clip(gaussian)
+    noise = skellam_noise(float(rows[0]["epsilon_simulated"]), clip, rounds)
+    for seed in seeds:
+        if not is_there(read(out), seed=seed):
+            append_shown(out, private(seed, noise, clip, rounds, "skellam"))
+
+
+def skellam_noise(epsilon: float, clip: float, rounds: int) -> float:
+    """Return the noise multiplier that spends an epsilon in some rounds."""
+    algorithm = private_config(0, 1.0, clip, "skellam").build_algo()
+    mechanism = algorithm.federated_server.ledger.mechanism
+    algorithm.stop()
+
+    def excess(noise: float) -> float:
+        return replace(mechanism, variance=(noise * mechanism.norm) ** 2).epsilon(rounds, DELTA) - epsilon
+
+    return round(float(brentq(excess, 0.1, 1000.0)), 4)
+
+
 def best_clip(rows: Sequence[dict[str, str]]) -> float:
     """Return the clip with the greatest sampled return on the tuning seed."""
     tried = [row for row in rows if row["seed"] == str(PRIVACY_TUNING_SEED)]
@@ -316,6 +370,12 @@ def privacy_groups(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
 
 def privacy_table(out: Path) -> None:
     """Print returns by epsilon, and draw them."""
+    print_privacy(out)
+    draw_privacy(privacy_groups(read(out)), out.with_suffix(".png"))
+
+
+def print_privacy(out: Path) -> None:
+    """Print returns by epsilon."""
     rows = privacy_groups(read(out))
     print(f"{'noise':>5} {'epsilon':>8}  {'sampled return':40} {'greedy return':40} sampled, normalised")
     for row in rows:
@@ -323,7 +383,6 @@ def privacy_table(out: Path) -> None:
             f"{row['noise']:>5g} {row['epsilon']:>8.2f}  {row['sampled_return'].text():40} "
             f"{row['greedy_return'].text():40} {row['sampled_normalized'].text(3)}"
         )
-    draw_privacy(rows, out.with_suffix(".png"))
 
 
 def draw_privacy(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -483,7 +542,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", choices=[SPEEDUP, PRIVACY, OVERHEAD])
+    parser.add_argument("study", choices=[*SERVERS, PRIVACY, SKELLAM, OVERHEAD])
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0 (speedup 10, privacy 3)")
     parser.add_argument("--rounds", type=int, help="of a run (privacy 12, overhead 50)")
     parser.add_argument("--flower-python", help="of overhead: Python of an environment that holds flwr")
@@ -496,14 +555,17 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("overhead: --flower-python is missing")
     if not given.table:
         info = run_description(command)
-        if given.study == SPEEDUP:
-            speedup(range(given.seeds or 10), out)
+        if given.study in SERVERS:
+            speedup(given.study, range(given.seeds or 10), out)
         elif given.study == PRIVACY:
             privacy(range(given.seeds or 3), out, given.rounds or 12)
+        elif given.study == SKELLAM:
+            skellam(range(given.seeds or 3), out, given.rounds or 12)
         else:
             overhead(out, given.rounds or 50, given.flower_python)
         out.with_suffix(".json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    {SPEEDUP: speedup_table, PRIVACY: privacy_table, OVERHEAD: overhead_table}[given.study](out)
+    tables = {PRIVACY: privacy_table, SKELLAM: print_privacy, OVERHEAD: overhead_table}
+    tables.get(given.study, speedup_table)(out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How much poison a federation bears: every rule of aggregation against every attack, and six forests with one liar.
 
     python benchmarks/federated_poison.py poles --seeds 3
-    python benchmarks/federated_poison.py forests --seeds 2
+    python benchmarks/federated_poison.py forests --seeds 5
     python benchmarks/federated_poison.py --table      # of what is there, no training
 
 poles: 10 clients with equal poles (``cart_pole_v0`` with episodes of at most 200 steps), PPO of one iteration a round,
@@ -110,14 +110,27 @@ def settings_of(cell: Cell, malicious: Sequence[int]) -> dict[str, Any]:
 
 
 def pole(seed: int, cell: Cell) -> float:
-    """Return the score of the common policy of ten equal poles.
+    """Return the score of ten equal poles of a cell.
 
     Raises:
         ConfigError: The settings refuse the cell.
     """
+    return equal_poles(seed, CLIENTS, settings_of(cell, range(round(cell[2] * CLIENTS))))
+
+
+def equal_poles(seed: int, count: int, settings: dict[str, Any]) -> float:
+    """Return the score of the common policy of equal poles.
+
+    Args:
+        seed: Of the run.
+        count: Of clients.
+        settings: Of the federation.
+
+    Raises:
+        ConfigError: The settings are refused.
+    """
     config = FederatedConfig().environment(ENV, env_config=ENV_CONFIG).debugging(seed=seed)
-    settings = settings_of(cell, range(round(cell[2] * CLIENTS)))
-    config.training(local=LOCAL, clients=[{"count": CLIENTS, "label": "client"}], **settings)
+    config.training(local=LOCAL, clients=[{"count": count, "label": "client"}], **settings)
     algorithm = played(config, ROUNDS)
     policy = algorithm.client_policy(algorithm.clients[-1])
     algorithm.stop()

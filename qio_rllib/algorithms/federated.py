@@ -6,7 +6,7 @@ import collections
 import copy
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from qio_rllib.acting.policy import Policy
 from qio_rllib.algorithms.federated_config import FederatedConfig
 from qio_rllib.algorithms.federated_hosts import ClientRecord, Failed, Hosts, Layouts, Order, Task, Trained
+from qio_rllib.algorithms.federated_scores import ScoreScales
 from qio_rllib.federated.clients import Client
 from qio_rllib.federated.server import FederatedServer, RoundPlan, RoundReport
 from qio_rllib.federated.settings import ENVIRONMENT_ATTACKS
@@ -105,6 +106,7 @@ class Federated(Algorithm):
             self.federation.max_env_steps(),
             functools.partial(generator, self.federation.seed),
         )
+        self.score_scales = ScoreScales(self.clients, self.federation.evaluation_duration)
         self.records: dict[int, ClientRecord] = {}
         self.hosts = Hosts(self.federation)
 
@@ -222,6 +224,8 @@ class Federated(Algorithm):
         }
         if server.settings.dropouts is not None:
             numbers |= {f"num_lost_{step.name.lower()}": count for step, count in report.lost.items()}
+        if server.settings.group_size is not None:
+            numbers |= {"num_groups": len(plan.groups), "num_lost_groups": report.lost_groups}
         if server.ledger is not None:
             kind = "epsilon_simulated" if server.ledger.simulated else "epsilon"
             numbers[kind] = server.ledger.epsilon
@@ -240,7 +244,10 @@ class Federated(Algorithm):
         if score is None:
             return
         scores = {one.client: one.metrics[score] for one in trained.values() if score in one.metrics}
-        self.metrics.log_value((FEDERATION, f"worst_client_{score}"), min(scores.values()), window=1)
+        normalized = self.score_scales.normalized(scores) if score == "team_return" else {}
+        if normalized:
+            worst = min(normalized.values())
+            self.metrics.log_value((FEDERATION, "worst_client_normalized"), worst, window=1)
         if len(self.clients) <= MAX_LABELS:
             for index, value in scores.items():
                 self.metrics.log_value(
@@ -255,7 +262,8 @@ def evaluate_federation(
 
     The first is `evaluate_algorithm`. A client's policy is the common one with the client's personal parameters. Under
     ``evaluation/clients`` lie the score of each (``team_return`` where there is one, else ``episode_return``), greedy
-    and sampled, their mean, and the worst.
+    and sampled, and their mean; and what team returns come to between random play and the best scripted policy, with
+    the worst, where `ScoreScales` has them.
     """
     scores, steps, agents = evaluate_algorithm(algorithm, eval_env_runner_group)
     config = algorithm.federation
@@ -264,25 +272,31 @@ def evaluate_federation(
         return scores, steps, agents
     chosen = np.unique(np.linspace(0, len(algorithm.clients) - 1, count).round().astype(int))
     seeds = evaluation_seeds(config.evaluation_duration)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[int, float]] = {}
     for client in (algorithm.clients[index] for index in chosen):
         policy = algorithm.client_policy(client)
         for mode, explore in (("greedy", False), ("sampled", True)):
             rows = evaluate(policy, client.env, client.env_config, seeds, explore)
             means = mean_scores(rows)
             score = "team_return" if "team_return" in means else "episode_return"
-            found.setdefault(f"{mode}_{score}", {})[client.label] = means[score]
+            found.setdefault(f"{mode}_{score}", {})[client.index] = means[score]
             more = sum(row["episode_length"] for row in rows)
             steps, agents = steps + more, agents + more * policy.team.num_agents
-    numbers = {
-        name: {
-            "mean": float(np.mean([*values.values()])),
-            "worst": min(values.values()),
-            **(values if len(values) <= MAX_LABELS else {}),
-        }
-        for name, values in found.items()
-    }
+    numbers: dict[str, dict[str, float]] = {}
+    for name, values in found.items():
+        numbers[name] = _by_label(algorithm.clients, values)
+        mode, _, score = name.partition("_")
+        normalized = algorithm.score_scales.normalized(values) if score == "team_return" else {}
+        if normalized:
+            worst = {"worst": min(normalized.values())}
+            numbers[f"{mode}_normalized"] = worst | _by_label(algorithm.clients, normalized)
     logger = MetricsLogger()
     logger.log_dict(numbers, key=CLIENTS, window=1)
     algorithm.metrics.aggregate([logger.reduce(compile=False)], key=EVALUATION_RESULTS)
     return {**scores, CLIENTS: numbers}, steps, agents
+
+
+def _by_label(clients: Sequence[Client], values: Mapping[int, float]) -> dict[str, float]:
+    """Return the mean of clients' numbers, which come by index, and each by label where they are few."""
+    labelled = {clients[index].label: value for index, value in values.items()}
+    return {"mean": float(np.mean([*values.values()])), **(labelled if len(values) <= MAX_LABELS else {})}

@@ -133,7 +133,7 @@ class FederatedConfig(ExploringConfig):
                 `CorrectionSettings`: what keeps clients from drifting apart.
             compression: ``{"type": "int8" | "top_k" | "random_k", ...}``, see `CompressionSettings`.
             quantization: ``{"bound": 4.0, "fraction_bits": 16}``: updates as integers, see `QuantizationSettings`.
-            secure: ``{"threshold": ..., ...}``: secure aggregation, see `SecureSettings`; ``{}`` for its defaults.
+            secure: ``{"group_size": ..., ...}``: secure aggregation, see `SecureSettings`; ``{}`` for its defaults.
             privacy: ``{"mechanism": "gaussian", "clip": 1.0, "noise_multiplier": 1.0, ...}``, see `PrivacySettings`. No
                 number of a client is reported then.
             attack: ``{"type": "sign_flip", "share": 0.2, "scale": 3.0}``: malicious clients, see `AttackSettings`.
@@ -344,10 +344,9 @@ class FederatedConfig(ExploringConfig):
         clients = self.all_clients()
         seen: set[str] = set()
         for client in clients if isinstance(self.clients, list) else clients[:1]:
-            kind = f"{client.env} {sorted(client.env_config.items())}"
-            if kind in seen:
+            if client.environment_key in seen:
                 continue
-            seen.add(kind)
+            seen.add(client.environment_key)
             found = _form(self._local_config(client.env, client.env_config, None))
             if found != expected:
                 raise ConfigError(

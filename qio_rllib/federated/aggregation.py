@@ -52,7 +52,7 @@ def trimmed_mean(updates: Array, trim: float) -> Array:
     cut = math.ceil(trim * count - 1e-9)
     if not 0 <= trim < 0.5 or 2 * cut >= count:
         raise ConfigError(
-            f"trim: expected a share in [0, 1/2) that leaves some of {count} clients, got {trim}"
+            f"trim: expected a share in [0, 1/2) that leaves some of {count} updates, got {trim}"
         )
     return np.sort(updates, axis=0)[cut : count - cut].mean(0, dtype=np.float64).astype(np.float32)
 
@@ -104,7 +104,7 @@ def multi_krum(updates: Array, byzantine: int, keep: int | None = None) -> Array
     count = len(updates)
     if not (byzantine >= 0 and 2 * byzantine + 2 < count):
         raise ConfigError(
-            f"byzantine: expected 0 to {max((count - 3) // 2, 0)} of {count} clients (2 byzantine + 2 < n), "
+            f"byzantine: expected 0 to {max((count - 3) // 2, 0)} of {count} updates (2 byzantine + 2 < n), "
             f"got {byzantine}"
         )
     chosen = count - byzantine if keep is None else keep

@@ -30,6 +30,11 @@ class Client:
     env: str
     env_config: Mapping[str, Any]
 
+    @property
+    def environment_key(self) -> str:
+        """The same for clients whose environments are the same."""
+        return f"{self.env} {sorted(self.env_config.items())}"
+
 
 def clients_of(given: Any, env: str, env_config: Mapping[str, Any]) -> tuple[Client, ...]:
     """Return the clients that a setting describes.

@@ -17,7 +17,7 @@ from qio_rllib.federated.secure.primitives import digest, identities
 from qio_rllib.federated.secure.round import MIN_CLIENTS, Round, RoundFailedError
 from qio_rllib.federated.secure.simulation import SecureSum, secure_sum
 from qio_rllib.federated.server_optimizers import ServerOptimizer
-from qio_rllib.federated.settings import LYING_COUNT, FederationSettings
+from qio_rllib.federated.settings import LYING_COUNT, MIN_GROUPS, FederationSettings
 from qio_rllib.federated.uplink import Sent, Streams, Uplink
 
 
@@ -29,11 +29,13 @@ class RoundPlan:
         number: Of the round, from 0.
         cohort: Indices of the clients that take part, sorted.
         drops: By client that is lost, the step whose message it does not send any more.
+        groups: With ``secure.group_size`` the clients of each sum, sorted; none where too few take part for one.
     """
 
     number: int
     cohort: tuple[int, ...]
     drops: Mapping[int, Step]
+    groups: tuple[tuple[int, ...], ...] = ()
 
     @property
     def trains(self) -> tuple[int, ...]:
@@ -64,6 +66,7 @@ class RoundReport:
         contributors: Clients whose update is in the new weights, sorted.
         refused: Why updates were left out, by client.
         lost: Clients that were lost, by the first step whose message did not come.
+        lost_groups: With ``secure.group_size``, groups whose sum was not released.
         failure: Why nothing was released; None where the weights moved.
         bytes_up: That clients sent.
         bytes_down: That they were sent.
@@ -73,6 +76,7 @@ class RoundReport:
     contributors: tuple[int, ...] = ()
     refused: dict[int, str] = dataclasses.field(default_factory=dict)
     lost: dict[Step, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(Step, 0))
+    lost_groups: int = 0
     failure: str | None = None
     bytes_up: int = 0
     bytes_down: int = 0
@@ -128,7 +132,8 @@ class FederatedServer:
         self._variates: dict[int, np.ndarray] = {}
         self._keys: dict[int, Any] = {}
         self.ledger = self._new_ledger()
-        self._combine(np.zeros((settings.largest_cohort, 1), np.float32), [1] * settings.largest_cohort)
+        count = settings.largest_cohort // (settings.group_size or 1)
+        self._combine(np.zeros((count, 1), np.float32), None)
 
     def plan(self) -> RoundPlan:
         """Return who takes part in the next round, and who is lost on the way."""
@@ -152,7 +157,7 @@ class FederatedServer:
                 lost, step = rng.random() < settings.dropouts.probability, int(rng.integers(len(steps)))
                 if lost:
                     drops[client] = steps[step]
-        return RoundPlan(number, cohort, drops)
+        return RoundPlan(number, cohort, drops, self._groups(cohort))
 
     def variate_of(self, client: int) -> np.ndarray | None:
         """Return a client's control variate, float32 ``[d]``; None without."""
@@ -269,8 +274,10 @@ class FederatedServer:
         self, plan: RoundPlan, good: Mapping[int, Update], sent: Mapping[int, Sent], report: RoundReport
     ) -> np.ndarray:
         """Return the aggregated update, float64 or float32 ``[d]``; say in the report who is in it."""
-        privacy = self.settings.privacy
-        integers = self.settings.integers
+        settings = self.settings
+        privacy, integers = settings.privacy, settings.integers
+        if settings.group_size is not None:
+            return self._uplink.expanded(self._combined_groups(plan, sent, report), plan.number)
         if integers is None:
             clients = tuple(sent)
             report.contributors = clients
@@ -281,13 +288,15 @@ class FederatedServer:
             if privacy is None:
                 if not clients:
                     raise RoundFailedError("no client is left")
-                return self._combine(vectors, [good[client].env_steps for client in clients])
+                by_steps = settings.aggregation.weights == "env_steps"
+                steps = np.array([good[client].env_steps for client in clients], np.float64)
+                return self._combine(vectors, steps if by_steps else None)
             total = vectors.reshape(-1, self.weights.size).sum(0, dtype=np.float64)
         else:
             total = integers.decode(self._sum(plan, sent, report))
         if privacy is None:
             return self._uplink.expanded(total / len(report.contributors), plan.number)
-        expected = self.settings.participation.expected(self.settings.num_clients)
+        expected = settings.participation.expected(settings.num_clients)
         if privacy.mechanism == "skellam":
             return self._uplink.expanded(total / expected, plan.number)
         rng = self._streams("privacy noise", plan.number)
@@ -298,24 +307,73 @@ class FederatedServer:
 
     def _sum(self, plan: RoundPlan, sent: Mapping[int, Sent], report: RoundReport) -> np.ndarray:
         """Return the sum of integers, int64 ``[k]``, masked on the way or not."""
-        values = {client: one.integers for client, one in sent.items() if one.integers is not None}
+        values = _integers_of(sent)
         if self.settings.secure is None:
             report.contributors = tuple(values)
             report.bytes_up += sum(one.num_bytes for one in sent.values())
             if not values:
                 raise RoundFailedError("no client is left")
             return np.sum(list(values.values()), axis=0)
-        found = self._secure_sum(plan, values)
+        found = self._secure_sum(plan, plan.cohort, values)
         report.contributors = found.contributors
         report.bytes_up += found.bytes_up
         report.bytes_down += found.bytes_down
         report.lost = {step: len(clients) for step, clients in found.lost.items()}
         return found.total
 
-    def _secure_sum(self, plan: RoundPlan, values: Mapping[int, np.ndarray]) -> SecureSum:
+    def _combined_groups(self, plan: RoundPlan, sent: Mapping[int, Sent], report: RoundReport) -> np.ndarray:
+        """Return what the rule makes of the means of groups, float32 ``[k]``; groups that fail are left out."""
+        integers, rule = self.settings.integers, self.settings.aggregation.rule
+        assert integers is not None
+        if not plan.groups:
+            raise RoundFailedError(
+                f"{len(plan.cohort)} clients take part, expected {self.settings.group_size}"
+            )
+        values = _integers_of(sent)
+        drops = _drops(plan, values)
+        sums: list[SecureSum] = []
+        report.lost = dict.fromkeys(Step, 0)
+        for group in plan.groups:
+            try:
+                sums.append(self._secure_sum(plan, group, values))
+            except RoundFailedError:
+                report.lost_groups += 1
+                lost: Mapping[Step, tuple[int, ...]] = {
+                    step: tuple(one for one in group if drops.get(one) is step) for step in Step
+                }
+            else:
+                report.bytes_up += sums[-1].bytes_up
+                report.bytes_down += sums[-1].bytes_down
+                lost = sums[-1].lost
+            for step, clients in lost.items():
+                report.lost[step] += len(clients)
+        fewest = 1 if rule == "mean" else MIN_GROUPS
+        if len(sums) < fewest:
+            raise RoundFailedError(f"{rule} needs {fewest} groups, {len(sums)} are left")
+        report.contributors = tuple(sorted(one for found in sums for one in found.contributors))
+        counts = np.array([len(found.contributors) for found in sums])
+        means = np.array([integers.decode(found.total) for found in sums]) / counts[:, None]
+        return self._combine(means, counts if rule in ("mean", "geometric_median") else None)
+
+    def _groups(self, cohort: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Divide the clients of a round at random into as many groups as ``secure.group_size`` allows."""
+        size = self.settings.group_size
+        if size is None or len(cohort) < size:
+            return ()
+        order = self._streams("groups", self.number).permutation(np.array(cohort))
+        return tuple(tuple(sorted(map(int, group))) for group in np.array_split(order, len(cohort) // size))
+
+    def _secure_sum(
+        self, plan: RoundPlan, clients: tuple[int, ...], values: Mapping[int, np.ndarray]
+    ) -> SecureSum:
+        """Return the sum of some clients' integers.
+
+        Raises:
+            RoundFailedError: Too few of them are left.
+        """
         secure = self.settings.secure
         assert secure is not None
-        count = len(plan.cohort)
+        count = len(clients)
         if count < max(MIN_CLIENTS, secure.min_clients):
             raise RoundFailedError(f"{count} clients take part, expected {secure.min_clients}")
         others = count - 1
@@ -327,22 +385,19 @@ class FederatedServer:
             layout=self._layout,
             weights=digest(self.weights.tobytes()),
             size=self._uplink.size,
-            cohort=plan.cohort,
+            cohort=clients,
             threshold=min(threshold, neighbours),
             neighbours=neighbours,
             min_clients=secure.min_clients,
         )
-        missing = [client for client in plan.cohort if client not in self._keys]
+        missing = [client for client in clients if client not in self._keys]
         self._keys |= dict(zip(missing, identities(len(missing))[0], strict=True))
-        # Whose update did not arrive or is not finite falls silent at the upload.
-        silent = {client: Step.UPLOAD for client in plan.trains if client not in values}
-        keys = {client: self._keys[client] for client in plan.cohort}
-        return secure_sum(round_, keys, values, {**plan.drops, **silent})
+        keys = {client: self._keys[client] for client in clients}
+        return secure_sum(round_, keys, values, _drops(plan, values))
 
-    def _combine(self, vectors: np.ndarray, env_steps: list[int]) -> np.ndarray:
-        """Return one update of many by the rule, float32 ``[d]``."""
+    def _combine(self, vectors: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """Return one update of many by the rule, float32 ``[d]``; weights ``[n]`` are of some rules."""
         settings = self.settings.aggregation
-        weights = np.array(env_steps, np.float64) if settings.weights == "env_steps" else None
         if settings.rule == "median":
             return aggregation.median(vectors)
         if settings.rule == "trimmed_mean":
@@ -382,3 +437,15 @@ class FederatedServer:
         norm = self._uplink.sensitivity * integers.scale
         mechanism = SkellamMechanism((privacy.noise_multiplier * norm) ** 2, norm, self._uplink.size)
         return Ledger(mechanism, privacy.delta, simulated)
+
+
+def _drops(plan: RoundPlan, values: Mapping[int, np.ndarray]) -> dict[int, Step]:
+    """Return by client the step whose message it does not send any more.
+
+    Whose update did not arrive or is not finite falls silent at the upload.
+    """
+    return {**plan.drops, **{client: Step.UPLOAD for client in plan.trains if client not in values}}
+
+
+def _integers_of(sent: Mapping[int, Sent]) -> dict[int, np.ndarray]:
+    return {client: one.integers for client, one in sent.items() if one.integers is not None}

@@ -19,6 +19,9 @@ RULES = ("mean", "median", "trimmed_mean", "geometric_median", "multi_krum", "di
 ENVIRONMENT_ATTACKS = ("random_actions", "flipped_rewards")
 """Attacks in which a client learns honestly from an environment that lies."""
 
+MIN_GROUPS = 3
+"""Groups of which a robust rule can tell a bad one."""
+
 LYING_COUNT = "lying_count"
 """The attack in which a client says that it learned from more steps than it did."""
 
@@ -66,11 +69,12 @@ class AggregationSettings(MappingSettings):
     """How one update is made of many.
 
     Attributes:
-        rule: "mean", "median", "trimmed_mean", "geometric_median", "multi_krum" or "distance_filter".
+        rule: "mean", "median", "trimmed_mean", "geometric_median", "multi_krum" or "distance_filter". With
+            `secure.group_size` it combines the means of groups, of which one malicious client spoils one.
         weights: "equal", or of "mean" and "geometric_median" "env_steps": by the environment steps that a client
             says it learned from.
-        trim: Of "trimmed_mean": share of clients left out at either end, in [0, 1/2).
-        byzantine: Share of a round's clients that may be malicious, in [0, 1/2): of "multi_krum" and
+        trim: Of "trimmed_mean": share of clients (or groups) left out at either end, in [0, 1/2).
+        byzantine: Share of a round's clients (or groups) that may be malicious, in [0, 1/2): of "multi_krum" and
             "distance_filter".
         max_norm: Longer updates are left out, above 0; None for none.
     """
@@ -162,15 +166,19 @@ class SecureSettings(MappingSettings):
     """Secure aggregation: the server learns sums only; see `Round`.
 
     Attributes:
-        neighbours: Clients that each one shares secrets with; None for all others of its round.
+        neighbours: Clients that each one shares secrets with; None for all others of its sum.
         threshold: Neighbours that restore the secrets of a client that is gone, more than half; None for two thirds.
         min_clients: Clients whose sum may be released at least, 3 or more.
+        group_size: The clients of a round are divided at random into groups of at least so many, 3 or more; each group
+            has a sum of its own, and `aggregation.rule` combines their means. A group that fails is left out. None for
+            one sum of all.
     """
 
     key = "secure"
     neighbours: int | None = None
     threshold: int | None = None
     min_clients: int = MIN_CLIENTS
+    group_size: int | None = None
 
     def checks(self) -> list[Check]:
         """Return what is allowed."""
@@ -189,6 +197,11 @@ class SecureSettings(MappingSettings):
                 "min_clients",
                 f"an integer of at least {MIN_CLIENTS}",
                 _is_count(self.min_clients, MIN_CLIENTS),
+            ),
+            (
+                "group_size",
+                f"an integer of at least {MIN_CLIENTS}",
+                self.group_size is None or _is_count(self.group_size, MIN_CLIENTS),
             ),
         ]
 
@@ -390,6 +403,21 @@ class FederationSettings:
         return self.num_clients if few is None else few
 
     @property
+    def group_size(self) -> int | None:
+        """Clients of which the server sees a sum at least, where it sees several; else None."""
+        return None if self.secure is None else self.secure.group_size
+
+    @property
+    def largest_sum(self) -> int:
+        """Clients at most whose integers are summed."""
+        count, size = self.largest_cohort, self.group_size
+        if size is None:
+            return count
+        if self.participation.probability is None:
+            return -(-count // (count // size))
+        return min(count, 2 * size - 1)  # of so many there is one group
+
+    @property
     def integers(self) -> Quantizer | None:
         """What makes integers of updates; None where they stay floating-point numbers."""
         if self.privacy is not None and self.privacy.mechanism == "skellam":
@@ -412,7 +440,9 @@ class FederationSettings:
                 f"secure.min_clients: {expected:g} clients take part in a round, expected at least "
                 f"{secure.min_clients}"
             )
-        others = self.largest_cohort - 1
+        if secure.group_size is not None:
+            self._check_groups(expected, secure.group_size, secure.min_clients)
+        others = self.largest_sum - 1
         neighbours = others if secure.neighbours is None else min(secure.neighbours, others)
         if secure.threshold is not None and not neighbours // 2 < secure.threshold <= neighbours:
             raise ConfigError(
@@ -420,12 +450,29 @@ class FederationSettings:
                 f"neighbours), got {secure.threshold}"
             )
 
+    def _check_groups(self, expected: float, size: int, fewest: int) -> None:
+        if size < fewest:
+            raise ConfigError(f"secure.group_size: expected at least min_clients = {fewest}, got {size}")
+        if size > expected:
+            raise ConfigError(
+                f"secure.group_size: {expected:g} clients take part in a round, expected at most as many, got {size}"
+            )
+        rule = self.aggregation.rule
+        found = int((expected + 1e-9) // size)  # 0.29 of 100 comes to 28.999999999999996
+        if rule != "mean" and found < MIN_GROUPS:
+            raise ConfigError(
+                f"secure.group_size: {rule} needs at least {MIN_GROUPS} groups of {size}; {expected:g} clients make "
+                f"{found}"
+            )
+
     def _check_integers(self) -> None:
         what = "secure" if self.secure is not None else "quantization"
         rule, compression = self.aggregation.rule, self.compression
-        if rule != "mean":
+        if rule != "mean" and self.group_size is None:
+            more = "" if self.secure is None else ", or sums of groups (secure.group_size)"
             raise ConfigError(
                 f"aggregation.rule: {what} gives the sum of updates alone; {rule} looks at single ones; expected mean"
+                f"{more}"
             )
         if self.aggregation.weights != "equal":
             raise ConfigError(f"aggregation.weights: {what} sums updates as they are; expected equal")
@@ -444,6 +491,10 @@ class FederationSettings:
                 )
 
     def _check_privacy(self, privacy: PrivacySettings) -> None:
+        if self.group_size is not None:
+            raise ConfigError(
+                "secure.group_size: privacy is accounted for one sum of all clients; leave group_size or privacy out"
+            )
         if self.aggregation.rule != "mean" or self.aggregation.weights != "equal":
             raise ConfigError(
                 "privacy: the noise is measured for a mean with equal weights; set aggregation to its defaults, got "

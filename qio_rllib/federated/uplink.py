@@ -67,7 +67,7 @@ class Uplink:
                     fewest = settings.secure.min_clients - privacy.colluders
                     self.noise_variance = (privacy.noise_multiplier * steps) ** 2 / fewest
         if self._integers is not None:
-            count = settings.largest_cohort
+            count = settings.largest_sum
             self._integers.check_sum(count, float(np.sqrt(count * self.noise_variance)))
 
     def send(self, client: int, update: np.ndarray, number: int) -> Sent:

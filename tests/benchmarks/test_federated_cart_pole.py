@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("ray_runtime")
 def small(monkeypatch):
     monkeypatch.setattr(study, "NUM_CLIENTS", (1, 2))
     monkeypatch.setattr(study, "TUNING_SEEDS", (100,))
-    monkeypatch.setattr(study, "LEARNING_RATES", (0.01, 0.03))
+    monkeypatch.setattr(study, "LEARNING_RATES", dict.fromkeys(study.SERVERS, (0.01, 0.03)))
     monkeypatch.setattr(study, "TUNING_ROUNDS", 2)
     monkeypatch.setattr(study, "MOST_ROUNDS", 4)
     monkeypatch.setattr(study, "EPISODES", 2)
@@ -29,6 +29,7 @@ def small(monkeypatch):
     monkeypatch.setattr(study, "CLIPS", (0.5, 1.0))
     monkeypatch.setattr(study, "NOISE", (0.0, 4.0))
     monkeypatch.setattr(study, "PRIVACY_EPISODES", 2)
+    monkeypatch.setattr(study, "FEWEST", 3)
 
 
 @pytest.mark.long
@@ -50,7 +51,7 @@ def test_speedup_tunes_trains_and_goes_on_with_what_is_there(tmp_path, capsys):
 def test_a_run_ends_with_the_measurement_that_reaches_the_threshold(monkeypatch):
     measured = iter([100.0, 400.0])
     monkeypatch.setattr(study, "score", lambda *_, **__: next(measured))
-    row = study.until_threshold(0, 2, 0.01, 10)
+    row = study.until_threshold(0, 2, 0.01, 10, {})
     assert (row["reached"], row["rounds"], row["steps_per_client"]) == (True, 4, 4 * 64)
 
 
@@ -67,6 +68,21 @@ def test_privacy_takes_the_better_clip_and_charges_each_round(tmp_path, capsys):
     assert without["sampled_return"] != noised["sampled_return"]
     assert (tmp_path / "privacy.png").stat().st_size > 10_000
     assert "inf" in capsys.readouterr().out
+
+
+def test_skellam_noise_spends_what_gaussian_noise_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "FEDERATION", 20)
+    monkeypatch.setattr(study, "SAMPLED", 16)
+    monkeypatch.setattr(study, "LOCAL_ITERATIONS", 1)
+    columns = ("seed", "noise_multiplier", "clip", "epsilon_simulated", "sampled_return")
+    rows = [(100, 1.0, 0.5, 4.0, 30.0), (100, 1.0, 1.0, 4.0, 20.0), (0, 1.0, 0.5, 4.0, 20.0)]
+    write(tmp_path / "privacy.csv", [dict(zip(columns, row, strict=True)) for row in rows])
+    study.main(["privacy_skellam", "--seeds", "1", "--rounds", "1", "--out", str(tmp_path)])
+    (row,) = read(tmp_path / "privacy_skellam.csv")
+    assert (row["clip"], row["rounds"]) == ("0.5", "1")
+    assert float(row["epsilon_simulated"]) == pytest.approx(4.0, abs=1e-3)
+    study.main(["privacy_skellam", "--seeds", "1", "--rounds", "1", "--out", str(tmp_path)])
+    assert read(tmp_path / "privacy_skellam.csv") == [row]
 
 
 def test_a_return_is_normalized_between_random_play_and_the_time_limit():
@@ -104,14 +120,49 @@ def test_the_speedup_is_a_ratio_with_an_interval_from_ten_seeds_on():
             for seed in range(seeds) for clients in (1, 2)
         ]  # fmt: skip
 
-    tuning = {"seed": "100", "clients": "1", "steps_per_client": "9"}
-    one, two = study.speedups([tuning, *rows(10)])
+    tuning = [
+        {"seed": "100", "clients": clients, "lr": lr, "rounds": rounds, "steps_per_client": "9"}
+        for clients in ("1", "2") for lr, rounds in (("0.03", "9"), ("0.01", "8"))
+    ]  # fmt: skip
+    worse = {**rows(1)[0], "lr": "0.03", "steps_per_client": "9"}
+    one, two = study.speedups([*tuning, worse, *rows(10)])
     assert one["speedup"] == 1
     assert two["speedup"] == pytest.approx(2, rel=1e-3)
     assert 1.98 < two["speedup_low"] < two["speedup"] < two["speedup_high"] < 2.02
-    assert np.isnan(study.speedups(rows(3))[1]["speedup_low"])
+    assert np.isnan(study.speedups([*tuning, *rows(3)])[1]["speedup_low"])
 
 
 def test_flower_is_asked_for():
     with pytest.raises(SystemExit):
         study.main(["overhead"])
+
+
+def test_greater_learning_rates_are_tried_as_long_as_the_greatest_is_the_best(tmp_path, monkeypatch):
+    best = {1: 0.03, 2: 1.0}
+    monkeypatch.setattr(study, "LEARNING_RATES", {study.SPEEDUP: (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)})
+    monkeypatch.setattr(study, "TUNING_SEEDS", (100, 101))
+
+    def invented(seed, clients, lr, most, server):
+        rounds = round(abs(np.log(lr / best[clients])) * 10) + 1
+        return {"seed": seed, "clients": clients, "lr": lr, "rounds": rounds}
+
+    monkeypatch.setattr(study, "until_threshold", invented)
+    # greater ones that are there already end nothing
+    write(tmp_path / "speedup.csv", [invented(seed, 2, 0.3, 1, {}) for seed in (100, 101)])
+    study.speedup(study.SPEEDUP, range(1), tmp_path / "speedup.csv")
+    rows = [row for row in read(tmp_path / "speedup.csv") if row["clients"] == "1"]
+    assert [row["lr"] for row in rows if row["seed"] == "100"] == ["0.003", "0.01", "0.03", "0.1"]
+    rows = [row for row in read(tmp_path / "speedup.csv") if row["clients"] == "2"]
+    assert [row["lr"] for row in rows if row["seed"] == "101"][-2:] == ["1.0", "3.0"]
+    assert [(row["clients"], row["lr"]) for row in read(tmp_path / "speedup.csv") if row["seed"] == "0"] == [
+        ("1", "0.03"),
+        ("2", "1.0"),
+    ]
+
+
+def test_momentum_is_the_servers():
+    quiet, moved = (
+        study.config_of(0, 2, study.local_of(study.SPEEDUP_SAMPLING, 0.01), server=study.SERVERS[name])
+        for name in (study.SPEEDUP, study.MOMENTUM)
+    )
+    assert [config.federation_settings().server.momentum for config in (quiet, moved)] == [0.0, 0.9]

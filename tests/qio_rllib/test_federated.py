@@ -11,14 +11,23 @@ import torch
 from toy_broken import Broken
 from toy_federations import FOREST, LOCAL, ON_POLICY, POLE, federation
 
-from qio_envs.api import ConfigError
+import qio_envs
+from qio_envs.api import ConfigError, normalized_score, reference_scores
 from qio_rllib.algorithms import LOCAL_ALGORITHMS, Federated, FederatedConfig
 from qio_rllib.algorithms.federated_hosts import ClientHost, Layouts, Order, Task
+from qio_rllib.algorithms.federated_scores import MAX_ENVIRONMENTS, ScoreScales
 from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.experiments.experiment import Experiment
+from qio_rllib.federated.clients import clients_of
 from qio_rllib.learners.common import as_module
 from qio_rllib.sampling.environments import make_vector_env, register_env
-from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, load_policy_from_checkpoint, mean_scores
+from qio_rllib.sampling.evaluation import (
+    FIRST_EVALUATION_SEED,
+    evaluate,
+    evaluation_seeds,
+    load_policy_from_checkpoint,
+    mean_scores,
+)
 from qio_rllib.sampling.lying_env import lying
 
 pytestmark = pytest.mark.usefixtures("ray_runtime")
@@ -243,21 +252,60 @@ def test_a_checkpoint_is_one_of_the_common_policy(tmp_path):
 # -- what is reported -------------------------------------------------------------------------------------------------
 
 
+def batched(client, episodes=10):
+    return qio_envs.environment(client.env).batched_env(episodes, **client.env_config)
+
+
+def test_scripted_policies_score_0_and_1_in_environments_that_differ():
+    clients = clients_of(
+        {"family": "six_forests"}, "forest_uav_v0", {}
+    )  # whose best returns differ by a factor of two
+    scales = ScoreScales(clients, episodes=12)
+    scores = [reference_scores(batched(client, 12), FIRST_EVALUATION_SEED) for client in clients]
+    best = {index: max(one.values()) for index, one in enumerate(scores)}
+    assert scales.normalized({index: one["random"] for index, one in enumerate(scores)}) == dict.fromkeys(
+        range(6), 0.0
+    )
+    assert scales.normalized(best) == dict.fromkeys(range(6), 1.0)
+    halfway = {4: (scores[4]["random"] + best[4]) / 2}
+    assert scales.normalized(halfway) == {4: pytest.approx(0.5)}
+
+
+def test_the_worst_of_some_is_not_given_for_the_worst_of_all():
+    register_env("federated_unscripted", lambda env_config: Broken(None))
+    mixed = [{"label": "known"}, {"env": "federated_unscripted", "env_config": {}}]
+    scales = ScoreScales(clients_of(mixed, "cart_pole_v0", POLE), episodes=2)
+    assert {*scales.normalized({0: 20.0})} == {0}
+    assert scales.normalized({0: 20.0, 1: 20.0}) == {}
+    lengths = [{"env_config": {"max_steps": steps}} for steps in range(10, 10 + MAX_ENVIRONMENTS + 1)]
+    many = ScoreScales(clients_of(lengths, "cart_pole_v0", {}), episodes=2)
+    assert many.normalized({0: 20.0}) == {}
+    equal = ScoreScales(clients_of([{"count": 100}], "cart_pole_v0", POLE), episodes=2)
+    assert len(equal.normalized(dict.fromkeys(range(100), 20.0))) == 100
+
+
 def test_a_round_reports_clients_the_worst_and_the_traffic():
-    config = federation("PPO", clients=UNEQUAL, compression={"type": "int8"}).evaluation(
+    config = federation("PPO", clients=UNEQUAL, compression={"type": "int8"}, evaluation=10).evaluation(
         evaluation_interval=1
     )
     algorithm, (result,) = trained(config)
     size = algorithm.layouts.shared.size
     scores = [result[f"federation/clients/{label}/team_return"] for label in ("small", "wide")]
-    assert result["federation/worst_client_team_return"] == min(scores)
+    scales = [reference_scores(batched(client), FIRST_EVALUATION_SEED) for client in algorithm.clients]
+    ends = [(one["random"], max(one.values())) for one in scales]
+    training = [normalized_score(score, *end) for score, end in zip(scores, ends, strict=True)]
+    assert result["federation/worst_client_normalized"] == pytest.approx(min(training))
     assert result["env_runners/team_return"] == pytest.approx(np.mean(scores))
     assert result["federation/bytes_down"] == 2 * 4 * size
     assert result["federation/bytes_up"] == 2 * (size + 4 * -(-size // 1024))
     for mode in ("greedy", "sampled"):
         evaluated = [result[f"evaluation/clients/{mode}_team_return/{label}"] for label in ("small", "wide")]
         assert result[f"evaluation/clients/{mode}_team_return/mean"] == pytest.approx(np.mean(evaluated))
-        assert result[f"evaluation/clients/{mode}_team_return/worst"] == min(evaluated)
+        normalized = [normalized_score(score, *end) for score, end in zip(evaluated, ends, strict=True)]
+        for label, value in zip(("small", "wide"), normalized, strict=True):
+            assert result[f"evaluation/clients/{mode}_normalized/{label}"] == pytest.approx(value)
+        assert result[f"evaluation/clients/{mode}_normalized/worst"] == pytest.approx(min(normalized))
+        assert result[f"evaluation/clients/{mode}_normalized/mean"] == pytest.approx(np.mean(normalized))
         # the first client lives in the experiment's own forest
         assert evaluated[0] == result[f"evaluation/{mode}/team_return"]
 
@@ -288,6 +336,30 @@ def test_lost_clients_are_counted_by_phase():
     lost = np.array([[result[f"federation/num_lost_{phase}"] for phase in phases] for result in results])
     assert lost.sum() > 3
     assert (lost.sum(0) > 0).sum() >= 2
+
+
+def test_secure_sums_of_groups_are_counted_and_go_on_exactly(tmp_path):
+    secure = {"group_size": 4, "threshold": 2}
+    config = federation(
+        "A2C", clients=12, secure=secure, aggregation={"rule": "median"}, dropouts={"probability": 0.1}
+    )
+    algorithm, results = trained(config, 3)
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    restored = Federated.from_checkpoint(str(tmp_path / "checkpoint"))
+    others = []
+    for _ in range(4):
+        results.append(progress_row(algorithm.train()))
+        others.append(progress_row(restored.train()))
+    np.testing.assert_array_equal(algorithm.federated_server.weights, restored.federated_server.weights)
+    assert [result["federation/num_groups"] for result in results] == [3] * 7
+    lost, failed = (
+        np.array([result[f"federation/{name}"] for result in results])
+        for name in ("num_lost_groups", "num_failed_rounds_lifetime")
+    )
+    # Of three groups a median needs all.
+    np.testing.assert_array_equal(np.diff(failed, prepend=0), lost > 0)
+    assert 0 < failed[-1] < 7
+    assert [result["federation/num_lost_groups"] for result in others] == list(lost[3:])
 
 
 # -- attacks ----------------------------------------------------------------------------------------------------------
@@ -392,6 +464,12 @@ def experiment(**config):
         ({"secure": {}, "clients": [{"count": 2}]}, "secure.min_clients: 2 clients take part"),
         ({"secure": {"threshold": 9}}, "secure.threshold: expected 2 to 3"),
         ({"secure": {}, "aggregation": {"rule": "median"}}, "aggregation.rule: secure gives the sum"),
+        ({"secure": {"group_size": 2}}, "secure.group_size: expected an integer of at least 3, got 2"),
+        ({"secure": {"group_size": 5}}, "secure.group_size: 4 clients take part in a round"),
+        (
+            {"secure": {"group_size": 3}, "aggregation": {"rule": "median"}},
+            "secure.group_size: median needs at least 3 groups of 3; 4 clients make 1",
+        ),
         ({"secure": {}, "compression": {"type": "top_k"}}, "compression.type: with secure"),
         ({"privacy": {"noise_multiplier": 0}}, "privacy.noise_multiplier: expected a number above 0"),
         (
@@ -461,7 +539,7 @@ def as_output(**config):
         ("correction", {"type": "fedprox", "coefficient": 0.1}),
         ("compression", {"type": "int8"}),
         ("quantization", {"bound": 1.0}),
-        ("secure", {}),
+        ("secure", {"group_size": 3}),
         ("privacy", {"clip": 0.5}),
         ("attack", {"clients": [1]}),
         ("dropouts", {"probability": 0.2}),
