@@ -144,7 +144,7 @@ class Spread(ParticleEnv):
     not halve the two parts (``local_ratio: 0.5`` and ``reward_scale: 2`` together), and gives all agents the sum of all
     rewards (``shared_reward``). Published results of EPyMARL are in that unit: the returns of all agents divided by
     their number. The scenario `epymarl` has it; for the same play its score is 2 x - N ``max_steps``, with x the score
-    of `default`, so that random play scores about -80 in `default` and -234 in `epymarl`. In the original a velocity
+    of `default`, so that random play scores about -79 in `default` and -233 in `epymarl`. In the original a velocity
     changes before the position moves by it, in mpe2 after.
 
     **Scripted policies**: ``random``; ``nearest``, each agent goes to the landmark nearest to it; ``oracle``, each
