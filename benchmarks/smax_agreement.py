@@ -178,7 +178,7 @@ def step_by_step(episode: Episode, found: Agreement) -> None:
 
 def whole(episode: Episode, found: Agreement) -> None:
     """Compare the whole episode from SMAX's first state."""
-    env, rules = environment(episode, 1), None
+    env = environment(episode, 1)
     rules = SkirmishRules.of(env.config)
     put(env, episode, np.array([0]))
     orders = np.empty((1, env.num_enemies), np.int64)
@@ -189,9 +189,8 @@ def whole(episode: Episode, found: Agreement) -> None:
         rewards, *_ = step(env, episode, np.array([t]))
         error = float(compare_after(env, episode, np.array([t + 1]), rewards)[0])
         found.whole_error = max(found.whole_error, error)
-        if error > TOLERANCE:
+        if error > TOLERANCE and found.first_apart < 0:
             found.first_apart = t
-            return
 
 
 def compare(episode: Episode) -> Agreement:

@@ -146,6 +146,8 @@ def _allowed(field: dataclasses.Field) -> str:
         return ", ".join(choices)
     if "bool" in str(field.type):
         return "true, false"
+    if "str" in str(field.type):
+        return "text"
     bounds = f"{low:g} to {high:g}" if high is not None else f"at least {low:g}"
     bounds = f"list of integers, each {bounds}" if "tuple" in str(field.type) else bounds
     return bounds + (", null" if "None" in str(field.type) else "")

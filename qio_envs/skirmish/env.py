@@ -112,13 +112,13 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
     the nearest; ``focus``, attack the weakest in range, no more allies than it takes, or go to the nearest. Both know
     where all enemies are. ``focus`` is the best controller known here on most maps; it is no upper bound.
 
-    **Against SMAX**: single steps from its states and whole episodes agree within 1e-4 under the same actions and
-    cooldowns, but for whole episodes of crowds of 50 units and more, in which rounding errors grow; the random numbers
-    themselves are others (`qio_envs.api.random`). The time limit is truncation here and termination there; SMAX's
-    ``max_steps`` of 100 ends an episode after 101 steps, since it looks at the time before it counts the step, and so
-    101 is the default here. A dead ally is an ended agent. Where a team of random types has more enemies than allies,
-    which no map of SMAX has, SMAX makes the surplus marines. Continuous actions, observations by sectors and self-play,
-    which SMAX has as options, are left out.
+    **Against SMAX**: single steps from its states agree within 1e-5 under the same actions and cooldowns, and whole
+    episodes within 1e-4, but for those of crowds (40 units and more), whose pushing amplifies rounding errors; the
+    random numbers themselves are others (`qio_envs.api.random`). The time limit is truncation here and termination
+    there; SMAX's ``max_steps`` of 100 ends an episode after 101 steps, since it looks at the time before it counts the
+    step, and so 101 is the default here. A dead ally is an ended agent. Where a team of random types has more enemies
+    than allies, which no map of SMAX has, SMAX makes the surplus marines. Continuous actions, observations by sectors
+    and self-play, which SMAX has as options, are left out.
 
     **Against SMAC** (StarCraft II), SMAX and so this: units shoot at once instead of in turns, so that both teams may
     die in one tick, which is no win; no healing, no splash damage, no armour; attacks hit at once; shields are health;

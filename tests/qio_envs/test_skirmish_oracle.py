@@ -23,8 +23,8 @@ def test_steps_and_whole_episodes_are_smax_s(episode):
     if len(episode.types) <= 40:
         assert found["first_apart"] == -1
         assert found["whole_error"] < smax_agreement.TOLERANCE
-    else:  # rounding errors of a crowd grow, and the comparison ends with the first above the tolerance
-        assert found["whole_error"] < 10 * smax_agreement.TOLERANCE
+    else:  # in crowds that push each other rounding errors grow
+        assert found["whole_error"] < 100 * smax_agreement.TOLERANCE
     del found["first_apart"], found["whole_error"]
     assert found.pop("decisions") > 0
     assert found.pop("drawn") <= 0.5 * episode.enemy_actions.size

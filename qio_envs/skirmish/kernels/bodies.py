@@ -70,8 +70,10 @@ def bury(figures: Array, marks: Array, living: int) -> int:
     left = 0
     for i in range(living):
         if figures[HEALTH, i] > 0:
-            figures[:, left] = figures[:, i]
-            marks[:, left] = marks[:, i]
+            for row in range(NUM_FIGURES):
+                figures[row, left] = figures[row, i]
+            for row in range(NUM_MARKS):
+                marks[row, left] = marks[row, i]
             left += 1
     find_targets(marks, left)
     return left

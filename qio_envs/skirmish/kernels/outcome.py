@@ -31,12 +31,21 @@ def advance(
         terminated: Bool ``[E, N]``, is written.
         truncated: Bool ``[E, N]``, is written.
     """
-    before = state.health + state.shield
-    acted = state.alive[:, : rules.num_allies].copy()
-    fight(actions, orders, state, rules)
-    _pay(before, state, rules)
-    alive, steps, running = state.alive, state.step, state.running
+    alive, healths, shields, steps, running = (
+        state.alive,
+        state.health,
+        state.shield,
+        state.step,
+        state.running,
+    )
     allies, units = rules.num_allies, alive.shape[1]
+    before = np.empty(healths.shape, np.float32)
+    for e in range(actions.shape[0]):
+        for u in range(units):
+            before[e, u] = healths[e, u] + shields[e, u]
+        for n in range(allies):
+            terminated[e, n] = alive[e, n]
+    fight(actions, orders, state, rules)
     for e in range(actions.shape[0]):
         allies_left, enemies_left = 0, 0
         for u in range(units):
@@ -45,33 +54,37 @@ def advance(
             else:
                 enemies_left += alive[e, u]
         decided, over = allies_left == 0 or enemies_left == 0, steps[e] >= rules.max_steps
-        running[e] = not (decided or over)
+        state.won[e], running[e] = enemies_left == 0 and allies_left > 0, not (decided or over)
         for n in range(allies):
-            terminated[e, n] = acted[e, n] and (decided or not alive[e, n])
-            truncated[e, n] = acted[e, n] and over and not terminated[e, n]
-            rewards[e, n] = state.team_reward[e]
+            acted = terminated[e, n]
+            terminated[e, n] = acted and (decided or not alive[e, n])
+            truncated[e, n] = acted and over and not terminated[e, n]
+    _pay(before, state, rules, rewards)
 
 
 @njit(cache=True, error_model="numpy")
-def _pay(before: Array, state: SkirmishState, rules: SkirmishRules) -> None:
-    """Write ``won`` and the team's reward: the mean share of health that the enemies lost, and the bonus of the win.
+def _pay(before: Array, state: SkirmishState, rules: SkirmishRules, rewards: Array) -> None:
+    """Write the team's reward: the mean share of health that the enemies lost, and the bonus of the win.
 
     Args:
         before: Health and shield of all units before the step, float32 ``[E, U]``.
-        state: ``won``, ``team_reward`` and ``team_return`` are written.
+        state: ``team_reward`` and ``team_return`` are written.
         rules: What holds.
+        rewards: Float32 ``[E, N]``, are written.
     """
-    alive, healths, shields, kinds = state.alive, state.health, state.shield, state.kind
-    full = rules.health + rules.shield
-    allies, units = rules.num_allies, alive.shape[1]
+    healths, shields, kinds = state.health, state.shield, state.kind
+    full_health, full_shield = rules.health, rules.shield
+    allies, units = rules.num_allies, kinds.shape[1]
     for e in range(before.shape[0]):
         lost = np.float32(0)
         for u in range(allies, units):
             loss = before[e, u] - (healths[e, u] + shields[e, u])
             if loss > 0:  # a shield may recover
-                lost += loss / full[kinds[e, u]]
-        won = alive[e, :allies].any() and not alive[e, allies:].any()
+                lost += loss / (full_health[kinds[e, u]] + full_shield[kinds[e, u]])
         reward = lost / np.float32(units - allies) if rules.shaped else np.float32(0)
-        reward += np.float32(rules.win_bonus) if won else np.float32(0)
-        state.won[e], state.team_reward[e] = won, reward
+        if state.won[e]:
+            reward += np.float32(rules.win_bonus)
+        state.team_reward[e] = reward
         state.team_return[e] += reward
+        for n in range(allies):
+            rewards[e, n] = reward
