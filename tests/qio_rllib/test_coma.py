@@ -384,8 +384,10 @@ def test_what_absent_agents_hold_does_not_matter(task, model):
         assert left.isfinite().all()
 
 
-@pytest.mark.parametrize("model", [{}, MEMORY], ids=["memoryless", "gru"])
-@pytest.mark.parametrize("task", ["discrete", "forest", "tag", "pole", "masked", "matrix"])
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("discrete", {}), ("forest", MEMORY), ("tag", {}), ("pole", MEMORY), ("masked", {}), ("matrix", {})],
+)
 def test_every_kind_of_task_is_learned_from(task, model):
     learner, rollout, _ = played(coma_config(task, model=model))
     before = [copy.deepcopy(module.state_dict()) for module in learner.modules()]
