@@ -41,6 +41,7 @@ from qio_rllib.models.circuits import CircuitSettings
 from qio_rllib.models.coordination import CoordinationSettings
 from qio_rllib.models.imagination import ImaginationSettings
 from qio_rllib.models.joint_critics import CriticSettings
+from qio_rllib.models.mixers import MixerSettings
 from qio_rllib.world_models.ensemble import EnsembleSettings
 from qio_rllib.world_models.planning_settings import PlanningSettings
 from qio_rllib.world_models.rssm import RSSMSettings
@@ -65,6 +66,7 @@ MAPPINGS: dict[str, type] = {
     "imagination": ImaginationSettings,
     "interventional_consistency": ConsistencySettings,
     "influence_reward": InfluenceSettings,
+    "mixer": MixerSettings,
     "participation": ParticipationSettings,
     "planner": PlanningSettings,
     "privacy": PrivacySettings,

@@ -11,6 +11,8 @@ from qio_rllib.algorithms.maac import MAAC, MAACConfig
 from qio_rllib.algorithms.maddpg import MADDPG, MADDPGConfig
 from qio_rllib.algorithms.masac import MASAC, MASACConfig
 from qio_rllib.algorithms.ppo import PPO, PPOConfig
+from qio_rllib.algorithms.qmix import QMIX, QMIXConfig
+from qio_rllib.algorithms.vdn import VDN, VDNConfig
 from qio_rllib.algorithms.world_model import WorldModel, WorldModelConfig
 
 LOCAL_ALGORITHMS: dict[str, type[ExploringConfig]] = {
@@ -21,6 +23,8 @@ LOCAL_ALGORITHMS: dict[str, type[ExploringConfig]] = {
     "MADDPG": MADDPGConfig,
     "MASAC": MASACConfig,
     "PPO": PPOConfig,
+    "QMIX": QMIXConfig,
+    "VDN": VDNConfig,
     "WorldModel": WorldModelConfig,
 }
 """Configuration class of each algorithm that learns from environments; `Federated` lets clients run them."""
@@ -52,6 +56,8 @@ __all__ = [
     "MADDPG",
     "MASAC",
     "PPO",
+    "QMIX",
+    "VDN",
     "A2CConfig",
     "COMAConfig",
     "DQNConfig",
@@ -61,6 +67,8 @@ __all__ = [
     "MADDPGConfig",
     "MASACConfig",
     "PPOConfig",
+    "QMIXConfig",
+    "VDNConfig",
     "WorldModel",
     "WorldModelConfig",
     "algorithm_config_class",

@@ -113,9 +113,10 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
             self.config.replay_capacity,
             self.config.seed,
             sequence_length=self.config.sequence_length,
-            n_step=self.config.n_step,
+            n_step=self.config.replay_n_step,
             gamma=self.config.gamma,
             num_runners=max(1, self.config.num_env_runners),
+            team=self.config.learns_for_the_team,
         )
         self._told_of_warm_up = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
 
@@ -29,6 +29,8 @@ class OffPolicyConfig(JointConfig):
     """
 
     exploration: float | list | None
+    learns_for_the_team: ClassVar[bool] = False
+    """Whether one value is learned from one reward for all agents."""
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -105,6 +107,11 @@ class OffPolicyConfig(JointConfig):
         length = window_length(self.model_config)
         return 1 if length is None else length + self.burn_in
 
+    @property
+    def replay_n_step(self) -> int:
+        """Steps over which the replay sums rewards: 1 for sequences, in which the Learner does."""
+        return 1 if self.sequence_length > 1 else self.n_step
+
     def validate(self) -> None:
         """Check the settings against each other.
 
@@ -130,7 +137,7 @@ class OffPolicyConfig(JointConfig):
         if self.in_evaluation:
             return
         rings = self.num_envs_per_env_runner * max(1, self.num_env_runners)
-        steps, window = -(-self.replay_capacity // rings), max(self.sequence_length, self.n_step)
+        steps, window = -(-self.replay_capacity // rings), max(self.sequence_length, self.replay_n_step)
         samples, batch = max(0, steps - window + 1) * rings, self.train_batch_size_per_learner
         if samples < batch:
             raise ConfigError(

@@ -36,7 +36,7 @@ from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.yaml_files import read_yaml
-from qio_rllib.experiments.stop_criteria import check_criterion, check_metrics
+from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
 from qio_rllib.sampling.environments import make_env
 
 DEFAULT_SEED = 0
@@ -216,6 +216,7 @@ class Experiment:
             try:
                 config = variant.algorithm_config()
                 check_metrics(variant.stop, config)
+                check_exploration(variant.stop, config)
                 _check_resources(config)
             except ConfigError as error:
                 if not values:

@@ -103,3 +103,20 @@ def _info_keys(config: AlgorithmConfig) -> list[str]:
         env.close()
     infos = [value for value in info.values() if isinstance(value, Mapping)] or [info]
     return list(flatten(infos[0]))
+
+
+def check_exploration(stop: Mapping[str, float], config: AlgorithmConfig) -> None:
+    """Refuse runs that end while agents still explore as at a schedule's start or in between.
+
+    Raises:
+        ConfigError: ``exploration`` is a schedule that is not over when ``stop`` is reached.
+    """
+    schedule = getattr(config, "exploration", None)
+    if not isinstance(schedule, list) or STEPS not in stop:
+        return
+    last = schedule[-1][0]
+    if stop[STEPS] < last:
+        raise ConfigError(
+            f"config.exploration: its schedule is over after {last:,} environment steps, the run after "
+            f"{stop[STEPS]:,.0f} (stop.{STEPS}); shorten the schedule or train longer"
+        )

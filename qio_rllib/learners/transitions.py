@@ -211,6 +211,32 @@ def following_outputs(
     return found
 
 
+def n_step_targets(
+    rewards: torch.Tensor, ahead: torch.Tensor, fresh: torch.Tensor, gamma: float, n_step: int
+) -> torch.Tensor:
+    """Return the returns of up to ``n_step`` steps within sequences, and the value of what follows them.
+
+    ``sum_k gamma^k r[t + k] + gamma^(m - 1) ahead[t + m - 1]`` with ``m`` steps: ``n_step``, or fewer where an episode
+    or the sequence ends (Watkins, 1989).
+
+    Args:
+        rewards: ``[L, ...]``.
+        ahead: Discounted values of what follows each step, 0 where nothing does, ``[L, ...]``.
+        fresh: Where a step begins an episode, bool ``[L, ...]``.
+        gamma: Discount.
+        n_step: At least 1.
+
+    Returns:
+        ``[L, ...]``.
+    """
+    single = found = rewards + ahead
+    goes_on = ~fresh[1:]
+    for _ in range(min(n_step, len(rewards)) - 1):
+        longer = torch.where(goes_on, rewards[:-1] + gamma * found[1:], single[:-1])
+        found = torch.cat([longer, single[-1:]])
+    return found
+
+
 def inboxes_by_group(
     messages: Sequence[torch.Tensor], delivered: Sequence[torch.Tensor], indices: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:

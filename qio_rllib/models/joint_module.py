@@ -15,6 +15,7 @@ from qio_rllib.models.actor_attention import ActorAttentionNetwork
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.counterfactual_critic import CounterfactualCritic
 from qio_rllib.models.joint_critics import CriticNetwork, CriticSettings, GroupShape
+from qio_rllib.models.mixers import MIXER, Mixer, MixerSettings
 from qio_rllib.models.policy_network import (
     CATEGORICAL,
     DETERMINISTIC,
@@ -203,6 +204,53 @@ class QModule(PolicyModule):
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return pairs of a target network and the one that it follows."""
         return [(self.target_policy, self.policy)]
+
+
+class MixedQModule(QModule):
+    """Q-values of a team's agents; the first of its modules holds the mixer, and the mixer's target network.
+
+    ``model_config``: as of `QModule`, and for training ``joint`` and ``mixer``.
+
+    Attributes:
+        mixers: The mixer in the first module, nothing in others.
+        target_mixers: Copies that follow.
+    """
+
+    def setup(self) -> None:
+        """Build the networks."""
+        super().setup()
+        if self.inference_only:
+            return
+        joint = self.settings[JOINT]
+        settings = MixerSettings.of(self.settings[MIXER])
+        assert settings is not None
+        num_agents = sum(group["agents"] for group in joint["groups"])
+        holds = [Mixer.of(settings, num_agents, joint["state_size"])] if joint["own"] == 0 else []
+        self.mixers = nn.ModuleList(holds)
+        self.target_mixers = copy.deepcopy(self.mixers).requires_grad_(False)
+
+    @property
+    def mixer(self) -> Mixer:
+        """The team's mixer; of the first module alone."""
+        (found,) = self.mixers
+        assert isinstance(found, Mixer)
+        return found
+
+    @property
+    def target_mixer(self) -> Mixer:
+        """Its target network."""
+        (found,) = self.target_mixers
+        assert isinstance(found, Mixer)
+        return found
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Return what only training needs."""
+        return [*super().get_non_inference_attributes(), "mixers", "target_mixers"]
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return pairs of a target network and the one that it follows."""
+        pairs = super().targets()
+        return [*pairs, (self.target_mixers, self.mixers)] if [*self.mixers.parameters()] else pairs
 
 
 def one_hot(actions: torch.Tensor, count: int) -> torch.Tensor:

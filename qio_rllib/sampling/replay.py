@@ -109,9 +109,10 @@ class JointReplay(Checkpointable):
         capacity: Joint transitions at most, over all environments; the oldest give way. At least 1.
         seed: Of the draws; None for another each time.
         sequence_length: Successive steps ``L`` in a sample; 1 for single transitions.
-        n_step: Steps over which rewards are summed; for single transitions of independent agents.
+        n_step: Steps over which rewards are summed; for single transitions.
         gamma: Discount.
         num_runners: Runners that share the capacity.
+        team: Whether rewards are a team's, summed as long as one of its agents goes on, not each agent's own.
 
     Raises:
         ConfigError: So many transitions do not fit in this machine's memory, or a ring cannot hold a sample; seen when
@@ -126,10 +127,11 @@ class JointReplay(Checkpointable):
         n_step: int = 1,
         gamma: float = 0.99,
         num_runners: int = 1,
+        team: bool = False,
     ) -> None:
         self.capacity, self.seed = capacity, seed
         self.sequence_length, self.n_step, self.gamma = sequence_length, n_step, gamma
-        self.num_runners = num_runners
+        self.num_runners, self.team = num_runners, team
         self.seed_streams(seed)
         self._rings: dict[int, _Ring] = {}
 
@@ -207,9 +209,7 @@ class JointReplay(Checkpointable):
 
     def _shaped(self, windows: JointTransitions) -> JointTransitions:
         if self.n_step > 1:
-            return JointTransitions(
-                {module_id: n_step_columns(columns) for module_id, columns in windows.modules.items()}
-            )
+            return n_step_transitions(windows, self.team)
         single = self.sequence_length == 1
         for columns in windows.modules.values():
             for name in columns:
@@ -244,7 +244,7 @@ class JointReplay(Checkpointable):
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         """Return what a checkpoint needs to build the replay again."""
         arguments = (self.capacity, self.seed, self.sequence_length, self.n_step, self.gamma)
-        return (*arguments, self.num_runners), {}
+        return (*arguments, self.num_runners, self.team), {}
 
     def _ring(self, like: Mapping[str, Array]) -> _Ring:
         envs = next(iter(like.values())).shape[1]
@@ -299,15 +299,42 @@ class _Ring:
         return {name: array[steps] for name, array in self.arrays.items()}
 
 
-def n_step_columns(columns: Mapping[str, Array]) -> dict[str, Array]:
+def n_step_transitions(windows: JointTransitions, team: bool) -> JointTransitions:
+    """Return transitions over several steps from windows ``[B, n, ...]`` of single ones.
+
+    Args:
+        windows: Successive steps.
+        team: Whether an agent's steps are counted until the episode of the last of all agents ends, not until its own.
+    """
+    parts = windows.modules
+    everybody = np.concatenate([columns["fresh"] for columns in parts.values()], axis=2).all(
+        axis=2, keepdims=True
+    )
+    modules = {
+        module_id: n_step_columns(
+            columns, np.broadcast_to(everybody, columns["fresh"].shape) if team else columns["fresh"]
+        )
+        for module_id, columns in parts.items()
+    }
+    states, following = windows.global_states, windows.next_global_states
+    if states is None or following is None:
+        return JointTransitions(modules)
+    reached = _steps_reached(everybody)[:, 0]
+    return JointTransitions(modules, states[:, 0], following[np.arange(len(following)), reached])
+
+
+def n_step_columns(columns: Mapping[str, Array], fresh: Array) -> dict[str, Array]:
     """Return transitions over several steps from windows ``[B, n, M, ...]`` of single ones.
 
-    ``rewards`` becomes ``sum_k gamma^k r_k`` up to the end of the agent's episode or ``n`` steps; ``discounts``,
+    ``rewards`` becomes ``sum_k gamma^k r_k`` up to the end of an episode or ``n`` steps; ``discounts``,
     ``present_next`` and what comes next are those of the last of these steps (Watkins, 1989).
+
+    Args:
+        columns: Of one module.
+        fresh: The steps before which an episode begins, bool ``[B, n, M]``.
     """
     window = columns["rewards"].shape[1]
-    # [B, M], steps after the first; an agent that does not go on from the step before is fresh.
-    reached = np.cumprod(~columns["fresh"][:, 1:], axis=1, dtype=np.int64).sum(axis=1)
+    reached = _steps_reached(fresh)
     discounts = np.cumprod(columns["discounts"], axis=1)
     before = np.concatenate([np.ones_like(discounts[:, :1]), discounts[:, :-1]], axis=1)
     counted = np.arange(window)[None, :, None] <= reached[:, None]
@@ -318,6 +345,11 @@ def n_step_columns(columns: Mapping[str, Array]) -> dict[str, Array]:
             place = reached[:, None].reshape(reached.shape[0], 1, reached.shape[1], *(1,) * (array.ndim - 3))
             found[name] = np.take_along_axis(array, place, axis=1)[:, 0]
     return found
+
+
+def _steps_reached(fresh: Array) -> Array:
+    """Return how many steps after the first one belong to the same episode, int64 ``[B, M]``."""
+    return np.cumprod(~fresh[:, 1:], axis=1, dtype=np.int64).sum(axis=1)
 
 
 def _columns(part: ModuleRollout, gamma: float) -> dict[str, Array]:

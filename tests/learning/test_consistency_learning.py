@@ -25,6 +25,7 @@ def returns_after(env_steps: int, *overrides: str) -> tuple[float, float]:
 
 @pytest.mark.ray
 @pytest.mark.learning
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_runtime")
 def test_a_policy_with_the_term_is_hardly_changed_by_the_shift_and_one_without_is():
     before, after = returns_after(40_960)

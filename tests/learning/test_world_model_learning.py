@@ -81,7 +81,7 @@ def test_a_planner_over_a_learned_model_comes_near_the_regulator(model, most):
 @pytest.mark.ray
 @pytest.mark.learning
 @pytest.mark.usefixtures("ray_runtime")
-@pytest.mark.parametrize("actions", ["continuous", "discrete"])
+@pytest.mark.parametrize("actions", ["continuous", pytest.param("discrete", marks=pytest.mark.long)])
 def test_an_actor_learns_inside_a_model(actions):
     """2,000 random steps, then 1,000 updates of model, actor and critic."""
     settings = {**MODELS["ensemble"], "behaviour": "actor", "imagination_horizon": 8, "actor_lr": 1e-3}

@@ -187,6 +187,22 @@ def test_stop_criteria_are_checked(stop, message):
         Experiment.from_mapping({**FOREST, "stop": stop}).validate()
 
 
+def test_a_run_that_ends_before_its_exploration_does_is_refused():
+    values = {
+        "run": "DQN",
+        "env": "cart_pole_v0",
+        "stop": {"num_env_steps_sampled_lifetime": 5000},
+        "config": {"num_env_runners": 0, "exploration": [[0, 1.0], [6000, 0.1]]},
+    }
+    message = (
+        r"config.exploration: its schedule is over after 6,000 environment steps, the run after 5,000 \(stop"
+    )
+    with pytest.raises(ConfigError, match=message):
+        Experiment.from_mapping(values).validate()
+    for stop in ({"num_env_steps_sampled_lifetime": 6000}, {"training_iteration": 1}):
+        Experiment.from_mapping({**values, "stop": stop}).validate()
+
+
 def test_metrics_of_the_environment_can_end_a_run():
     stop = {"env_runners/coverage": 0.9, "evaluation/sampled/team_return": 300, "time_total_s": 1.5}
     experiment = Experiment.from_mapping(

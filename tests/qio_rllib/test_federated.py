@@ -208,6 +208,8 @@ EXTRAS = {
     "MAAC": {"correction": {"type": "fedprox", "coefficient": 0.1}},
     "MADDPG": {"correction": {"type": "fedprox", "coefficient": 0.1}},
     "MASAC": {"secure": {}, "participation": {"clients": 3}},
+    "QMIX": {"compression": {"type": "int8"}},
+    "VDN": {},
     "WorldModel": {"aggregation": {"weights": "env_steps"}},
 }
 

@@ -220,9 +220,5 @@ def test_a_fresh_environment_is_one_in_which_all_agents_begin():
 
 
 def test_bad_memory_settings_are_refused():
-    with pytest.raises(
-        ConfigError, match="n_step: a Q-network with memory learns from single steps; set it to 1"
-    ):
-        config_of("pole", algorithm=DQNConfig, model=MODELS["gru"], n_step=2).validate()
     with pytest.raises(ConfigError, match="use_lstm and use_gru exclude each other"):
         config_of("pole", algorithm=DQNConfig, model=MODELS["gru"] | MODELS["lstm"]).validate()

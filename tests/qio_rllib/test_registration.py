@@ -157,6 +157,8 @@ RUNS = {
         **OFF_POLICY,
     },
     "MASAC": {"env": "swarm_cooperative_v0", "critic": {"type": "own"}, "agent_id": True, **OFF_POLICY},
+    "QMIX": {"env": "forest_uav_v0", "n_step": 2, "mixer": {"embedding": tune.choice([4])}, **OFF_POLICY},
+    "VDN": {"env": "forest_uav_v0", "policies": "independent", **OFF_POLICY},
     "Federated": {
         "env": "forest_uav_v0",
         "clients": [{"count": 3}],

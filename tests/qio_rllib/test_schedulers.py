@@ -86,6 +86,7 @@ def fit(config: Any, scheduler: Any, folder: Path, iterations: int, at_once: int
         ).fit()
 
 
+@pytest.mark.long
 def test_asha_stops_the_worse_trials(tmp_path):
     best, *worse = 3e-3, 2e-3, 1e-3
     scheduler = ASHAScheduler(metric="config/lr", mode="max", grace_period=1, max_t=4, reduction_factor=2)

@@ -50,6 +50,7 @@ VALUES = {
     "influence_reward": ({"coefficient": 0.2, "permuted": True}, FOREST),
     "initial_alpha": (0.1, FOREST),
     "lambda_": (0.9, FOREST),
+    "mixer": ({"type": "monotonic", "embedding": 8}, FOREST),
     "model_lr": (1e-2, FOREST),
     "model_sequence_length": (9, FOREST),
     "n_step": (3, FOREST),
@@ -65,6 +66,7 @@ VALUES = {
     "target_entropy_share": (0.25, FOREST),
     "target_network_update_freq": (7, FOREST),
     "tau": (0.25, FOREST),
+    "team_reward": ("mean", FOREST),
     "vf_loss_coeff": (0.1, FOREST),
     "world_model": ({"type": "rssm", "deterministic": 16}, FOREST),
 }
@@ -165,6 +167,8 @@ def test_many_settings_together_keep_their_order_out_of_it(name):
         "MAAC": {"critic": {"hiddens": [8], "heads": 2}, "amplification": {}, "agent_id": True},
         "MADDPG": {"critic": {"type": "own"}, "amplification": {}, "communication": {"bandwidth": 1}},
         "MASAC": {"critic": {"type": "own"}, "amplification": {}, "agent_id": True},
+        "QMIX": {"mixer": {"state": "observations"}, "team_reward": "sum", "n_step": 3},
+        "VDN": {"team_reward": "sum", "dueling": False},
         "WorldModel": {"world_model": {"type": "rssm"}, "behaviour": "actor", "model_lr": 1e-4},
     }[name]
     for given in (settings, dict(reversed(settings.items()))):
@@ -213,7 +217,10 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
             {"communication": {"bandwidth": 1}},
             "config.communication: a setting of MADDPG, which PPO does not",
         ),
-        ({"tau": 0.1}, "config.tau: a setting of COMA, DQN, MAAC, MADDPG, MASAC or WorldModel, which PPO"),
+        (
+            {"tau": 0.1},
+            "config.tau: a setting of COMA, DQN, MAAC, MADDPG, MASAC, QMIX, VDN or WorldModel, which PPO does not",
+        ),
         ({"lr": "3e-4"}, "config.lr: expected a number of at least 0, or .* got '3e-4'"),
         ({"num_epochs": 0}, "config.num_epochs: expected an integer of at least 1, got 0"),
         ({"num_env_runners": -1}, "config.num_env_runners: expected an integer of at least 0, got -1"),

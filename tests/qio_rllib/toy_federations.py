@@ -36,6 +36,8 @@ LOCAL = {
     "MADDPG": ("swarm_cooperative_v0", SWARM, OFF_POLICY),
     "DQN": ("cart_pole_v0", POLE, OFF_POLICY),
     "MASAC": ("swarm_cooperative_v0", SWARM, OFF_POLICY),
+    "QMIX": ("forest_uav_v0", FOREST, {**OFF_POLICY, "mixer": {"embedding": 4, "hypernet_hiddens": []}}),
+    "VDN": ("forest_uav_v0", FOREST, OFF_POLICY),
     "WorldModel": (
         "drift_control_v0",
         {"max_steps": 20},

@@ -104,7 +104,14 @@ def setup_of(config: Any, explore: bool | None = None, sequences: bool = False, 
     runner.set_state({"rl_module": learner.module.get_state(inference_only=True)})
     rollout = runner.sample(explore=explore)[0]
     if sequences:
-        replay = JointReplay(500, 1, config.sequence_length, config.n_step, config.gamma)
+        replay = JointReplay(
+            500,
+            1,
+            config.sequence_length,
+            config.replay_n_step,
+            config.gamma,
+            team=config.learns_for_the_team,
+        )
         replay.add(rollout)
         steps = replay.sample(count)
     else:
