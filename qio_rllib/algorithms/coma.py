@@ -113,8 +113,8 @@ class COMAConfig(JointConfig):
             central_value: What critics see besides the agent's own observation, its place among the agents of its
                 module and the others' actions: ``"state"``, the environment's ``state()``, or ``"observations"``, those
                 of all agents. None: the state if there is one, else the observations.
-            team_reward: What every agent learns from in a step: ``"sum"`` or ``"mean"`` of what all agents earned; returns
-                are reported without it. None: what each agent earned, which with a common reward is the team's.
+            team_reward: What every agent learns from in a step: ``"sum"`` or ``"mean"`` of what all agents earned;
+                returns are reported without it. None: what each agent earned, which with a common reward is the team's.
             lambda_: Of the critic's TD(lambda) targets, in [0, 1].
             num_critic_updates: Gradient steps of the critic on each batch, each on an equal share of its steps, the
                 last ones first; at most ``rollout_fragment_length``.
