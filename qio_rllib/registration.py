@@ -24,18 +24,8 @@ from typing import Any
 import qio_envs
 
 ALGORITHM_NAMES = (
-    "A2C",
-    "COMA",
-    "DQN",
-    "Federated",
-    "MAAC",
-    "MADDPG",
-    "MASAC",
-    "PPO",
-    "QMIX",
-    "VDN",
-    "WorldModel",
-)
+    "A2C", "COMA", "DQN", "Federated", "MAAC", "MADDPG", "MASAC", "PPO", "QMIX", "VDN", "WorldModel",
+)  # fmt: skip
 """Keys of `qio_rllib.algorithms.ALGORITHMS`, which cannot be imported here."""
 
 _ALGORITHM_REGISTRY = "ray.rllib.algorithms.registry"

@@ -30,6 +30,7 @@ from qio_rllib.learners.transitions import Transitions, following_outputs, mean_
 from qio_rllib.models.joint_critics import CriticSettings
 from qio_rllib.models.joint_module import CRITIC, COMAModule, one_hot
 from qio_rllib.sampling.runner import BatchedEnvRunner
+from qio_rllib.sampling.team_reward import with_team_reward
 
 _ENTROPY_STATE, _POPART_STATE, _STEPS_STATE = "entropy_coefficients", "popart", "critic_steps_taken"
 
@@ -60,6 +61,7 @@ class COMAConfig(JointConfig):
         self.actor_lr: float | list = 5e-4
         self.critic_lr: float | list = 5e-4
         self.critic: dict[str, Any] | None = None
+        self.team_reward: str | None = None
         self.lambda_ = 0.8
         self.num_critic_updates = 8
         self.tau = 1.0
@@ -91,6 +93,7 @@ class COMAConfig(JointConfig):
         critic_lr: Annotated[float | list, Schedule()] = NotProvided,
         critic: Mapping[str, Any] | None = NotProvided,
         central_value: Literal["state", "observations"] | None = NotProvided,
+        team_reward: Literal["sum", "mean"] | None = NotProvided,
         lambda_: Annotated[float, Range(0, 1)] = NotProvided,
         num_critic_updates: Annotated[int, Range(1)] = NotProvided,
         tau: Annotated[float, Range(0, 1, low_open=True)] = NotProvided,
@@ -110,6 +113,8 @@ class COMAConfig(JointConfig):
             central_value: What critics see besides the agent's own observation, its place among the agents of its
                 module and the others' actions: ``"state"``, the environment's ``state()``, or ``"observations"``, those
                 of all agents. None: the state if there is one, else the observations.
+            team_reward: What every agent learns from in a step: ``"sum"`` or ``"mean"`` of what all agents earned;
+                returns are reported without it. None: what each agent earned, which with a common reward is the team's.
             lambda_: Of the critic's TD(lambda) targets, in [0, 1].
             num_critic_updates: Gradient steps of the critic on each batch, each on an equal share of its steps, the
                 last ones first; at most ``rollout_fragment_length``.
@@ -130,6 +135,7 @@ class COMAConfig(JointConfig):
         self._take(
             actor_lr=actor_lr,
             critic_lr=critic_lr,
+            team_reward=team_reward,
             lambda_=lambda_,
             num_critic_updates=num_critic_updates,
             tau=tau,
@@ -195,8 +201,8 @@ class COMA(OnPolicyAlgorithm):
 
     A critic, for training only, values all of an agent's actions given what the others do. An action's advantage is its
     value less the mean value of the agent's actions under its policy: what it was worth compared with what else the
-    agent could have done. The critic learns the return of each agent's own rewards, which with a common reward is the
-    team's.
+    agent could have done. The critic learns the return of each agent's own rewards, which with a common reward (or with
+    ``team_reward``) is the team's.
     """
 
     @classmethod
@@ -239,6 +245,8 @@ class COMALearner(JointLearner):
 
     def learn(self, experience: list[Any], updates: int) -> None:
         """Take the critics' gradient steps on rollouts, and then one of the policies."""
+        if self.config.team_reward is not None:
+            experience = [with_team_reward(rollout, self.config.team_reward) for rollout in experience]
         batch = joint_rollout_of(experience, self.joint, self.config.gamma, self._device)
         targets = self.targets(batch)
         if self._popart:

@@ -328,6 +328,21 @@ def test_the_critic_takes_its_steps_from_the_last_to_the_first_and_the_target_fo
     )
 
 
+@pytest.mark.parametrize("combined", [None, "sum", "mean"])
+def test_a_team_reward_is_what_all_agents_earned(combined, monkeypatch):
+    learner, rollout, _ = played(coma_config("tag", team_reward=combined))
+    batches, targets = [], learner.targets
+    monkeypatch.setattr(learner, "targets", lambda batch: batches.append(batch) or targets(batch))
+    learner.update(episodes=[rollout])
+    own = [part.rewards for part in rollout.modules.values()]
+    everybody = np.concatenate(own, axis=2)
+    team = {"sum": everybody.sum(axis=2), "mean": everybody.mean(axis=2)}
+    assert np.abs(everybody - everybody.mean(axis=2, keepdims=True)).max() > 0.01
+    for found, alone in zip(batches[0].whole.rewards, own, strict=True):
+        expected = alone if combined is None else np.repeat(team[combined][..., None], alone.shape[2], axis=2)
+        np.testing.assert_allclose(found.reshape(alone.shape), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_new_scale_leaves_the_values_what_they_were():
     learner, rollout, batch = played(coma_config("forest", normalize_values=True))
     (module,), (popart,) = learner.modules(), learner._popart.values()
@@ -384,8 +399,10 @@ def test_what_absent_agents_hold_does_not_matter(task, model):
         assert left.isfinite().all()
 
 
-@pytest.mark.parametrize("model", [{}, MEMORY], ids=["memoryless", "gru"])
-@pytest.mark.parametrize("task", ["discrete", "forest", "tag", "pole", "masked", "matrix"])
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("discrete", {}), ("forest", MEMORY), ("tag", {}), ("pole", MEMORY), ("masked", {}), ("matrix", {})],
+)
 def test_every_kind_of_task_is_learned_from(task, model):
     learner, rollout, _ = played(coma_config(task, model=model))
     before = [copy.deepcopy(module.state_dict()) for module in learner.modules()]
@@ -479,6 +496,7 @@ def test_critics_see_the_state_where_there_is_one_and_else_all_observations():
         ({"exploration": 1.5}, "exploration: expected a number from 0 to 1"),
         ({"num_critic_updates": 0}, "num_critic_updates: expected an integer of at least 1, got 0"),
         ({"num_critic_updates": 13}, "num_critic_updates: 13 are more than the 12 steps of a rollout"),
+        ({"team_reward": "max"}, "team_reward: expected sum or mean or null, got 'max'"),
         ({"tau": 0.0}, "tau: expected a number above 0, up to 1, got 0.0"),
         (
             {"critic": {"type": "own"}},

@@ -228,7 +228,7 @@ def test_the_baseline_leaves_the_expected_gradient_what_it_is(alpha):
     total = torch.zeros_like(logits)
     for action in range(5):
         chosen = torch.eye(5, dtype=torch.float64)[action].expand_as(values)
-        gain = learner.policy_gain(log_probs, chosen, values, torch.tensor(alpha).double())
+        gain = learner.policy_gain(log_probs, chosen, values, torch.tensor(alpha, dtype=torch.float64))
         weighed = (probs.detach()[..., action] * gain).sum()
         total += torch.autograd.grad(weighed, logits, retain_graph=True)[0]
     torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-10)
@@ -260,8 +260,10 @@ def test_policies_learn_from_actions_that_all_draw_anew_and_not_from_those_in_th
 # -- an update
 
 
-@pytest.mark.parametrize("model", [None, MEMORY], ids=["memoryless", "gru"])
-@pytest.mark.parametrize("task", ["discrete", "forest", "tag", "pole", "masked"])
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("discrete", None), ("forest", MEMORY), ("tag", None), ("pole", None), ("masked", MEMORY)],
+)
 def test_every_kind_of_task_is_learned_from(task, model):
     setup = maac(task, model=model, amplification={} if task == "forest" else None)
     before = [copy.deepcopy(module.state_dict()) for module in setup.modules]
