@@ -11,6 +11,7 @@ from toy_off_policy import config_of as off_policy_config
 from toy_policies import linear_policy
 from toy_runners import learner_of
 
+import qio_envs
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.policy import EpisodeStreams
 from qio_rllib.algorithms import DQNConfig, MADDPGConfig, MASACConfig, PPOConfig
@@ -139,6 +140,23 @@ def test_the_same_seed_gives_the_same_however_many_are_played_at_once(monkeypatc
     monkeypatch.setattr("qio_rllib.sampling.continuations._MOST_ROWS", 6)
     np.testing.assert_allclose(found_in_game(6, 5).truth.returns, one.truth.returns, atol=1e-6)
     assert np.abs(found_in_game(6, 5, seed=1).truth.returns - one.truth.returns).max() > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in qio_envs.environments() if name != "toy_game_v0"])
+def test_another_key_changes_nothing_but_what_is_to_come(name):
+    """Branches rest on it: what an episode began with lies in its state and is not drawn again.
+
+    The noise of the swarm's observations is drawn when they are made: a decision keeps what was seen before it.
+    """
+    settings = {"observation_noise": 0.0} if name.startswith("swarm") else {}
+    env = qio_envs.environment(name).batched_env(3, **settings)
+    env.reset(5)
+    for _ in range(2):
+        env.step(env.scripted_policies["random"](env).act())
+    state, seen, known = env.get_state(), env.observe(), env.state()
+    env.set_state({**state, "seed": state["seed"] + np.uint64(1000)})
+    np.testing.assert_array_equal(env.observe(), seen)
+    np.testing.assert_array_equal(env.state(), known)
 
 
 # -- estimators beside the learners'

@@ -1,6 +1,7 @@
 """``rllib credit``: what is written, what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,3 +147,27 @@ def test_what_cannot_be_branched_exactly_is_refused(here, capsys, what):
     assert err.count("\n") == 1
     assert out == ""
     assert not (here / "credit").exists()
+
+
+def test_the_table_of_the_page_is_what_the_raw_files_give():
+    root = Path(__file__).parents[2]
+    runs = {
+        "forest, PPO": "forest_uav_ppo",
+        "forest, MAPPO": "forest_uav_mappo",
+        "swarm, MADDPG": "swarm_maddpg",
+        "the same, given the others": "swarm_maddpg_given_others",
+    }
+    page = (root / "docs" / "credit.md").read_text(encoding="utf-8")
+    shown = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    compared = 0
+    for label, folder in runs.items():
+        expected = []
+        for row in read_csv(root / "results" / "credit" / folder / "estimators.csv"):
+            cells = []
+            for key in ("offset", "distortion", "noise", "rmse", "order"):
+                value, low, high = (f"{round(row[key + end], 6):.2g}" for end in ("", "_low", "_high"))
+                cells.append(f"{value} ({low} to {high})")
+            expected.append([row["estimator"], *cells])
+        assert [line[2:] for line in shown if line[0] == label] == expected
+        compared += len(expected)
+    assert compared == 10
