@@ -13,6 +13,7 @@ FLOWER, ROUNDS = "federated/flower.csv", "federated/secure_aggregation.csv"
 FORESTS, REFERENCES = "federated/forests.csv", "federated/forest_references.csv"
 SPEEDUP, SPEEDUPS = "federated/speedup.csv", "federated/speedup_summary.csv"
 MOMENTUM, MOMENTUMS = "federated/speedup_momentum.csv", "federated/speedup_momentum_summary.csv"
+COUNTS = ("1", "2", "4", "8", "16")
 PRIVACY, OVERHEAD = "federated/privacy.csv", "federated/overhead.csv"
 NOISE = {"half": "0.5", "one": "1.0", "two": "2.0", "four": "4.0", "sixteen": "16.0"}
 POISON, POISON_FORESTS = "federated/poison.csv", "federated/poison_forests.csv"
@@ -87,9 +88,15 @@ def _forests_hold() -> bool:
     )
 
 
-def _speedup(clients: str, file: str = SPEEDUPS) -> Callable[[], str]:
+def _speedup(clients: str) -> Callable[[], str]:
     columns = ("speedup", "speedup_low", "speedup_high")
-    return lambda: "{} ({} to {})".format(*(f.cell(file, column, 1, clients=clients) for column in columns))
+    return lambda: "{} ({} to {})".format(
+        *(f.cell(SPEEDUPS, column, 1, clients=clients) for column in columns)
+    )
+
+
+def _steps(file: str, clients: str) -> Callable[[], str]:
+    return lambda: f.rows_of(file, clients=clients)[0]["text"]
 
 
 def _private(noise: str, column: str, decimals: int = 0) -> Callable[[], str]:
@@ -266,17 +273,27 @@ FEDERATED = Section(
             holds=lambda: all(row["exact"] == "True" for row in f.rows_of(ROUNDS)),
         ),
         Claim(
-            "Equal clients on the cart-pole task, A2C, the best of three learning rates on two other seeds for each "
-            "number of clients: environment steps of each client until the sampled return is 400: 1 client {steps}; "
+            "Equal clients on the cart-pole task, A2C, the best learning rate on two other seeds for each number of "
+            "clients ({rates}): environment steps of each client until the sampled return is 400: 1 client {steps}; "
             "how many times fewer, as a ratio of interquartile means with its 95% bootstrap interval: 2 clients "
             "{times_2}, 4 clients {times_4}, 8 clients {times_8}, 16 clients {times_16}: not linear",
             {
-                "steps": lambda: f.rows_of(SPEEDUPS, clients="1")[0]["text"],
-                **{f"times_{clients}": _speedup(clients) for clients in ("2", "4", "8", "16")},
+                "rates": lambda: ", ".join(f.rows_of(SPEEDUPS, clients=count)[0]["lr"] for count in COUNTS),
+                "steps": _steps(SPEEDUPS, "1"),
+                **{f"times_{count}": _speedup(count) for count in COUNTS[1:]},
             },
             "python benchmarks/federated_cart_pole.py speedup",
             (SPEEDUP, SPEEDUPS),
-            holds=_is_sublinear,
+            holds=lambda: all(
+                f.number(SPEEDUPS, "speedup_high", clients=count) < float(count) for count in ("8", "16")
+            ),
+        ),
+        Claim(
+            "The same with momentum 0.9 at the server and rates of its own: 1 client {steps_1}, 4 clients {steps_4}, "
+            "16 clients {steps_16}: no fewer",
+            {f"steps_{count}": _steps(MOMENTUMS, count) for count in ("1", "4", "16")},
+            "python benchmarks/federated_cart_pole.py speedup_momentum --seeds 2",
+            (MOMENTUM, MOMENTUMS),
         ),
         Claim(
             "1,000 equal clients on the cart-pole task, each in a round with probability 0.1, {rounds} rounds, sampled "
@@ -291,6 +308,19 @@ FEDERATED = Section(
             },
             "python benchmarks/federated_cart_pole.py privacy",
             (PRIVACY,),
+        ),
+        Claim(
+            "The same with integer noise that clients add under secure sums, which binds the server too and is not "
+            "amplified by sampling: noise multiplier {noise} for epsilon {epsilon}: {returns}",
+            {
+                "noise": lambda: f"{float(f.rows_of(SKELLAM)[0]['noise_multiplier']):.2f}",
+                "epsilon": lambda: f"{float(f.rows_of(SKELLAM)[0]['epsilon_simulated']):.2g}",
+                "returns": lambda: f.describe(
+                    (float(row["sampled_return"]) for row in f.rows_of(SKELLAM)), 0
+                ),
+            },
+            "python benchmarks/federated_cart_pole.py privacy_skellam",
+            (SKELLAM, PRIVACY),
         ),
         Claim(
             "A round of 100 of 1,000 clients on the cart-pole task, 16 environment steps and one gradient step each, "
@@ -320,8 +350,8 @@ FEDERATED = Section(
         ),
         Claim(
             "Ten equal poles that learn one policy, where 1, 2, 3 or 4 send three times their update with its sign "
-            "flipped; random play 0, the greatest return 1, mean of 3 seeds: mean {mean}, median {median}, trimmed mean "
-            "{trimmed_mean}, geometric median {geometric_median}, multi-Krum {multi_krum}, distance filter "
+            "flipped; random play 0, the greatest return 1, mean of 3 seeds: mean {mean}, median {median}, trimmed "
+            "mean {trimmed_mean}, geometric median {geometric_median}, multi-Krum {multi_krum}, distance filter "
             "{distance_filter}; the mean without an attack {clean}",
             {
                 **{rule: _flipped_by_share(rule) for rule in ("mean", *ROBUST)},
@@ -338,6 +368,19 @@ FEDERATED = Section(
             "python benchmarks/federated_poison.py poles",
             (POISON,),
             holds=lambda: all(_least("distance_filter", share) >= 0.8 for share in SHARES),
+        ),
+        Claim(
+            "27 equal poles of which 3 send ten times their update with its sign flipped, mean of 3 seeds, where the "
+            "server sees single updates and where it sees secure sums of groups of three: mean {mean}, median "
+            "{median}, trimmed mean {trimmed_mean}, geometric median {geometric_median}, multi-Krum {multi_krum}, "
+            "distance filter {distance_filter}; the mean without an attack {clean}",
+            {
+                **{rule: _both_ways(rule) for rule in ("mean", *ROBUST)},
+                "clean": lambda: f"{_in_groups('mean', '1', 'none'):.2f}",
+            },
+            "python benchmarks/federated_groups.py --seeds 3",
+            (POISON_GROUPS,),
+            holds=lambda: _in_groups("mean", "3") < 0.2 and _in_groups("median", "3") >= 0.8,
         ),
         Claim(
             "Six different forests of which one sends three times its update with its sign flipped, or as far against "
