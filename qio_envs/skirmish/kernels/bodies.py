@@ -16,20 +16,15 @@ from qio_envs.skirmish.config import FIRST_ATTACK, MOVES, STOP, TICK
 UNIT, TARGET = 0, 1  # rows of marks: number among all units; place of the unit that is attacked, -1 for none
 X, Y, SPEED_X, SPEED_Y = 0, 1, 2, 3  # rows of figures; speeds are ways in a tick
 PUSH_X, PUSH_Y, RADIUS = 4, 5, 6  # pushes are twice the way that others push the unit
-REACH, ATTACK, RELOAD, WAIT = (
-    7,
-    8,
-    9,
-    10,
-)  # squared range of attack, harm of a hit, cooldown after it, cooldown left
+REACH, ATTACK = 7, 8  # squared range of attack, and harm of a hit
+RELOAD, WAIT = 9, 10  # cooldown after a hit, its random part apart, and cooldown that is left
 HEALTH, SHIELD, HARM = 11, 12, 13  # harm is what a tick takes of the two before
 NUM_FIGURES, NUM_MARKS = 14, 2
 
 _ONE, _HALF, _TINY, _TICK = np.float32(1.0), np.float32(0.5), np.float32(1e-6), np.float32(TICK)
 _MOVES = np.array(MOVES, np.float32)
-_LENGTH = np.nextafter(
-    np.float32(1), np.float32(0)
-)  # of a move's direction in SMAX, which turns it by 45 degrees
+_LENGTH = np.nextafter(np.float32(1), np.float32(0))
+"""Of a move's direction in SMAX, which turns it by 45 degrees."""
 
 
 @njit(cache=True, forceinline=True)
