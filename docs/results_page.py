@@ -17,6 +17,7 @@ from claims.causal import CAUSAL
 from claims.causal_decisions import DECISIONS
 from claims.claim import Claim, Section
 from claims.federated import FEDERATED
+from claims.field import FIELD
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
 from claims.speed import DIFFERENCES, SPEEDS
@@ -32,6 +33,7 @@ SECTIONS = (
     QUANTUM,
     CONTROLS,
     FEDERATED,
+    FIELD,
     SPEEDS,
     DIFFERENCES,
 )
