@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tables import read
+
 from claims import figures as f
 from claims.claim import Claim, Section
-from tables import read
 
 MPE, SMAX = "mpe_throughput.csv", "skirmish/throughput.csv"
 AGREEMENT, WINS = "skirmish/agreement.csv", "skirmish/win_rates.csv"
@@ -74,8 +75,8 @@ FIELD = Section(
             (SMAX,),
         ),
         Claim(
-            "`skirmish_v0` replays 112 episodes of SMAX on 14 maps: every mask, ending and decision of the enemy is the "
-            "same, and each step from SMAX's own state agrees within 1e-5. Whole episodes agree within 1e-4 on "
+            "`skirmish_v0` replays 112 episodes of SMAX on 14 maps: every mask, ending and decision of the enemy is "
+            "the same, and each step from SMAX's own state agrees within 1e-5. Whole episodes agree within 1e-4 on "
             "{number} maps; on {far} they do not, since pushes in a crowd let rounding errors grow",
             {
                 "number": lambda: str(len(_errors("whole_error", 1e-4)[0])),
@@ -86,8 +87,8 @@ FIELD = Section(
             holds=lambda: _nothing_else_differs() and not _errors("step_error", 1e-5)[1],
         ),
         Claim(
-            "The best scripted controller known here, `focus`, wins {focus} of 1,000 battles each. It is no upper bound "
-            "where it wins few",
+            "Share of 1,000 battles that the best scripted controller known here, `focus`, wins: {focus}. It is no "
+            "upper bound where it wins few",
             {"focus": _wins("focus")},
             "python benchmarks/skirmish_win_rates.py",
             (WINS,),
