@@ -13,6 +13,8 @@ from tables import append, read
 
 from qio_rllib.federated.settings import RULES
 
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+
 SMALL = {
     "run": "PPO",
     "num_envs_per_env_runner": 4,
