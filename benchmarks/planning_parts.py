@@ -13,9 +13,9 @@ model    What a trained model knows, along episodes of `lqg` with noise, by the 
                   same way in all plans. Given are the correlation with the true returns over the plans of one start,
                   and what the best rated plan loses in comparison with the best.
 data     What planning costs with a model that has learned once, outside of a run: from as many steps as
-         `drift_control_planet.yaml` has, and from ten times as many, with equally many gradient steps. Half of them are
-         random play, half are of `lqg` with noise. Sizes, losses and the planner are those of that file. Beside it what
-         the model knows, as above.
+         `drift_control_planet.yaml` has, and from ten times as many, with equally many gradient steps, half of them of
+         random play and half of `lqg` with noise; and from actions that tell nothing of hidden components. Sizes,
+         losses and the planner are those of that file. Beside it what the model knows, as above.
 True returns are those of the true model without noise from the filter's estimate. Read-outs are fitted to half of the
 episodes, and tested on the others.
 
@@ -57,7 +57,9 @@ PLANNERS = {
 STEPS, HORIZON, PLANS = (0, 2, 5, 10, 20, 45), 10, 32
 NOISES, PLAN_NOISES = (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6)
 FIRST_SEED, EPISODES, PLANNED = 4_000_000, 2000, 240  # plans are drawn in the first episodes alone
-CONFIG, LEARNED_FROM, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", (80, 800), 100
+CONFIG, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", 100
+MIXED, EXCITED = "mixed", "excited"
+LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80))  # and of how many environments
 UPDATES, LAST = 2000, 0.1  # gradient steps, and what the learning rate falls to over the last third of them
 RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
 
@@ -309,10 +311,15 @@ class _Learned:
         return plan.actions.numpy()[:, None]
 
 
-def play_of_two(environments: int, seed: int) -> Sequences:
-    """Return 200 steps of each environment: random play in the first half of them, `lqg` with noise in the others.
+def played_steps(source: str, environments: int, seed: int) -> Sequences:
+    """Return 200 steps of each environment; what ends early begins anew.
 
-    What ends early begins anew.
+    Args:
+        source: Who acts. "mixed": random play in the first half of the environments, `lqg` with noise in the others,
+            whose actions tell what it has made of the observations. "excited": coloured noise, from whose first
+            component the observed s0 is taken, so that no action tells of what is not observed.
+        environments: How many.
+        seed: Of the actions.
     """
     rng = np.random.default_rng(seed)
     env = drift_control_v0.batched_env(environments, scenario="hidden")
@@ -323,9 +330,13 @@ def play_of_two(environments: int, seed: int) -> Sequences:
     steps: list[tuple[np.ndarray, ...]] = []
     for _ in range(env.config.max_steps):
         noise = _noise(noise, rng)
-        actions = np.clip(policy.act() + scale * noise, -1, 1).astype(np.float32)
-        actions[: environments // 2] = rng.uniform(-1, 1, size=actions[: environments // 2].shape)
         obs = env.observe()[:, 0].copy()
+        if source == EXCITED:
+            actions = noise - np.stack([obs[:, :1], np.zeros_like(obs[:, :1])], axis=-1)
+        else:
+            actions = policy.act() + scale * noise
+            actions[: environments // 2] = rng.uniform(-1, 1, size=actions[: environments // 2].shape)
+        actions = np.clip(actions, -1, 1).astype(np.float32)
         found = env.step(actions)
         terminated = found.terminated[:, 0].astype(np.float32)
         steps.append(
@@ -390,13 +401,18 @@ def data(episodes: int) -> list[dict[str, Any]]:
     env = drift_control_v0.batched_env(episodes, scenario="hidden")
     seeds = np.array(evaluation_seeds(episodes), np.uint64)
     regulator, played, rows = _played(env, seeds, LQRPolicy(env)), played_data(), []
-    for count in LEARNED_FROM:
-        learned_from = play_of_two(count, SEED)
+    for source, count in LEARNED_FROM:
+        learned_from = played_steps(source, count, SEED)
         world_model = fitted_model(learned_from, config, UPDATES, SEED)
         with torch.inference_mode():
             policy = _Learned(env, seeds, PlanningSettings.of(config["planner"]), world_model)
             cost = _played(env, seeds, policy) / regulator
-            head = {"steps": learned_from.rewards.numel(), "updates": UPDATES, "over_lqr": round(cost, 4)}
+            head = {
+                "source": source,
+                "steps": learned_from.rewards.numel(),
+                "updates": UPDATES,
+                "over_lqr": round(cost, 4),
+            }
             rows += [{**head, **row} for row in _known(world_model, played)]
     return rows
 

@@ -21,8 +21,8 @@ CONFIG = {
 }
 
 
-def test_play_of_two_is_whole_episodes_of_random_play_and_of_a_noisy_regulator():
-    found = planning_parts.play_of_two(20, seed=0)
+def test_mixed_play_is_whole_episodes_of_random_play_and_of_a_noisy_regulator():
+    found = planning_parts.played_steps("mixed", 20, seed=0)
     assert found.obs.shape == (200, 20, 2)
     assert found.fresh[0].all()
     assert (found.learned == 1).all()
@@ -36,6 +36,16 @@ def test_play_of_two_is_whole_episodes_of_random_play_and_of_a_noisy_regulator()
     assert random.mean() < 3 * regulated.mean() < 0
     assert found.terminated[:, :10].any()
     assert found.actions[:, :10].abs().mean() > 0.45
+
+
+def test_excited_actions_are_noise_and_what_is_observed_of_s0():
+    found = planning_parts.played_steps("excited", 20, seed=0)
+    rng, noise = np.random.default_rng(0), np.zeros((20, 1, 2))
+    rng.choice(planning_parts.NOISES, size=(20, 1, 1))  # of the other source
+    for obs, actions in zip(found.obs.numpy(), found.actions.numpy(), strict=True):
+        noise = planning_parts._noise(noise, rng)
+        np.testing.assert_allclose(actions[:, 0], (noise[:, 0, 0] - obs[:, 0]).clip(-1, 1), atol=1e-6)
+        np.testing.assert_allclose(actions[:, 1], noise[:, 0, 1].clip(-1, 1), atol=1e-6)
 
 
 def test_sequences_are_drawn_as_they_were_played():
@@ -55,7 +65,7 @@ def test_sequences_are_drawn_as_they_were_played():
 
 
 def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone():
-    data = planning_parts.play_of_two(6, seed=1)
+    data = planning_parts.played_steps("mixed", 6, seed=1)
     few, many = (planning_parts.fitted_model(data, CONFIG, updates, 0) for updates in (1, 40))
     again = planning_parts.fitted_model(data, CONFIG, 1, 0)
     other = planning_parts.fitted_model(data, CONFIG, 1, 1)
