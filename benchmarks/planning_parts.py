@@ -12,11 +12,16 @@ model    What a trained model knows, along episodes of `lqg` with noise, by the 
                   that is fitted to the imagined states of each step ("imagined"), which corrects what is wrong in the
                   same way in all plans. Given are the correlation with the true returns over the plans of one start,
                   and what the best rated plan loses in comparison with the best.
+data     What planning costs with a model that has learned once, outside of a run: from as many steps as
+         `drift_control_planet.yaml` has, and from ten times as many, with equally many gradient steps, half of them of
+         random play and half of `lqg` with noise; and from actions that tell nothing of hidden components. Sizes,
+         losses and the planner are those of that file. Beside it what the model knows, as above.
 True returns are those of the true model without noise from the filter's estimate. Read-outs are fitted to half of the
 episodes, and tested on the others.
 
     python benchmarks/planning_parts.py planner
     python benchmarks/planning_parts.py model results/drift_control_planet/seed_*/policy.pt
+    python benchmarks/planning_parts.py data
 """
 
 from __future__ import annotations
@@ -36,9 +41,11 @@ from qio_rllib.acting.policy import EpisodeStreams
 from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.artifacts.run_description import cpu_model
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.models.world_model_policy import model_settings
 from qio_rllib.sampling.evaluation import evaluation_seeds
-from qio_rllib.world_models import Planner, PlanningSettings
-from qio_rllib.world_models.model import WorldModel
+from qio_rllib.world_models import RSSM, Planner, PlanningSettings, RSSMSettings
+from qio_rllib.world_models.model import Sequences, WorldModel
 
 ROOT = Path(__file__).parents[1]
 GAMMA = 0.99
@@ -50,6 +57,10 @@ PLANNERS = {
 STEPS, HORIZON, PLANS = (0, 2, 5, 10, 20, 45), 10, 32
 NOISES, PLAN_NOISES = (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6)
 FIRST_SEED, EPISODES, PLANNED = 4_000_000, 2000, 240  # plans are drawn in the first episodes alone
+CONFIG, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", 100
+MIXED, EXCITED = "mixed", "excited"
+LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80))  # and of how many environments
+UPDATES, LAST = 2000, 0.1  # gradient steps, and what the learning rate falls to over the last third of them
 RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
 
 
@@ -117,10 +128,16 @@ def planner(episodes: int) -> list[dict[str, Any]]:
 
 
 def _played(env: Any, seeds: np.ndarray, policy: Any) -> float:
+    """Return the mean cost of an episode of each seed; what ends early begins anew, and no longer counts."""
     env.reset(seeds)
-    while env.running.any():
+    costs, running = np.zeros(len(seeds)), np.ones(len(seeds), bool)
+    while running.any():
+        env.reset(mask=~env.running)
         env.step(policy.act())
-    return float(env.info()["cost"].mean())
+        ended = running & ~env.running
+        costs[ended] = env.info()["cost"][ended]
+        running &= ~ended
+    return float(costs.mean())
 
 
 # -- the model --------------------------------------------------------------------------------------------------------
@@ -209,21 +226,26 @@ def _imagined(model: WorldModel, start: torch.Tensor, plans: torch.Tensor) -> It
 @torch.inference_mode()
 def model(paths: list[Path]) -> list[dict[str, Any]]:
     """Return what trained models know, a row for each policy file and step."""
-    data, fitted = played_data(), slice(None, EPISODES // 2)
-    rows = []
+    data, rows = played_data(), []
     for path in paths:
         (group,) = load_policy(path).team.groups
         assert isinstance(group.actor, WorldModelActor)
-        world_model = group.actor.network.model
-        states = _observed(world_model, data)
-        everywhere = _read_out(
-            states[1:, fitted].flatten(0, 1).numpy(), data.estimates[1:, fitted].reshape(-1, 4)
-        )
-        for step in STEPS:
-            found = _filter_errors(states[step].numpy(), data.truth[step], data.estimates[step])
-            found |= _ratings(world_model, states[step, :PLANNED], data, step, everywhere)
-            rounded = {name: round(float(value), 4) for name, value in found.items()}
-            rows.append({"policy": str(path), "step": step, **rounded, "cpu": cpu_model()})
+        rows += [{"policy": str(path), **row} for row in _known(group.actor.network.model, data)]
+    return rows
+
+
+def _known(world_model: WorldModel, data: _Data) -> list[dict[str, Any]]:
+    """Return what a model knows, a row for each step."""
+    rows, fitted = [], slice(None, EPISODES // 2)
+    states = _observed(world_model, data)
+    everywhere = _read_out(
+        states[1:, fitted].flatten(0, 1).numpy(), data.estimates[1:, fitted].reshape(-1, 4)
+    )
+    for step in STEPS:
+        found = _filter_errors(states[step].numpy(), data.truth[step], data.estimates[step])
+        found |= _ratings(world_model, states[step, :PLANNED], data, step, everywhere)
+        rounded = {name: round(float(value), 4) for name, value in found.items()}
+        rows.append({"step": step, **rounded, "cpu": cpu_model()})
     return rows
 
 
@@ -261,6 +283,140 @@ def _ratings(
     return found
 
 
+# -- the data ---------------------------------------------------------------------------------------------------------
+
+
+class _Learned:
+    """Plans with a learned model, from what it has observed."""
+
+    def __init__(
+        self, env: Any, seeds: np.ndarray, settings: PlanningSettings, world_model: WorldModel
+    ) -> None:
+        self.env, self.model = env, world_model
+        self.planner = Planner(settings, 2, is_discrete=False)
+        self.rng = EpisodeStreams(seeds)
+        self.memory = torch.zeros(len(seeds), self.planner.memory_size)
+        self.state = torch.zeros(len(seeds), world_model.state_size)
+        self.action = torch.zeros(len(seeds), 2)
+
+    def act(self) -> np.ndarray:
+        """Return float32 actions ``[E, 1, 2]``."""
+        self.state = self.model.observe(
+            self.state, self.action, torch.from_numpy(self.env.observe()[:, 0].copy())
+        )
+        plan = self.planner.plan(
+            lambda plans: self.model.returns(self.state, plans, GAMMA), self.memory, self.rng, explore=False
+        )
+        self.memory, self.action = plan.memory, plan.actions
+        return plan.actions.numpy()[:, None]
+
+
+def played_steps(source: str, environments: int, seed: int) -> Sequences:
+    """Return 200 steps of each environment; what ends early begins anew.
+
+    Args:
+        source: Who acts. "mixed": random play in the first half of the environments, `lqg` with noise in the others,
+            whose actions tell what it has made of the observations. "excited": coloured noise, from whose first
+            component the observed s0 is taken, so that no action tells of what is not observed.
+        environments: How many.
+        seed: Of the actions.
+    """
+    rng = np.random.default_rng(seed)
+    env = drift_control_v0.batched_env(environments, scenario="hidden")
+    env.reset(np.arange(FIRST_SEED - environments, FIRST_SEED, dtype=np.uint64))
+    policy, noise = LQGPolicy(env), np.zeros((environments, 1, 2))
+    scale = rng.choice(NOISES, size=(environments, 1, 1))
+    fresh = np.ones(environments, bool)
+    steps: list[tuple[np.ndarray, ...]] = []
+    for _ in range(env.config.max_steps):
+        noise = _noise(noise, rng)
+        obs = env.observe()[:, 0].copy()
+        if source == EXCITED:
+            actions = noise - np.stack([obs[:, :1], np.zeros_like(obs[:, :1])], axis=-1)
+        else:
+            actions = policy.act() + scale * noise
+            actions[: environments // 2] = rng.uniform(-1, 1, size=actions[: environments // 2].shape)
+        actions = np.clip(actions, -1, 1).astype(np.float32)
+        found = env.step(actions)
+        terminated = found.terminated[:, 0].astype(np.float32)
+        steps.append(
+            (obs, env.observe()[:, 0].copy(), actions[:, 0], found.rewards[:, 0].copy(), terminated, fresh)
+        )
+        fresh = ~env.running
+        env.reset(mask=fresh)
+    obs, next_obs, actions, rewards, terminated, fresh = (
+        torch.from_numpy(np.stack(rows)) for rows in zip(*steps, strict=True)
+    )
+    return Sequences(obs, next_obs, actions, rewards, terminated, torch.ones_like(rewards), fresh)
+
+
+def _drawn(data: Sequences, count: int, length: int, rng: np.random.Generator) -> Sequences:
+    """Return sequences that begin anywhere, steps first."""
+    steps, episodes = data.rewards.shape
+    first = rng.integers(steps - length + 1, size=count)
+    rows, columns = first + np.arange(length)[:, None], rng.integers(episodes, size=count)
+    return Sequences(
+        data.obs[rows, columns],
+        data.next_obs[rows, columns],
+        data.actions[rows, columns],
+        data.rewards[rows, columns],
+        data.terminated[rows, columns],
+        data.learned[rows, columns],
+        data.fresh[rows, columns],
+    )
+
+
+def fitted_model(data: Sequences, config: dict[str, Any], updates: int, seed: int) -> RSSM:
+    """Return a recurrent model of the sizes and losses of an experiment that has learned from data.
+
+    Args:
+        data: What was played.
+        config: Of the experiment.
+        updates: Gradient steps, at least 1.
+        seed: Of weights, draws and latents.
+    """
+    torch.manual_seed(seed)
+    rng, latents = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    _, settings = model_settings(config["world_model"])
+    assert isinstance(settings, RSSMSettings)
+    found = RSSM(data.obs.shape[-1], data.actions.shape[-1], settings)
+    optimizer = torch.optim.Adam(found.parameters(), config["model_lr"][0][1], fused=True)
+    falling = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda update: LAST ** max(0.0, 3 * update / updates - 2)
+    )
+    for _ in range(updates):
+        batch = _drawn(data, config["train_batch_size_per_learner"], config["model_sequence_length"], rng)
+        found.take_in(batch)
+        optimizer.zero_grad()
+        found.learn(batch, latents).loss.backward()
+        torch.nn.utils.clip_grad_norm_(found.parameters(), 100.0)
+        optimizer.step()
+        falling.step()
+    return found
+
+
+def data(episodes: int) -> list[dict[str, Any]]:
+    """Return what planning costs with models of more data, over the regulator's cost, and what they know."""
+    config = dict(load_experiment(CONFIG).config)
+    env = drift_control_v0.batched_env(episodes, scenario="hidden")
+    seeds = np.array(evaluation_seeds(episodes), np.uint64)
+    regulator, played, rows = _played(env, seeds, LQRPolicy(env)), played_data(), []
+    for source, count in LEARNED_FROM:
+        learned_from = played_steps(source, count, SEED)
+        world_model = fitted_model(learned_from, config, UPDATES, SEED)
+        with torch.inference_mode():
+            policy = _Learned(env, seeds, PlanningSettings.of(config["planner"]), world_model)
+            cost = _played(env, seeds, policy) / regulator
+            head = {
+                "source": source,
+                "steps": learned_from.rewards.numel(),
+                "updates": UPDATES,
+                "over_lqr": round(cost, 4),
+            }
+            rows += [{**head, **row} for row in _known(world_model, played)]
+    return rows
+
+
 def _within(values: np.ndarray) -> np.ndarray:
     """Return deviations from the mean over the plans of one start."""
     return values - values.mean(axis=1, keepdims=True)
@@ -285,10 +441,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("planner", "model"))
+    parser.add_argument("what", choices=("planner", "model", "data"))
     parser.add_argument("policies", type=Path, nargs="*", help="policy files, for `model`")
     parser.add_argument(
-        "--episodes", type=int, default=20, help="of the planner, on the evaluation seeds (20)"
+        "--episodes", type=int, default=20, help="of `planner` and `data`, on the evaluation seeds (20)"
     )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "results" / "planning_parts", help="where to write"
@@ -297,7 +453,10 @@ def main() -> None:
     if (arguments.what == "model") != bool(arguments.policies):
         parser.error("policy files go with `model`, which needs at least one")
     torch.set_num_threads(1)
-    rows = planner(arguments.episodes) if arguments.what == "planner" else model(arguments.policies)
+    if arguments.what == "model":
+        rows = model(arguments.policies)
+    else:
+        rows = (planner if arguments.what == "planner" else data)(arguments.episodes)
     write(arguments.out / f"{arguments.what}.csv", rows)
     print("  ".join(rows[0]))
     for row in rows:

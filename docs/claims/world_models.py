@@ -232,6 +232,56 @@ WIDER = Claim(
 )
 
 
+DATA = f"{PARTS}/data.csv"
+FEW, MANY = "16000", "160000"  # steps that are learned from
+
+
+def _fitted(steps: str) -> float:
+    """Return what planning costs with a model of so many steps, over the regulator's cost."""
+    return float(f.rows_of(DATA, source="mixed", steps=steps)[0]["over_lqr"])
+
+
+def _of_fit(steps: str, column: str) -> Callable[[], str]:
+    def text() -> str:
+        found = (f.number(DATA, column, source="mixed", steps=steps, step=str(step)) for step in LATER)
+        *first, last = (f"{value:.2f}" for value in found)
+        return f"{', '.join(first)} and {last}"
+
+    return text
+
+
+def _early(steps: str, column: str) -> float:
+    return f.number(DATA, column, source="mixed", steps=steps, step=str(LATER[0]))
+
+
+def _more_data_helps_little() -> bool:
+    """Whether ten times the data misses the aim, and leaves early ratings and effects where they were."""
+    moved = (abs(_early(MANY, name) - _early(FEW, name)) for name in ("correlation_model", "effect_s1"))
+    return AIM < _fitted(MANY) < _fitted(FEW) and max(moved) < 0.1
+
+
+MORE_DATA = Claim(
+    "Ten times the data for this model: fitted once, outside of a run, to random play and to lqg with noise, half each "
+    "({updates} gradient steps, one fit each on seed 100), planning costs {few} times the regulator from 16,000 steps "
+    "and {many} times from 160,000. After 5, 10 and 45 steps of an episode, returns that it expects of plans correlate "
+    "with the true ones by {few_model} from 16,000 steps and by {many_model} from 160,000, and it has {few_effect} and "
+    "{many_effect} of what the actions of a plan do to s1. So more data of that kind help, but not to the aim, and not "
+    "where the model is at fault early in an episode: it errs there in a way that data do not mend",
+    {
+        "updates": lambda: f"{int(f.rows_of(DATA, source='mixed', steps=FEW)[0]['updates']):,}",
+        "few": lambda: f"{_fitted(FEW):.2f}",
+        "many": lambda: f"{_fitted(MANY):.2f}",
+        "few_model": _of_fit(FEW, "correlation_model"),
+        "many_model": _of_fit(MANY, "correlation_model"),
+        "few_effect": _of_fit(FEW, "effect_s1"),
+        "many_effect": _of_fit(MANY, "effect_s1"),
+    },
+    "python benchmarks/planning_parts.py data",
+    (PARTS,),
+    holds=_more_data_helps_little,
+)
+
+
 WORLD_MODELS = Section(
     "World models",
     "Scores are minus the cost, on 20 fixed episodes of `drift_control_v0`, where nothing else is said. The "
@@ -271,6 +321,7 @@ WORLD_MODELS = Section(
         HIDDEN,
         LIMITS,
         WIDER,
+        MORE_DATA,
         Claim(
             "PETS on `swarm_cooperative_v0`, three agents who share a model, {steps} environment steps: {normalized} "
             "between random play (0) and the scripted controller (1), without exploration (score {score}); on the same "

@@ -1,0 +1,101 @@
+"""The parts of planning with a recurrent model: what it learns from outside of a run, and how costs are counted."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import planning_parts
+
+from qio_envs import drift_control_v0
+from qio_rllib.world_models.model import Sequences
+
+CONFIG = {
+    "world_model": {"type": "rssm", "deterministic": 8, "stochastic": 2, "embedding": 8, "hiddens": [8]},
+    "model_lr": [[0, 1e-2], [1, 1e-2]],
+    "train_batch_size_per_learner": 4,
+    "model_sequence_length": 8,
+}
+
+
+def test_mixed_play_is_whole_episodes_of_random_play_and_of_a_noisy_regulator():
+    found = planning_parts.played_steps("mixed", 20, seed=0)
+    assert found.obs.shape == (200, 20, 2)
+    assert found.fresh[0].all()
+    assert (found.learned == 1).all()
+    goes_on = ~found.fresh[1:]
+    torch.testing.assert_close(found.obs[1:][goes_on], found.next_obs[:-1][goes_on])
+    assert (found.obs[1:] != found.next_obs[:-1]).any(-1)[found.fresh[1:]].all()
+    torch.testing.assert_close(
+        found.fresh[1:], found.terminated[:-1] > 0
+    )  # the time limit comes after the last step
+    random, regulated = found.rewards.split(10, dim=1)
+    assert random.mean() < 3 * regulated.mean() < 0
+    assert found.terminated[:, :10].any()
+    assert found.actions[:, :10].abs().mean() > 0.45
+
+
+def test_excited_actions_are_noise_and_what_is_observed_of_s0():
+    found = planning_parts.played_steps("excited", 20, seed=0)
+    rng, noise = np.random.default_rng(0), np.zeros((20, 1, 2))
+    rng.choice(planning_parts.NOISES, size=(20, 1, 1))  # of the other source
+    for obs, actions in zip(found.obs.numpy(), found.actions.numpy(), strict=True):
+        noise = planning_parts._noise(noise, rng)
+        np.testing.assert_allclose(actions[:, 0], (noise[:, 0, 0] - obs[:, 0]).clip(-1, 1), atol=1e-6)
+        np.testing.assert_allclose(actions[:, 1], noise[:, 0, 1].clip(-1, 1), atol=1e-6)
+
+
+def test_sequences_are_drawn_as_they_were_played():
+    steps = torch.arange(30.0).reshape(10, 3)  # row and column can be told from a number
+    rows = steps.unsqueeze(-1)
+    data = Sequences(rows, rows + 3, -rows, steps, steps + 1, steps + 2, steps == 0)
+    found = planning_parts._drawn(data, 500, 4, np.random.default_rng(0))
+    assert found.obs.shape == (4, 500, 1)
+    torch.testing.assert_close(found.obs[1:], found.obs[:-1] + 3)  # the next step of the same column
+    starts = {*found.rewards[0].tolist()}
+    assert starts == {float(step) for step in range(21)}  # four steps fit behind each of these
+    torch.testing.assert_close(found.next_obs[..., 0], found.rewards + 3)
+    torch.testing.assert_close(found.actions[..., 0], -found.rewards)
+    torch.testing.assert_close(found.terminated, found.rewards + 1)
+    torch.testing.assert_close(found.learned, found.rewards + 2)
+    torch.testing.assert_close(found.fresh, found.rewards == 0)
+
+
+def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone():
+    data = planning_parts.played_steps("mixed", 6, seed=1)
+    few, many = (planning_parts.fitted_model(data, CONFIG, updates, 0) for updates in (1, 40))
+    again = planning_parts.fitted_model(data, CONFIG, 1, 0)
+    other = planning_parts.fitted_model(data, CONFIG, 1, 1)
+    for name, value in few.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
+    assert any((other.state_dict()[name] != value).any() for name, value in few.state_dict().items())
+    whole = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        losses = [float(model.learn(data, whole.manual_seed(0)).loss) for model in (few, many)]
+    assert losses[1] < 0.8 * losses[0]
+
+
+class _Constant:
+    def __init__(self, actions):
+        self.actions = np.array(actions, np.float32)[:, None]
+
+    def act(self):
+        return self.actions
+
+
+def test_an_episode_that_ends_early_counts_once():
+    env = drift_control_v0.batched_env(2, scenario="hidden", max_steps=60)
+    actions = [[1.0, 1.0], [0.0, 0.0]]  # the first drifts out of the radius
+    cost = planning_parts._played(env, np.array([5, 6], np.uint64), _Constant(actions))
+    alone = []
+    for seed, action in zip((5, 6), actions, strict=True):
+        single = drift_control_v0.batched_env(1, scenario="hidden", max_steps=60)
+        single.reset(np.array([seed], np.uint64))
+        while single.running.any():
+            single.step(np.array([[action]], np.float32))
+        alone.append((float(single.info()["cost"][0]), int(single.info()["steps"][0])))
+    assert alone[0][1] < 60
+    np.testing.assert_allclose(cost, np.mean([found for found, _ in alone]), rtol=1e-5)
