@@ -1,7 +1,7 @@
 """How much poison a federation bears: every rule of aggregation against every attack, and six forests with one liar.
 
     python benchmarks/federated_poison.py poles --seeds 3
-    python benchmarks/federated_poison.py forests --seeds 5
+    python benchmarks/federated_poison.py forests --seeds 2
     python benchmarks/federated_poison.py --table      # of what is there, no training
 
 poles: 10 clients with equal poles (``cart_pole_v0`` with episodes of at most 200 steps), PPO of one iteration a round,
