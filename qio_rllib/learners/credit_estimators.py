@@ -18,7 +18,8 @@ from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.training_batch import values_of
 from qio_rllib.learners.transitions import inboxes_by_group
 from qio_rllib.models.joint_critics import JointView
-from qio_rllib.models.joint_module import JOINT, JointModule, QModule, one_hot
+from qio_rllib.models.joint_module import JOINT, COMAModule, JointModule, MAACModule, QModule, one_hot
+from qio_rllib.models.memory import memory_kind
 from qio_rllib.sampling.continuations import Continuation
 from qio_rllib.sampling.rollout import Array
 
@@ -110,21 +111,30 @@ class Case:
             one_hot(chosen, self.trained.team.groups[g].actor.action.count or 0)
             for g, chosen in zip(order, tensors([one.actions for one in found.acted]), strict=True)
         ]
-        own = torch.zeros_like(actions[order.index(found.group)])
-        values = []
         with torch.inference_mode():
-            for action in range(own.shape[-1]):
-                other = own.clone()
-                other[..., action] = 1.0
-                values.append(
-                    torch.stack(
-                        [
-                            network.critic.of_own(view, actions, other)
-                            for network in self.module.critic_networks()
-                        ]
-                    ).amin(0)[:, found.member]
-                )
-        return torch.stack(values, dim=-1).double().numpy()
+            values = self._values_of_all_actions(view, actions, joint)
+        return values[:, found.member].double().numpy()
+
+    def _values_of_all_actions(
+        self, view: JointView, actions: list[torch.Tensor], joint: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Return the values of all actions of the module's agents given what the others do, ``[C, M, A]``."""
+        if isinstance(self.module, COMAModule):
+            popart = self.trained.popart.get(self.module_id)
+            values = self.module.critic()(view, actions)
+            return values if popart is None else values * popart.deviation + popart.mean
+        if isinstance(self.module, MAACModule):
+            first = self.trained.modules[joint["modules"][0]]
+            return first.attention().critic(view, actions).values[joint["own"]]
+        own, found = torch.zeros_like(actions[joint["own"]]), []
+        for action in range(own.shape[-1]):
+            other = own.clone()
+            other[..., action] = 1.0
+            values = [
+                network.critic.of_own(view, actions, other) for network in self.module.critic_networks()
+            ]
+            found.append(torch.stack(values).amin(0))
+        return torch.stack(found, dim=-1)
 
     def q_values(self) -> Array:
         """Return the agent's own Q-values, ``[C, A]``."""
@@ -160,6 +170,10 @@ def _has_values(module: Any) -> bool:
 
 def _has_critics(module: Any) -> bool:
     """Whether there are critics of joint actions that can judge a single step."""
+    if isinstance(module, COMAModule):
+        return True
+    if isinstance(module, MAACModule):  # of whose modules the first alone holds the critic
+        return memory_kind(module.settings) is None
     return isinstance(module, JointModule) and all(
         network.memory is None for network in module.critic_networks()
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 import toy_game
 from toy_central import small_config
+from toy_off_policy import FOREST
 from toy_off_policy import config_of as off_policy_config
 from toy_policies import linear_policy
 from toy_runners import learner_of
@@ -14,7 +15,7 @@ from toy_runners import learner_of
 import qio_envs
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.policy import EpisodeStreams
-from qio_rllib.algorithms import DQNConfig, MADDPGConfig, MASACConfig, PPOConfig
+from qio_rllib.algorithms import COMAConfig, DQNConfig, MAACConfig, MADDPGConfig, MASACConfig, PPOConfig
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.evaluation.advantages import TrueAdvantages
 from qio_rllib.experiments.credit import Plan, Subject, measure
@@ -22,6 +23,7 @@ from qio_rllib.learners.credit_estimators import Case, Trained
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.training_batch import batch_of
 from qio_rllib.models.joint_critics import JointView
+from qio_rllib.models.joint_module import COMAModule, MAACModule
 from qio_rllib.models.values import STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.continuations import AS_PLAYED, Continuations, sampled_decisions
 from qio_rllib.sampling.counterfactuals import Counterfactuals
@@ -326,8 +328,24 @@ CRITICS = {
     "two modules": (MADDPGConfig, {"policies": {"one": ["uav_0"], "two": ["uav_1", "uav_2"]}}),
     "attention": (MADDPGConfig, {"critic": {"type": "attention", "hiddens": [16], "heads": 2}}),
     "MASAC": (MASACConfig, {}),
+    "COMA": (COMAConfig, {}),
+    "COMA, two modules": (COMAConfig, {"policies": {"one": ["uav_0"], "two": ["uav_1", "uav_2"]}}),
+    "COMA, PopArt": (COMAConfig, {"normalize_values": True}),
+    "MAAC": (MAACConfig, {"critic": {"hiddens": [16], "heads": 2}}),
+    "MAAC, two modules": (MAACConfig, {"policies": {"one": ["uav_0"], "two": ["uav_1", "uav_2"]}}),
     "messages": (MADDPGConfig, {"communication": {"bandwidth": 2, "drop": 0.3}}),
 }
+
+
+def value_of(subject, module, view, joint, member, action):
+    """What a module's critics say of what its agent does."""
+    if isinstance(module, COMAModule):
+        return float(module.critic()(view, joint)[0, member, action])
+    if isinstance(module, MAACModule):
+        agents = module.settings["joint"]
+        critic = subject.trained.modules[agents["modules"][0]].attention().critic
+        return float(critic(view, joint).values[agents["own"]][0, member, action])
+    return min(float(net.critic(view, joint)[0, member]) for net in module.critic_networks())
 
 
 @pytest.mark.parametrize("case", CRITICS)
@@ -335,8 +353,18 @@ def test_critics_of_actions_are_asked_about_each_action_while_the_others_did_wha
     algorithm, settings = CRITICS[case]
     policies = settings.get("policies")
     training = {name: value for name, value in settings.items() if name != "policies"}
-    config = off_policy_config("forest", algorithm=algorithm, **training)
-    subject = subject_of(config.multi_agent(policies=policies) if policies else config)
+    if algorithm is COMAConfig:
+        config = (
+            COMAConfig()
+            .environment("forest_uav_v0", env_config=FOREST)
+            .env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=16)
+            .training(**training)
+            .rl_module(model_config={"fcnet_hiddens": [8]})
+        )
+    else:
+        config = off_policy_config("forest", algorithm=algorithm, **training)
+    scale = popart() if "normalize_values" in training else None
+    subject = subject_of(config.multi_agent(policies=policies) if policies else config, scale)
     found, _, asked = cases_of(subject)
     compared = 0
     for one in asked:
@@ -363,9 +391,9 @@ def test_critics_of_actions_are_asked_about_each_action_while_the_others_did_wha
                 done[g][0, member] = action
                 joint = [torch.nn.functional.one_hot(chosen, count).float() for chosen in done]
                 with torch.no_grad():
-                    values.append(
-                        min(float(net.critic(view, joint)[0, member]) for net in one.module.critic_networks())
-                    )
+                    values.append(value_of(subject, one.module, view, joint, member, action))
+            if scale is not None:
+                values = [value * scale.deviation + scale.mean for value in values]
             expected = np.array(values) - found[index].probabilities @ values
             np.testing.assert_allclose(got[c], expected, atol=1e-5)
             compared += 1
