@@ -284,8 +284,8 @@ MORE_DATA = Claim(
     "({updates} gradient steps, one fit each on seed 100), planning costs {few} times the regulator from 16,000 steps "
     "and {many} times from 160,000. After 5, 10 and 45 steps of an episode, returns that it expects of plans correlate "
     "with the true ones by {few_model} from 16,000 steps and by {many_model} from 160,000, and it has {few_effect}, "
-    "and {many_effect}, of what the actions of a plan do to s1. So more data of that kind help, but not to the aim, and "
-    "not where the model is at fault early in an episode: it errs there in a way that data alone do not mend",
+    "and {many_effect}, of what the actions of a plan do to s1. So more data of that kind help, but not to the aim, "
+    "and not where the model is at fault early in an episode: it errs there in a way that data alone do not mend",
     {
         "updates": lambda: f"{int(f.rows_of(DATA, **FEW)[0]['updates']):,}",
         "few": lambda: f"{_fitted(FEW):.2f}",
