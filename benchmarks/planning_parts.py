@@ -14,8 +14,9 @@ model    What a trained model knows, along episodes of `lqg` with noise, by the 
                   and what the best rated plan loses in comparison with the best.
 data     What planning costs with a model that has learned once, outside of a run: from as many steps as
          `drift_control_planet.yaml` has, and from ten times as many, with equally many gradient steps, half of them of
-         random play and half of `lqg` with noise; and from actions that tell nothing of hidden components. Sizes,
-         losses and the planner are those of that file. Beside it what the model knows, as above.
+         random play and half of `lqg` with noise; from actions that tell nothing of hidden components; and from
+         both of these, half each. Sizes, losses and the planner are those of that file. Beside it what the model
+         knows, as above.
 True returns are those of the true model without noise from the filter's estimate. Read-outs are fitted to half of the
 episodes, and tested on the others.
 
@@ -58,8 +59,8 @@ STEPS, HORIZON, PLANS = (0, 2, 5, 10, 20, 45), 10, 32
 NOISES, PLAN_NOISES = (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6)
 FIRST_SEED, EPISODES, PLANNED = 4_000_000, 2000, 240  # plans are drawn in the first episodes alone
 CONFIG, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", 100
-MIXED, EXCITED = "mixed", "excited"
-LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80))  # and of how many environments
+MIXED, EXCITED, BOTH = "mixed", "excited", "both"
+LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80), (BOTH, 80))  # and of how many environments
 UPDATES, LAST = 2000, 0.1  # gradient steps, and what the learning rate falls to over the last third of them
 RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
 
@@ -317,25 +318,28 @@ def played_steps(source: str, environments: int, seed: int) -> Sequences:
     Args:
         source: Who acts. "mixed": random play in the first half of the environments, `lqg` with noise in the others,
             whose actions tell what it has made of the observations. "excited": coloured noise, from whose first
-            component the observed s0 is taken, so that no action tells of what is not observed.
+            component the observed s0 is taken, so that no action tells of what is not observed. "both": that in the
+            first half of the environments, `lqg` with noise in the others.
         environments: How many.
         seed: Of the actions.
     """
     rng = np.random.default_rng(seed)
     env = drift_control_v0.batched_env(environments, scenario="hidden")
     env.reset(np.arange(FIRST_SEED - environments, FIRST_SEED, dtype=np.uint64))
-    policy, noise = LQGPolicy(env), np.zeros((environments, 1, 2))
+    policy, noise, half = LQGPolicy(env), np.zeros((environments, 1, 2)), environments // 2
     scale = rng.choice(NOISES, size=(environments, 1, 1))
     fresh = np.ones(environments, bool)
     steps: list[tuple[np.ndarray, ...]] = []
     for _ in range(env.config.max_steps):
         noise = _noise(noise, rng)
         obs = env.observe()[:, 0].copy()
-        if source == EXCITED:
-            actions = noise - np.stack([obs[:, :1], np.zeros_like(obs[:, :1])], axis=-1)
+        actions = policy.act() + scale * noise
+        if source == MIXED:
+            actions[:half] = rng.uniform(-1, 1, size=actions[:half].shape)
         else:
-            actions = policy.act() + scale * noise
-            actions[: environments // 2] = rng.uniform(-1, 1, size=actions[: environments // 2].shape)
+            chosen = slice(half if source == BOTH else None)
+            actions[chosen] = noise[chosen]
+            actions[chosen, 0, 0] -= obs[chosen, 0]
         actions = np.clip(actions, -1, 1).astype(np.float32)
         found = env.step(actions)
         terminated = found.terminated[:, 0].astype(np.float32)

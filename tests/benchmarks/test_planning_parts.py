@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -38,14 +39,17 @@ def test_mixed_play_is_whole_episodes_of_random_play_and_of_a_noisy_regulator():
     assert found.actions[:, :10].abs().mean() > 0.45
 
 
-def test_excited_actions_are_noise_and_what_is_observed_of_s0():
-    found = planning_parts.played_steps("excited", 20, seed=0)
-    rng, noise = np.random.default_rng(0), np.zeros((20, 1, 2))
-    rng.choice(planning_parts.NOISES, size=(20, 1, 1))  # of the other source
+@pytest.mark.parametrize(("source", "count"), [("excited", 20), ("both", 10)])
+def test_excited_actions_are_noise_and_what_is_observed_of_s0(source, count):
+    found = planning_parts.played_steps(source, 20, seed=0)
+    rng, noise, others = np.random.default_rng(0), np.zeros((20, 1, 2)), []
+    rng.choice(planning_parts.NOISES, size=(20, 1, 1))  # of the regulator
     for obs, actions in zip(found.obs.numpy(), found.actions.numpy(), strict=True):
         noise = planning_parts._noise(noise, rng)
-        np.testing.assert_allclose(actions[:, 0], (noise[:, 0, 0] - obs[:, 0]).clip(-1, 1), atol=1e-6)
-        np.testing.assert_allclose(actions[:, 1], noise[:, 0, 1].clip(-1, 1), atol=1e-6)
+        expected = np.stack([noise[:, 0, 0] - obs[:, 0], noise[:, 0, 1]], axis=-1).clip(-1, 1)
+        np.testing.assert_allclose(actions[:count], expected[:count], atol=1e-6)
+        others.append(np.abs(actions - expected)[count:])
+    assert source == "excited" or np.mean(others) > 0.1
 
 
 def test_sequences_are_drawn_as_they_were_played():
