@@ -453,7 +453,7 @@ def experiment(**config):
         ({"num_env_runners": 2}, "config.num_env_runners: a setting of the local algorithm"),
         ({"local": {"run": "PPO", "lrr": 1e-3}}, "config.local: unknown key 'lrr'"),
         ({"local": {"run": "PPO", "lr": "fast"}}, "config.local.lr"),
-        ({"local": {"run": "Federated"}}, "config.local.run: expected one of A2C, DQN"),
+        ({"local": {"run": "Federated"}}, "config.local.run: expected one of A2C, COMA, DQN"),
         ({"local": {"run": "PPO", "seed": 3}}, "config.seed: stands beside local, not in it"),
         ({"local": {"run": "PPO", "num_learners": 2}}, "config.local.num_learners: a client is one process"),
         (
