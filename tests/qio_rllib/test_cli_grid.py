@@ -77,6 +77,7 @@ def test_a_grid_search_trains_each_variant_in_a_directory_of_its_own(grid_file, 
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_variant_that_fails_does_not_keep_the_others_from_training(here, ray_runtime, capsys):
     settings = {**SETTINGS, "env_config": {"fault": {"grid_search": ["error", "none"]}}}
     settings |= {"train_batch_size_per_learner": 20, "minibatch_size": 20, "evaluation_interval": None}

@@ -442,6 +442,7 @@ def test_an_interrupted_run_goes_on_exactly(model, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_runtime")
 def test_a_remote_runner_samples_and_evaluates():
     config = coma_config("discrete", steps=6, num_envs=2).env_runners(num_env_runners=2)

@@ -150,6 +150,7 @@ def test_the_state_of_optimizers_is_kept_or_not(optimizer_state):
 # -- hosts ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_any_number_of_hosts_gives_the_same():
     settings = {"clients": 5, "participation": {"clients": 3}, "personal": ["value"]}
     here, results = trained(federation("PPO", **settings), 4)

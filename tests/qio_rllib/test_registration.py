@@ -57,7 +57,7 @@ print("trained", trial.last_result["training_iteration"], list(trial.last_result
     "imports",
     [
         "import qio_rllib, sys; assert 'ray' not in sys.modules; from ray import tune",
-        "from ray import tune; import qio_rllib",
+        pytest.param("from ray import tune; import qio_rllib", marks=pytest.mark.long),
     ],
 )
 def test_tune_trains_an_algorithm_by_name_in_a_new_process(imports, tmp_path):
@@ -182,7 +182,13 @@ RUNS = {
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ALGORITHMS)
+# One of each kind always; those that differ from it in their losses alone are long tests.
+ALIKE = ("A2C", "DQN", "MAAC", "MASAC", "VDN")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in ALIKE else []) for name in ALGORITHMS]
+)
 def test_tune_trains_every_algorithm_from_a_plain_dictionary(name, tmp_path, ray_runtime):
     analysis = tune.run(
         name,

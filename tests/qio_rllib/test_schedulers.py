@@ -96,6 +96,7 @@ def test_asha_stops_the_worse_trials(tmp_path):
     assert reached == {best: 4, worse[0]: 1, worse[1]: 1}
 
 
+@pytest.mark.long
 def test_pbt_clones_weights_and_mutates_settings_that_are_in_force(tmp_path):
     scheduler = PopulationBasedTraining(
         metric="config/lr",  # a score that is known beforehand: the trial of the larger rate is the donor
