@@ -181,11 +181,11 @@ RUNS = {
 }
 
 
-@pytest.mark.ray
 # One of each kind always; those that differ from it in their losses alone are long tests.
 ALIKE = ("A2C", "DQN", "MAAC", "MASAC", "VDN")
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.long] if name in ALIKE else []) for name in ALGORITHMS]
 )
