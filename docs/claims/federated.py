@@ -384,7 +384,7 @@ FEDERATED = Section(
         ),
         Claim(
             "Six different forests of which one sends three times its update with its sign flipped, or as far against "
-            "the honest mean as updates are long; score over free cells of the five honest ones, 2 seeds, clean, "
+            "the honest mean as updates are long; score over free cells of the five honest ones, 3 seeds, clean, "
             "flipped, against: mean {mean}, median {median}, trimmed mean {trimmed}, geometric median {geometric}, "
             "multi-Krum {krum}, distance filter {filter}",
             {
@@ -398,7 +398,7 @@ FEDERATED = Section(
                     "filter": "distance_filter",
                 }.items()
             },
-            "python benchmarks/federated_poison.py forests --seeds 2",
+            "python benchmarks/federated_poison.py forests --seeds 3",
             (POISON_FORESTS,),
             holds=_forests_bear_one,
         ),
