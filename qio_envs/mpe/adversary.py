@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array, ScriptedPolicy, setting
-from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.mpe.config import MAX_ENTITIES, ParticleConfig
 from qio_envs.mpe.env import ParticleEnv
@@ -113,11 +112,8 @@ class Adversary(ParticleEnv):
         "contest": ContestPolicy,
         "oracle": AdversaryOracle,
     }
+    functions = (reward, observe)
     means = ("adversary_distance", "distance")
-
-    def __init__(self, config: AdversaryConfig, num_envs: int = 1) -> None:
-        super().__init__(config, num_envs)
-        self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
         good = self.config.num_good

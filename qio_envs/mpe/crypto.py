@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array, ScriptedPolicy
-from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.mpe.config import ParticleConfig
 from qio_envs.mpe.env import ParticleEnv
@@ -133,11 +132,8 @@ class Crypto(ParticleEnv):
         "cipher": CipherPolicy,
         "oracle": CryptoOracle,
     }
+    functions = (reward, observe)
     means = ("error", "adversary_error")
-
-    def __init__(self, config: CryptoConfig, num_envs: int = 1) -> None:
-        super().__init__(config, num_envs)
-        self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
         return world_of(

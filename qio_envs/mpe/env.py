@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -65,8 +65,8 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
     means: ClassVar[tuple[str, ...]] = ()
     """Metrics that are averaged over the steps of an episode: the columns of the tally after those."""
 
-    _reward_kernel: Kernel
-    _observe_kernel: Kernel
+    functions: ClassVar[tuple[Any, Any]]
+    """The task's two numba functions: of its rewards and of its observations."""
 
     def __init__(self, config: ParticleConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
@@ -94,6 +94,7 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         self._counted = self.scored.indices(self.num_agents)[
             :2
         ]  # the first and after the last whose returns are added
+        self._reward_kernel, self._observe_kernel = (Kernel(function) for function in self.functions)
         self._reset_kernel, self._measure_kernel = Kernel(kernels.reset), Kernel(kernels.measure)
         self._step_kernel = Kernel(
             kernels.step_continuous if config.continuous_actions else kernels.step_discrete

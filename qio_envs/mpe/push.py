@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array, ScriptedPolicy
-from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.mpe.config import ParticleConfig
 from qio_envs.mpe.env import ParticleEnv
@@ -116,12 +115,9 @@ class Push(ParticleEnv):
         "contest": ContestPolicy,
         "oracle": PushOracle,
     }
+    functions = (reward, observe)
     sums = ("contacts",)
     means = ("adversary_distance", "distance")
-
-    def __init__(self, config: PushConfig, num_envs: int = 1) -> None:
-        super().__init__(config, num_envs)
-        self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
         return world_of(

@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array, ScriptedPolicy, setting
-from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.mpe.config import ParticleConfig
 from qio_envs.mpe.env import ParticleEnv
@@ -118,11 +117,8 @@ class Reference(ParticleEnv):
         "mute": MutePolicy,
         "oracle": ReferenceOracle,
     }
+    functions = (reward, observe)
     means = ("arrived", "distance")
-
-    def __init__(self, config: ReferenceConfig, num_envs: int = 1) -> None:
-        super().__init__(config, num_envs)
-        self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
         return world_of(

@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array, ScriptedPolicy, setting
-from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.mpe.config import MAX_ENTITIES, ParticleConfig
 from qio_envs.mpe.env import ParticleEnv
@@ -161,13 +160,13 @@ class Spread(ParticleEnv):
         "nearest": NearestPolicy,
         "oracle": SpreadOracle,
     }
+    functions = (reward, observe)
     sums = ("collisions",)
     means = ("occupied", "distance")
 
     def __init__(self, config: SpreadConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
         self._counted = (0, 1 if config.shared_reward else config.num_agents)
-        self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
         agents = self.config.num_agents

@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array, ScriptedPolicy, setting
-from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.mpe.config import MAX_ENTITIES, ParticleConfig
 from qio_envs.mpe.env import ParticleEnv
@@ -205,6 +204,7 @@ class WorldComm(ParticleEnv):
         "contest": ContestPolicy,
         "oracle": WorldCommOracle,
     }
+    functions = (reward, observe)
     sums = ("captures", "eaten")
     means = ("distance",)
 
@@ -212,7 +212,6 @@ class WorldComm(ParticleEnv):
         super().__init__(config, num_envs)
         self._first_food = config.num_adversaries + config.num_good + config.num_obstacles
         self._first_forest = self._first_food + config.num_food
-        self._reward_kernel, self._observe_kernel = Kernel(reward), Kernel(observe)
 
     def _build(self) -> World:
         config = self.config
