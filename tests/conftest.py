@@ -16,6 +16,7 @@ def ray_runtime() -> Iterator[None]:
     torch.set_num_threads(1)
     folders = [str(Path(__file__).parent / "qio_rllib"), os.environ.get("PYTHONPATH", "")]
     ray.init(
+        "local",  # not a cluster that somebody has started on this machine
         num_cpus=4,
         include_dashboard=False,
         log_to_driver=False,

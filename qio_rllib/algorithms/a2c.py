@@ -42,7 +42,10 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         counterfactual_baseline=True,
         interventional_consistency=True,
         influence_reward=True,
+        team_reward=True,
     )
+
+    has_team_value = True
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or A2C)

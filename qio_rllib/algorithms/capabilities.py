@@ -33,6 +33,7 @@ class Capabilities:
         interventional_consistency: A term that counts how a policy changes with what no reward depends on,
             ``interventional_consistency``.
         influence_reward: Pay for influence on other agents, ``influence_reward``.
+        team_reward: One reward for all agents, ``team_reward``.
         communication: Learned messages between agents, ``communication``.
         rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
         instead: By the name of something that is not supported, why, and what to do: the end of a message that begins
@@ -55,6 +56,7 @@ class Capabilities:
     counterfactual_baseline: bool = False
     interventional_consistency: bool = False
     influence_reward: bool = False
+    team_reward: bool = False
     communication: bool = False
     rllib_runner: bool = False
     instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -92,6 +94,7 @@ TRAINING_KEYS = (
     "counterfactual_baseline",
     "interventional_consistency",
     "influence_reward",
+    "team_reward",
 )
 """Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
 
@@ -113,6 +116,7 @@ _REASONS = {
     "counterfactual_baseline": " takes no advantages from rollouts; PPO and A2C do; set it to null",
     "interventional_consistency": "'s loss has no such term for its policy; PPO's and A2C's do; set it to null",
     "influence_reward": " does not learn from rollouts; PPO and A2C do; set it to null",
+    "team_reward": " learns from each agent's own rewards; set it to null",
     "communication": " has no messages; set it to null",
     "rllib_runner": " needs BatchedEnvRunner",
 }

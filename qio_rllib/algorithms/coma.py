@@ -49,6 +49,7 @@ class COMAConfig(JointConfig):
         amplification=True,
         entropy_annealing=True,
         circuit=True,
+        team_reward=True,
         instead={
             "counterfactual_baseline": "'s advantages are counterfactual as they are; set it to null",
             "influence_reward": " learns from the environment's rewards alone; set it to null",
@@ -61,7 +62,6 @@ class COMAConfig(JointConfig):
         self.actor_lr: float | list = 5e-4
         self.critic_lr: float | list = 5e-4
         self.critic: dict[str, Any] | None = None
-        self.team_reward: str | None = None
         self.lambda_ = 0.8
         self.num_critic_updates = 8
         self.tau = 1.0
@@ -93,7 +93,6 @@ class COMAConfig(JointConfig):
         critic_lr: Annotated[float | list, Schedule()] = NotProvided,
         critic: Mapping[str, Any] | None = NotProvided,
         central_value: Literal["state", "observations"] | None = NotProvided,
-        team_reward: Literal["sum", "mean"] | None = NotProvided,
         lambda_: Annotated[float, Range(0, 1)] = NotProvided,
         num_critic_updates: Annotated[int, Range(1)] = NotProvided,
         tau: Annotated[float, Range(0, 1, low_open=True)] = NotProvided,
@@ -113,8 +112,6 @@ class COMAConfig(JointConfig):
             central_value: What critics see besides the agent's own observation, its place among the agents of its
                 module and the others' actions: ``"state"``, the environment's ``state()``, or ``"observations"``, those
                 of all agents. None: the state if there is one, else the observations.
-            team_reward: What every agent learns from in a step: ``"sum"`` or ``"mean"`` of what all agents earned;
-                returns are reported without it. None: what each agent earned, which with a common reward is the team's.
             lambda_: Of the critic's TD(lambda) targets, in [0, 1].
             num_critic_updates: Gradient steps of the critic on each batch, each on an equal share of its steps, the
                 last ones first; at most ``rollout_fragment_length``.
@@ -135,7 +132,6 @@ class COMAConfig(JointConfig):
         self._take(
             actor_lr=actor_lr,
             critic_lr=critic_lr,
-            team_reward=team_reward,
             lambda_=lambda_,
             num_critic_updates=num_critic_updates,
             tau=tau,

@@ -42,6 +42,7 @@ from qio_rllib.algorithms.validation import (
     check_influence_reward,
     check_runner,
     check_team,
+    check_team_reward,
     check_window,
 )
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE
@@ -51,7 +52,7 @@ from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.imagination import IMAGINATION
-from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
+from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE, TEAM_VALUE
 from qio_rllib.sampling.environments import (
     EnvDescription,
     describe_env,
@@ -62,6 +63,7 @@ from qio_rllib.sampling.evaluation import evaluate_algorithm
 from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.groups import AGENT_ID, with_agent_id_space
 from qio_rllib.sampling.runner import BatchedEnvRunner
+from qio_rllib.sampling.team_reward import TEAM_REWARD
 
 
 class ExploringConfig(AlgorithmConfig):
@@ -79,9 +81,11 @@ class ExploringConfig(AlgorithmConfig):
 
     Attributes:
         capabilities: What the algorithm supports; a setting that needs more is refused.
+        has_team_value: Whether ``team_reward`` makes the central value that of the team.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
+    has_team_value: ClassVar[bool] = False
     _model_config: Any
     learner_config_dict: dict[str, Any]
 
@@ -98,6 +102,7 @@ class ExploringConfig(AlgorithmConfig):
     )
     interventional_consistency = in_learner(CONSISTENCY, "What a policy shall not follow.")
     influence_reward = in_learner(INFLUENCE_REWARD, "How agents are paid for their influence.")
+    team_reward = in_learner(TEAM_REWARD, "What all agents of a team learn from.")
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -222,6 +227,7 @@ class ExploringConfig(AlgorithmConfig):
         counterfactual_baseline: Mapping[str, Any] | None = NotProvided,
         interventional_consistency: Mapping[str, Any] | None = NotProvided,
         influence_reward: Mapping[str, Any] | None = NotProvided,
+        team_reward: Literal["common", "sum", "mean"] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -257,6 +263,11 @@ class ExploringConfig(AlgorithmConfig):
             influence_reward: ``{"coefficient": 0.1, ...}``, see `InfluenceSettings`: agents are paid for how much their
                 actions change what the others do next (Jaques et al., 2019). For several agents with discrete actions
                 in environments of the suite and policies without memory. Returns are reported without it.
+            team_reward: What every agent learns from: ``"common"``, the reward that all acting agents earn alike (a run
+                in which they do not is refused), or ``"sum"`` or ``"mean"`` of what all agents earned in the step, dead
+                ones counted with 0. PPO and A2C then go on until the last agent has ended, so that who dies for its
+                team is paid, and learn one value of the state alone (``central_value``). Returns are reported without
+                it. None: each agent from its own rewards, until it ends.
             **kwargs: The other arguments.
 
         Raises:
@@ -276,6 +287,7 @@ class ExploringConfig(AlgorithmConfig):
             counterfactual_baseline=counterfactual_baseline,
             interventional_consistency=interventional_consistency,
             influence_reward=influence_reward,
+            team_reward=team_reward,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -290,6 +302,8 @@ class ExploringConfig(AlgorithmConfig):
         for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
+        if TEAM_REWARD in own and self.has_team_value:
+            self._set_model(**{TEAM_VALUE: team_reward is not None})
         for key in OWN_LEARNER_SETTINGS:
             if key in own:
                 value = checked_mapping(own[key], MAPPINGS.get(key))
@@ -345,6 +359,8 @@ class ExploringConfig(AlgorithmConfig):
             check_counterfactual_baseline(self)
         if self.influence_reward is not None:
             check_influence_reward(self)
+        if self.team_reward is not None:
+            check_team_reward(self)
 
     def check_window(self) -> None:
         """Refuse windows of a module with memory that no rollout can hold."""

@@ -17,8 +17,9 @@ from qio_rllib.learners.policy_consistency import CONSISTENCY, ConsistencySettin
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
-from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
+from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE, TEAM_VALUE
 from qio_rllib.sampling.groups import AGENT_ID
+from qio_rllib.sampling.team_reward import TEAM_REWARD
 
 AMPLIFICATION = "amplification"
 ENTROPY_ANNEALING = "entropy_annealing"
@@ -34,6 +35,7 @@ OWN_MODEL_SETTINGS = (
     STATE_SOURCE,
     STATE_SIZE,
     NUM_AGENTS,
+    TEAM_VALUE,
 )
 """Keys of ``model_config`` that settings of other names fill."""
 
@@ -43,6 +45,7 @@ OWN_LEARNER_SETTINGS = (
     COUNTERFACTUAL_BASELINE,
     CONSISTENCY,
     INFLUENCE_REWARD,
+    TEAM_REWARD,
 )
 """Keys of ``learner_config_dict`` that settings fill; a stock configuration has room for them there too."""
 

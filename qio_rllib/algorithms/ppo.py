@@ -42,8 +42,11 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         counterfactual_baseline=True,
         interventional_consistency=True,
         influence_reward=True,
+        team_reward=True,
         rllib_runner=True,
     )
+
+    has_team_value = True
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -16,6 +16,7 @@ from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.own_settings import checked_mapping
 from qio_rllib.algorithms.q_learning import REFUSALS, QLearner, QLearningConfig
 from qio_rllib.algorithms.search_spaces import holds_search_space
+from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.learners.off_policy import Objective
 from qio_rllib.learners.transitions import Transitions, by_agent, mean_over
 from qio_rllib.models.joint_module import MixedQModule
@@ -23,21 +24,21 @@ from qio_rllib.models.mixers import MIXER, MixerSettings
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.global_state import OBSERVATIONS, STATE, StateSource
 from qio_rllib.sampling.rollout import Rollout
-from qio_rllib.sampling.team_reward import with_team_reward
+from qio_rllib.sampling.team_reward import COMMON, TEAM_REWARD, with_team_reward
 
 
 class ValueDecompositionConfig(QLearningConfig):
     """Base of the configurations of `ValueDecomposition`s."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        continuous_actions=False, circuit=True, instead=REFUSALS
+        continuous_actions=False, circuit=True, team_reward=True, instead=REFUSALS
     )
     learns_for_the_team = True
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
         self.mixer: dict[str, Any] = {}
-        self.team_reward: str | None = None
+        self.learner_config_dict = {**self.learner_config_dict, TEAM_REWARD: COMMON}
         self.rl_module(rl_module_spec=RLModuleSpec(module_class=MixedQModule))
         self.learners(learner_class=MixingLearner)
 
@@ -51,7 +52,6 @@ class ValueDecompositionConfig(QLearningConfig):
         self,
         *,
         mixer: Mapping[str, Any] = NotProvided,
-        team_reward: Literal["sum", "mean"] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `QLearningConfig.training`.
@@ -59,9 +59,6 @@ class ValueDecompositionConfig(QLearningConfig):
         Args:
             mixer: ``{"type": "monotonic" | "sum", "embedding": 32, ...}``, see `MixerSettings`; missing keys take their
                 defaults.
-            team_reward: What the team earns in a step where its agents earn different rewards: their sum or their mean,
-                over all agents, dead ones counted with 0. None where all that act earn the same, which is the team's;
-                a run in which they do not is refused.
             **kwargs: The other arguments.
 
         Raises:
@@ -69,12 +66,20 @@ class ValueDecompositionConfig(QLearningConfig):
                 have.
         """
         super().training(**kwargs)
-        self._take(team_reward=team_reward)
         given = self._checked(mixer=mixer)
         if given:
             self.mixer = checked_mapping(given[MIXER], _mixer)
             self._set_mixed_state()
         return self
+
+    def validate(self) -> None:
+        """Check the settings against each other; see `QLearningConfig.validate`."""
+        super().validate()
+        if self.team_reward is None:
+            name = algorithm_name(type(self))
+            raise ConfigError(
+                f"{TEAM_REWARD}: {name} learns one value from one reward; set it to common, sum or mean"
+            )
 
     @property
     def central_value(self) -> None:

@@ -31,6 +31,7 @@ from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.models.values import STATE_SIZE
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.team_reward import TEAM_REWARD
 
 
 def check_capabilities(config: Any) -> None:
@@ -90,6 +91,25 @@ def check_central_value(config: Any) -> None:
         raise ConfigError("use_critic: false leaves nothing to learn a central value with")
     if not config.model_config.get(STATE_SIZE):
         raise ConfigError("central_value: set the environment by name, so that its states can be measured")
+
+
+def check_team_reward(config: Any) -> None:
+    """Refuse a team's value without its states, and what pays or judges agents one by one."""
+    if not config.has_team_value:
+        return
+    if config.central_value is None:
+        raise ConfigError(
+            f"{TEAM_REWARD}: a team's return goes on where an agent has ended, so that its value is one of the state; "
+            "set central_value to state or observations"
+        )
+    for key in (COUNTERFACTUAL_BASELINE, INFLUENCE_REWARD):
+        if getattr(config, key) is not None:
+            raise ConfigError(
+                f"{key}: tells agents' rewards apart, and with team_reward all have one; set one of the two to null"
+            )
+    description = None if config.in_evaluation else config.describe_env()
+    if description is not None and not description.multi_agent:
+        raise ConfigError(f"{TEAM_REWARD}: {config.env} has a single agent; set it to null")
 
 
 def check_team(config: Any) -> None:

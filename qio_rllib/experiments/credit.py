@@ -22,7 +22,7 @@ from qio_rllib.evaluation.advantages import TrueAdvantages, is_distinguishable
 from qio_rllib.evaluation.agreement import Agreement
 from qio_rllib.learners.credit_estimators import ESTIMATORS, Case, Estimator, Trained
 from qio_rllib.learners.popart import PopArt
-from qio_rllib.models.values import STATE_SIZE, STATE_SOURCE
+from qio_rllib.models.values import STATE_SIZE, STATE_SOURCE, TEAM_VALUE
 from qio_rllib.sampling.continuations import Continuations, Decision, check_branches, sampled_decisions
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import (
@@ -67,9 +67,14 @@ class Subject:
             gamma: Discount in the place of the run's.
 
         Raises:
-            ConfigError: The checkpoint is missing or damaged.
+            ConfigError: The checkpoint is missing or damaged, or its values are those of a team.
         """
         config, modules = checkpoint_config(path), modules_from_checkpoint(path)
+        if config.model_config.get(TEAM_VALUE):
+            raise ConfigError(
+                "checkpoint: its values are those of the team's return (team_reward), and what is measured here is "
+                "each agent's own; take a policy file, whose true advantages are measured, or a run without team_reward"
+            )
         env = make_vector_env(config.env, dict(config.env_config), 1)
         try:
             team = team_of(env, groups_of(env, config), modules, config, (DIST_INPUTS, LOGP))

@@ -52,6 +52,7 @@ from qio_rllib.models.values import STATE_SOURCE
 from qio_rllib.sampling.influence import INFLUENCE
 from qio_rllib.sampling.rollout import ModuleRollout, Rollout, SamplingFailure, join
 from qio_rllib.sampling.streams import generator, torch_generator
+from qio_rllib.sampling.team_reward import TEAM_REWARD, as_one_agent, with_team_reward
 
 _GENERATOR_STATE = "minibatch_generator"
 _POPART_STATE = "popart"
@@ -71,8 +72,10 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     ``max_seq_len`` steps, which are shuffled whole; gradients do not pass from one window to the one before. With
     ``counterfactual_baseline`` advantages are taken against the agent's other actions. With
     ``imagination`` model and rollout policy learn from the same rollouts behind the policy's update, by an optimizer of
-    their own: throughout it a policy imagines what it imagined while acting. With ``interventional_consistency`` the
-    loss has a term that counts how the policy changes with numbers on which no reward depends. A federation sets
+    their own: throughout it a policy imagines what it imagined while acting. With ``team_reward`` all agents learn from
+    their team's reward, until the last of them has ended: an action's advantage is that of the team's step, one value
+    of the global state is learned, and the rows of a step stay in one minibatch. With ``interventional_consistency``
+    the loss has a term that counts how the policy changes with numbers on which no reward depends. A federation sets
     `correction`.
 
     A subclass says what is minimised in `losses`.
@@ -102,6 +105,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
         self._counterfactual_model = CounterfactualModel.of(self.config)
         self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
+        self._team_reward: str | None = settings.get(TEAM_REWARD)
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
             settings.get("entropy_annealing"),
@@ -271,6 +275,10 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     # -- one update -----------------------------------------------------------------------------------------------
 
     def _learn(self, rollouts: list[Rollout], num_epochs: int, minibatch_size: int | None) -> None:
+        teams = None
+        if self._team_reward is not None:
+            rollouts = [with_team_reward(rollout, self._team_reward) for rollout in rollouts]
+            teams = join([as_one_agent(rollout) for rollout in rollouts])
         parts: dict[str, list[ModuleRollout]] = {}
         for rollout in rollouts:
             for module_id, part in rollout.modules.items():
@@ -281,7 +289,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             if not self.should_module_be_updated(module_id):
                 continue
             module_parts = join(module_parts)
-            batch = self.prepare(module_id, module_parts)
+            batch = self.prepare(module_id, module_parts, teams)
             if not self._over_learners(batch.rows, "min"):
                 continue  # somewhere none of its agents acted: no Learner can take a step without the others
             if self._consistency is not None:
@@ -300,8 +308,16 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED), env_steps, reduce="sum")
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), env_steps, reduce="lifetime_sum")
 
-    def prepare(self, module_id: str, parts: list[ModuleRollout]) -> TrainingBatch:
-        """Return what a module learns from: rows with advantages and value targets, standardised where asked for."""
+    def prepare(
+        self, module_id: str, parts: list[ModuleRollout], teams: list[ModuleRollout] | None = None
+    ) -> TrainingBatch:
+        """Return what a module learns from: rows with advantages and value targets, standardised where asked for.
+
+        Args:
+            module_id: The module.
+            parts: Its rollouts.
+            teams: Those of its team, see `batch_of`.
+        """
         config = self.config.get_config_for_module(module_id)
         module = self.module[module_id].unwrapped()
         popart = self._popart[module_id] if self._normalizes_values else None
@@ -310,7 +326,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         if self._counterfactual_model is not None:
             parts = self._counterfactual_model.with_outcomes(module_id, parts, self._num_actions(module_id))
         batch = batch_of(
-            module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual
+            module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual, teams
         )
         columns = batch.columns
         if self._counterfactual is not None:
@@ -391,7 +407,10 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         for epoch in range(num_epochs):
             shuffled = batch
             if pieces > 1:
-                shuffled = batch.select(torch.from_numpy(self.row_order(epoch, units)).to(self._device))
+                order = self.row_order(epoch, units)
+                if self._team_reward is not None:
+                    order = batch.together(order)  # each minibatch values few states
+                shuffled = batch.select(torch.from_numpy(order).to(self._device))
             for start, stop in itertools.pairwise(bounds):
                 stats = self._step(module_id, config, shuffled.select(slice(start, stop)))
                 for name, value in stats.items():

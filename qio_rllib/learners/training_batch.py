@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -94,6 +95,18 @@ class TrainingBatch:
             return self.inputs
         return dataclasses.replace(self.inputs, central=self.inputs.central.used())
 
+    def together(self, order: Array) -> Array:
+        """Return an order of the rows (or windows) in which those of one global state follow each other.
+
+        Args:
+            order: int64 ``[units]``; states come as their first rows do in it, and the rows of a state as in it.
+        """
+        central = self.inputs.central
+        assert central is not None
+        states = (central.rows if self.valid is None else central.rows[0]).cpu().numpy()[order]
+        _, first, inverse = np.unique(states, return_index=True, return_inverse=True)
+        return order[np.argsort(first[inverse], kind="stable")]
+
     def flat(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rows of a tensor in which an agent acted, ``[B, ...]``."""
         return tensor if self.valid is None else tensor[self.valid]
@@ -138,8 +151,11 @@ def batch_of(
     popart: PopArt | None,
     device: Any,
     counterfactual: CounterfactualBaselineSettings | None = None,
+    teams: list[ModuleRollout] | None = None,
 ) -> TrainingBatch:
     """Return the rows of a module's rollouts, with advantages and value targets.
+
+    With ``teams`` an action's advantage is that of its team's step, and so is the value target.
 
     Args:
         module: The module, unwrapped.
@@ -150,6 +166,8 @@ def batch_of(
         device: Where tensors go.
         counterfactual: How advantages are taken against other actions; None for against values. Value targets are the
             same with and without.
+        teams: The rollouts of the module's team, as `as_one_agent` gives them, in the order of ``parts``; None where
+            each agent learns from its own rewards.
 
     Raises:
         ConfigError: A central value without recorded global states, counterfactuals that were not
@@ -160,7 +178,7 @@ def batch_of(
     recurrent = own and module.policy.memory is not None
     discrete = isinstance(module.action_space, gymnasium.spaces.Discrete)
     pieces, offset, tables = [], 0, []
-    for part in parts:
+    for part, team in zip(parts, teams or itertools.repeat(None, len(parts)), strict=True):
         if central:
             if part.global_states is None:
                 raise ConfigError(
@@ -171,11 +189,13 @@ def batch_of(
         piece = _Part(module, part, offset, tables[-1] if tables else None, device)
         if central:
             offset += len(tables[-1])
-        values, final = piece.values(recurrent)
+        values, final = piece.values(recurrent) if team is None else _team_values(module, team, device)
         if popart is not None:
             values, final = (found * popart.deviation + popart.mean for found in (values, final))
-        plain = compute_advantages(part, values, final, gamma, lambda_)
+        plain = compute_advantages(part if team is None else team, values, final, gamma, lambda_)
         credit = {Postprocessing.ADVANTAGES: plain, Postprocessing.VALUE_TARGETS: plain + values[:-1]}
+        if team is not None:
+            credit = {name: np.broadcast_to(array, part.acted.shape) for name, array in credit.items()}
         if counterfactual is not None:
             credit[PLAIN_ADVANTAGES] = plain
             if not counterfactual.by_model or REWARDS in part.columns:  # a model has learned nothing at first
@@ -206,6 +226,16 @@ def batch_of(
     )
     shape = parts[0].observations.shape[3:]
     return TrainingBatch(inputs, joined, joined.pop("valid", None), discrete, shape)
+
+
+def _team_values(module: Any, team: ModuleRollout, device: Any) -> tuple[Array, Array]:
+    """Return a module's values of its team's states, ``[T + 1, E, 1]``, and of the final ones ``[K]``."""
+    with torch.inference_mode():
+        values, final = (
+            _numpy(module.value.of_states(as_tensor(states).flatten(0, -2).to(device)))
+            for states in (team.observations, team.final_observations)
+        )
+    return values.reshape(team.observations.shape[:3]), final
 
 
 class _Part:

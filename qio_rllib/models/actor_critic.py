@@ -23,7 +23,14 @@ from qio_rllib.models.policy_network import (
     network_keys,
 )
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION, bare_space, is_masked_space
-from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE, CentralInputs, ValueNetwork
+from qio_rllib.models.values import (
+    NUM_AGENTS,
+    STATE_SIZE,
+    STATE_SOURCE,
+    TEAM_VALUE,
+    CentralInputs,
+    ValueNetwork,
+)
 
 INPUTS = "inputs"
 """Key under which `ActorCritic` takes `ModuleInputs` in place of RLlib's columns."""
@@ -137,9 +144,10 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
 
     ``model_config``: the keys of `NetworkSettings`; ``vf_share_layers`` (one encoder and memory for both); ``use_lstm``
     or ``use_gru``; ``amplification``, ``circuit``, ``coordination`` and ``imagination``; and for a central value
-    ``state_source``, ``state_size`` and ``num_agents``, see `ValueNetwork`. The operator's strength, floor and
-    temperature are buffers: they are synced to the runners and kept in checkpoints. Exploration, inference and training
-    see the amplified distribution, so that the action that is sampled, the stored log-probability and the loss agree.
+    ``state_source``, ``state_size``, ``num_agents`` and ``team_value``, see `ValueNetwork`. The operator's strength,
+    floor and temperature are buffers: they are synced to the runners and kept in checkpoints. Exploration, inference
+    and training see the amplified distribution, so that the action that is sampled, the stored log-probability and the
+    loss agree.
 
     A module with memory has its value network in runners too: the state of its memory is recorded there, so that a
     learner can start a sequence anywhere.
@@ -174,7 +182,8 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
             self.value = ValueNetwork((self.policy.feature_size,), {"fcnet_hiddens": ()})
         else:
             imagined = None if self.policy.imagination is None else self.policy.imagination.shape
-            self.value = ValueNetwork(self.policy.spec.observation_shape, config, central, imagined)
+            team = bool(config.get(TEAM_VALUE))
+            self.value = ValueNetwork(self.policy.spec.observation_shape, config, central, imagined, team)
 
     def memory_sizes(self) -> dict[str, int]:
         """Return the numbers in the state of each memory, by `POLICY` and `VALUE`."""

@@ -17,6 +17,8 @@ from qio_rllib.models.networks import Encoder, Head, NetworkSettings, encoder_la
 
 STATE_SOURCE, STATE_SIZE, NUM_AGENTS = "state_source", "state_size", "num_agents"
 """Keys of ``model_config``: where global states come from, their size, and the number of agents."""
+TEAM_VALUE = "team_value"
+"""Key of ``model_config``: whether a central value is the team's, of the global state alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ValueNetwork(nn.Module):
             estimated from the observation.
         imagined: Of what the policy imagines, which stands behind observations; None where it imagines nothing. A
             central critic does not look at it.
+        team: Whether a central critic values the global state alone, once for all agents; it needs no memory.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class ValueNetwork(nn.Module):
         model_config: Mapping[str, Any],
         central: tuple[int, int] | None = None,
         imagined: Shape | None = None,
+        team: bool = False,
     ) -> None:
         super().__init__()
         settings = NetworkSettings.of(model_config)
@@ -76,6 +80,7 @@ class ValueNetwork(nn.Module):
         self.head: nn.Module
         self.memory: Memory | None = None
         self.is_central = central is not None
+        self.is_team = team
         self.size = size = math.prod(shape)
         if circuit is not None and central is None:
             self.encoder, self.head = nn.Identity(), circuit.network(size, 1)
@@ -85,13 +90,13 @@ class ValueNetwork(nn.Module):
             assert imagination is not None
             imagining = ImaginingEncoder(shape, imagined, imagination, settings)
             self.encoder, features = imagining, imagining.size
-        elif central is None:
-            encoder = Encoder(shape, 0, settings)
+        elif central is None or team:
+            encoder = Encoder(shape if central is None else (central[0],), 0, settings)
             self.encoder, features = encoder, encoder.size
         else:
             joint = JointEncoder(central[0], size, central[1], settings)
             self.encoder, features = joint, joint.size
-        self.memory = Memory.of(model_config, features)
+        self.memory = None if team else Memory.of(model_config, features)
         self.head = Head(features if self.memory is None else self.memory.size, 1, settings)
 
     @property
@@ -113,11 +118,19 @@ class ValueNetwork(nn.Module):
         self, rows: torch.Tensor, central: CentralInputs | None = None, state: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return estimates of one step ``[B]``, and the next state of the memory (None without one)."""
+        if self.is_team:
+            assert central is not None
+            found = self.of_states(central.states)
+            return found.index_select(0, central.rows.reshape(-1)).reshape(central.rows.shape), None
         features = self.features(rows, central)
         if self.memory is not None:
             assert state is not None
             features, state = self.memory(features, state)
         return self.head(features).squeeze(-1), state
+
+    def of_states(self, states: torch.Tensor) -> torch.Tensor:
+        """Return a team's values ``[U]`` of global states ``[U, S]``."""
+        return self.head(self.encoder(states)).squeeze(-1)
 
     def unroll(
         self,

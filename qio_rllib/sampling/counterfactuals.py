@@ -65,8 +65,9 @@ class Branches:
             rng: Source of the draws of continuous actions.
         """
         to = self.env.arrays._asdict()
+        copies = self.source.num_agents * self.count  # an array may be empty: no -1 in its shape
         for name, array in self.source.arrays._asdict().items():
-            np.copyto(to[name].reshape(-1, *array.shape), array)
+            np.copyto(to[name].reshape(copies, *array.shape), array)
         return self.env.step(self._actions(acted, rng))
 
     def _actions(self, acted: Sequence[Acted], rng: RandomNumbers | None) -> Array:

@@ -49,6 +49,13 @@ USES = {
     "counterfactual_baseline": (FOREST, lambda config: config.training(counterfactual_baseline={})),
     "interventional_consistency": (FOREST, lambda config: config.training(interventional_consistency={})),
     "influence_reward": (FOREST, lambda config: config.training(influence_reward={})),
+    "team_reward": (
+        FOREST,
+        lambda config: config.training(
+            team_reward="sum",
+            **({"central_value": "observations"} if config.has_team_value else {}),
+        ),
+    ),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),
 }

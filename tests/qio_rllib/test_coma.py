@@ -498,7 +498,7 @@ def test_critics_see_the_state_where_there_is_one_and_else_all_observations():
         ({"exploration": 1.5}, "exploration: expected a number from 0 to 1"),
         ({"num_critic_updates": 0}, "num_critic_updates: expected an integer of at least 1, got 0"),
         ({"num_critic_updates": 13}, "num_critic_updates: 13 are more than the 12 steps of a rollout"),
-        ({"team_reward": "max"}, "team_reward: expected sum or mean or null, got 'max'"),
+        ({"team_reward": "max"}, "team_reward: expected common or sum or mean or null, got 'max'"),
         ({"tau": 0.0}, "tau: expected a number above 0, up to 1, got 0.0"),
         (
             {"critic": {"type": "own"}},

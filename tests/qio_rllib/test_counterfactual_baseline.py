@@ -54,6 +54,7 @@ CASES = {
         "swarm_mixed_v0", {"out_radius": 2.0, "process_noise": 0.5, "actions": "discrete", "max_steps": 9},
         central_value="observations", normalize_values=True,
     ),
+    "an empty array among those of the environment": lambda: config_of("mpe_spread_v0", {"num_agents": 2}),
     "a team": lambda: config_of("chsh_v0", {"as_team": True}),
 }  # fmt: skip
 

@@ -71,6 +71,19 @@ def test_of_a_checkpoint_it_writes_tables_and_a_figure_and_says_how_far_estimato
     assert scale.deviation != 1
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_values_of_a_team_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    algorithm = small_config(central_value="state", team_reward="mean").build_algo()
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    algorithm.stop()
+    assert main(["credit", "checkpoint", *FEW]) == 2
+    said = capsys.readouterr().err
+    assert "checkpoint: its values are those of the team's return (team_reward)" in said
+    assert said.count("\n") == 1
+
+
 def test_of_a_policy_file_there_are_true_advantages_alone_and_always_the_same(here, capsys):
     for name in ("one", "two"):
         arguments = ["forest.pt", *FEW, "--gamma", "0.9", "--agent", "uav_1", "--given-others"]

@@ -123,7 +123,7 @@ def test_a_teams_return_goes_on_when_an_agent_dies():
     """Lives, rewards 1 to 5 to all: a ends in step 2, b in 5 with c; the team's episode ends in 5."""
     runner = BatchedEnvRunner(config=config_of("lives", fragment=20, num_envs=1, algorithm=QMIXConfig))
     replay = JointReplay(50, 1, n_step=3, gamma=GAMMA, team=True)
-    replay.add(with_team_reward(runner.sample()[0], None))
+    replay.add(with_team_reward(runner.sample()[0], "common"))
     batch = replay.sample(400)
     columns = batch.modules["shared"]
     a, c = 0, 2
@@ -141,7 +141,7 @@ def test_a_teams_return_goes_on_when_an_agent_dies():
 
 def test_states_are_those_of_the_first_and_the_last_of_the_steps():
     runner = BatchedEnvRunner(config=config_of("forest", fragment=24, num_envs=2, algorithm=QMIXConfig))
-    rollout = with_team_reward(runner.sample()[0], None)
+    rollout = with_team_reward(runner.sample()[0], "common")
     single = joint_transitions(rollout, GAMMA)
     assert single.global_states is not None
     replay = JointReplay(400, 1, n_step=3, gamma=GAMMA, team=True)
@@ -207,52 +207,6 @@ def test_steps_that_only_fill_memories_do_not_count():
     assert float(first["shared", "q_loss"]) == float(second["shared", "q_loss"])
 
 
-# -- one reward for the team
-
-
-def two_rewards():
-    """Return a rollout of 2 steps, 1 environment and 3 agents, of which the last does not act in the second step."""
-    runner = BatchedEnvRunner(config=config_of("lives", fragment=2, num_envs=1, algorithm=QMIXConfig))
-    rollout = runner.sample()[0]
-    (part,) = rollout.modules.values()
-    part.rewards = np.array([[[1.0, 2.0, 3.0]], [[4.0, 6.0, 99.0]]], np.float32)
-    part.acted = np.array([[[True, True, True]], [[True, True, False]]])
-    return rollout, part
-
-
-@pytest.mark.parametrize(("combined", "wanted"), [("sum", [6.0, 10.0]), ("mean", [2.0, 10 / 3])])
-def test_different_rewards_are_combined_over_all_agents(combined, wanted):
-    rollout, part = two_rewards()
-    (found,) = with_team_reward(rollout, combined).modules.values()
-    np.testing.assert_allclose(
-        found.rewards[:, 0], np.repeat(np.array(wanted)[:, None], 3, axis=1), rtol=1e-6
-    )
-    assert found.rewards.dtype == np.float32
-    assert part.rewards[0, 0, 0] == 1.0
-
-
-def test_different_rewards_are_refused_unless_told_how():
-    rollout, part = two_rewards()
-    with pytest.raises(
-        ConfigError, match="team_reward: .* different ones .1 and 3 in one step.; set it to sum"
-    ):
-        with_team_reward(rollout, None)
-    part.rewards[0] = 5.0
-    part.rewards[1, 0, :2] = 7.0
-    (found,) = with_team_reward(rollout, None).modules.values()
-    np.testing.assert_array_equal(found.rewards[:, 0, 2], [5.0, 7.0])
-
-
-def test_rewards_are_compared_over_all_modules():
-    rollout = BatchedEnvRunner(config=config_of("tag", algorithm=QMIXConfig)).sample()[0]
-    chasers, prey = rollout.modules.values()
-    chasers.rewards, prey.rewards = np.ones_like(chasers.rewards), np.full_like(prey.rewards, 1.0)
-    with_team_reward(rollout, None)
-    prey.rewards[3, 1] = 2.0
-    with pytest.raises(ConfigError, match="team_reward: .*1 and 2 in one step"):
-        with_team_reward(rollout, None)
-
-
 # -- what it may look at
 
 
@@ -284,7 +238,12 @@ def test_where_the_mixers_state_comes_from(task, settings, size):
     ("task", "settings", "message"),
     [
         ("lives", {"mixer": {"state": "state"}}, r"mixer.state: lives has no state\(\): take 'observations'"),
-        ("lives", {"team_reward": "max"}, "team_reward: expected"),
+        ("lives", {"team_reward": "max"}, "team_reward: expected common or sum or mean or null, got 'max'"),
+        (
+            "lives",
+            {"team_reward": None},
+            "team_reward: QMIX learns one value from one reward; set it to common",
+        ),
         ("lives", {"mixer": {"embeding": 3}}, "mixer: unknown key 'embeding'"),
         ("alone", {}, "env: QMIX needs Discrete actions"),
         ("swarm", {}, "env: QMIX needs Discrete actions"),

@@ -75,6 +75,9 @@ VALUES = {
 OTHERWISE = {(name, "bootstrap_at_time_limit"): False for name in ("DQN", "VDN")}
 """Values where that of `VALUES` is an algorithm's default."""
 
+BESIDE = {(name, "team_reward"): {"central_value": "observations"} for name in ("A2C", "PPO")}
+"""Settings that a setting needs."""
+
 
 def own_settings(name):
     """Return the settings that the classes of this project, not RLlib's, declare."""
@@ -146,10 +149,11 @@ def content(config):
 def test_a_setting_is_the_same_or_refused_alike_by_whatever_way_it_comes(name, key):
     value, (env, env_config) = VALUES[key]
     value = OTHERWISE.get((name, key), value)
+    beside = BESIDE.get((name, key), {})
     found, messages = [], []
     for way in WAYS:
         try:
-            found.append(content(way(name, env, env_config, **{key: value})))
+            found.append(content(way(name, env, env_config, **beside, **{key: value})))
         except ConfigError as error:
             messages.append(str(error))
     if messages:
@@ -157,7 +161,7 @@ def test_a_setting_is_the_same_or_refused_alike_by_whatever_way_it_comes(name, k
         assert set(messages) == {messages[0]}
         assert messages[0].startswith(f"{key}: {name}")
     else:
-        default = content(from_builder(name, env, env_config))
+        default = content(from_builder(name, env, env_config, **beside))
         assert found[0] != default
         assert found == [found[0]] * len(WAYS)
 
