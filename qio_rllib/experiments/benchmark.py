@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import logging
 import math
 import os
 import platform
@@ -38,7 +37,7 @@ from ray.rllib.utils.metrics import (
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.run_description import cpu_model
-from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources
+from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources, start_ray
 from qio_rllib.learners.common import learner_threads
 from qio_rllib.sampling.environments import describe_env
 from qio_rllib.sampling.stepper import one_thread
@@ -322,10 +321,7 @@ def ray_for(*configs: AlgorithmConfig) -> Iterator[None]:
         yield
         return
     # A count larger than the machine's is fine: those who wait for their turn do not compute.
-    size: dict[str, Any] = (
-        {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": math.ceil(wanted), "include_dashboard": False}
-    )
-    ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **size)
+    start_ray(math.ceil(wanted))
     try:
         yield
     finally:

@@ -283,6 +283,17 @@ def resources(config: AlgorithmConfig) -> dict[str, float]:
     return config.algo_class.default_resource_request(config.copy(copy_frozen=False)).required_resources
 
 
+def start_ray(num_cpus: int) -> Any:
+    """Join the cluster that ``RAY_ADDRESS`` names, or start a Ray of one's own; return its context.
+
+    Without that variable other clusters on the machine, which Ray would look for, are left alone.
+    """
+    size: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        size = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+    return ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **size)
+
+
 def _check_resources(config: AlgorithmConfig) -> None:
     """Refuse what would wait for ever: more than the machine, or the Ray that is running, has."""
     wanted = resources(config)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.run_directory import RunDirectory
-from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources
+from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources, start_ray
 from qio_rllib.experiments.recorder import RunRecorder
 
 TRIAL = "trial"
@@ -111,10 +109,7 @@ def ray_runtime(config: AlgorithmConfig) -> Iterator[Path | None]:
     if ray.is_initialized():
         yield None
         return
-    size: dict[str, Any] = {}
-    if not os.environ.get("RAY_ADDRESS"):  # a cluster has its own
-        size = {"num_cpus": max(1, math.ceil(resources(config).get("CPU", 1))), "include_dashboard": False}
-    context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **size)
+    context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))))
     try:
         session = context.address_info.get("session_dir")
         yield None if session is None else Path(session) / "logs"

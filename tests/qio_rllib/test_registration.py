@@ -34,7 +34,7 @@ def run(code, *arguments):
 
 TRAIN = """
 import ray, sys
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 analysis = tune.run(
     "A2C",
     config={
