@@ -101,7 +101,9 @@ def main() -> None:
         tasks = load_ledger()
         name, entries = chosen(tasks, arguments.task)
         task, folder = tasks[name], arguments.out / name
-        seeds = arguments.seeds or task.seeds
+        seeds = task.seeds if arguments.seeds is None else arguments.seeds
+        if seeds < 1 or arguments.jobs < 1:
+            raise ConfigError("--seeds and --jobs: expected at least 1")
         missing = {
             entry: missing_seeds(task, entry, seeds, folder / entry, arguments.overrides) for entry in entries
         }

@@ -323,7 +323,9 @@ def ray_for(*configs: AlgorithmConfig) -> Iterator[None]:
         return
     # A count larger than the machine's is fine: those who wait for their turn do not compute.
     size: dict[str, Any] = (
-        {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": math.ceil(wanted), "include_dashboard": False}
+        {}
+        if os.environ.get("RAY_ADDRESS")
+        else {"address": "local", "num_cpus": math.ceil(wanted), "include_dashboard": False}
     )
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **size)
     try:

@@ -107,13 +107,17 @@ def _tune_checkpoints(experiment: Experiment) -> tune.CheckpointConfig:
 
 @contextlib.contextmanager
 def ray_runtime(config: AlgorithmConfig) -> Iterator[Path | None]:
-    """Start a Ray of just the size that the run needs, unless there is one; yields the folder of its logs."""
+    """Start a Ray of just the size that the run needs, unless this process has one or ``RAY_ADDRESS`` names one.
+
+    Another Ray on the machine is left alone: runs beside each other have one each. Yields the folder of its logs.
+    """
     if ray.is_initialized():
         yield None
         return
     size: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):  # a cluster has its own
-        size = {"num_cpus": max(1, math.ceil(resources(config).get("CPU", 1))), "include_dashboard": False}
+        cpus = max(1, math.ceil(resources(config).get("CPU", 1)))
+        size = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
     context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **size)
     try:
         session = context.address_info.get("session_dir")
