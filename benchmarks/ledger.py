@@ -39,12 +39,14 @@ class Entry(_Strict):
         algorithm: Its name in the table.
         config: Name of a file in ``tune_configs/``, without its ending; the budget is its ``stop``.
         overrides: ``KEY=VALUE`` texts on top, as ``rllib train --set`` takes them.
+        seeds: How many trainings there are, if not as many as the task says.
         published: The figure to be reproduced, if there is one.
     """
 
     algorithm: str
     config: str
     overrides: list[str] = []
+    seeds: int | None = pydantic.Field(default=None, gt=0)
     published: Published | None = None
 
     @property
@@ -61,7 +63,7 @@ class Task(_Strict):
         metric: Column of ``evaluation.csv`` that is the score: "team_return", or "won", whose mean is the win rate.
         mode: Which of the two evaluations of the last checkpoint is the score.
         episodes: How many fixed episodes it plays.
-        seeds: How many trainings there are of an entry.
+        seeds: How many trainings there are of an entry that does not say it itself.
         best: Scripted policy that is 1 on the normalised scale, whose 0 is random play.
         source: Where the published figures stand, or why there are none.
         entries: By the name of their folder.

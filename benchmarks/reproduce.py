@@ -1,6 +1,6 @@
 """Train what `reproductions.yaml` lists of a task anew, a process for each seed, beside the published figures.
 
-    python benchmarks/reproduce.py spread                  # all entries of the task, 10 seeds of each
+    python benchmarks/reproduce.py spread                  # all entries of the task, one after the other
     python benchmarks/reproduce.py spread/qmix --seeds 5   # one entry, seeds 0 to 4
 
 A seed whose raw files are there is not trained again, so that an interrupted reproduction continues where it was: only
@@ -81,7 +81,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", nargs="?", default="", metavar="TASK", help="TASK or TASK/ENTRY")
-    parser.add_argument("--seeds", type=int, help="seeds of each entry (as the task says)")
+    parser.add_argument("--seeds", type=int, help="seeds of each entry (as the ledger says)")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="seeds that are trained at a time (one a core)"
     )
@@ -101,18 +101,21 @@ def main() -> None:
         tasks = load_ledger()
         name, entries = chosen(tasks, arguments.task)
         task, folder = tasks[name], arguments.out / name
-        seeds = task.seeds if arguments.seeds is None else arguments.seeds
-        if seeds < 1 or arguments.jobs < 1:
+        if min(arguments.jobs, 1 if arguments.seeds is None else arguments.seeds) < 1:
             raise ConfigError("--seeds and --jobs: expected at least 1")
+        seeds = {entry: arguments.seeds or task.entries[entry].seeds or task.seeds for entry in entries}
         missing = {
-            entry: missing_seeds(task, entry, seeds, folder / entry, arguments.overrides) for entry in entries
+            entry: missing_seeds(task, entry, seeds[entry], folder / entry, arguments.overrides)
+            for entry in entries
         }
     except ConfigError as error:
         parser.error(str(error))
     failed = []
     for entry, of_entry in missing.items():
         out = folder / entry
-        print(f"\n{name}/{entry}: {seeds - len(of_entry)} of {seeds} seeds are there", flush=True)
+        print(
+            f"\n{name}/{entry}: {seeds[entry] - len(of_entry)} of {seeds[entry]} seeds are there", flush=True
+        )
         failed += [
             f"{entry}/seed_{seed}"
             for seed in train(task, entry, of_entry, out, arguments.overrides, arguments.jobs)

@@ -157,6 +157,18 @@ def test_what_was_interrupted_continues_with_the_seeds_that_are_missing(tmp_path
     assert (kept.algorithm, kept.seed, kept.config["mixer"]) == ("VDN", 1, {"type": "sum"})
 
 
+def test_an_entry_may_have_fewer_seeds_than_its_task(tmp_path, monkeypatch, trainings):
+    one = {"algorithm": "PPO", "config": "mpe_spread_ppo"}
+    ledger = load_ledger(ledger_of(tmp_path, entries={"one": one | {"seeds": 1}, "two": one}))
+    monkeypatch.setattr(learning_curves, "draw", lambda *_: None)
+    monkeypatch.setattr(reproduce, "load_ledger", lambda: ledger)
+    start(monkeypatch, "task", "--out", tmp_path / "few", "--jobs", 1)
+    assert trainings.done == [0, 0, 1]
+    trainings.done = []
+    start(monkeypatch, "task", "--seeds", 3, "--out", tmp_path / "more", "--jobs", 1)
+    assert trainings.done == [0, 1, 2, 0, 1, 2]
+
+
 @pytest.mark.long
 def test_seeds_are_trained_in_processes_of_their_own(tmp_path):
     command = [sys.executable, "benchmarks/reproduce.py", "spread/ippo", "--seeds", "2", "--jobs", "2"]
