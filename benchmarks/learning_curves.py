@@ -42,9 +42,9 @@ def is_trained(target: Path, experiment: Experiment) -> bool:
     """
     if not (target / "evaluation.csv").exists():
         return False
-    before = load_experiment(target / "config.yaml")
-    if before != experiment:
-        key = _difference(before.as_dict(), experiment.as_dict())
+    before, now = load_experiment(target / "config.yaml").as_dict(), experiment.as_dict()
+    if before != now:
+        key = _difference(before, now)
         raise ConfigError(
             f"{target}: was trained with other settings ({key}); remove it, or choose another --out"
         )
