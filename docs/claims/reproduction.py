@@ -43,8 +43,8 @@ def section(name: str, task: Task) -> Section:
     text = (
         f"Score: {score} on {task.episodes} fixed episodes, with {actions}, at the end of the training. On the same "
         f"episodes: {_scripted(name, task)}. Normalised: random play is 0, {task.best} 1. Published figures: "
-        f"{task.source}. Seconds are those of a training beside others on the machine; no published training time is "
-        "known."
+        f"{task.source}. Seconds are those of a training beside others on the machine; no published training time was "
+        "found to set beside them."
     )
     return Section(f"Reproduction: {task.title}", text, (), table=lambda: table(name, task))
 
