@@ -4,7 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= tune_configs/forest_uav_ppo.yaml
 
-.PHONY: train test test-long lint docs bench bench-quantum bench-training setup clean
+# Training runs of benchmarks/reproductions.yaml: TASK=spread or TASK=spread/qmix; SEEDS and JOBS as the script says.
+REPRODUCE = $(TASK) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+
+.PHONY: train test test-long lint docs bench bench-quantum bench-training reproduce setup clean
 
 train: $(VENV)/.training  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
@@ -36,6 +39,9 @@ bench-quantum: setup  ## the Q operator and circuits against matched controls, h
 
 bench-training: setup  ## training beside RLlib's own path and plain torch, about a quarter of an hour
 	$(BIN)/python benchmarks/training_throughput.py
+
+reproduce: setup  ## train all of a TASK anew beside published figures (SEEDS of each, JOBS at a time), hours
+	$(BIN)/python benchmarks/reproduce.py $(REPRODUCE)
 
 setup: $(VENV)/.ready  ## everything: tests, examples, benchmarks, style
 

@@ -255,7 +255,7 @@ def trained(side: str, task: str, seed: int, steps: int, ratio: int, rows: int) 
     from qio_rllib.experiments.experiment import quiet_ray
 
     with quiet_ray():
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
         progress = rllib(task, seed, ratio) if side == "rllib" else ours(task, seed, side)
         yield from measure(name_of(side, ratio), task, seed, steps, progress, rows)
 

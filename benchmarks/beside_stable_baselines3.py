@@ -95,7 +95,7 @@ def ours(study: Study, package: str, seed: int) -> dict[str, Any]:
 
     experiment = load_experiment(ROOT / "tune_configs" / f"{study.ours[package]}.yaml", seed=seed)
     with quiet_ray():
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
         config = experiment.algorithm_config()
         config.evaluation(evaluation_interval=None)
         algorithm = config.build_algo()

@@ -127,7 +127,7 @@ def train(study: Study, seeds: int, out: Path, jobs: int, command: list[str]) ->
         for cell in study.cells
         if (task, cell, seed) not in done
     ]
-    ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=jobs, include_dashboard=False, log_to_driver=False)
     try:
         waiting = {}
         for task, cell, seed in wanted:

@@ -99,7 +99,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/rllib_differences.csv"))
     arguments = parser.parse_args()
     logging.disable(logging.ERROR)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
+    )
     rows = []
     print(f"{'variant':<26}{'mean on the way':<44}  {'at the end'}")
     for name, learner in VARIANTS.items():

@@ -20,6 +20,7 @@ from claims.federated import FEDERATED
 from claims.field import FIELD
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
+from claims.reproduction import reproductions
 from claims.speed import DIFFERENCES, SPEEDS
 from claims.world_models import WORLD_MODELS
 
@@ -55,7 +56,8 @@ def page() -> str:
     Raises:
         ValueError: The words of a claim are no longer true of the raw files.
     """
-    return "\n\n".join([INTRODUCTION, *(part for section in SECTIONS for part in _section(section))]) + "\n"
+    sections = (*SECTIONS, *reproductions())
+    return "\n\n".join([INTRODUCTION, *(part for section in sections for part in _section(section))]) + "\n"
 
 
 def sentence(claim: Claim) -> str:
@@ -81,11 +83,8 @@ def readme(text: str) -> str:
 
 
 def _section(section: Section) -> list[str]:
-    rows = [
-        (sentence(claim), f"`{claim.command}`", ", ".join(map(_link, claim.raw)), figures.cpus(claim.raw))
-        for claim in section.claims
-    ]
-    lines = [("claim", "command", "raw", "CPU"), ("---",) * 4, *rows]
+    columns, *rows = _claims(section) if section.table is None else section.table()
+    lines = [columns, ("---",) * len(columns), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     after = section.after.format(**{name: compute() for name, compute in section.figures.items()})
     picture = f"![{section.picture[1]}](../results/{section.picture[0]})" if section.picture else ""
@@ -94,6 +93,15 @@ def _section(section: Section) -> list[str]:
         for part in (section.text, after)
     )
     return [part for part in (f"## {section.title}", text, table, picture, after) if part]
+
+
+def _claims(section: Section) -> list[tuple[str, ...]]:
+    """Return the columns and a row for each claim of a section."""
+    rows = [
+        (sentence(claim), f"`{claim.command}`", ", ".join(map(_link, claim.raw)), figures.cpus(claim.raw))
+        for claim in section.claims
+    ]
+    return [("claim", "command", "raw", "CPU"), *rows]
 
 
 def _link(path: str) -> str:

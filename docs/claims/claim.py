@@ -38,6 +38,7 @@ class Section:
         picture: A file under results/ and its description, or none.
         after: Template of what stands behind the table.
         figures: Of ``after``.
+        table: Its columns and rows, in place of those of the claims.
     """
 
     title: str
@@ -46,3 +47,4 @@ class Section:
     picture: tuple[str, str] | None = None
     after: str = ""
     figures: Figures = dataclasses.field(default_factory=dict)
+    table: Callable[[], list[tuple[str, ...]]] | None = None

@@ -10,13 +10,16 @@ import numpy as np
 from qio_envs.api.batched import Array, BatchedEnv, ScriptedPolicy
 
 
-def episode_scores(env: BatchedEnv, policy: Callable[[Any], ScriptedPolicy], seed: int = 0) -> Array:
-    """Return what a policy scores in one episode of each environment, float64 ``[E]``: ``info()["team_return"]``.
+def episode_scores(
+    env: BatchedEnv, policy: Callable[[Any], ScriptedPolicy], seed: int = 0, metric: str = "team_return"
+) -> Array:
+    """Return what a policy scores in one episode of each environment, float64 ``[E]``.
 
     Args:
         env: The environments to play in; environment ``i`` is reset to ``seed + i``.
         policy: Makes the policy for the environment, such as a class in ``env.scripted_policies``.
         seed: First seed.
+        metric: The score: name of a number of the environment in ``env.info()``, at the end of the episode.
     """
     env.reset(seed)
     player = policy(env)
@@ -24,17 +27,23 @@ def episode_scores(env: BatchedEnv, policy: Callable[[Any], ScriptedPolicy], see
     while not ended.all():
         env.step(player.act())
         now = ~env.running & ~ended
-        scores[now] = env.info()["team_return"][now]
+        scores[now] = env.info()[metric][now]
         ended |= now
         if not ended.all():
             env.reset(mask=~env.running)
     return scores
 
 
-def reference_scores(env: BatchedEnv, seed: int = 0) -> dict[str, float]:
-    """Return the mean score of each of the environment's scripted policies, over one episode each."""
+def reference_scores(env: BatchedEnv, seed: int = 0, metric: str = "team_return") -> dict[str, float]:
+    """Return the mean score of each of the environment's scripted policies, over one episode of each environment.
+
+    Args:
+        env: The environments to play in.
+        seed: As for `episode_scores`.
+        metric: Likewise.
+    """
     return {
-        name: float(episode_scores(env, policy, seed).mean())
+        name: float(episode_scores(env, policy, seed, metric).mean())
         for name, policy in env.scripted_policies.items()
     }
 

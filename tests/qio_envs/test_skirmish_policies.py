@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qio_envs import skirmish_v0
-from qio_envs.api import InvalidActionError, reference_scores
+from qio_envs.api import InvalidActionError, episode_scores, reference_scores
 from qio_envs.skirmish import FocusPolicy, NearestPolicy, Skirmish, SkirmishConfig, viewer
 from qio_envs.skirmish.config import FIRST_ATTACK, STOP
 from qio_envs.testing import CHECKS, check_parallel_env, table
@@ -40,6 +40,15 @@ def test_scores_are_returns_and_random_play_is_the_worst():
     scores = reference_scores(skirmish_v0.batched_env(40), seed=0)
     assert list(scores) == ["random", "nearest", "focus"]
     assert 0 < scores["random"] < scores["nearest"] < scores["focus"] <= 2
+
+
+def test_scores_by_another_metric_are_its_values_at_the_end():
+    env = skirmish_v0.batched_env(40)
+    won = episode_scores(env, env.scripted_policies["focus"], 0, "won")
+    assert set(won) == {0.0, 1.0}
+    assert reference_scores(env, 0, "won")["focus"] == won.mean()
+    returns = episode_scores(env, env.scripted_policies["focus"], 0)
+    assert returns[won == 1].min() > returns[won == 0].max()  # a win is rewarded
 
 
 @pytest.mark.parametrize("policy", POLICIES)

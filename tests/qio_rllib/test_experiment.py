@@ -1,7 +1,6 @@
 import inspect
 
 import pytest
-import ray
 from toy_experiments import CARTPOLE, FOREST, cartpole, forest
 
 from qio_envs.api import ConfigError
@@ -9,7 +8,7 @@ from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.rllib_keys import OLD_STACK, RENAMED
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.artifacts.yaml_files import yaml_text
-from qio_rllib.experiments.experiment import Experiment, apply_overrides, load_experiment, start_ray
+from qio_rllib.experiments.experiment import Experiment, apply_overrides, load_experiment
 
 
 def write(tmp_path, text):
@@ -351,15 +350,3 @@ def test_a_resolved_experiment_reads_back_as_itself(tmp_path):
 def test_checkpoints_are_as_frequent_as_evaluations(settings, checkpoints, frequency):
     values = {**CARTPOLE, "config": settings, "checkpoint_config": checkpoints}
     assert Experiment.from_mapping(values).checkpoint_frequency == frequency
-
-
-def test_a_run_starts_its_own_ray_unless_a_cluster_is_named(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(ray, "init", lambda **settings: seen.update(settings))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    start_ray(3)
-    assert (seen["address"], seen["num_cpus"], seen["include_dashboard"]) == ("local", 3, False)
-    seen.clear()
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    start_ray(3)
-    assert not {"address", "num_cpus"} & set(seen)

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
+import ray
 from ray import tune
 from toy_experiments import CARTPOLE, cartpole, forest
 
@@ -13,10 +15,32 @@ from qio_envs.api import ConfigError
 from qio_rllib.artifacts.files import read_csv
 from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.experiments.benchmark import ray_for
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingFailed, TrainingInterrupted
 from qio_rllib.experiments.recorder import RunRecorder
 from qio_rllib.experiments.training import resume, train
+from qio_rllib.experiments.tuning import ray_runtime
+
+
+@pytest.mark.parametrize("start", [ray_runtime, ray_for])
+def test_a_run_joins_the_ray_that_it_is_told_of_and_no_other(monkeypatch, start):
+    """Without an address Ray joins any cluster that was started on the machine, or refuses, where a size is given."""
+    started = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(
+        ray, "init", lambda **options: started.append(options) or SimpleNamespace(address_info={})
+    )
+    config = cartpole().algorithm_config()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with start(config):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    with start(config):
+        pass
+    assert [options.get("address") for options in started] == ["local", None]
+    assert ["num_cpus" in options for options in started] == [True, False]
 
 
 def test_the_recorder_gives_the_speed_and_survives_a_restart(tmp_path):
