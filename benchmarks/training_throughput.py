@@ -7,6 +7,8 @@ as they come, but for one torch thread in this process (the default is several t
 
 - forest: ten UAVs, with 1 and with 8 environments; no remote runners.
 - mpe2: simple_spread_v3 (3 agents, 25 steps), 8 environments, through this package's adapters.
+- particles: the same task, 64 environments, this package's path alone: mpe2's own environments, and `mpe_spread_v0`, the
+  same physics as one batch.
 - scaling: this package's path with 0, 1 and 2 remote runners, and with one runner on each of two nodes (two Ray nodes
   simulated on this machine), 8 environments each.
 - target: seconds of sampling and learning until the last 100 episodes have a mean team return of 380 (actions sampled,
@@ -47,15 +49,17 @@ from qio_rllib.experiments.experiment import quiet_ray
 from qio_rllib.sampling.environments import register_with_tune
 from qio_rllib.sampling.runner import one_thread
 
+Task = tuple[str, dict]
+Row = dict[str, object]
+
 STOCK, OURS, BARE = "RLlib", "this package", "plain torch"
 STEPS, MINIBATCH, EPOCHS = 1600, 1600, 4
 ENTROPY_COEFF = 0.01
 FOREST = ("forest_uav_v0", {"reward": "local"})
 SPREAD = ("mpe2.simple_spread_v3", {"N": 3, "max_cycles": 25})
+PARTICLES: dict[str, Task] = {"mpe2": SPREAD, "mpe_spread_v0": ("mpe_spread_v0", {})}
 TARGET = 380.0
 
-Task = tuple[str, dict]
-Row = dict[str, object]
 
 
 def config_of(path: str, task: Task, num_envs: int, runners: int = 0) -> AlgorithmConfig:
@@ -166,6 +170,17 @@ def mpe2(rounds: int) -> list[Row]:
     ]
 
 
+def particles(rounds: int) -> list[Row]:
+    """Compare this package's path on mpe2's environments and on the batch of them."""
+    configs = {name: config_of(OURS, task, 64) for name, task in PARTICLES.items()}
+    with ray_for(*configs.values()), algorithms(configs) as built:
+        turns = take_turns(built, rounds)
+    base = float(summary(turns["mpe2"])["env_steps_per_s"])
+    return [
+        {"contestant": name, "num_envs": 64, "env_runners": 0} | compared(turns[name], base) for name in built
+    ]
+
+
 def scaling(rounds: int) -> list[Row]:
     """Measure this package's path with remote runners, on one node and on two."""
     # One runner fits the share "each" of a node, so that two of them lie on different nodes.
@@ -255,6 +270,7 @@ def compared(turns: list[Turn], base: float, limit: float = math.nan) -> Row:
 TITLES: dict[str, tuple[str, str]] = {  # part -> title, what the ratio is to
     "forest": ("forest_uav_v0, 10 UAVs", "to RLlib"),
     "mpe2": ("mpe2 simple_spread_v3, 3 agents, 8 environments", "to RLlib"),
+    "particles": ("this package on spread, 3 agents, 64 environments", "to mpe2"),
     "scaling": ("this package over remote runners, forest_uav_v0, 8 environments each", "to 0"),
 }
 
@@ -288,7 +304,7 @@ def show(part: str, rows: list[Row]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    names = ("forest", "mpe2", "scaling", "target")
+    names = ("forest", "mpe2", "particles", "scaling", "target")
     parser.add_argument("--parts", nargs="+", choices=names, default=names, help="which (all)")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each contestant (12)")
     parser.add_argument("--seconds", type=float, default=900, help="limit of each in the part target (900)")
@@ -301,6 +317,7 @@ def main(argv: list[str] | None = None) -> None:
     parts: dict[str, Callable[[], list[Row]]] = {
         "forest": lambda: forest(args.rounds),
         "mpe2": lambda: mpe2(args.rounds),
+        "particles": lambda: particles(args.rounds),
         "scaling": lambda: scaling(args.rounds),
         "target": lambda: target(args.seconds, curves),
     }

@@ -11,6 +11,7 @@ from claims.claim import Claim, Section
 
 MPE, SMAX = "mpe_throughput.csv", "skirmish/throughput.csv"
 AGREEMENT, WINS = "skirmish/agreement.csv", "skirmish/win_rates.csv"
+TRAINING = "mpe_training.csv"
 CREDIT = ("forest_uav_ppo", "forest_uav_mappo", "swarm_maddpg")
 
 
@@ -63,6 +64,13 @@ FIELD = Section(
             },
             "python benchmarks/env_throughput.py --only spread --rounds 15 --out results/mpe_throughput.csv",
             (MPE,),
+        ),
+        Claim(
+            "PPO on spread with 3 agents, 64 environments, 1,600 steps an iteration, 4 epochs, networks of two layers "
+            "of 64: on `mpe_spread_v0` {ratio} times the steps/s that it has on mpe2's `simple_spread_v3`",
+            {"ratio": lambda: f.cell(TRAINING, "ratio", contestant="mpe_spread_v0")},
+            "python benchmarks/training_throughput.py --parts particles --rounds 25 --out results/mpe_training.csv",
+            (TRAINING,),
         ),
         Claim(
             "`skirmish_v0` beside SMAX of JaxMARL 0.2.0, one core, 64 copies, random play with observations, masks, "
