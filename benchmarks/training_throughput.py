@@ -7,8 +7,8 @@ as they come, but for one torch thread in this process (the default is several t
 
 - forest: ten UAVs, with 1 and with 8 environments; no remote runners.
 - mpe2: simple_spread_v3 (3 agents, 25 steps), 8 environments, through this package's adapters.
-- particles: the same task, 64 environments, this package's path alone: mpe2's own environments, and `mpe_spread_v0`, the
-  same physics as one batch.
+- particles: the same task, 64 environments, this package's path alone: mpe2's own environments, and `mpe_spread_v0`,
+  the same physics as one batch.
 - scaling: this package's path with 0, 1 and 2 remote runners, and with one runner on each of two nodes (two Ray nodes
   simulated on this machine), 8 environments each.
 - target: seconds of sampling and learning until the last 100 episodes have a mean team return of 380 (actions sampled,
