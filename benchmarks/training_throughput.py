@@ -61,7 +61,6 @@ PARTICLES: dict[str, Task] = {"mpe2": SPREAD, "mpe_spread_v0": ("mpe_spread_v0",
 TARGET = 380.0
 
 
-
 def config_of(path: str, task: Task, num_envs: int, runners: int = 0) -> AlgorithmConfig:
     """Return the configuration of RLlib's path or of this package's."""
     env, env_config = task

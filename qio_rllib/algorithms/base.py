@@ -117,7 +117,6 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
             gamma=self.config.gamma,
             num_runners=max(1, self.config.num_env_runners),
             team=self.config.learns_for_the_team,
-            bootstrap_at_time_limit=self.config.bootstrap_at_time_limit,
         )
         self._told_of_warm_up = False
 

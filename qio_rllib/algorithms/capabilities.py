@@ -34,6 +34,7 @@ class Capabilities:
             ``interventional_consistency``.
         influence_reward: Pay for influence on other agents, ``influence_reward``.
         team_reward: One reward for all agents, ``team_reward``.
+        time_limits_as_ends: Returns that stop at a time limit, ``bootstrap_at_time_limit: false``.
         communication: Learned messages between agents, ``communication``.
         rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
         instead: By the name of something that is not supported, why, and what to do: the end of a message that begins
@@ -57,6 +58,7 @@ class Capabilities:
     interventional_consistency: bool = False
     influence_reward: bool = False
     team_reward: bool = False
+    time_limits_as_ends: bool = True
     communication: bool = False
     rllib_runner: bool = False
     instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -117,6 +119,7 @@ _REASONS = {
     "interventional_consistency": "'s loss has no such term for its policy; PPO's and A2C's do; set it to null",
     "influence_reward": " does not learn from rollouts; PPO and A2C do; set it to null",
     "team_reward": " learns from each agent's own rewards; set it to null",
+    "time_limits_as_ends": " learns where episodes end, and a limit is no such end; set it to true",
     "communication": " has no messages; set it to null",
     "rllib_runner": " needs BatchedEnvRunner",
 }

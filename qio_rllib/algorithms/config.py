@@ -106,6 +106,7 @@ class ExploringConfig(AlgorithmConfig):
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
+        self.bootstrap_at_time_limit = True
         self.callbacks([EpisodeMetrics, RestoredWeights])
         self.evaluation(custom_evaluation_function=evaluate_algorithm)
 
@@ -228,6 +229,7 @@ class ExploringConfig(AlgorithmConfig):
         interventional_consistency: Mapping[str, Any] | None = NotProvided,
         influence_reward: Mapping[str, Any] | None = NotProvided,
         team_reward: Literal["common", "sum", "mean"] | None = NotProvided,
+        bootstrap_at_time_limit: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -268,6 +270,10 @@ class ExploringConfig(AlgorithmConfig):
                 ones counted with 0. PPO and A2C then go on until the last agent has ended, so that who dies for its
                 team is paid, and learn one value of the state alone (``central_value``). Returns are reported without
                 it. None: each agent from its own rewards, until it ends.
+            bootstrap_at_time_limit: Whether a return goes on with the value of what was seen last where a time limit
+                has cut an episode (partial-episode bootstrapping: Pardo et al., 2018). Where observations or states
+                hold the time left, take false: what is seen at the limit is never acted in, so that its value is not
+                learned; values are then too high or too low, and off-policy targets can grow without end.
             **kwargs: The other arguments.
 
         Raises:
@@ -292,7 +298,11 @@ class ExploringConfig(AlgorithmConfig):
         for key, value in own.items():
             if is_wanted(value):
                 self.capabilities.refuse(key, algorithm_name(type(self)), key)
+        if bootstrap_at_time_limit is False:
+            name = algorithm_name(type(self))
+            self.capabilities.refuse("time_limits_as_ends", name, "bootstrap_at_time_limit")
         super().training(**kwargs)
+        self._take(bootstrap_at_time_limit=bootstrap_at_time_limit)
         if central_value is not NotProvided:
             description = None if holds_search_space(central_value) else self.describe_env()
             if central_value is not None and description is not None:

@@ -43,7 +43,6 @@ class OffPolicyConfig(JointConfig):
         self.pretraining_updates = 0
         self.burn_in = 0
         self.n_step = 1
-        self.bootstrap_at_time_limit = True
         self.grad_clip_by = "global_norm"
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 8

@@ -45,7 +45,6 @@ class QLearningConfig(OffPolicyConfig):
         dueling: bool = NotProvided,
         n_step: Annotated[int, Range(1)] = NotProvided,
         target_network_update_freq: Annotated[int | None, Range(1)] = NotProvided,
-        bootstrap_at_time_limit: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `OffPolicyConfig.training`.
@@ -60,10 +59,6 @@ class QLearningConfig(OffPolicyConfig):
                 end of a sequence.
             target_network_update_freq: Gradient steps between two moves of the target network by the share ``tau``;
                 None for one after each.
-            bootstrap_at_time_limit: Whether a return goes on with the value of what was seen last where a time limit
-                has cut an episode (partial-episode bootstrapping: Pardo et al., 2018). Where observations or states
-                hold the time left, take false: what is seen at the limit is never acted in, so that its value is not
-                learned, and targets that are taken from it can grow without end.
             **kwargs: The other arguments.
 
         Raises:
@@ -76,7 +71,6 @@ class QLearningConfig(OffPolicyConfig):
             dueling=dueling,
             n_step=n_step,
             target_network_update_freq=target_network_update_freq,
-            bootstrap_at_time_limit=bootstrap_at_time_limit,
         )
         if kwargs.get(CIRCUIT) is not None and dueling is NotProvided:
             self.dueling = False

@@ -229,6 +229,10 @@ def check_runner(config: Any) -> None:
     """Refuse what needs `BatchedEnvRunner` with another runner."""
     if config.is_batched:
         return
+    if not config.bootstrap_at_time_limit:
+        raise ConfigError(
+            f"env_runner_cls: bootstrap_at_time_limit: false needs BatchedEnvRunner, got {config.env_runner_cls}"
+        )
     for key in (
         "normalize_values",
         "agent_id",

@@ -49,6 +49,7 @@ class WorldModelConfig(OffPolicyConfig):
     capabilities: ClassVar[Capabilities] = Capabilities(
         recurrence=False,
         amplification=True,
+        time_limits_as_ends=False,
         instead={
             "recurrence": "'s memory is that of its model (world_model.type: rssm); set use_lstm and use_gru to false",
             "central_value": "'s critic sees what its model does; set it to null",

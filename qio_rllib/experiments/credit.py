@@ -94,6 +94,7 @@ class Subject:
                 config.gamma if gamma is None else gamma,
                 1.0 if config.lambda_ is None else config.lambda_,
                 popart,
+                not config.bootstrap_at_time_limit,
             ),
             None if source is None else StateSource(source, config.model_config[STATE_SIZE]),
         )

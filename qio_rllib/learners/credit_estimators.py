@@ -21,7 +21,7 @@ from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.joint_module import JOINT, COMAModule, JointModule, MAACModule, QModule, one_hot
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.sampling.continuations import Continuation
-from qio_rllib.sampling.rollout import Array
+from qio_rllib.sampling.rollout import Array, with_limits_as_ends
 
 _CPU = torch.device("cpu")
 
@@ -36,6 +36,7 @@ class Trained:
         gamma: Discount.
         lambda_: Of generalised advantage estimation.
         popart: In whose units the values of a module are, by id; no entry for plain ones.
+        limits_end: Whether it learned that a time limit ends an episode, see ``bootstrap_at_time_limit``.
     """
 
     team: Team
@@ -43,6 +44,7 @@ class Trained:
     gamma: float
     lambda_: float
     popart: Mapping[str, PopArt]
+    limits_end: bool = False
 
 
 class Case:
@@ -73,7 +75,10 @@ class Case:
 
     def generalised_advantages(self, lambda_: float) -> Array:
         """Return the generalised advantage estimates of the actions, float64 ``[C, A]``."""
-        found = compute_advantages(self.continuation.part, *self.values, self.trained.gamma, lambda_)
+        part = self.continuation.part
+        if self.trained.limits_end:
+            part = with_limits_as_ends(part)
+        found = compute_advantages(part, *self.values, self.trained.gamma, lambda_)
         return found[0].reshape(self.probabilities.shape).astype(np.float64)
 
     def less_mean(self, values: Array) -> Array:

@@ -106,6 +106,7 @@ class Counterfactuals:
         team: Who acts in them.
         state_source: Where global states come from; None for none.
         settings: How many actions are drawn.
+        limits_end: Whether a branch that a time limit cuts has ended there, as if it had terminated.
 
     Raises:
         ConfigError: Environments that cannot be branched.
@@ -117,7 +118,9 @@ class Counterfactuals:
         team: Team,
         state_source: StateSource | None,
         settings: CounterfactualBaselineSettings,
+        limits_end: bool = False,
     ) -> None:
+        self.limits_end = limits_end
         self.branches = Branches(env, team, COUNTERFACTUAL_BASELINE, settings.samples)
         self.team, self.state_source = team, state_source
         self._as_vector = BatchedVectorEnv(self.branches.env)
@@ -149,6 +152,8 @@ class Counterfactuals:
         rewards, terminated, truncated = branches.step(acted, rng)
         observed = branches.env.observe()
         states = self._states(observed, alive, truncated)
+        if self.limits_end:
+            terminated = terminated | truncated
 
         def own(values: Array, n: int) -> Array:
             """Return what an agent gets in its branches, ``[E, K, ...]``."""

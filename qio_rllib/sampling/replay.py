@@ -81,9 +81,7 @@ class JointTransitions:
         return cls(modules, arrays.get(_GLOBAL_STATES), arrays.get(_NEXT_GLOBAL_STATES))
 
 
-def joint_transitions(
-    rollout: Rollout, gamma: float, bootstrap_at_time_limit: bool = True
-) -> JointTransitions:
+def joint_transitions(rollout: Rollout, gamma: float) -> JointTransitions:
     """Return the steps of a rollout as transitions ``[T, E, ...]``.
 
     An action is kept as the environment executed it: clipped to [-1, 1] where it is continuous. What follows the last
@@ -92,7 +90,6 @@ def joint_transitions(
     Args:
         rollout: As a runner gives it.
         gamma: Discount.
-        bootstrap_at_time_limit: Whether the return of an agent whose episode was truncated goes on.
     """
     first = next(iter(rollout.modules.values()))
     states = following = None
@@ -102,10 +99,7 @@ def joint_transitions(
             steps, envs, _ = part.final_index.T
             following[steps, envs] = part.final_global_states
     return JointTransitions(
-        {
-            module_id: _columns(part, gamma, bootstrap_at_time_limit)
-            for module_id, part in rollout.modules.items()
-        },
+        {module_id: _columns(part, gamma) for module_id, part in rollout.modules.items()},
         states,
         following,
     )
@@ -125,7 +119,6 @@ class JointReplay(Checkpointable):
         gamma: Discount.
         num_runners: Runners that share the capacity.
         team: Whether rewards are a team's, summed as long as one of its agents goes on, not each agent's own.
-        bootstrap_at_time_limit: Whether returns go on where an episode was truncated.
 
     Raises:
         ConfigError: So many transitions do not fit in this machine's memory, or a ring cannot hold a sample; seen when
@@ -141,12 +134,10 @@ class JointReplay(Checkpointable):
         gamma: float = 0.99,
         num_runners: int = 1,
         team: bool = False,
-        bootstrap_at_time_limit: bool = True,
     ) -> None:
         self.capacity, self.seed = capacity, seed
         self.sequence_length, self.n_step, self.gamma = sequence_length, n_step, gamma
         self.num_runners, self.team = num_runners, team
-        self.bootstrap_at_time_limit = bootstrap_at_time_limit
         self.seed_streams(seed)
         self._rings: dict[int, _Ring] = {}
 
@@ -169,7 +160,7 @@ class JointReplay(Checkpointable):
 
     def add(self, rollout: Rollout) -> int:
         """Take in the steps of a rollout; return how many joint transitions that were."""
-        steps = joint_transitions(rollout, self.gamma, self.bootstrap_at_time_limit).flat()
+        steps = joint_transitions(rollout, self.gamma).flat()
         if rollout.runner not in self._rings:
             self._rings[rollout.runner] = self._ring(steps)
         self._rings[rollout.runner].add(steps)
@@ -259,7 +250,7 @@ class JointReplay(Checkpointable):
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         """Return what a checkpoint needs to build the replay again."""
         arguments = (self.capacity, self.seed, self.sequence_length, self.n_step, self.gamma)
-        return (*arguments, self.num_runners, self.team, self.bootstrap_at_time_limit), {}
+        return (*arguments, self.num_runners, self.team), {}
 
     def _ring(self, like: Mapping[str, Array]) -> _Ring:
         envs = next(iter(like.values())).shape[1]
@@ -366,7 +357,7 @@ def _steps_reached(fresh: Array) -> Array:
     return np.cumprod(~fresh[:, 1:], axis=1, dtype=np.int64).sum(axis=1)
 
 
-def _columns(part: ModuleRollout, gamma: float, bootstrap_at_time_limit: bool) -> dict[str, Array]:
+def _columns(part: ModuleRollout, gamma: float) -> dict[str, Array]:
     following = part.observations[1:].copy()
     following[tuple(part.final_index.T)] = part.final_observations
     actions = part.actions if part.actions.dtype.kind == "i" else part.actions.clip(-1.0, 1.0)
@@ -379,7 +370,7 @@ def _columns(part: ModuleRollout, gamma: float, bootstrap_at_time_limit: bool) -
         "discounts": np.full(part.rewards.shape, gamma, np.float32),
         "acted": part.acted,
         "terminated": part.terminated & part.acted,
-        "present_next": part.continues | cut if bootstrap_at_time_limit else part.continues,
+        "present_next": part.continues | cut,
         "fresh": part.fresh_steps()[:-1],
     }
     if part.action_mask is not None:

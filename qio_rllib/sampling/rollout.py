@@ -131,6 +131,13 @@ class Rollout:
         return sum(int(part.acted.sum()) for part in self.modules.values())
 
 
+def with_limits_as_ends(part: ModuleRollout) -> ModuleRollout:
+    """Return a rollout in which an episode that a limit has cut terminated there: no return goes on behind it."""
+    return dataclasses.replace(
+        part, terminated=part.terminated | part.truncated, truncated=np.zeros_like(part.truncated)
+    )
+
+
 def join(parts: list[ModuleRollout]) -> list[ModuleRollout]:
     """Join rollouts of equal length and agents along the environments; those that differ stay apart."""
     groups: dict[Any, list[ModuleRollout]] = {}

@@ -34,7 +34,7 @@ from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.groups import group_spaces, groups_of, team_of
 from qio_rllib.sampling.influence import Influence
 from qio_rllib.sampling.recorder import RolloutRecorder
-from qio_rllib.sampling.rollout import Array, Rollout, SamplingFailure
+from qio_rllib.sampling.rollout import Array, Rollout, SamplingFailure, with_limits_as_ends
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
 from qio_rllib.sampling.streams import generator
 from qio_rllib.sampling.vector_env import VectorEnv
@@ -112,6 +112,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._teams: dict[tuple, Team] = {}
         self.stepper: EnvStepper | None = None
         self.num_envs = 0
+        self._limits_end = not getattr(
+            self.config, "bootstrap_at_time_limit", True
+        )  # a stock configuration has none
         self._weights_seq_no = 0
         smoothing = self.config.metrics_num_episodes_for_smoothing
         window = math.ceil(smoothing / max(1, self.config.num_env_runners))
@@ -216,7 +219,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             return Influence(self.env, team)
         if settings is None or settings.by_model:
             return None
-        return Counterfactuals(self.env, team, self._state_source, settings)
+        return Counterfactuals(self.env, team, self._state_source, settings, self._limits_end)
 
     def get_spaces(self) -> dict[str, Any]:
         """Return (observation space, action space) by module id, and those of the environment."""
@@ -345,7 +348,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             recorder.after()
             if episodes_left is not None and ended >= episodes_left:
                 break
-        return recorder.finish(), ended
+        rollout = recorder.finish()
+        if self._limits_end:
+            for module_id, part in rollout.modules.items():
+                rollout.modules[module_id] = with_limits_as_ends(part)
+        return rollout, ended
 
     def _restart(self, seeds: Array | None) -> None:
         """Start new episodes in all environments."""

@@ -56,12 +56,14 @@ USES = {
             **({"central_value": "observations"} if config.has_team_value else {}),
         ),
     ),
+    "time_limits_as_ends": (FOREST, lambda config: config.training(bootstrap_at_time_limit=False)),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),
 }
 
 # The word by which a refusal names what was wanted.
 NAMED = {
+    "time_limits_as_ends": "bootstrap_at_time_limit",
     "discrete_actions": "env",
     "continuous_actions": "env",
     "action_masks": "env",

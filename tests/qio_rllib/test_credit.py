@@ -31,6 +31,7 @@ from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.groups import groups_of, team_of
 from qio_rllib.sampling.recorder import RolloutRecorder
+from qio_rllib.sampling.rollout import with_limits_as_ends
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.stepper import EnvStepper
 
@@ -285,6 +286,22 @@ def test_with_memory_too(model):
     for d, one in enumerate(found.decisions):
         single = found.estimates["GAE"][d, one.action, 0]
         assert single == pytest.approx(advantages[one.step, one.seed - 20, one.agent], abs=1e-5)
+
+
+@pytest.mark.parametrize("limits_end", [True, False])
+def test_a_limit_ends_returns_where_it_did_for_the_learner(limits_end):
+    subject = subject_of(small_config(central_value="state"))
+    subject = dataclasses.replace(
+        subject, trained=dataclasses.replace(subject.trained, limits_end=limits_end)
+    )
+    found = measure(subject, Plan(states=6, branches=2, seed=20))
+    ((module_id, part),) = played(subject, range(20, 26)).modules.items()
+    cut, whole = (learners_advantages(subject, one, module_id) for one in (with_limits_as_ends(part), part))
+    assert np.abs(cut - whole).max() > 0.01
+    for d, one in enumerate(found.decisions):
+        place = (one.step, one.seed - 20, one.agent)
+        wanted = cut[place] if limits_end else whole[place]
+        assert found.estimates["GAE"][d, one.action, 0] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_mean_of_returns_less_value_is_the_truth_less_value():

@@ -121,7 +121,8 @@ def test_vdn_is_qmix_with_a_sum_mixer_to_the_bit():
 
 def test_a_teams_return_goes_on_when_an_agent_dies():
     """Lives, rewards 1 to 5 to all: a ends in step 2, b in 5 with c; the team's episode ends in 5."""
-    runner = BatchedEnvRunner(config=config_of("lives", fragment=20, num_envs=1, algorithm=QMIXConfig))
+    settings = {"fragment": 20, "num_envs": 1, "bootstrap_at_time_limit": True}
+    runner = BatchedEnvRunner(config=config_of("lives", algorithm=QMIXConfig, **settings))
     replay = JointReplay(50, 1, n_step=3, gamma=GAMMA, team=True)
     replay.add(with_team_reward(runner.sample()[0], "common"))
     batch = replay.sample(400)

@@ -9,6 +9,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms import MADDPGConfig, PPOConfig
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.replay import JointReplay, joint_transitions
+from qio_rllib.sampling.rollout import Rollout, with_limits_as_ends
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 GAMMA = 0.9
@@ -63,19 +64,18 @@ def test_transitions_are_the_steps_of_agents_that_come_and_go():
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_without_bootstrapping_a_truncated_agent_does_not_go_on(n_step):
     rollout = lives()
-    columns = joint_transitions(rollout, GAMMA, bootstrap_at_time_limit=False).modules["shared"]
+    ended = Rollout({"shared": with_limits_as_ends(rollout.modules["shared"])})
+    columns = joint_transitions(ended, GAMMA).modules["shared"]
     kept = joint_transitions(rollout, GAMMA).modules["shared"]
     c, now = 2, np.arange(12) % 5 + 1
     np.testing.assert_array_equal(columns["present_next"][:, 0, c], now < 5)
     for name in ("rewards", "fresh", "next_observations"):
         np.testing.assert_array_equal(columns[name], kept[name])
-    replay = JointReplay(100, 1, n_step=n_step, gamma=GAMMA, bootstrap_at_time_limit=False)
-    replay.add(rollout)
+    replay = JointReplay(100, 1, n_step=n_step, gamma=GAMMA)
+    replay.add(ended)
     drawn = replay.sample(300).modules["shared"]
     time = drawn["observations"][:, c, 1]
     np.testing.assert_array_equal(drawn["present_next"][:, c], time + n_step < 5)
-    again = JointReplay(*replay.get_ctor_args_and_kwargs()[0])
-    assert not again.bootstrap_at_time_limit
 
 
 def test_states_go_with_their_steps():

@@ -28,7 +28,7 @@ VALUES = {
     "amplification": ({"eta": 0.2}, FOREST),
     "attention_regularization": (0.2, FOREST),
     "behaviour": ("actor", FOREST),
-    "bootstrap_at_time_limit": (True, FOREST),
+    "bootstrap_at_time_limit": (False, FOREST),
     "burn_in": (3, FOREST),
     "central_value": ("observations", FOREST),
     "circuit": ({"num_qubits": 2, "num_layers": 1}, QUBITS),
@@ -72,7 +72,7 @@ VALUES = {
     "world_model": ({"type": "rssm", "deterministic": 16}, FOREST),
 }
 
-OTHERWISE = {(name, "bootstrap_at_time_limit"): False for name in ("DQN", "VDN")}
+OTHERWISE = {("QMIX", "bootstrap_at_time_limit"): True}
 """Values where that of `VALUES` is an algorithm's default."""
 
 BESIDE = {(name, "team_reward"): {"central_value": "observations"} for name in ("A2C", "PPO")}

@@ -111,12 +111,11 @@ def setup_of(config: Any, explore: bool | None = None, sequences: bool = False, 
             config.replay_n_step,
             config.gamma,
             team=config.learns_for_the_team,
-            bootstrap_at_time_limit=config.bootstrap_at_time_limit,
         )
         replay.add(rollout)
         steps = replay.sample(count)
     else:
-        found = joint_transitions(rollout, config.gamma, config.bootstrap_at_time_limit)
+        found = joint_transitions(rollout, config.gamma)
         steps = JointTransitions.from_flat(
             {key: array.reshape(-1, *array.shape[2:]) for key, array in found.flat().items()}
         )
