@@ -139,6 +139,28 @@ def test_what_holds_in_all_steps(scenario, settings):
     assert {(True, False), (False, True)} <= ends
 
 
+def test_the_state_is_what_all_units_are():
+    env = skirmish_v0.batched_env(20, "2s3z", shields=True)
+    env.reset(0)
+    player = env.scripted_policies["nearest"](env)
+    for _ in range(22):
+        env.step(player.act())
+        env.reset(mask=~env.running)
+    s, whole = env.arrays, np.array([unit.shield for unit in UNITS.values()], np.float32)
+    size, units = env.config.own_size, s.kind.shape[1]
+    found = env.state()[:, : units * size].reshape(20, units, size)
+    assert (~s.alive).any()
+    assert (s.cooldown[s.alive] < 0).any()
+    np.testing.assert_array_equal(found[~s.alive], 0)
+    expected = np.zeros_like(found)
+    expected[..., 0] = s.health / (FULL - whole)[s.kind]
+    expected[..., 1:3] = s.position.swapaxes(1, 2)
+    expected[..., 3] = s.cooldown
+    expected[..., 4:10] = np.eye(6)[s.kind]
+    expected[..., 10] = s.shield / whole[s.kind]
+    np.testing.assert_allclose(found[s.alive], expected[s.alive], rtol=1e-6)
+
+
 @pytest.mark.parametrize("scenario", ["2s3z", "smacv2_10_units"])
 def test_a_mask_forbids_what_cannot_hit_and_nothing_else(scenario):
     env = skirmish_v0.batched_env(30, scenario)

@@ -11,6 +11,8 @@ from toy_two_step import MATRICES, OPTIMUM, TwoStep
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import QMIXConfig, VDNConfig
+from qio_rllib.algorithms.base import RolloutAlgorithm
+from qio_rllib.algorithms.qmix import QMIX
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.replay import JointReplay, joint_transitions
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -108,6 +110,8 @@ def test_vdn_is_qmix_with_a_sum_mixer_to_the_bit():
     ):
         config = config_of("forest", algorithm=algorithm, **settings)
         built = config.build_algo()
+        assert built.replay.team
+        assert built.replay.bootstrap_at_time_limit
         for _ in range(2):
             built.train()
         found.append(built.learner_group._learner.module["shared"].unwrapped().state_dict())
@@ -231,6 +235,19 @@ def test_different_rewards_are_combined_over_all_agents(combined, wanted):
     assert part.rewards[0, 0, 0] == 1.0
 
 
+def test_what_is_sampled_is_the_teams(monkeypatch):
+    """The Algorithm without its runners, which are told whether actions shall be random."""
+    rollout, _ = two_rewards()
+    rollout.runner, asked = 3, []
+    monkeypatch.setattr(RolloutAlgorithm, "sample", lambda self, *given: asked.append(given) or [rollout])
+    algorithm = QMIX.__new__(QMIX)
+    algorithm.config = config_of("lives", algorithm=QMIXConfig, team_reward="mean")
+    (found,) = algorithm.sample(24, True)
+    assert asked == [(24, True)]
+    assert found.runner == 3  # whose steps follow each other in the replay
+    np.testing.assert_allclose(found.modules["shared"].rewards[:, 0, 0], [2.0, 10 / 3], rtol=1e-6)
+
+
 def test_different_rewards_are_refused_unless_told_how():
     rollout, part = two_rewards()
     with pytest.raises(
@@ -278,6 +295,22 @@ def test_where_the_mixers_state_comes_from(task, settings, size):
     assert (setup.rows.global_state is None) == (wanted == 0)
     if wanted:
         assert setup.rows.global_state.shape[-1] == wanted
+
+
+@pytest.mark.parametrize(("algorithm", "form"), [(QMIXConfig, "monotonic"), (VDNConfig, "sum")])
+def test_a_mixer_whose_type_is_not_said_is_the_algorithms_own(algorithm, form):
+    config = config_of("forest", algorithm=algorithm, mixer={"embedding": 8})
+    assert config.module_settings()["mixer"] == {"type": form, "embedding": 8}
+    assert (config.describe_agents()["state_size"] == 0) == (form == "sum")
+
+
+def test_qmix_takes_no_value_where_time_has_cut_an_episode_unless_told_to():
+    for algorithm, wanted in ((QMIXConfig, False), (VDNConfig, True)):
+        setup = mixing("forest", algorithm)
+        (part,), (columns,) = setup.rollout.modules.values(), setup.steps.modules.values()
+        cut = (part.truncated & part.acted).reshape(columns["present_next"].shape)
+        assert cut.any()
+        assert (columns["present_next"][cut] == wanted).all()
 
 
 @pytest.mark.parametrize(
