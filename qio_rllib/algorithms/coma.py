@@ -250,7 +250,7 @@ class COMALearner(JointLearner):
         targets = self.targets(batch)
         if self._popart:
             targets = self._normalized(batch.whole, targets)
-        pieces = min(self.config.num_critic_updates, batch.num_steps)
+        pieces = self.config.num_critic_updates
         bounds = [batch.num_steps * piece // pieces for piece in range(pieces + 1)]
         envs = len(targets[0]) // batch.num_steps
         totals: dict[tuple[str, str], torch.Tensor] = {}

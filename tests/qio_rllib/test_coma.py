@@ -342,6 +342,7 @@ def test_the_critic_takes_its_steps_from_the_last_to_the_first_and_the_target_fo
     monkeypatch.setattr(learner, "critic_objective", noted)
     results = learner.update(episodes=[rollout])
     assert results["shared"]["critic_loss"].peek() == pytest.approx(np.mean(losses))
+    assert results["shared"]["updates_lifetime"].peek() == 1  # of the policy
     part = torch.from_numpy(rollout.modules["shared"].observations[:-1]).flatten(3)
     for k, rows in enumerate(sizes):
         torch.testing.assert_close(rows, part[12 - 4 * (k + 1) : 12 - 4 * k].flatten(0, 1))
