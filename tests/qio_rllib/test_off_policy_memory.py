@@ -196,6 +196,23 @@ def test_rows_that_do_not_count_move_nothing(algorithm):
         torch.testing.assert_close(value, before[name], msg=name)
 
 
+@pytest.mark.parametrize("algorithm", ["masac", "maac"])
+def test_targets_know_nothing_of_the_episode_before(algorithm):
+    setup = recurrent(algorithm, "gru")
+    single_precision(setup)
+    rows, learner, found = setup.rows, setup.learner, []
+    fresh = rows.fresh_environments()
+    before = torch.zeros_like(fresh)  # steps that an episode's start follows
+    before[:-1] = fresh.flip(0).cumsum(0).flip(0)[1:] > 0
+    before = before.flatten()
+    for change in (0.0, 5.0):
+        rows.obs[0][before] += change
+        learner.noise.manual_seed(1)
+        found.append(learner.targets(setup.modules, rows)[0])
+    torch.testing.assert_close(found[1][~before], found[0][~before])
+    assert (found[1][before] != found[0][before]).any()
+
+
 @everybody
 @both
 def test_only_steps_behind_burn_in_are_learned_from(algorithm, kind):
