@@ -76,6 +76,16 @@ def test_agents_start_at_rest_and_landmarks_stay(env_id):
 
 
 @pytest.mark.parametrize("env_id", IDS)
+def test_an_episode_begins_with_nothing_of_the_one_before(env_id):
+    used, fresh = (environment(env_id).batched_env(4) for _ in range(2))
+    played(used, 5)
+    used.reset(7)
+    fresh.reset(7)
+    for name, array in fresh.get_state().items():
+        np.testing.assert_array_equal(used.get_state()[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("env_id", IDS)
 def test_masks_say_which_actions_agents_have_and_the_others_are_as_0(env_id):
     env = environment(env_id).batched_env(4)
     assert env.has_action_mask == (env_id in MASKED)

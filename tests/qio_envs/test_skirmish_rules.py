@@ -174,6 +174,18 @@ def test_the_state_is_what_all_units_are():
     np.testing.assert_allclose(found[s.alive], expected[s.alive], rtol=1e-6)
 
 
+def test_an_episode_begins_with_nothing_of_the_one_before():
+    used, fresh = (skirmish_v0.batched_env(4, "2s3z", shields=True) for _ in range(2))
+    used.reset(0)
+    player = used.scripted_policies["nearest"](used)
+    for _ in range(14):
+        used.step(player.act())
+    used.reset(7)
+    fresh.reset(7)
+    for name, array in fresh.get_state().items():
+        np.testing.assert_array_equal(used.get_state()[name], array, err_msg=name)
+
+
 def test_spaces_hold_who_starts_outside_the_map_and_who_never_shoots():
     config = {"allies": "2 marine", "enemies": "2 marine", "start": "smacv2", "map_width": 8, "map_height": 8}
     env = Skirmish(SkirmishConfig(**config), 200)
