@@ -490,6 +490,14 @@ def test_which_estimates_are_given_what_the_others_did():
     assert {one.name for one in ESTIMATORS if one.given_others} == {"critic of actions"}
 
 
+def test_an_illegal_action_is_not_the_best_one():
+    case = SimpleNamespace(
+        probabilities=np.array([[0.5, 0.0, 0.5]]), q_values=lambda: np.array([[1.0, 5.0, 2.0]])
+    )
+    (over_best,) = (one for one in ESTIMATORS if one.name == "Q - max")
+    assert over_best.estimate(case)[0, [0, 2]].tolist() == [-1.0, 0.0]
+
+
 def test_q_networks_with_memory_remember_what_was_before_the_decision():
     model = {"use_gru": True, "gru_cell_size": 4, "max_seq_len": 5}
     found, agent, asked = cases_of(subject_of(off_policy_config("forest", algorithm=DQNConfig, model=model)))
