@@ -32,7 +32,7 @@ from qio_rllib.models.joint_module import CRITIC, COMAModule, one_hot
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.team_reward import with_team_reward
 
-_ENTROPY_STATE, _POPART_STATE, _STEPS_STATE = "entropy_coefficients", "popart", "critic_steps_taken"
+_ENTROPY_STATE, _POPART_STATE = "entropy_coefficients", "popart"
 
 
 class COMAConfig(JointConfig):
@@ -221,7 +221,6 @@ class COMALearner(JointLearner):
         """Build the Learner, its entropy coefficients and the scales of its values."""
         super().build()
         settings = self.config.learner_config_dict
-        self._critic_steps = 0
         normalizes = settings.get(NORMALIZE_VALUES)
         self._popart = {key: PopArt() for key in self.joint["modules"]} if normalizes else {}
         self.entropy_coefficients = EntropyCoefficients(
@@ -247,7 +246,7 @@ class COMALearner(JointLearner):
         targets = self.targets(batch)
         if self._popart:
             targets = self._normalized(batch.whole, targets)
-        pieces = min(self.config.num_critic_updates, batch.num_steps)
+        pieces = self.config.num_critic_updates
         bounds = [batch.num_steps * piece // pieces for piece in range(pieces + 1)]
         envs = len(targets[0]) // batch.num_steps
         totals: dict[tuple[str, str], torch.Tensor] = {}
@@ -305,7 +304,6 @@ class COMALearner(JointLearner):
             legal = whole.legal[g]
             count = policy.probs.shape[-1] if legal is None else legal.sum(-1)[acted > 0]
             self.entropy_coefficients.record(module_id, policy.entropy()[acted > 0], count)
-            self.entropy_coefficients.updated(module_id)
         return Objective("actor", losses, stats)
 
     def advantages(self, module: COMAModule, batch: Transitions, g: int, probs: torch.Tensor) -> torch.Tensor:
@@ -366,13 +364,6 @@ class COMALearner(JointLearner):
         """Return the policy that acts: the softmax with its share of random actions."""
         return Distributions(module.policy.distribution(outputs, legal, explore=True), discrete=True)
 
-    def follow(self) -> None:
-        """Move the target critics every ``target_network_update_freq`` gradient steps of the critics."""
-        self._critic_steps += 1
-        every = self.config.target_network_update_freq
-        if every is None or self._critic_steps % every == 0:
-            super().follow()
-
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Move entropy coefficients, and report them."""
         moved = self.entropy_coefficients.advance(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
@@ -381,12 +372,11 @@ class COMALearner(JointLearner):
             self.metrics.log_value(key, value, window=1)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the Learner's state with that of annealing laws, scales and the target critics' clock."""
+        """Return the Learner's state with that of annealing laws and scales."""
         state = super().get_state(*args, **kwargs)
         if not kwargs.get("inference_only"):
             state[_ENTROPY_STATE] = self.entropy_coefficients.get_state()
             state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
-            state[_STEPS_STATE] = self._critic_steps
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -397,7 +387,6 @@ class COMALearner(JointLearner):
         for module_id, scale in state.get(_POPART_STATE, {}).items():
             if module_id in self._popart:
                 self._popart[module_id].set_state(scale)
-        self._critic_steps = state.get(_STEPS_STATE, self._critic_steps)
 
     def _values_beyond(
         self, modules: list[COMAModule], batch: JointRollout, rows: torch.Tensor

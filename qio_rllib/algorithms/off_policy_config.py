@@ -36,6 +36,7 @@ class OffPolicyConfig(JointConfig):
         super().__init__(algo_class=algo_class)
         self.gamma = 0.99
         self.tau = 0.005
+        self.target_network_update_freq: int | None = None
         self.exploration = None
         self.replay_capacity = 100_000
         self.num_steps_sampled_before_learning_starts = 1000

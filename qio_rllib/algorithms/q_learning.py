@@ -31,7 +31,7 @@ class QLearningConfig(OffPolicyConfig):
         super().__init__(algo_class=algo_class)
         self.lr = 5e-4
         self.tau = 1.0
-        self.target_network_update_freq: int | None = 500
+        self.target_network_update_freq = 500
         self.exploration: float | list = [[0, 1.0], [10_000, 0.05]]
         self.double_q = True
         self.dueling = True
@@ -82,12 +82,7 @@ class QLearningConfig(OffPolicyConfig):
 
 
 class QLearner(OffPolicyLearner):
-    """Base of the Learners of Q-values; target networks follow every ``target_network_update_freq`` gradient steps."""
-
-    def build(self) -> None:
-        """Build the Learner."""
-        super().build()
-        self._steps_taken = 0
+    """Base of the Learners of Q-values."""
 
     def optimizer_parameters(
         self, module: Any, config: Any
@@ -138,22 +133,3 @@ class QLearner(OffPolicyLearner):
             self.config.gamma,
             self.config.n_step,
         ).flatten(0, 1)
-
-    def follow(self) -> None:
-        """Move the target networks every ``target_network_update_freq`` gradient steps."""
-        self._steps_taken += 1
-        every = self.config.target_network_update_freq
-        if every is None or self._steps_taken % every == 0:
-            super().follow()
-
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the Learner's state with the number of its gradient steps."""
-        state = super().get_state(*args, **kwargs)
-        if not kwargs.get("inference_only"):
-            state["steps_taken"] = self._steps_taken
-        return state
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the Learner."""
-        super().set_state(state)
-        self._steps_taken = state.get("steps_taken", self._steps_taken)

@@ -20,7 +20,7 @@ from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.learners.off_policy import Objective
 from qio_rllib.learners.transitions import Transitions, by_agent, mean_over
 from qio_rllib.models.joint_module import MixedQModule
-from qio_rllib.models.mixers import MIXER, MixerSettings
+from qio_rllib.models.mixers import MIXER, MONOTONIC, MixerSettings
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.global_state import OBSERVATIONS, STATE, StateSource
 from qio_rllib.sampling.rollout import Rollout
@@ -34,10 +34,12 @@ class ValueDecompositionConfig(QLearningConfig):
         continuous_actions=False, circuit=True, team_reward=True, instead=REFUSALS
     )
     learns_for_the_team = True
+    mixer_type: ClassVar[str]
+    """Type of the mixer where none is said."""
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
-        self.mixer: dict[str, Any] = {}
+        self.mixer: dict[str, Any] = {"type": self.mixer_type}
         self.learner_config_dict = {**self.learner_config_dict, TEAM_REWARD: COMMON}
         self.rl_module(rl_module_spec=RLModuleSpec(module_class=MixedQModule))
         self.learners(learner_class=MixingLearner)
@@ -58,7 +60,7 @@ class ValueDecompositionConfig(QLearningConfig):
 
         Args:
             mixer: ``{"type": "monotonic" | "sum", "embedding": 32, ...}``, see `MixerSettings`; missing keys take their
-                defaults.
+                defaults, a missing type the algorithm's own.
             **kwargs: The other arguments.
 
         Raises:
@@ -88,7 +90,7 @@ class ValueDecompositionConfig(QLearningConfig):
 
     def module_settings(self) -> dict[str, Any]:
         """Return what a module is told beside ``model_config``."""
-        return {**super().module_settings(), MIXER: self.mixer}
+        return {**super().module_settings(), MIXER: {"type": self.mixer_type, **self.mixer}}
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the specification of a module."""
@@ -103,7 +105,7 @@ class ValueDecompositionConfig(QLearningConfig):
         description = self.describe_env()
         if description is None or holds_search_space(self.mixer):
             return
-        settings = MixerSettings.of(self.mixer)
+        settings = MixerSettings.of({"type": self.mixer_type, **self.mixer})
         assert settings is not None
         if not settings.needs_state:
             self._set_states({})
@@ -166,7 +168,7 @@ class MixingLearner(QLearner):
             goes_on = torch.cat(batch.present_next, dim=1).amax(dim=1)
             ahead = first.target_mixer(by_agent(best, indices), batch.next_global_state)
             ahead = batch.discounts[0][:, 0] * goes_on * ahead
-            fresh = torch.cat(batch.fresh, dim=1).all(dim=1)
+            fresh = batch.fresh_environments().flatten()
             targets = self.targets(batch, batch.rewards[0][:, 0], ahead, fresh)
         learned = torch.cat(batch.learned, dim=1).amax(dim=1)
         loss = mean_over((mixed - targets) ** 2, learned)
@@ -178,9 +180,10 @@ class MixingLearner(QLearner):
 class QMIXConfig(ValueDecompositionConfig):
     """Configuration of `QMIX`."""
 
+    mixer_type = MONOTONIC
+
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or QMIX)
-        self.mixer = {"type": "monotonic"}
         self.bootstrap_at_time_limit = False  # states hold the time left
 
 

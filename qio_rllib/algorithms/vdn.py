@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from qio_rllib.algorithms.qmix import ValueDecomposition, ValueDecompositionConfig
+from qio_rllib.models.mixers import SUM
 
 
 class VDNConfig(ValueDecompositionConfig):
     """Configuration of `VDN`."""
 
+    mixer_type = SUM
+
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or VDN)
-        self.mixer = {"type": "sum"}
 
 
 class VDN(ValueDecomposition):

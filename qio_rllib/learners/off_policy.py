@@ -28,7 +28,7 @@ from qio_rllib.models.memory import memory_kind
 from qio_rllib.sampling.replay import JointTransitions
 from qio_rllib.sampling.streams import torch_generator
 
-_NOISE_STATE = "noise_generator"
+_NOISE_STATE, _STEPS_STATE = "noise_generator", "steps_followed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ class JointLearner(TorchLearner, abc.ABC):
     """Learns from what all agents did in a step: ``update(episodes=experience)``.
 
     A subclass says which parameters have which optimizer (`optimizer_parameters`) and how it learns from experience
-    (`learn`). Its state holds the source of its noise. A federation sets `correction`.
+    (`learn`). Its state holds the source of its noise and the clock of the target networks. A federation sets
+    `correction`.
 
     Raises:
         FloatingPointError: A loss or gradient is not finite.
@@ -70,6 +71,7 @@ class JointLearner(TorchLearner, abc.ABC):
         """Build the Learner, its noise and the exploration schedule."""
         super().build()
         self.correction: ClientCorrection | None = None
+        self._steps_followed = 0
         self.seed_streams(self.config.seed)
         self.joint = next(iter(self.module.values())).unwrapped().settings[JOINT]
         self._exploration = None
@@ -131,16 +133,18 @@ class JointLearner(TorchLearner, abc.ABC):
         raise ConfigError(f"{type(self).__name__} learns from what BatchedEnvRunner gives only")
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the Learner's state with that of its noise."""
+        """Return the Learner's state with that of its noise, and the target networks' clock."""
         state = super().get_state(*args, **kwargs)
         if not kwargs.get("inference_only"):
             state[_NOISE_STATE] = self.noise.get_state().numpy()
+            state[_STEPS_STATE] = self._steps_followed
             state[OPERATORS] = operator_settings(self)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the Learner and its noise."""
+        """Restore the Learner, its noise and the clock."""
         super().set_state(state)
+        self._steps_followed = state.get(_STEPS_STATE, self._steps_followed)
         if _NOISE_STATE in state:
             self.noise.set_state(torch.as_tensor(state[_NOISE_STATE], dtype=torch.uint8))
         put_present_settings(self, state.get(OPERATORS, {}))
@@ -150,7 +154,14 @@ class JointLearner(TorchLearner, abc.ABC):
         return [self.module[module_id].unwrapped() for module_id in self.joint["modules"]]
 
     def follow(self) -> None:
-        """Let the target networks follow the present ones, after each gradient step."""
+        """Let the target networks follow the present ones; called after each gradient step.
+
+        They move every ``target_network_update_freq`` of these steps, after each where it is None.
+        """
+        self._steps_followed += 1
+        every = self.config.target_network_update_freq
+        if every is not None and self._steps_followed % every:
+            return
         for module in self.modules():
             for target, present in module.targets():
                 polyak_update(target, present, self.config.tau)

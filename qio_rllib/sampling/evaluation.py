@@ -245,9 +245,7 @@ def checkpoint_config(path: str | Path) -> Any:
     try:
         json.loads((path / "rllib_checkpoint.json").read_text())
         with open(path / "class_and_ctor_args.pkl", "rb") as file:
-            args, kwargs = pickle.load(file)["ctor_args_and_kwargs"]
-        config = args[0] if args else kwargs["config"]
-        settings = config if isinstance(config, dict) else config.to_dict()
+            (settings,), _ = pickle.load(file)["ctor_args_and_kwargs"]  # of `AlgorithmConfig.get_state`
         needed = (
             "env",
             "env_config",

@@ -64,11 +64,25 @@ def test_agents_start_at_rest_and_landmarks_stay(env_id):
     for g, choices in enumerate(env.world.goal_choices):
         shares = np.bincount(env.arrays.goal[:, g], minlength=choices) / 2000
         np.testing.assert_allclose(shares, 1 / choices, atol=0.05)
+        others = env.arrays.goal[:, :g]
+        np.testing.assert_allclose(
+            (others == env.arrays.goal[:, g : g + 1]).mean(axis=0), 1 / choices, atol=0.05
+        )
     played(env, 2, 0)
     landmarks = np.s_[:, env.num_agents :]
     np.testing.assert_array_equal(env.arrays.position[landmarks], position[landmarks])
     moved = (env.arrays.position[:, : env.num_agents] != position[:, : env.num_agents]).any(axis=(0, 2))
     np.testing.assert_array_equal(moved, env.world.movable)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_an_episode_begins_with_nothing_of_the_one_before(env_id):
+    used, fresh = (environment(env_id).batched_env(4) for _ in range(2))
+    played(used, 5)
+    used.reset(7)
+    fresh.reset(7)
+    for name, array in fresh.get_state().items():
+        np.testing.assert_array_equal(used.get_state()[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -205,6 +219,56 @@ def test_metrics_of_spread():
     assert info["collisions"] == 1  # summed
     assert info["occupied"] == 2  # averaged, as the distance
     np.testing.assert_allclose(info["distance"], (0.05 + 0.15 + 0.5) / 6)
+
+
+def measured(env):
+    """The metrics of a step from the places alone, by name; how they are put together over steps is said elsewhere."""
+    world, agents, hunters = env.world, env.num_agents, env.world.adversaries
+    gap = np.linalg.norm(env.arrays.position[:, :, None] - env.arrays.position[:, None], axis=3)
+    touching = gap < world.radius[:, None] + world.radius
+    prey = slice(hunters, agents)
+    caught = touching[:, prey, :hunters].sum(axis=(1, 2))
+    if env.id == "mpe_tag_v0":
+        return {"captures": caught, "distance": gap[:, prey, :hunters].min(axis=2).mean(axis=1)}
+    if env.id == "mpe_world_comm_v0":
+        first = agents + env.config.num_obstacles
+        eaten = touching[:, prey, first : first + env.config.num_food].sum(axis=(1, 2))
+        nearest = gap[:, :hunters, prey].min(axis=2)
+        return {"captures": caught, "eaten": eaten, "distance": nearest.mean(axis=1)}
+    rows, goals = np.arange(env.num_envs), agents + env.arrays.goal.T
+    away = np.stack([gap[rows, goal] for goal in goals], axis=2)  # of each entity from each goal
+    if env.id == "mpe_adversary_v0":
+        return {"adversary_distance": away[:, 0, 0], "distance": away[:, 1:agents, 0].min(axis=1)}
+    if env.id == "mpe_push_v0":
+        return {"contacts": touching[:, 0, 1], "adversary_distance": away[:, 0, 0], "distance": away[:, 1, 0]}
+    bound = away[:, [1], 0] if env.id == "mpe_speaker_listener_v0" else away[:, [1, 0], [0, 1]]
+    return {"arrived": (bound < 0.1).sum(axis=1), "distance": bound.mean(axis=1)}
+
+
+@pytest.mark.parametrize("env_id", sorted(set(IDS) - {"mpe_spread_v0", "mpe_crypto_v0"}))
+def test_metrics_are_those_of_the_places(env_id):
+    several = {"num_good": 2} if env_id in ("mpe_tag_v0", "mpe_adversary_v0") else {}
+    env = environment(env_id).batched_env(200, **several)
+    env.reset(0)
+    generator, totals = np.random.default_rng(0), {}
+    for _ in range(3):
+        env.arrays.position[:] = generator.normal(0, 0.15, env.arrays.position.shape)
+        env.arrays.velocity[:] = 0
+        env.step(random_actions(env, 1))
+        for name, values in measured(env).items():
+            totals[name] = totals.get(name, 0) + values
+    assert set(totals) == {*env.sums, *env.means}
+    for name, total in totals.items():
+        assert total.std() > 0
+        np.testing.assert_allclose(env.info()[name], total / (1 if name in env.sums else 3), rtol=1e-9)
+
+
+def test_random_play_beside_a_planned_one_has_the_seed_that_is_given():
+    env = mpe_tag_v0.batched_env(20)
+    env.reset(0)
+    one, same, other = (env.scripted_policies["oracle"](env, seed).act() for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one[:, 3] != other[:, 3]).any()
 
 
 def test_the_state_has_its_parts_where_the_layout_says():

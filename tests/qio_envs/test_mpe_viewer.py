@@ -71,6 +71,22 @@ def test_goals_velocities_messages_and_time_are_shown():
     assert (viewer.draw(scene_of(step=9))[-16:] != still[-16:]).any()
 
 
+@pytest.mark.parametrize(
+    ("env_id", "aims"),
+    [
+        ("mpe_push_v0", lambda goal: ((-1, goal[0]),)),
+        ("mpe_crypto_v0", lambda goal: ((-1, goal[0]),)),  # and not the key
+        ("mpe_speaker_listener_v0", lambda goal: ((1, goal[0]),)),
+        ("mpe_reference_v0", lambda goal: ((0, goal[1]), (1, goal[0]))),  # each knows the other's
+    ],
+)
+def test_pictures_mark_whose_goal_is_where(env_id, aims):
+    env = environment(env_id).batched_env(20)
+    env.reset(0)
+    for index, goal in enumerate(env.arrays.goal.tolist()):
+        assert env.aims(index) == aims(goal)
+
+
 def test_the_picture_grows_with_who_goes_far():
     far = viewer.draw(scene_of(position=np.array([[-4.0, 0.0], [0.5, 0.5], [0.5, -0.5]])))
     red = pixel(far, -4.04, 0, 4.1)

@@ -91,6 +91,19 @@ def test_a_shield_recovers_two_a_second_after_ten_seconds(unhurt, shield, left):
     assert (s.health[0, 0], s.shield[0, 0], s.unhurt[0, 0]) == (80, left, unhurt + 8)
 
 
+def test_teams_that_die_in_one_tick_have_neither_won_nor_lost():
+    env = Skirmish(SkirmishConfig(allies="1 marine", enemies="1 marine"))
+    env.reset([0])
+    env.arrays.position[0] = [[14, 18], [16, 16]]
+    env.arrays.health[:] = 9
+    transition = env.step(np.array([[FIRST_ATTACK]]))
+    assert not env.arrays.alive.any()
+    assert transition.terminated.all()
+    assert not env.running[0]
+    assert (env.info()["won"][0], env.info()["lost"][0]) == (0, 0)
+    np.testing.assert_allclose(transition.rewards, 9 / 45)  # without the bonus
+
+
 # -- what always holds
 
 
@@ -137,6 +150,60 @@ def test_what_holds_in_all_steps(scenario, settings):
         ends |= {(bool(w), bool(x)) for w, x in zip(won[over], lost[over], strict=True)}
         env.reset(mask=over)
     assert {(True, False), (False, True)} <= ends
+
+
+def test_the_state_is_what_all_units_are():
+    env = skirmish_v0.batched_env(20, "2s3z", shields=True)
+    env.reset(0)
+    player = env.scripted_policies["nearest"](env)
+    for _ in range(22):
+        env.step(player.act())
+        env.reset(mask=~env.running)
+    s, whole = env.arrays, np.array([unit.shield for unit in UNITS.values()], np.float32)
+    size, units = env.config.own_size, s.kind.shape[1]
+    found = env.state()[:, : units * size].reshape(20, units, size)
+    assert (~s.alive).any()
+    assert (s.cooldown[s.alive] < 0).any()
+    np.testing.assert_array_equal(found[~s.alive], 0)
+    expected = np.zeros_like(found)
+    expected[..., 0] = s.health / (FULL - whole)[s.kind]
+    expected[..., 1:3] = s.position.swapaxes(1, 2)
+    expected[..., 3] = s.cooldown
+    expected[..., 4:10] = np.eye(6)[s.kind]
+    expected[..., 10] = s.shield / whole[s.kind]
+    np.testing.assert_allclose(found[s.alive], expected[s.alive], rtol=1e-6)
+
+
+def test_an_episode_begins_with_nothing_of_the_one_before():
+    used, fresh = (skirmish_v0.batched_env(4, "2s3z", shields=True) for _ in range(2))
+    used.reset(0)
+    player = used.scripted_policies["nearest"](used)
+    for _ in range(14):
+        used.step(player.act())
+    used.reset(7)
+    fresh.reset(7)
+    for name, array in fresh.get_state().items():
+        np.testing.assert_array_equal(used.get_state()[name], array, err_msg=name)
+
+
+def test_spaces_hold_who_starts_outside_the_map_and_who_never_shoots():
+    config = {"allies": "2 marine", "enemies": "2 marine", "start": "smacv2", "map_width": 8, "map_height": 8}
+    env = Skirmish(SkirmishConfig(**config), 200)
+    env.reset(0)
+    s = env.arrays
+    assert (s.position[:, :, :2] < -1).any()
+    for _ in range(4):
+        assert all(env.observation_space.contains(row) for row in env.observe().reshape(400, -1))
+        assert all(env.state_space.contains(row) for row in env.state())
+        env.step(np.full((200, 2), STOP))
+        env.reset(mask=~env.running)
+    late = Skirmish(SkirmishConfig(allies="1 marine", enemies="1 marine", max_steps=3))
+    late.reset(0)
+    late.arrays.position[0, 1] = [2, 30]
+    for _ in range(3):
+        late.step(np.array([[STOP]]))
+    assert late.arrays.cooldown[0, 0] == -1.5
+    assert late.state_space.contains(late.state()[0])
 
 
 @pytest.mark.parametrize("scenario", ["2s3z", "smacv2_10_units"])

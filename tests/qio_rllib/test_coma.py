@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from toy_matrix import PAYOFFS, coma_config, played
 from toy_off_policy import moved_apart
 
@@ -184,6 +185,33 @@ def test_what_follows_the_end_is_valued_with_actions_that_the_others_draw():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_with_memory_the_policy_beyond_the_end_has_passed_the_steps_before():
+    learner, _, batch = played(coma_config("pole", model=MEMORY))
+    (module,), rows = learner.modules(), torch.tensor([4, 17, 35])
+    moved_apart(module.policy, module.target_critics, by=0.5)
+    (found,) = learner._values_beyond([module], batch, rows)
+    outputs = outputs_of(module.policy, batch.whole, 0, None, 0, batch.whole.next_obs)[1]
+    with torch.no_grad():  # one agent: its own action does not matter to its critic
+        values = module.critic(target=True)(batch.whole.next_view(None), batch.whole.actions)
+        expected = (learner.policy(module, outputs, None).probs * values).sum(-1)
+    torch.testing.assert_close(found, expected[rows])
+
+
+def test_targets_are_in_the_units_of_rewards_whatever_the_scale_of_the_values():
+    learner, _, batch = played(coma_config("lives", normalize_values=True))
+    (module,), (popart,) = learner.modules(), learner._popart.values()
+    popart.mean, popart.deviation = 3.0, 2.0
+    noise = learner.noise.get_state()
+    (scaled,) = learner.targets(batch)
+    head = module.critic(target=True).head
+    with torch.no_grad():
+        head.weight.mul_(2.0)
+        head.bias.mul_(2.0).add_(3.0)
+    popart.mean, popart.deviation = 0.0, 1.0
+    learner.noise.set_state(noise)
+    torch.testing.assert_close(learner.targets(batch)[0], scaled)
+
+
 def test_rollouts_of_several_runners_lie_side_by_side():
     config = coma_config("lives")
     learner, one, batch = played(config)
@@ -229,6 +257,7 @@ def test_advantages_sum_to_nothing_under_the_policy(task):
 def test_losses_are_those_of_the_textbook(task):
     learner, rollout, batch = played(coma_config(task, entropy_coeff=0.03))
     (module,), (part,) = learner.modules(), rollout.modules.values()
+    moved_apart(module.target_critics, by=0.5)  # which have no part in it
     obs = torch.from_numpy(part.observations[:-1].reshape(*part.rewards.shape, -1)).flatten(0, 1)
     legal = None
     if part.action_mask is not None:
@@ -302,13 +331,18 @@ def test_the_critic_takes_its_steps_from_the_last_to_the_first_and_the_target_fo
     learner, rollout, _ = played(coma_config("forest", target_network_update_freq=5))
     (module,) = learner.modules()
     before = copy.deepcopy(module)
-    sizes, objective = [], learner.critic_objective
-    monkeypatch.setattr(
-        learner,
-        "critic_objective",
-        lambda rows, targets: sizes.append(rows.obs[0]) or objective(rows, targets),
-    )
-    learner.update(episodes=[rollout])
+    sizes, losses, objective = [], [], learner.critic_objective
+
+    def noted(rows, targets):
+        found = objective(rows, targets)
+        sizes.append(rows.obs[0])
+        losses.append(found.losses["shared"].item())
+        return found
+
+    monkeypatch.setattr(learner, "critic_objective", noted)
+    results = learner.update(episodes=[rollout])
+    assert results["shared"]["critic_loss"].peek() == pytest.approx(np.mean(losses))
+    assert results["shared"]["updates_lifetime"].peek() == 1  # of the policy
     part = torch.from_numpy(rollout.modules["shared"].observations[:-1]).flatten(3)
     for k, rows in enumerate(sizes):
         torch.testing.assert_close(rows, part[12 - 4 * (k + 1) : 12 - 4 * k].flatten(0, 1))
@@ -369,6 +403,29 @@ def test_a_new_scale_leaves_the_values_what_they_were():
     )
 
 
+def test_a_schedule_of_the_entropy_coefficient_and_both_learning_rates_are_followed():
+    config = coma_config("matrix", entropy_coeff=[[0, 0.1], [1000, 0.0]], actor_lr=1e-3, critic_lr=2e-3)
+    learner, rollout, _ = played(config)
+    assert learner.entropy_coefficients.current("a") == pytest.approx(0.1)
+    learner.update(episodes=[rollout], timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 500})
+    assert learner.entropy_coefficients.current("a") == pytest.approx(0.05)
+    for name, rate in (("actor", 1e-3), ("critic", 2e-3)):
+        assert learner.get_optimizer("a", name).param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_a_law_of_annealing_follows_the_entropy_of_those_that_act():
+    """Of the legal actions' logarithm; see `EntropyCoefficients`."""
+    law = {"law": "quantum", "alpha_0": 0.1, "alpha_min": 0.01, "decay": 0.5}
+    learner, rollout, batch = played(coma_config("masked", entropy_annealing=law))
+    (module,), acted = learner.modules(), batch.whole.acted[0] > 0
+    outputs = outputs_of(module.policy, batch.whole, 0, None, 0)[0]
+    entropy = learner.policy(module, outputs, batch.whole.legal[0]).entropy()[acted]
+    share = entropy / batch.whole.legal[0].sum(-1)[acted].clamp_min(2).log()
+    found = learner.update(episodes=[rollout])["shared"]
+    assert found["normalized_entropy"].peek() == pytest.approx(float(share.mean()), rel=1e-5)
+    assert found["alpha"].peek() < 0.1
+
+
 def test_windows_begin_with_the_memory_that_was_recorded_there():
     """What windows give is what the whole rollout gives in one go; gradients do not pass between windows."""
     learner, _, batch = played(coma_config("lives", model={**MEMORY, "max_seq_len": 7}))
@@ -385,7 +442,7 @@ def test_windows_begin_with_the_memory_that_was_recorded_there():
 def test_what_absent_agents_hold_does_not_matter(task, model):
     found = []
     for value in (0.0, 77.0):
-        learner, rollout, _ = played(coma_config(task, model=model))
+        learner, rollout, _ = played(coma_config(task, model=model, normalize_values=not model))
         (part,) = rollout.modules.values()
         absent = ~part.acted
         assert absent.any()

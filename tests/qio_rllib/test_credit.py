@@ -1,6 +1,7 @@
 """Branches of decisions, true advantages and estimators, beside closed forms and beside the learners' own numbers."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,14 +19,14 @@ from qio_rllib.acting.policy import EpisodeStreams
 from qio_rllib.algorithms import COMAConfig, DQNConfig, MAACConfig, MADDPGConfig, MASACConfig, PPOConfig
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.evaluation.advantages import TrueAdvantages
-from qio_rllib.experiments.credit import Plan, Subject, measure
-from qio_rllib.learners.credit_estimators import Case, Trained
+from qio_rllib.experiments.credit import Credit, Plan, Subject, measure
+from qio_rllib.learners.credit_estimators import ESTIMATORS, Case, Trained
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.training_batch import batch_of
 from qio_rllib.models.joint_critics import JointView
-from qio_rllib.models.joint_module import COMAModule, MAACModule
+from qio_rllib.models.joint_module import COMAModule, MAACModule, one_hot
 from qio_rllib.models.values import STATE_SIZE, STATE_SOURCE
-from qio_rllib.sampling.continuations import AS_PLAYED, Continuations, sampled_decisions
+from qio_rllib.sampling.continuations import AS_PLAYED, Continuation, Continuations, sampled_decisions
 from qio_rllib.sampling.counterfactuals import Counterfactuals
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.global_state import StateSource
@@ -72,7 +73,7 @@ def exact(found, gain=GAIN, chance=0.3):
 @pytest.mark.parametrize("given_others", [False, True], ids=["over others", "given others"])
 def test_advantages_are_the_closed_form_within_their_errors(given_others):
     found = found_in_game(24, 60, given_others=given_others)
-    assert {one.step for one in found.decisions} == {0, 1, 2}
+    assert np.bincount([one.step for one in found.decisions]).tolist() == [8, 8, 8]  # spread evenly
     assert {one.agent for one in found.decisions} == {0, 1}
     wrong, errors = found.truth.advantages - exact(found), found.truth.errors
     assert (np.abs(wrong) < 4.5 * errors + 1e-5).all()
@@ -114,17 +115,64 @@ def test_the_horizon_cuts_the_return():
     assert found.env_steps == 6 * 2 * 2
 
 
-def players(paired, settings=None, states=12):
+def players(paired, settings=None, states=12, seed=0):
     """Returns of decisions of one agent with 40 branches, [D, A, B]."""
     policy = linear_policy("toy_game_v0", GAIN, settings=settings)
     subject = Subject.of_policy(policy, GAMMA)
     env = make_vector_env(policy.env, dict(policy.env_config), 1)
-    found, longest = sampled_decisions(env.env, subject.team, None, range(states), [0] * states, 0)
-    player = Continuations(env.env, subject.team, None, 0, paired=paired, longest=longest)
+    seeds = range(seed, seed + states)
+    found, longest = sampled_decisions(env.env, subject.team, None, seeds, [0] * states, seed)
+    player = Continuations(env.env, subject.team, None, seed, paired=paired, longest=longest)
     returns = np.zeros((states, 2, 41))
     for part in player.play([*enumerate(found)], 40):
         returns[part.decision, :, part.branch] = part.returns(GAMMA)
     return found, returns[..., 1:]
+
+
+def test_what_the_episode_itself_gave_is_not_among_the_branches():
+    _, returns = players(True, seed=5)
+    name = make_vector_env("toy_game_v0", {}, 1).agents[0]
+    measured = found_in_game(12, 40, agent=name, seed=5)
+    np.testing.assert_allclose(measured.truth.returns, returns)
+
+
+def test_what_the_others_earn_after_an_agents_end_is_not_its_return():
+    acted, rewards = np.ones((3, 2, 1), bool), np.ones((3, 2, 1), np.float32)
+    acted[1:, 0] = False
+    part = SimpleNamespace(acted=acted, rewards=rewards)
+    found = Continuation(
+        np.zeros(1), np.zeros(1), np.full((1, 2), 0.5), 0, 0, [], np.ones((2, 1)), [], {}, part
+    )
+    np.testing.assert_allclose(found.returns(0.5), [[1.0, 1.75]])
+
+
+def test_the_summary_and_the_rows_by_numbers():
+    """Two decisions, of two actions and of one; two branches each, after what the episode gave."""
+    nothing = [np.nan, np.nan]
+    returns = np.array([[[1.0, 3.0], [0.0, 1.0]], [[4.0, 4.0], nothing]])
+    truth = TrueAdvantages.of(returns, [[0.5, 0.5], [1.0, 0.0]])
+    legal = np.array([[True, True], [True, False]])
+    decisions = tuple(
+        SimpleNamespace(
+            seed=d, step=d, agent=0, action=0, probabilities=truth.probabilities[d], legal=legal[d]
+        )
+        for d in range(2)
+    )
+    estimates = np.array([[[9.0, 1.0, 2.0], [0.0, 5.0, 7.0]], [[8.0, 3.0, 5.0], [np.nan, *nothing]]])
+    credit = Credit(None, Plan(2, 2), ("a",), decisions, truth, {"mine": estimates}, (), 12)
+    found = credit.summary()
+    # Advantages 0.5 and 1, and 0; their error is 0.25, and unpaired the root of (1^2 + 0.5^2) / 4.
+    assert found["spread"] == pytest.approx(np.sqrt((0.75**2 - 0.25**2) / 2))
+    assert found["mean_error"] == pytest.approx(0.125)
+    assert found["distinguishable"] == 0.5
+    assert found["pairing"] == pytest.approx(np.sqrt(1.25) / 2 / 0.25)
+    rows = credit.rows()
+    assert [(row["action"], row["taken"], row["mine, mean"]) for row in rows] == [
+        (0, 1, 1.5),
+        (1, 0, 6.0),
+        (0, 1, 4.0),
+    ]
+    assert [row.get("mine, single") for row in rows] == [9.0, None, 8.0]
 
 
 def test_common_random_numbers_make_the_error_smaller():
@@ -270,6 +318,9 @@ def test_advantages_are_those_that_the_learner_takes_from_the_same_rollout(case)
                         advantages[place], abs=1e-5
                     )
                 compared += 1
+    legal = np.stack([one.legal for one in found.decisions])
+    for values in (found.truth.values, found.estimates["GAE"][..., 0]):
+        np.testing.assert_array_equal(np.isnan(values), ~legal)
     assert compared == len(found.decisions) == 9
     assert len({one.step for one in found.decisions}) > 3
 
@@ -415,6 +466,68 @@ def test_critics_of_actions_are_asked_about_each_action_while_the_others_did_wha
             np.testing.assert_allclose(got[c], expected, atol=1e-5)
             compared += 1
     assert compared == 4 * 3
+
+
+def test_critics_are_told_who_is_gone():
+    config = (
+        COMAConfig()
+        .environment("swarm_cooperative_v0", env_config=LEAVING)
+        .env_runners(num_env_runners=0, rollout_fragment_length=9)
+        .training(critic={"hiddens": [16]}, num_critic_updates=1)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+    )
+    found, _, asked = cases_of(subject_of(config), states=12)
+    gone = 0
+    for one in asked:
+        part, count = one.continuation, one.probabilities.shape[1]
+        done = [torch.from_numpy(part.acted[0].actions[::count])]
+        for c, index in enumerate(part.decision):
+            moment = found[index].moment
+            gone += int((~moment.alive).any())
+            view = JointView(
+                [torch.from_numpy(moment.obs[0])],
+                [torch.from_numpy(moment.alive).float()],
+                None,
+                None if moment.global_state is None else torch.from_numpy(moment.global_state),
+            )
+            with torch.no_grad():
+                values = one.module.critic()(view, [one_hot(done[0][c : c + 1], count)])[0, part.member]
+            np.testing.assert_allclose(one.joint_values()[c], values, atol=1e-5)
+    assert gone > 0
+
+
+def test_a_critic_with_memory_is_not_asked_about_a_single_step():
+    model = {"use_gru": True, "gru_cell_size": 4, "max_seq_len": 5}
+    config = off_policy_config(
+        "forest", algorithm=MAACConfig, critic={"hiddens": [8], "heads": 2}, model=model
+    )
+    assert measure(subject_of(config), Plan(states=2, branches=1, horizon=1)).estimates == {}
+
+
+def test_which_estimates_are_given_what_the_others_did():
+    assert {one.name for one in ESTIMATORS if one.given_others} == {"critic of actions"}
+
+
+def test_an_illegal_action_is_not_the_best_one():
+    case = SimpleNamespace(
+        probabilities=np.array([[0.5, 0.0, 0.5]]), q_values=lambda: np.array([[1.0, 5.0, 2.0]])
+    )
+    (over_best,) = (one for one in ESTIMATORS if one.name == "Q - max")
+    assert over_best.estimate(case)[0, [0, 2]].tolist() == [-1.0, 0.0]
+
+
+def test_q_networks_with_memory_remember_what_was_before_the_decision():
+    model = {"use_gru": True, "gru_cell_size": 4, "max_seq_len": 5}
+    found, agent, asked = cases_of(subject_of(off_policy_config("forest", algorithm=DQNConfig, model=model)))
+    for one in asked:
+        network = one.module.policy
+        for c, index in enumerate(one.continuation.decision):
+            moment = found[index].moment
+            row, state = moment.obs[0][0, agent], moment.memory[0]["policy"][0, agent]
+            with torch.no_grad():
+                features, _ = network.features(torch.from_numpy(row)[None], torch.from_numpy(state)[None])
+                np.testing.assert_allclose(one.q_values()[c], network.outputs(features)[0], atol=1e-5)
+    assert any(found[index].moment.memory[0]["policy"].any() for index in range(len(found)))
 
 
 def test_q_networks_are_asked_about_what_the_agent_sees():

@@ -37,7 +37,7 @@ def test_of_a_checkpoint_it_writes_tables_and_a_figure_and_says_how_far_estimato
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    algorithm = small_config(central_value="state", normalize_values=True).build_algo()
+    algorithm = small_config(central_value="state", normalize_values=True, lambda_=0.9).build_algo()
     algorithm.train()
     checkpoint = algorithm.save_to_path(str(tmp_path / "checkpoint"))
     (scale,) = algorithm.learner_group._learner._popart.values()
@@ -65,8 +65,9 @@ def test_of_a_checkpoint_it_writes_tables_and_a_figure_and_says_how_far_estimato
     # Values are in the units of rewards: what is said of an action is not that of a scale of 1.
     from qio_rllib.experiments.credit import Subject
 
-    (module_id,) = Subject.of_checkpoint(checkpoint).trained.popart
-    loaded = Subject.of_checkpoint(checkpoint).trained.popart[module_id]
+    trained = Subject.of_checkpoint(checkpoint, gamma=0.5).trained
+    assert (described["lambda"], trained.lambda_, trained.gamma) == (0.9, 0.9, 0.5)
+    (loaded,) = trained.popart.values()
     assert (loaded.mean, loaded.deviation) == (scale.mean, scale.deviation)
     assert scale.deviation != 1
 

@@ -9,10 +9,11 @@ import torch
 from toy_off_policy import DQNConfig, MADDPGConfig, MASACConfig, config_of, setup_of
 
 from qio_envs.api import ConfigError
+from qio_rllib.algorithms import MAACConfig
 from qio_rllib.learners.transitions import outputs_of
 from qio_rllib.models.joint_critics import JointView
 
-ALGORITHMS = {"maddpg": MADDPGConfig, "masac": MASACConfig, "dqn": DQNConfig}
+ALGORITHMS = {"maddpg": MADDPGConfig, "masac": MASACConfig, "maac": MAACConfig, "dqn": DQNConfig}
 MODELS = {
     "lstm": {"use_lstm": True, "lstm_cell_size": 5, "max_seq_len": 5},
     "gru": {"use_gru": True, "gru_cell_size": 5, "max_seq_len": 5},
@@ -139,12 +140,22 @@ def test_a_critics_memory_runs_through_a_sequence_as_through_its_steps(kind, bur
         torch.testing.assert_close(left, right, atol=1e-8, rtol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ["maddpg", "masac"])
-def test_learners_let_no_gradient_of_critics_pass_through_burn_in(algorithm, monkeypatch):
-    setup = recurrent(algorithm, "gru")
-    given = []
+def single_precision(setup):
+    """Make networks and rows what learners take."""
+    rows = setup.rows
     for module in setup.modules:
         module.float()
+    rows.obs[0], rows.next_obs[0], rows.memory[0] = (
+        part.float() for part in (rows.obs[0], rows.next_obs[0], rows.memory[0])
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["maddpg", "masac", "maac"])
+def test_learners_let_no_gradient_of_critics_pass_through_burn_in(algorithm, monkeypatch):
+    setup = recurrent(algorithm, "gru")
+    single_precision(setup)
+    given = []
+    for module in setup.modules:
         for network in module.critics:
             original = network.remembering
             monkeypatch.setattr(
@@ -154,13 +165,52 @@ def test_learners_let_no_gradient_of_critics_pass_through_burn_in(algorithm, mon
                     given.append(named) or original(*arguments, **named)
                 ),
             )
-    rows = setup.rows
-    setup.rows.obs[0], rows.next_obs[0], rows.memory[0] = (
-        part.float() for part in (rows.obs[0], rows.next_obs[0], rows.memory[0])
-    )
-    setup.learner.gradient_step(rows)
+    setup.learner.gradient_step(setup.rows)
     assert given == [{"burn_in": 2}] * len(given)
     assert len(given) == (4 if algorithm == "masac" else 2)
+
+
+@everybody
+def test_learners_let_no_gradient_of_policies_pass_through_burn_in(algorithm, monkeypatch):
+    setup, given = recurrent(algorithm, "gru"), []
+    single_precision(setup)
+    memory = setup.modules[0].policy.memory
+    original = memory.burnt_in
+    monkeypatch.setattr(
+        memory, "burnt_in", lambda *arguments: given.append(arguments[3]) or original(*arguments)
+    )
+    setup.learner.gradient_step(setup.rows)
+    assert given
+    assert set(given) == {2}
+
+
+@everybody
+def test_rows_that_do_not_count_move_nothing(algorithm):
+    alone = {"maac": {"attention_regularization": 0.0, "alpha_lr": 0.01}}.get(algorithm, {})
+    setup = recurrent(algorithm, "gru", **alone)
+    single_precision(setup)
+    setup.rows.learned[0].zero_()
+    before = copy.deepcopy(dict(setup.modules[0].named_parameters()))
+    setup.learner.gradient_step(setup.rows)
+    for name, value in setup.modules[0].named_parameters():
+        torch.testing.assert_close(value, before[name], msg=name)
+
+
+@pytest.mark.parametrize("algorithm", ["masac", "maac"])
+def test_targets_know_nothing_of_the_episode_before(algorithm):
+    setup = recurrent(algorithm, "gru")
+    single_precision(setup)
+    rows, learner, found = setup.rows, setup.learner, []
+    fresh = rows.fresh_environments()
+    before = torch.zeros_like(fresh)  # steps that an episode's start follows
+    before[:-1] = fresh.flip(0).cumsum(0).flip(0)[1:] > 0
+    before = before.flatten()
+    for change in (0.0, 5.0):
+        rows.obs[0][before] += change
+        learner.noise.manual_seed(1)
+        found.append(learner.targets(setup.modules, rows)[0])
+    torch.testing.assert_close(found[1][~before], found[0][~before])
+    assert (found[1][before] != found[0][before]).any()
 
 
 @everybody
@@ -168,12 +218,8 @@ def test_learners_let_no_gradient_of_critics_pass_through_burn_in(algorithm, mon
 def test_only_steps_behind_burn_in_are_learned_from(algorithm, kind):
     setups = [recurrent(algorithm, kind) for _ in range(2)]
     for setup in setups:
+        single_precision(setup)
         rows = setup.rows
-        for module in setup.modules:
-            module.float()
-        rows.obs[0], rows.next_obs[0], rows.memory[0] = (
-            part.float() for part in (rows.obs[0], rows.next_obs[0], rows.memory[0])
-        )
         torch.testing.assert_close(rows.learned[0].reshape(7, 30, 3).sum(dim=(1, 2))[:2], torch.zeros(2))
         torch.testing.assert_close(rows.learned[0][60:], rows.acted[0][60:])
     changed = setups[1].rows

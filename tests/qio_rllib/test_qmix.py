@@ -108,6 +108,8 @@ def test_vdn_is_qmix_with_a_sum_mixer_to_the_bit():
     ):
         config = config_of("forest", algorithm=algorithm, **settings)
         built = config.build_algo()
+        assert built.replay.team
+        assert built.config.bootstrap_at_time_limit
         for _ in range(2):
             built.train()
         found.append(built.learner_group._learner.module["shared"].unwrapped().state_dict())
@@ -233,6 +235,22 @@ def test_where_the_mixers_state_comes_from(task, settings, size):
     assert (setup.rows.global_state is None) == (wanted == 0)
     if wanted:
         assert setup.rows.global_state.shape[-1] == wanted
+
+
+@pytest.mark.parametrize(("algorithm", "form"), [(QMIXConfig, "monotonic"), (VDNConfig, "sum")])
+def test_a_mixer_whose_type_is_not_said_is_the_algorithms_own(algorithm, form):
+    config = config_of("forest", algorithm=algorithm, mixer={"embedding": 8})
+    assert config.module_settings()["mixer"] == {"type": form, "embedding": 8}
+    assert (config.describe_agents()["state_size"] == 0) == (form == "sum")
+
+
+def test_qmix_takes_no_value_where_time_has_cut_an_episode_unless_told_to():
+    for algorithm, wanted in ((QMIXConfig, False), (VDNConfig, True)):
+        setup = mixing("forest", algorithm)
+        (part,), (columns,) = setup.rollout.modules.values(), setup.steps.modules.values()
+        cut = (part.truncated & part.acted).reshape(columns["present_next"].shape)
+        assert cut.any()
+        assert (columns["present_next"][cut] == wanted).all()
 
 
 @pytest.mark.parametrize(

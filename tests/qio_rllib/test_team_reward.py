@@ -10,6 +10,8 @@ from toy_off_policy import config_of
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import A2CConfig, PPOConfig, QMIXConfig
+from qio_rllib.algorithms.base import RolloutAlgorithm
+from qio_rllib.algorithms.qmix import QMIX
 from qio_rllib.models.values import CentralInputs, ValueNetwork
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -48,6 +50,19 @@ def test_different_rewards_are_combined_over_all_agents(combined, wanted):
     )
     assert found.rewards.dtype == np.float32
     assert part.rewards[0, 0, 0] == 1.0
+
+
+def test_what_is_sampled_is_the_teams(monkeypatch):
+    """The Algorithm without its runners, which are told whether actions shall be random."""
+    rollout, _ = two_rewards()
+    rollout.runner, asked = 3, []
+    monkeypatch.setattr(RolloutAlgorithm, "sample", lambda self, *given: asked.append(given) or [rollout])
+    algorithm = QMIX.__new__(QMIX)
+    algorithm.config = config_of("lives", algorithm=QMIXConfig, team_reward="mean")
+    (found,) = algorithm.sample(24, True)
+    assert asked == [(24, True)]
+    assert found.runner == 3  # whose steps follow each other in the replay
+    np.testing.assert_allclose(found.modules["shared"].rewards[:, 0, 0], [2.0, 10 / 3], rtol=1e-6)
 
 
 def test_different_rewards_are_refused_unless_told_how():

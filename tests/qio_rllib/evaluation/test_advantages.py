@@ -50,6 +50,11 @@ def test_with_one_branch_the_error_is_unknown_and_nothing_is_distinguishable():
     assert not is_distinguishable(found.advantages, found.errors).any()
 
 
+def test_more_than_two_standard_errors_and_more_than_rounding_distinguish():
+    values, errors = np.array([1.9, -2.1, 5e-7, 1e-5]), np.array([1.0, 1.0, 0.0, 0.0])
+    assert is_distinguishable(values, errors).tolist() == [False, True, False, True]
+
+
 def test_pairs_of_actions_have_a_known_order_where_their_difference_is_large():
     returns = np.zeros((1, 3, 50))
     returns[0, 1] = 0.5

@@ -94,5 +94,5 @@ def test_the_bootstrap_interval_of_a_mean_is_about_two_standard_errors_wide():
     found = bootstrap(lambda rows: values[rows].mean(axis=-1), 300, seed=0)
     assert found.value == values.mean()
     half = 1.96 * values.std(ddof=1) / np.sqrt(300)
-    assert found.low == pytest.approx(found.value - half, abs=0.05)
-    assert found.high == pytest.approx(found.value + half, abs=0.05)
+    assert found.low == pytest.approx(found.value - half, abs=0.02)
+    assert found.high == pytest.approx(found.value + half, abs=0.02)
