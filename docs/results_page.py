@@ -20,7 +20,7 @@ from claims.federated import FEDERATED
 from claims.field import FIELD
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
-from claims.speed import DIFFERENCES, SPEEDS
+from claims.speed import DIFFERENCES, SCALING, SPEEDS
 from claims.world_models import WORLD_MODELS
 
 SECTIONS = (
@@ -35,6 +35,7 @@ SECTIONS = (
     FEDERATED,
     FIELD,
     SPEEDS,
+    SCALING,
     DIFFERENCES,
 )
 

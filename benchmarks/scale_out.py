@@ -1,0 +1,308 @@
+"""When do remote runners and learners pay? PPO with 0, 1 and 2 runners and with 2 learners, where environments cost.
+
+Environments: skirmish_v0 (27m_vs_30m, a batch in a kernel), mpe2's simple_spread_v3 with ten agents, level-based
+foraging and the multi-robot warehouse, the last three plain Python. 8 environments in each runner, 800 environment
+steps an iteration, 4 epochs, minibatches of 800 agent rows over all learners, networks of two tanh layers of 64, one
+thread in every process. All contestants of an environment take turns, iteration by iteration, so that a busy machine
+slows all alike; the tables have medians.
+
+Beside them, in the same rounds, one and two processes step the environments alone, with random actions: how much faster
+two are is what the machine's CPUs allow. From that follows the limit of two runners: sampling as much faster, the rest
+of the iteration as it is. What the environment costs is measured where there are no remote runners: the time within the
+environments' own methods as a share of sampling and of the whole iteration.
+
+The part cluster repeats 0 and 2 runners on two Ray nodes, simulated on this machine, with a runner on each.
+
+    python benchmarks/scale_out.py                                  # about eight minutes
+    python benchmarks/scale_out.py --tasks rware --rounds 3         # one environment
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are imported; other processes inherit it
+
+import argparse
+import contextlib
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from training_throughput import OURS, Row, Task, config_of
+
+from qio_rllib.artifacts.files import write_csv
+from qio_rllib.experiments.benchmark import (
+    Contestant,
+    TimedAlgorithm,
+    Turn,
+    machine,
+    ray_for,
+    summary,
+    take_turns,
+)
+from qio_rllib.experiments.experiment import quiet_ray
+from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
+from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.stepper import one_thread
+from qio_rllib.sampling.vector_env import VectorEnv
+
+NUM_ENVS, STEPS, EPOCHS, MINIBATCH = 8, 800, 4, 800
+TASKS: dict[str, Task] = {
+    "skirmish": ("skirmish_v0", {"scenario": "27m_vs_30m"}),
+    "mpe2": ("mpe2.simple_spread_v3", {"N": 10, "max_cycles": 25}),
+    "lbforaging": ("lbforaging:Foraging-15x15-4p-3f-v3", {}),
+    "rware": ("rware:rware-small-4ag-v2", {}),
+}
+PLACES: dict[str, tuple[int, int]] = {  # contestant -> remote runners, remote learners
+    "none": (0, 0),
+    "1 runner": (1, 0),
+    "2 runners": (2, 0),
+    "2 learners": (0, 2),
+    "2 runners, 2 learners": (2, 2),
+}
+ONE_COPY, TWO_COPIES = "1 copy of the environments", "2 copies of the environments"
+NODES = "2 runners, two nodes"
+
+
+class EnvLoop:
+    """Steps environments with random legal actions and sees all observations; an actor of Ray."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.env = make_vector_env(*task, NUM_ENVS)
+        agents = self.env.agents
+        self.index = np.arange(len(agents))
+        self.choices = int(self.env.action_spaces[agents[0]].n)
+        space = self.env.observation_spaces[agents[0]]
+        shape = getattr(space, "spaces", {"observation": space})["observation"].shape
+        self.seen = np.empty((NUM_ENVS, len(agents), *shape), np.float32)
+        self.rng = np.random.default_rng(seed)
+        self.env.reset(self.rng.integers(2**63, size=NUM_ENVS, dtype=np.uint64))
+
+    def play(self, steps: int) -> None:
+        """Take so many steps with all environments."""
+        for _ in range(steps):
+            mask = self.env.action_mask(self.index)
+            chances = self.rng.random((*self.seen.shape[:2], self.choices))
+            actions = (chances if mask is None else chances * mask).argmax(-1)
+            self.env.step([(self.index, actions)])
+            over = ~self.env.alive().any(axis=1)
+            if over.any():
+                self.env.reset(mask=over)
+            self.env.observe(self.index, self.seen)
+
+
+class Copies:
+    """Several `EnvLoop`s at once, taking turns; a turn ends with the slowest of them."""
+
+    def __init__(self, loops: list[Any]) -> None:
+        self.loops = loops
+
+    def turn(self) -> Turn:
+        """Step as many environment steps with each as an iteration has."""
+        start = time.perf_counter()
+        ray.get([loop.play.remote(STEPS // NUM_ENVS) for loop in self.loops])
+        seconds = time.perf_counter() - start
+        return Turn(seconds, seconds, 0.0, STEPS * len(self.loops), 0, 0)
+
+
+class Watched:
+    """A `TimedAlgorithm` that samples in this process, and the time that it spends within environments.
+
+    Attributes:
+        shares: (share of sampling, share of the iteration) that environments took, a turn each.
+    """
+
+    def __init__(self, algorithm: TimedAlgorithm) -> None:
+        self.algorithm = algorithm
+        self.shares: list[tuple[float, float]] = []
+        self._spent = 0.0
+        env: VectorEnv = algorithm.algorithm.env_runner.env
+        if isinstance(env, BatchedVectorEnv):
+            watched = [
+                (env.env, name)
+                for name in ("reset", "step", "observe", "action_mask", "agents_alive", "info")
+            ]
+        else:
+            watched = [(each, name) for each in env.envs for name in ("reset", "step")]
+        for owner, name in watched:
+            setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def _timed(self, method: Callable) -> Callable:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = method(*args, **kwargs)
+            self._spent += time.perf_counter() - start
+            return result
+
+        return timed
+
+    def turn(self) -> Turn:
+        """Train for one iteration."""
+        self._spent = 0.0
+        turn = self.algorithm.turn()
+        self.shares.append((self._spent / turn.sample_s, self._spent / turn.seconds))
+        return turn
+
+
+def config_for(task: Task, runners: int, learners: int) -> AlgorithmConfig:
+    """Return the configuration of a contestant; batch and minibatches are the same over all learners."""
+    each = max(1, learners)
+    return (
+        config_of(OURS, task, NUM_ENVS, runners)
+        .learners(num_learners=learners)
+        .training(
+            train_batch_size_per_learner=STEPS // each, minibatch_size=MINIBATCH // each, num_epochs=EPOCHS
+        )
+    )
+
+
+@contextlib.contextmanager
+def contestants_of(task: Task, configs: Mapping[str, AlgorithmConfig]) -> Iterator[dict[str, Contestant]]:
+    """Build algorithms, and copies of their environments, for some time."""
+    with contextlib.ExitStack() as running:
+        built: dict[str, Contestant] = {}
+        for name, config in configs.items():
+            algorithm = TimedAlgorithm(config)
+            running.callback(algorithm.stop)
+            built[name] = Watched(algorithm) if config.num_env_runners == 0 else algorithm
+        loops = [ray.remote(num_cpus=0)(EnvLoop).remote(task, seed) for seed in range(2)]
+        for loop in loops:
+            running.callback(ray.kill, loop)
+        yield {**built, ONE_COPY: Copies(loops[:1]), TWO_COPIES: Copies(loops)}
+
+
+def measured(task: Task, configs: Mapping[str, AlgorithmConfig], rounds: int) -> list[Row]:
+    """Let the contestants of a task take turns; one row each."""
+    with contestants_of(task, configs) as contestants:
+        turns = take_turns(contestants, rounds)
+        watched = contestants["none"]
+    assert isinstance(watched, Watched)
+    one, two = (
+        statistics.median(turn.env_steps / turn.seconds for turn in turns[name])
+        for name in (ONE_COPY, TWO_COPIES)
+    )
+    shares = [statistics.median(values) for values in zip(*watched.shares[1:], strict=True)]
+    alone = summary(turns["none"])
+    sampling, rest = float(alone["sample_s"]), float(alone["learn_s"]) + float(alone["other_s"])
+    limit = limit_of(sampling, rest, two / one)
+    rows = []
+    for name, done in turns.items():
+        row = summary(done, turns[ONE_COPY if name in (ONE_COPY, TWO_COPIES) else "none"])
+        config = configs.get(name)
+        rows.append(
+            {
+                "contestant": name,
+                "env": task[0],
+                "env_runners": config.num_env_runners if config else "",
+                "learners": config.num_learners if config else "",
+                **row,
+                "sampling_ratio": round(sampling / float(row["sample_s"]), 3) if config else "",
+                "limit": round(limit, 3) if config and config.num_env_runners == 2 else "",
+                "env_share_of_sampling": round(shares[0], 3) if name == "none" else "",
+                "env_share_of_iteration": round(shares[1], 3) if name == "none" else "",
+            }
+        )
+    return rows
+
+
+def limit_of(sampling: float, rest: float, machine_ratio: float) -> float:
+    """Return how much faster an iteration gets if its sampling, and nothing else, gets so much faster.
+
+    Args:
+        sampling: Seconds of an iteration.
+        rest: Its other seconds.
+        machine_ratio: Environment steps/s of two copies of the environments over those of one.
+    """
+    return (sampling + rest) / (sampling / machine_ratio + rest)
+
+
+def one_node(task: Task, rounds: int) -> list[Row]:
+    """Measure runners and learners on one node."""
+    configs = {name: config_for(task, *place) for name, place in PLACES.items()}
+    with ray_for(*configs.values()):
+        return measured(task, configs, rounds)
+
+
+def two_nodes(task: Task, rounds: int) -> list[Row]:
+    """Measure none and a runner on each of two nodes of two CPUs."""
+    configs = {
+        name: config_for(task, runners, 0).env_runners(custom_resources_per_env_runner={"each": 1})
+        for name, runners in {"none": 0, NODES: 2}.items()
+    }
+    with cluster():
+        return measured(task, configs, rounds)
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """Run two Ray nodes of two CPUs on this machine; each has one of the resource ``each``."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster()
+    try:
+        nodes.add_node(num_cpus=2, resources={"each": 1}, include_dashboard=False)
+        nodes.add_node(num_cpus=2, resources={"each": 1})
+        ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.CRITICAL)
+        yield
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def show(title: str, rows: list[Row]) -> None:
+    print(f"\n{title}")
+    print(
+        f"{'':<32}{'env steps/s':>12}{'ratio':>8}{'limit':>8}{'sample':>10}{'learn':>9}{'rest':>9}"
+        "   rounds, env steps/s"
+    )
+    for row in rows:
+        limit = f"{row['limit']:.2f}" if row["limit"] != "" else ""
+        print(
+            f"{row['contestant']:<32}{row['env_steps_per_s']:>12,.0f}{row['ratio']:>8.2f}{limit:>8}"
+            f"{row['sample_s']:>8.3f} s{row['learn_s']:>7.3f} s{row['other_s']:>7.3f} s"
+            f"   {row['slowest_round']:,.0f} to {row['fastest_round']:,.0f}"
+        )
+    (alone,) = (row for row in rows if row["contestant"] == "none")
+    print(
+        f"the environment takes {alone['env_share_of_sampling']:.0%} of sampling, "
+        f"{alone['env_share_of_iteration']:.0%} of the iteration"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="which environments (all)"
+    )
+    parts: dict[str, Callable[[Task, int], list[Row]]] = {"one node": one_node, "two nodes": two_nodes}
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="which (all)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant (5)")
+    parser.add_argument("--out", type=Path, default=Path("results/scale_out.csv"), help="CSV to write")
+    args = parser.parse_args(argv)
+
+    warnings.filterwarnings("ignore", category=UserWarning, module="gymnasium")
+    here = machine()
+    print(", ".join(f"{key} {value}" for key, value in here.items()))
+    print(f"{STEPS} environment steps an iteration, median of {args.rounds} round{'s' * (args.rounds != 1)}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    table: list[Row] = []
+    with quiet_ray(), one_thread():
+        for name in args.tasks:
+            for part in args.parts:
+                rows = parts[part](TASKS[name], args.rounds)
+                show(f"{name}, {part}", rows)
+                table += [{"task": name, "part": part, **row, **here} for row in rows]
+                write_csv(args.out, table)
+    print(f"\nwritten to {args.out}")
+
+
+if __name__ == "__main__":
+    main()
