@@ -8,8 +8,9 @@ slows all alike; the tables have medians.
 
 Beside them, in the same rounds, one and two processes step the environments alone, with random actions: how much faster
 two are is what the machine's CPUs allow. From that follows the limit of two runners: sampling as much faster, the rest
-of the iteration as it is. What the environment costs is measured where there are no remote runners: the time within the
-environments' own methods as a share of sampling and of the whole iteration.
+of the iteration as it is. The CPU path is what an iteration would take if each process had an idle CPU: the CPU seconds
+of the driver, of its slowest runner and of its slowest learner, added up. What the environment costs is measured where
+there are no remote runners: the time within the environments' own methods as a share of sampling and of the iteration.
 
 The part cluster repeats 0 and 2 runners on two Ray nodes, simulated on this machine, with a runner on each.
 
@@ -40,7 +41,6 @@ from training_throughput import OURS, Row, Task, config_of
 
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.experiments.benchmark import (
-    Contestant,
     TimedAlgorithm,
     Turn,
     machine,
@@ -114,26 +114,48 @@ class Copies:
 
 
 class Watched:
-    """A `TimedAlgorithm` that samples in this process, and the time that it spends within environments.
+    """A `TimedAlgorithm` taking turns, with the CPU seconds of its processes and what its environments take of them.
 
     Attributes:
-        shares: (share of sampling, share of the iteration) that environments took, a turn each.
+        paths: CPU seconds of this process, of the slowest runner and of the slowest learner, added up, a turn each:
+            what an iteration would take if each process had an idle CPU.
+        shares: (share of sampling, share of the iteration) that environments in this process took, a turn each.
     """
 
     def __init__(self, algorithm: TimedAlgorithm) -> None:
         self.algorithm = algorithm
+        self.paths: list[float] = []
         self.shares: list[tuple[float, float]] = []
         self._spent = 0.0
-        env: VectorEnv = algorithm.algorithm.env_runner.env
+        env: VectorEnv | None = algorithm.algorithm.env_runner.env  # None where runners are remote
+        watched: list[tuple[Any, str]] = []
         if isinstance(env, BatchedVectorEnv):
-            watched = [
-                (env.env, name)
-                for name in ("reset", "step", "observe", "action_mask", "agents_alive", "info")
-            ]
-        else:
+            names = ("reset", "step", "observe", "action_mask", "agents_alive", "info")
+            watched = [(env.env, name) for name in names]
+        elif env is not None:
             watched = [(each, name) for each in env.envs for name in ("reset", "step")]
         for owner, name in watched:
             setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def turn(self) -> Turn:
+        """Train for one iteration."""
+        self._spent = 0.0
+        others, own = self._others(), time.process_time()
+        turn = self.algorithm.turn()
+        path = time.process_time() - own
+        for before, after in zip(others, self._others(), strict=True):
+            path += max((late - early for early, late in zip(before, after, strict=True)), default=0.0)
+        self.paths.append(path)
+        self.shares.append((self._spent / turn.sample_s, self._spent / turn.seconds))
+        return turn
+
+    def _others(self) -> tuple[list[float], list[float]]:
+        """Return the CPU seconds of each remote runner and of each remote learner so far."""
+        algorithm = self.algorithm.algorithm
+        runners = algorithm.env_runner_group.foreach_env_runner(_cpu_seconds, local_env_runner=False)
+        if not algorithm.config.num_learners:
+            return runners, []
+        return runners, [result.get() for result in algorithm.learner_group.foreach_learner(_cpu_seconds)]
 
     def _timed(self, method: Callable) -> Callable:
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -144,12 +166,11 @@ class Watched:
 
         return timed
 
-    def turn(self) -> Turn:
-        """Train for one iteration."""
-        self._spent = 0.0
-        turn = self.algorithm.turn()
-        self.shares.append((self._spent / turn.sample_s, self._spent / turn.seconds))
-        return turn
+
+def _cpu_seconds(_owner: Any) -> float:
+    import time  # in the other process
+
+    return time.process_time()
 
 
 def config_for(task: Task, runners: int, learners: int) -> AlgorithmConfig:
@@ -165,14 +186,14 @@ def config_for(task: Task, runners: int, learners: int) -> AlgorithmConfig:
 
 
 @contextlib.contextmanager
-def contestants_of(task: Task, configs: Mapping[str, AlgorithmConfig]) -> Iterator[dict[str, Contestant]]:
+def contestants_of(task: Task, configs: Mapping[str, AlgorithmConfig]) -> Iterator[dict[str, Any]]:
     """Build algorithms, and copies of their environments, for some time."""
     with contextlib.ExitStack() as running:
-        built: dict[str, Contestant] = {}
+        built: dict[str, Watched] = {}
         for name, config in configs.items():
             algorithm = TimedAlgorithm(config)
             running.callback(algorithm.stop)
-            built[name] = Watched(algorithm) if config.num_env_runners == 0 else algorithm
+            built[name] = Watched(algorithm)
         loops = [ray.remote(num_cpus=0)(EnvLoop).remote(task, seed) for seed in range(2)]
         for loop in loops:
             running.callback(ray.kill, loop)
@@ -183,34 +204,30 @@ def measured(task: Task, configs: Mapping[str, AlgorithmConfig], rounds: int) ->
     """Let the contestants of a task take turns; one row each."""
     with contestants_of(task, configs) as contestants:
         turns = take_turns(contestants, rounds)
-        watched = contestants["none"]
-    assert isinstance(watched, Watched)
-    one, two = (
-        statistics.median(turn.env_steps / turn.seconds for turn in turns[name])
-        for name in (ONE_COPY, TWO_COPIES)
-    )
-    shares = [statistics.median(values) for values in zip(*watched.shares[1:], strict=True)]
-    alone = summary(turns["none"])
+        # The first turn does not count.
+        paths = {name: statistics.median(contestants[name].paths[1:]) for name in configs}
+        shares = [statistics.median(values) for values in zip(*contestants["none"].shares[1:], strict=True)]
+    alone, copies = summary(turns["none"]), summary(turns[TWO_COPIES], turns[ONE_COPY])
     sampling, rest = float(alone["sample_s"]), float(alone["learn_s"]) + float(alone["other_s"])
-    limit = limit_of(sampling, rest, two / one)
+    limit = limit_of(sampling, rest, float(copies["ratio"]))
     rows = []
-    for name, done in turns.items():
-        row = summary(done, turns[ONE_COPY if name in (ONE_COPY, TWO_COPIES) else "none"])
-        config = configs.get(name)
-        rows.append(
-            {
-                "contestant": name,
-                "env": task[0],
-                "env_runners": config.num_env_runners if config else "",
-                "learners": config.num_learners if config else "",
-                **row,
-                "sampling_ratio": round(sampling / float(row["sample_s"]), 3) if config else "",
-                "limit": round(limit, 3) if config and config.num_env_runners == 2 else "",
-                "env_share_of_sampling": round(shares[0], 3) if name == "none" else "",
-                "env_share_of_iteration": round(shares[1], 3) if name == "none" else "",
-            }
-        )
-    return rows
+    for name, config in configs.items():
+        row = {
+            "contestant": name,
+            "env": task[0],
+            "env_runners": config.num_env_runners,
+            "learners": config.num_learners,
+            **summary(turns[name], turns["none"]),
+            "limit": round(limit, 3) if config.num_env_runners == 2 else "",
+            "cpu_path_s": round(paths[name], 4),
+            "cpu_path_ratio": round(paths["none"] / paths[name], 3),
+            "env_share_of_sampling": round(shares[0], 3) if name == "none" else "",
+            "env_share_of_iteration": round(shares[1], 3) if name == "none" else "",
+        }
+        rows.append(row)
+    for name in (ONE_COPY, TWO_COPIES):
+        rows.append({"contestant": name, "env": task[0], **summary(turns[name], turns[ONE_COPY])})
+    return [{key: row.get(key, "") for key in rows[0]} for row in rows]
 
 
 def limit_of(sampling: float, rest: float, machine_ratio: float) -> float:
@@ -260,17 +277,22 @@ def cluster() -> Iterator[None]:
 def show(title: str, rows: list[Row]) -> None:
     print(f"\n{title}")
     print(
-        f"{'':<32}{'env steps/s':>12}{'ratio':>8}{'limit':>8}{'sample':>10}{'learn':>9}{'rest':>9}"
-        "   rounds, env steps/s"
+        f"{'':<32}{'env steps/s':>12}{'ratio':>8}{'limit':>8}{'CPU path':>11}{'ratio':>8}{'sample':>10}{'learn':>9}"
+        f"{'rest':>9}   rounds, env steps/s"
     )
     for row in rows:
         limit = f"{row['limit']:.2f}" if row["limit"] != "" else ""
+        path = (
+            f"{row['cpu_path_s']:>9.3f} s{row['cpu_path_ratio']:>8.2f}"
+            if row["cpu_path_s"] != ""
+            else " " * 19
+        )
         print(
-            f"{row['contestant']:<32}{row['env_steps_per_s']:>12,.0f}{row['ratio']:>8.2f}{limit:>8}"
+            f"{row['contestant']:<32}{row['env_steps_per_s']:>12,.0f}{row['ratio']:>8.2f}{limit:>8}{path}"
             f"{row['sample_s']:>8.3f} s{row['learn_s']:>7.3f} s{row['other_s']:>7.3f} s"
             f"   {row['slowest_round']:,.0f} to {row['fastest_round']:,.0f}"
         )
-    (alone,) = (row for row in rows if row["contestant"] == "none")
+    alone = rows[0]
     print(
         f"the environment takes {alone['env_share_of_sampling']:.0%} of sampling, "
         f"{alone['env_share_of_iteration']:.0%} of the iteration"

@@ -1,6 +1,7 @@
 """The script that measures remote runners and learners."""
 
 import csv
+import itertools
 import sys
 import types
 from pathlib import Path
@@ -56,10 +57,40 @@ def test_loops_play_legal_actions_over_the_ends_of_episodes(task):
     assert np.isfinite(loop.seen).all()
 
 
+def algorithm_of(turn, env=None, runners=([],), learners=([],)):
+    """Return what stands for a `TimedAlgorithm`; its processes' CPU seconds are told in this order."""
+    runners, learners = itertools.cycle(runners), itertools.cycle(learners)
+    return types.SimpleNamespace(
+        turn=turn,
+        algorithm=types.SimpleNamespace(
+            env_runner=types.SimpleNamespace(env=env),
+            env_runner_group=types.SimpleNamespace(foreach_env_runner=lambda *_, **__: next(runners)),
+            learner_group=types.SimpleNamespace(
+                foreach_learner=lambda _: [
+                    types.SimpleNamespace(get=lambda value=value: value) for value in next(learners)
+                ]
+            ),
+            config=types.SimpleNamespace(num_learners=2),
+        ),
+    )
+
+
+TURN = Turn(seconds=100.0, sample_s=50.0, learn_s=40.0, env_steps=8, agent_steps=16, gradient_steps=1)
+
+
+def clock_of(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(
+        scale_out,
+        "time",
+        types.SimpleNamespace(perf_counter=lambda: clock[0], process_time=lambda: clock[0]),
+    )
+    return clock
+
+
 @pytest.mark.parametrize(("task", "calls"), [(FORAGING, 8), (FOREST, 1)])
 def test_the_environments_share_is_the_time_within_their_own_methods(task, calls, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(scale_out, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    clock = clock_of(monkeypatch)
     env = make_vector_env(*task, scale_out.NUM_ENVS)
     owners = [env.env] if task is FOREST else env.envs
     for owner in owners:  # a step of an environment's own takes 3 s here
@@ -70,13 +101,29 @@ def test_the_environments_share_is_the_time_within_their_own_methods(task, calls
 
     def turn():
         env.step([(index, np.zeros((8, len(index)), int))])
-        return Turn(seconds=100.0, sample_s=50.0, learn_s=40.0, env_steps=8, agent_steps=16, gradient_steps=1)
+        return TURN
 
-    runner = types.SimpleNamespace(env_runner=types.SimpleNamespace(env=env))
-    watched = scale_out.Watched(types.SimpleNamespace(algorithm=runner, turn=turn))
+    watched = scale_out.Watched(algorithm_of(turn, env))
     for _ in range(2):
-        assert watched.turn().seconds == 100.0
+        assert watched.turn() is TURN
     assert watched.shares == [(3.0 * calls / 50, 3.0 * calls / 100)] * 2
+
+
+def test_the_cpu_path_is_the_driver_the_slowest_runner_and_the_slowest_learner(monkeypatch):
+    clock = clock_of(monkeypatch)
+
+    def turn():
+        clock[0] += 2.0
+        return TURN
+
+    watched = scale_out.Watched(
+        algorithm_of(turn, runners=[[100.0, 50.0], [110.0, 80.0]], learners=[[7.0, 9.0], [7.5, 9.25]])
+    )
+    watched.turn()
+    assert watched.paths == [2.0 + 30.0 + 0.5]
+    nobody = scale_out.Watched(algorithm_of(turn))
+    nobody.turn()
+    assert nobody.paths == [2.0]
 
 
 @pytest.mark.long
@@ -100,6 +147,8 @@ def test_the_script_measures_all_contestants_on_one_node_and_on_two(tmp_path, mo
         assert row["contestant"] in printed
         assert row["env_steps"] == ("160" if row["contestant"] == scale_out.TWO_COPIES else "80")
         assert float(row["env_steps_per_s"]) > 0
+        assert (row["cpu_path_s"] == "") == (row["contestant"] in copies)
         if row["contestant"] == "none":
+            assert row["cpu_path_ratio"] == "1.0"
             assert 0 < float(row["env_share_of_iteration"]) < float(row["env_share_of_sampling"]) < 1
     assert {row["gradient_steps"] for row in rows if row["env_runners"]} == {"8"}

@@ -188,7 +188,6 @@ def test_a_run_survives_the_loss_of_a_node(tmp_path, monkeypatch, nodes):
         "num_env_runners": 2,
         "num_cpus_per_env_runner": 1,
         "custom_resources_per_env_runner": {"each": 1},
-        "delay_between_env_runner_restarts_s": 0,
     }
     process = launch(tmp_path, "PPO", SETTINGS | each, 10_000)
     try:
