@@ -69,6 +69,7 @@ PLACES: dict[str, tuple[int, int]] = {  # contestant -> remote runners, remote l
     "2 runners, 2 learners": (2, 2),
 }
 ONE_COPY, TWO_COPIES = "1 copy of the environments", "2 copies of the environments"
+COPY_SECONDS = 0.5  # of their turns, so that a call's own time does not count
 NODES = "2 runners, two nodes"
 
 
@@ -100,17 +101,30 @@ class EnvLoop:
 
 
 class Copies:
-    """Several `EnvLoop`s at once, taking turns; a turn ends with the slowest of them."""
+    """Several `EnvLoop`s at once, taking turns; a turn ends with the slowest of them.
 
-    def __init__(self, loops: list[Any]) -> None:
-        self.loops = loops
+    Args:
+        loops: Actors of Ray.
+        steps: Steps of each in a turn.
+    """
+
+    def __init__(self, loops: list[Any], steps: int) -> None:
+        self.loops, self.steps = loops, steps
 
     def turn(self) -> Turn:
-        """Step as many environment steps with each as an iteration has."""
+        """Let all play."""
         start = time.perf_counter()
-        ray.get([loop.play.remote(STEPS // NUM_ENVS) for loop in self.loops])
+        ray.get([loop.play.remote(self.steps) for loop in self.loops])
         seconds = time.perf_counter() - start
-        return Turn(seconds, seconds, 0.0, STEPS * len(self.loops), 0, 0)
+        return Turn(seconds, seconds, 0.0, self.steps * NUM_ENVS * len(self.loops), 0, 0)
+
+
+def steps_of(loop: Any) -> int:
+    """Return how many steps of a loop take about as long as `COPY_SECONDS`, but no fewer than an iteration has."""
+    steps = STEPS // NUM_ENVS
+    for _ in range(2):  # kernels are compiled in the first
+        seconds = Copies([loop], steps).turn().seconds
+    return steps * max(1, round(COPY_SECONDS / seconds))
 
 
 class Watched:
@@ -197,7 +211,8 @@ def contestants_of(task: Task, configs: Mapping[str, AlgorithmConfig]) -> Iterat
         loops = [ray.remote(num_cpus=0)(EnvLoop).remote(task, seed) for seed in range(2)]
         for loop in loops:
             running.callback(ray.kill, loop)
-        yield {**built, ONE_COPY: Copies(loops[:1]), TWO_COPIES: Copies(loops)}
+        steps = steps_of(loops[0])
+        yield {**built, ONE_COPY: Copies(loops[:1], steps), TWO_COPIES: Copies(loops, steps)}
 
 
 def measured(task: Task, configs: Mapping[str, AlgorithmConfig], rounds: int) -> list[Row]:
