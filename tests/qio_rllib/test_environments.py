@@ -156,6 +156,17 @@ def test_runners_play_gymnasium_environments_of_several_agents(runner_class):
     runner.stop()
 
 
+@pytest.mark.parametrize("env_id", ["lbforaging:Foraging-8x8-2p-3f-v3", "rware:rware-tiny-2ag-v2"])
+def test_a_time_limit_of_gymnasiums_is_a_truncation_for_all_agents(env_id):
+    env = make_env(env_id, {"max_episode_steps": 7})
+    env.reset(seed=0)
+    for step in range(1, 8):
+        _, _, terminated, truncated, _ = env.step(dict.fromkeys(env.agents, 0))
+        assert terminated == dict.fromkeys(env.possible_agents, False)
+        assert truncated == dict.fromkeys(env.possible_agents, step == 7)
+    assert env.agents == []
+
+
 def test_own_names_cannot_hide_the_suite():
     with pytest.raises(ConfigError, match="forest_uav_v0"):
         register_env("forest_uav_v0", lambda config: None)
