@@ -21,7 +21,7 @@ from claims.field import FIELD
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
 from claims.reproduction import reproductions
-from claims.speed import DIFFERENCES, SPEEDS
+from claims.speed import DIFFERENCES, SCALING, SPEEDS
 from claims.world_models import WORLD_MODELS
 
 SECTIONS = (
@@ -36,6 +36,7 @@ SECTIONS = (
     FEDERATED,
     FIELD,
     SPEEDS,
+    SCALING,
     DIFFERENCES,
 )
 

@@ -8,6 +8,13 @@ from claims import figures as f
 from claims.claim import Claim, Section
 
 SPEED, THROUGHPUT, CIRCUITS = "training_throughput.csv", "env_throughput.csv", "circuits.csv"
+SCALE_OUT = "scale_out.csv"
+TASKS = {
+    "skirmish": "`skirmish_v0` 27m_vs_30m",
+    "mpe2": "mpe2's `simple_spread_v3` with ten agents",
+    "lbforaging": "level-based foraging (15x15, four agents)",
+    "rware": "the warehouse (small, four agents)",
+}
 
 
 def _row(
@@ -28,6 +35,60 @@ def _million(contestant: str, agents: str) -> Callable[[], str]:
         f.number(THROUGHPUT, "agent_steps_per_s", contestant=contestant, agents=agents) / 1e6, ".1f"
     )
 
+
+def _scaled(contestant: str, column: str = "ratio", part: str = "one node") -> Callable[[], str]:
+    """Return a number of each task, "2.00, 1.50, 1.25 and 1.00"."""
+
+    def text() -> str:
+        *first, last = (
+            f.cell(SCALE_OUT, column, 2, task=task, part=part, contestant=contestant) for task in TASKS
+        )
+        return f"{', '.join(first)} and {last}"
+
+    return text
+
+
+SCALING = Section(
+    "Remote runners and learners",
+    "PPO, 8 environments in each runner, 800 environment steps an iteration over all learners, one thread in every "
+    "process, on two CPUs; contestants in turn, medians over rounds. The numbers of a list are those of "
+    f"{', '.join(list(TASKS.values())[:-1])} and {list(TASKS.values())[-1]}.",
+    (
+        Claim(
+            "Environment steps/s with 2 remote runners over those with none: {two}; with 1: {one}. Two processes that "
+            "step the environments alone are {machine} times as fast as one in the same rounds, so that no more than "
+            "{limit} can be had. By the CPU seconds of the driver and the slowest runner, an idle CPU for each would "
+            "give {path}. The environment takes {sampling} of sampling and {iteration} of an iteration",
+            {
+                "two": _scaled("2 runners"),
+                "one": _scaled("1 runner"),
+                "machine": _scaled("2 copies of the environments"),
+                "limit": _scaled("2 runners", "limit"),
+                "path": _scaled("2 runners", "cpu_path_ratio"),
+                "sampling": _scaled("none", "env_share_of_sampling"),
+                "iteration": _scaled("none", "env_share_of_iteration"),
+            },
+            "python benchmarks/scale_out.py",
+            (SCALE_OUT,),
+        ),
+        Claim(
+            "With 2 remote learners and no runners {learners}, with 2 of both {both} of the steps/s with none",
+            {"learners": _scaled("2 learners"), "both": _scaled("2 runners, 2 learners")},
+            "python benchmarks/scale_out.py",
+            (SCALE_OUT,),
+        ),
+        Claim(
+            "One runner on each of two Ray nodes, simulated on this machine, over none: {two}, where two processes are "
+            "{machine} times as fast as one",
+            {
+                "two": _scaled("2 runners, two nodes", part="two nodes"),
+                "machine": _scaled("2 copies of the environments", part="two nodes"),
+            },
+            "python benchmarks/scale_out.py",
+            (SCALE_OUT,),
+        ),
+    ),
+)
 
 SPEEDS = Section(
     "Speed",

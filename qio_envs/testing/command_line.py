@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import gymnasium
+
+from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
 from qio_envs.api.config import did_you_mean
 from qio_envs.registry import environments
 from qio_envs.testing.conformance import check_parallel_env
@@ -36,9 +40,12 @@ def _resolve(name: str, kwargs: dict[str, Any]) -> MakeEnv:
                 f"ENV: '{name}' is neither one of {', '.join(environments())}{hint} nor an importable module: {error}"
             ) from error
         attribute = attribute or ("parallel_env" if hasattr(module, "parallel_env") else "env")
-        if not callable(getattr(module, attribute, None)):
+        if callable(getattr(module, attribute, None)):
+            factory = getattr(module, attribute)
+        elif attribute in gymnasium.registry:
+            factory = functools.partial(gymnasium.make, attribute)
+        else:
             raise ValueError(f"ENV: module '{module_name}' has no callable '{attribute}'")
-        factory = getattr(module, attribute)
 
     def make(**more: Any) -> Any:
         env = factory(**kwargs, **more)
@@ -46,7 +53,7 @@ def _resolve(name: str, kwargs: dict[str, Any]) -> MakeEnv:
             from pettingzoo.utils.conversions import aec_to_parallel
 
             return aec_to_parallel(env)
-        return env
+        return TupleParallelEnv(env) if has_tuple_agents(env) else env
 
     try:
         env = make()
@@ -74,8 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Check a PettingZoo environment. Exit code: 0 conforms, 1 does not, 2 bad usage.",
     )
     parser.add_argument(
-        "env", metavar="ENV", help="id (forest_uav_v0), module (mpe2.simple_spread_v3) or module:callable"
-    )
+        "env", metavar="ENV",
+        help="id (forest_uav_v0), module (mpe2.simple_spread_v3), module:callable, or package:id of a Gymnasium "
+        "environment of several agents (lbforaging:Foraging-8x8-2p-3f-v3)",
+    )  # fmt: skip
     parser.add_argument(
         "--kwarg", type=_key_value, action="append", default=[], metavar="KEY=VALUE",
         help="argument of the environment, a Python literal or text; may be repeated",

@@ -28,4 +28,7 @@ def list_() -> None:
         table.add_row(name, family.env, family.described())
     console().print(table)
     say(f"algorithms    {', '.join(ALGORITHMS)}")
-    say("Gymnasium ids (CartPole-v1), PettingZoo modules (mpe2.simple_spread_v3) and module:callable go too.")
+    say(
+        "Gymnasium ids (CartPole-v1, lbforaging:Foraging-8x8-2p-3f-v3), PettingZoo modules (mpe2.simple_spread_v3) and "
+        "module:callable go too."
+    )

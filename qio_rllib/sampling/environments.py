@@ -17,6 +17,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
+from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, state_size_of
@@ -25,6 +26,8 @@ from qio_rllib.sampling.vector_env import VectorEnv
 EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
 
 _CREATORS: dict[str, EnvCreator] = {}
+_PACKAGES = ("lbforaging", "mpe2", "rware")
+"""Packages of environments that the documentation names; each is installed under the name of its module."""
 
 
 class ParallelEnvAdapter(MultiAgentEnv):
@@ -122,7 +125,8 @@ def register_env(env_id: str, creator: EnvCreator) -> None:
 
     Args:
         env_id: The name; one already taken by `register_env` is replaced.
-        creator: Takes ``env_config`` (a dict) and returns a PettingZoo ``ParallelEnv`` or a Gymnasium ``Env``.
+        creator: Takes ``env_config`` (a dict) and returns a PettingZoo ``ParallelEnv`` or a Gymnasium ``Env``, of
+            several agents if its spaces are Tuples (`TupleParallelEnv`).
 
     Raises:
         ConfigError: The name belongs to an environment of this package.
@@ -136,18 +140,23 @@ def register_env(env_id: str, creator: EnvCreator) -> None:
 def make_env(
     env_id: str, env_config: Mapping[str, Any] | None = None, render_mode: str | None = None
 ) -> ParallelEnv | gymnasium.Env:
-    """Build an environment from its name.
+    """Build an environment from its name; a Gymnasium one of several agents comes as a `TupleParallelEnv`.
 
     Args:
         env_id: One of `register_env`'s names; an id of ``qio_envs`` (``forest_uav_v0``); a Gymnasium id
-            (``CartPole-v1``); ``module:callable``; or a PettingZoo-style module (``mpe2.simple_spread_v3``).
+            (``CartPole-v1``), behind the package that registers it where that must be imported first
+            (``lbforaging:Foraging-8x8-2p-3f-v3``); ``module:callable``; or a PettingZoo-style module
+            (``mpe2.simple_spread_v3``).
         env_config: Keyword arguments; for ``qio_envs``, ``scenario`` and settings.
         render_mode: Passed on where given.
 
     Raises:
-        ConfigError: Nothing goes by that name, or it refuses the arguments.
+        ConfigError: Nothing goes by that name, its package is not installed, or it refuses the arguments.
     """
-    return _creator(env_id)({**(env_config or {}), **({"render_mode": render_mode} if render_mode else {})})
+    create = _creator(env_id)
+    return _with_named_agents(
+        create({**(env_config or {}), **({"render_mode": render_mode} if render_mode else {})})
+    )
 
 
 def make_rllib_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> MultiAgentEnv | gymnasium.Env:
@@ -179,7 +188,7 @@ def make_vector_env(env: Any, env_config: dict[str, Any], num_envs: int) -> Vect
 
     def build() -> ParallelEnv | gymnasium.Env:
         made = create(copy.copy(env_config))
-        return made.env if isinstance(made, ParallelEnvAdapter) else made
+        return made.env if isinstance(made, ParallelEnvAdapter) else _with_named_agents(made)
 
     return ObjectVectorEnv(build, num_envs)
 
@@ -247,7 +256,12 @@ class _RLlibCreator:
 
 
 def _for_rllib(env: ParallelEnv | gymnasium.Env) -> MultiAgentEnv | gymnasium.Env:
+    env = _with_named_agents(env)
     return ParallelEnvAdapter(env) if isinstance(env, ParallelEnv) else env
+
+
+def _with_named_agents(env: ParallelEnv | gymnasium.Env) -> ParallelEnv | gymnasium.Env:
+    return TupleParallelEnv(env) if has_tuple_agents(env) else env
 
 
 class _KeywordCreator:
@@ -281,28 +295,41 @@ def _creator(env_id: str) -> EnvCreator:
     if env_id in qio_envs.environments():
         return _KeywordCreator(env_id, qio_envs.environment(env_id).parallel_env)
     if env_id in gymnasium.registry:
-        return _KeywordCreator(env_id, _GymMaker(env_id))
+        return _KeywordCreator(env_id, _GymMaker(gymnasium.registry[env_id]))
     module_name, _, attribute = env_id.partition(":")
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:
         if isinstance(error, ModuleNotFoundError) and module_name.startswith(f"{error.name}"):
+            if error.name in _PACKAGES:
+                raise ConfigError(
+                    f"env: '{env_id}' needs the package {error.name}; pip install {error.name}"
+                ) from None
             known = [*_CREATORS, *qio_envs.environments(), *gymnasium.registry]
             raise ConfigError(
                 f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
-                f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id, module:callable, "
-                "or a module with parallel_env"
+                f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id (package:id where a package "
+                "registers it), module:callable, or a module with parallel_env"
             ) from None
         raise ConfigError(f"env: {module_name} cannot be imported ({error})") from error
     build = getattr(module, attribute or "parallel_env", None)
-    if not callable(build):
-        raise ConfigError(f"env: {module_name} has no callable '{attribute or 'parallel_env'}'")
-    return _KeywordCreator(env_id, build)
+    if callable(build):
+        return _KeywordCreator(env_id, build)
+    if attribute in gymnasium.registry:
+        return _KeywordCreator(env_id, _GymMaker(gymnasium.registry[attribute]))
+    if not attribute:
+        raise ConfigError(f"env: {module_name} has no callable 'parallel_env'")
+    raise ConfigError(
+        f"env: {module_name} has no callable '{attribute}' and registers no such Gymnasium id"
+        f"{did_you_mean(attribute, gymnasium.registry)}"
+    )
 
 
 class _GymMaker:
-    def __init__(self, env_id: str) -> None:
-        self.env_id = env_id
+    """Makes a Gymnasium environment, also in a process that has not registered it."""
+
+    def __init__(self, spec: gymnasium.envs.registration.EnvSpec) -> None:
+        self.spec = spec
 
     def __call__(self, **env_config: Any) -> gymnasium.Env:
-        return gymnasium.make(self.env_id, **env_config)
+        return gymnasium.make(self.spec, **env_config)

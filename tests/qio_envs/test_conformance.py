@@ -188,6 +188,12 @@ def test_the_command_line_on_a_module_and_on_aec_environments(capsys):
     assert run(capsys, "mpe2.simple_spread_v3:env", "--kwarg", "N=2", "--steps", "5")[0] == 0
 
 
+def test_the_command_line_on_a_gymnasium_environment_of_several_agents(capsys):
+    code, out, err = run(capsys, "lbforaging:Foraging-5x5-2p-1f-v3", "--steps", "5")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "14 checks: 0 failed, 0 with a warning"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

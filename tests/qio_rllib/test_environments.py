@@ -1,5 +1,8 @@
 """The adapter for PettingZoo environments, and environments by name."""
 
+import importlib
+import pickle
+
 import gymnasium
 import pytest
 from pettingzoo import ParallelEnv
@@ -7,15 +10,18 @@ from ray.rllib.algorithms.ppo import PPOConfig as StockPPOConfig
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from toy_endings import Endings
 
+from qio_envs.adapters.tuple_agents import TupleParallelEnv
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.sampling.environments import (
     ParallelEnvAdapter,
+    _creator,
     describe_env,
     make_env,
     register_env,
     scenario_hash,
 )
+from qio_rllib.sampling.runner import BatchedEnvRunner
 
 PLANS = {
     "both truncate": ({"a": (5, "truncated"), "b": (5, "truncated")}, {"a": False, "b": False}),
@@ -68,8 +74,12 @@ def test_names_of_every_kind_build():
     assert isinstance(make_env("mpe2.simple_spread_v3", {"N": 2}), ParallelEnv)
     assert isinstance(make_env("mpe2.simple_spread_v3:parallel_env"), ParallelEnv)
     assert isinstance(make_env("CartPole-v1"), gymnasium.Env)
+    assert isinstance(make_env("lbforaging:Foraging-5x5-2p-1f-v3"), TupleParallelEnv)
+    assert isinstance(make_env("rware:rware-tiny-2ag-v2", {"max_steps": 7}), TupleParallelEnv)
     register_env("mine", lambda config: Endings(PLANS["both truncate"][0]))
     assert isinstance(make_env("mine"), Endings)
+    register_env("foraging", lambda config: gymnasium.make("lbforaging:Foraging-5x5-2p-1f-v3", **config))
+    assert isinstance(make_env("foraging"), TupleParallelEnv)
 
 
 def test_description_tells_homogeneous_from_heterogeneous():
@@ -88,6 +98,15 @@ def test_description_tells_homogeneous_from_heterogeneous():
         ("mpe2", {}, "mpe2 has no callable 'parallel_env'"),
         ("broken_module:make", {}, "broken_module cannot be imported .*no_such_dependency"),
         ("", {}, "env: "),
+        (
+            "lbforaging:Foraging-8x8-2p-33f-v3",
+            {},
+            "lbforaging has no callable 'Foraging-8x8-2p-33f-v3' and registers no such Gymnasium id "
+            r"\(did you mean 'Foraging-8x8-2p-3f-v3'\?\)",
+        ),
+        ("lbforaging:Foraging-5x5-2p-1f-v3", {"colour": "red"}, "env_config of lbforaging:.*'colour'"),
+        ("Foraging-8x8-2p-3f", {}, r"a Gymnasium id \(package:id where a package registers it\)"),
+        ("mpe2.simple_sprad_v3", {}, "unknown environment 'mpe2.simple_sprad_v3'"),
         ("forest_uav_v0", {"scenaro": "sprint"}, "did you mean"),
         ("forest_uav_v0", {"num_uavs": 401}, "num_uavs"),
         ("CartPole-v1", {"colour": "red"}, "colour"),
@@ -99,6 +118,53 @@ def test_bad_names_and_arguments_are_refused_in_one_line(env_id, env_config, mes
     with pytest.raises(ConfigError, match=message) as caught:
         make_env(env_id, env_config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "env_id", ["lbforaging:Foraging-8x8-2p-3f-v3", "rware:rware-tiny-2ag-v2", "mpe2.simple_tag_v3"]
+)
+def test_a_package_that_is_missing_is_named(env_id, monkeypatch):
+    package = env_id.partition(":")[0].partition(".")[0]
+
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ConfigError) as caught:
+        make_env(env_id)
+    assert str(caught.value) == f"env: '{env_id}' needs the package {package}; pip install {package}"
+
+
+def test_a_gymnasium_environment_is_built_where_nobody_has_registered_it():
+    gymnasium.register("Brief-v0", "gymnasium.envs.classic_control.cartpole:CartPoleEnv", max_episode_steps=3)
+    sent = pickle.dumps(_creator("Brief-v0"))
+    del gymnasium.registry["Brief-v0"]
+    env = pickle.loads(sent)({"render_mode": "rgb_array"})
+    assert (env.spec.max_episode_steps, env.render_mode) == (3, "rgb_array")
+
+
+@pytest.mark.parametrize("runner_class", [MultiAgentEnvRunner, BatchedEnvRunner])
+def test_runners_play_gymnasium_environments_of_several_agents(runner_class):
+    config = PPOConfig().environment("lbforaging:Foraging-5x5-2p-1f-v3")
+    config.env_runners(num_env_runners=0, env_runner_cls=runner_class)
+    assert set(config.policies) == {"shared"}
+    runner = runner_class(config=config)
+    runner.sample(num_episodes=2, random_actions=True)
+    metrics = runner.get_metrics()
+    assert metrics["num_episodes"].peek() == 2
+    assert set(metrics["agent_episode_returns_mean"]) == {"agent_0", "agent_1"}
+    runner.stop()
+
+
+@pytest.mark.parametrize("env_id", ["lbforaging:Foraging-8x8-2p-3f-v3", "rware:rware-tiny-2ag-v2"])
+def test_a_time_limit_of_gymnasiums_is_a_truncation_for_all_agents(env_id):
+    env = make_env(env_id, {"max_episode_steps": 7})
+    env.reset(seed=0)
+    for step in range(1, 8):
+        _, _, terminated, truncated, _ = env.step(dict.fromkeys(env.agents, 0))
+        assert terminated == dict.fromkeys(env.possible_agents, False)
+        assert truncated == dict.fromkeys(env.possible_agents, step == 7)
+    assert env.agents == []
 
 
 def test_own_names_cannot_hide_the_suite():

@@ -1,6 +1,7 @@
 """Killed for real: remote runners and the whole command, at random moments; the run goes on from its checkpoint."""
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.long
 
@@ -91,10 +93,13 @@ def command(*arguments: str) -> list[str]:
 def start(out: Path, runners: int, iterations: int, run: str = "ppo") -> subprocess.Popen:
     algorithm, chosen = RUNS[run]
     processes = "num_hosts" if algorithm == "Federated" else "num_env_runners"
-    settings = json.dumps({**chosen, processes: runners})
+    return launch(out, algorithm, {**chosen, processes: runners}, iterations)
+
+
+def launch(out: Path, algorithm: str, settings: dict, iterations: int) -> subprocess.Popen:
     return subprocess.Popen(
         [
-            *command("train", "--run", algorithm, "--env", "forest_uav_v0", "--config", settings),
+            *command("train", "--run", algorithm, "--env", "forest_uav_v0", "--config", json.dumps(settings)),
             *("--stop", json.dumps({"training_iteration": iterations}), "--out", str(out)),
         ],
         start_new_session=True,
@@ -162,6 +167,47 @@ def test_a_killed_runner_comes_back_and_a_killed_run_is_resumed(tmp_path, monkey
     assert [int(row["training_iteration"]) for row in table] == list(range(1, reached + 7))
     steps = [int(row["num_env_steps_sampled_lifetime"]) for row in table]
     assert steps == sorted(steps)
+
+
+@pytest.fixture
+def nodes():
+    """Start Ray nodes on this machine, none at first."""
+    cluster = Cluster()
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_run_survives_the_loss_of_a_node(tmp_path, monkeypatch, nodes):
+    session = os.getpid()
+    monkeypatch.setenv("QIO_TEST_SESSION", str(session))
+    # The run itself and one runner fit the first node, the other runner the second one.
+    nodes.add_node(num_cpus=2, resources={"each": 1}, include_dashboard=False)
+    second = nodes.add_node(num_cpus=1, resources={"each": 1})
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    each = {
+        "num_env_runners": 2,
+        "num_cpus_per_env_runner": 1,
+        "custom_resources_per_env_runner": {"each": 1},
+    }
+    process = launch(tmp_path, "PPO", SETTINGS | each, 10_000)
+    try:
+        wait_for(lambda: len(rows(tmp_path)) >= 3)
+        assert len(runners_of(session)) == 2
+        nodes.remove_node(second, allow_graceful=False)
+        before = len(rows(tmp_path))
+        wait_for(lambda: len(rows(tmp_path)) >= before + 5)
+        assert len(runners_of(session)) == 1
+        nodes.add_node(num_cpus=1, resources={"each": 1})
+        wait_for(lambda: len(runners_of(session)) == 2)
+        before = len(rows(tmp_path))
+        wait_for(lambda: len(rows(tmp_path)) >= before + 5)
+        assert process.poll() is None
+    finally:
+        kill(process)
+    table = rows(tmp_path)
+    assert [int(row["training_iteration"]) for row in table] == list(range(1, len(table) + 1))
+    steps = [int(row["num_env_steps_sampled_lifetime"]) for row in table]
+    assert all(later - earlier >= 640 for earlier, later in itertools.pairwise(steps))
 
 
 @pytest.mark.parametrize("run", list(RUNS))

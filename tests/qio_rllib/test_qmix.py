@@ -248,7 +248,7 @@ def test_qmix_takes_no_value_where_time_has_cut_an_episode_unless_told_to():
     for algorithm, wanted in ((QMIXConfig, False), (VDNConfig, True)):
         setup = mixing("forest", algorithm)
         (part,), (columns,) = setup.rollout.modules.values(), setup.steps.modules.values()
-        cut = (part.truncated & part.acted).reshape(columns["present_next"].shape)
+        cut = ((part.truncated | part.terminated) & part.acted).reshape(columns["present_next"].shape)
         assert cut.any()
         assert (columns["present_next"][cut] == wanted).all()
 
