@@ -197,7 +197,7 @@ def test_seeds_of_other_settings_are_not_mixed(tmp_path, monkeypatch, trainings,
     with pytest.raises(SystemExit) as caught:
         start(monkeypatch, "spread/ippo", "--out", tmp_path)
     assert caught.value.code == 2
-    assert "seed_0: was trained with other settings (config.env_config.scenario)" in capsys.readouterr().err
+    assert "seed_0: was trained with other settings (config.central_value)" in capsys.readouterr().err
     assert trainings.done == []
 
 
