@@ -103,13 +103,17 @@ def test_every_network_learns_and_targets_follow():
 def test_vdn_is_qmix_with_a_sum_mixer_to_the_bit():
     found = []
     for algorithm, settings in (
-        (VDNConfig, {}),
-        (QMIXConfig, {"mixer": {"type": "sum"}, "bootstrap_at_time_limit": True}),
+        (VDNConfig, {"bootstrap_at_time_limit": False}),
+        (QMIXConfig, {"mixer": {"type": "sum"}}),
     ):
         config = config_of("forest", algorithm=algorithm, **settings)
         built = config.build_algo()
         assert built.replay.team
+<<<<<<< HEAD
         assert built.config.bootstrap_at_time_limit
+=======
+        assert not built.replay.bootstrap_at_time_limit
+>>>>>>> help-m
         for _ in range(2):
             built.train()
         found.append(built.learner_group._learner.module["shared"].unwrapped().state_dict())
