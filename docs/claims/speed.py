@@ -56,9 +56,10 @@ SCALING = Section(
     (
         Claim(
             "Environment steps/s with 2 remote runners over those with none: {two}; with 1: {one}. Two processes that "
-            "step the environments alone are {machine} times as fast as one in the same rounds, so that no more than "
-            "{limit} can be had. By the CPU seconds of the driver and the slowest runner, an idle CPU for each would "
-            "give {path}. The environment takes {sampling} of sampling and {iteration} of an iteration",
+            "step the environments alone are {machine} times as fast as one in the same rounds, from which {limit} "
+            "follow as the most that two runners can give on these CPUs. By the CPU seconds of the driver and the "
+            "slowest runner, with an idle CPU for each it would be {path}. The environment takes {sampling} of "
+            "sampling and {iteration} of an iteration",
             {
                 "two": _scaled("2 runners"),
                 "one": _scaled("1 runner"),
