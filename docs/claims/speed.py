@@ -51,7 +51,8 @@ def _scaled(contestant: str, column: str = "ratio", part: str = "one node") -> C
 SCALING = Section(
     "Remote runners and learners",
     "PPO, 8 environments in each runner, 800 environment steps an iteration over all learners, one thread in every "
-    "process, on two CPUs; contestants in turn, medians over rounds. The numbers of a list are those of "
+    "process, two CPUs, beside other work on the machine; contestants in turn, medians over rounds. The numbers of a "
+    "list are those of "
     f"{', '.join(list(TASKS.values())[:-1])} and {list(TASKS.values())[-1]}.",
     (
         Claim(
@@ -69,13 +70,13 @@ SCALING = Section(
                 "sampling": _scaled("none", "env_share_of_sampling"),
                 "iteration": _scaled("none", "env_share_of_iteration"),
             },
-            "python benchmarks/scale_out.py",
+            "python benchmarks/scale_out.py --rounds 3",
             (SCALE_OUT,),
         ),
         Claim(
             "With 2 remote learners and no runners {learners}, with 2 of both {both} of the steps/s with none",
             {"learners": _scaled("2 learners"), "both": _scaled("2 runners, 2 learners")},
-            "python benchmarks/scale_out.py",
+            "python benchmarks/scale_out.py --rounds 3",
             (SCALE_OUT,),
         ),
         Claim(
@@ -85,7 +86,7 @@ SCALING = Section(
                 "two": _scaled("2 runners, two nodes", part="two nodes"),
                 "machine": _scaled("2 copies of the environments", part="two nodes"),
             },
-            "python benchmarks/scale_out.py",
+            "python benchmarks/scale_out.py --rounds 3",
             (SCALE_OUT,),
         ),
     ),
