@@ -51,14 +51,16 @@ def _scaled(contestant: str, column: str = "ratio", part: str = "one node") -> C
 SCALING = Section(
     "Remote runners and learners",
     "PPO, 8 environments in each runner, 800 environment steps an iteration over all learners, one thread in every "
-    "process, on two CPUs; contestants in turn, medians over rounds. The numbers of a list are those of "
+    "process, two CPUs, beside other work on the machine; contestants in turn, medians over rounds. The numbers of a "
+    "list are those of "
     f"{', '.join(list(TASKS.values())[:-1])} and {list(TASKS.values())[-1]}.",
     (
         Claim(
             "Environment steps/s with 2 remote runners over those with none: {two}; with 1: {one}. Two processes that "
-            "step the environments alone are {machine} times as fast as one in the same rounds, so that no more than "
-            "{limit} can be had. By the CPU seconds of the driver and the slowest runner, an idle CPU for each would "
-            "give {path}. The environment takes {sampling} of sampling and {iteration} of an iteration",
+            "step the environments alone are {machine} times as fast as one in the same rounds, from which {limit} "
+            "follow as the most that two runners can give on these CPUs. By the CPU seconds of the driver and the "
+            "slowest runner, with an idle CPU for each it would be {path}. The environment takes {sampling} of "
+            "sampling and {iteration} of an iteration",
             {
                 "two": _scaled("2 runners"),
                 "one": _scaled("1 runner"),
@@ -68,13 +70,13 @@ SCALING = Section(
                 "sampling": _scaled("none", "env_share_of_sampling"),
                 "iteration": _scaled("none", "env_share_of_iteration"),
             },
-            "python benchmarks/scale_out.py",
+            "python benchmarks/scale_out.py --rounds 3",
             (SCALE_OUT,),
         ),
         Claim(
             "With 2 remote learners and no runners {learners}, with 2 of both {both} of the steps/s with none",
             {"learners": _scaled("2 learners"), "both": _scaled("2 runners, 2 learners")},
-            "python benchmarks/scale_out.py",
+            "python benchmarks/scale_out.py --rounds 3",
             (SCALE_OUT,),
         ),
         Claim(
@@ -84,7 +86,7 @@ SCALING = Section(
                 "two": _scaled("2 runners, two nodes", part="two nodes"),
                 "machine": _scaled("2 copies of the environments", part="two nodes"),
             },
-            "python benchmarks/scale_out.py",
+            "python benchmarks/scale_out.py --rounds 3",
             (SCALE_OUT,),
         ),
     ),
