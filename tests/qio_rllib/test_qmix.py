@@ -109,11 +109,7 @@ def test_vdn_is_qmix_with_a_sum_mixer_to_the_bit():
         config = config_of("forest", algorithm=algorithm, **settings)
         built = config.build_algo()
         assert built.replay.team
-<<<<<<< HEAD
-        assert built.config.bootstrap_at_time_limit
-=======
-        assert not built.replay.bootstrap_at_time_limit
->>>>>>> help-m
+        assert not built.config.bootstrap_at_time_limit
         for _ in range(2):
             built.train()
         found.append(built.learner_group._learner.module["shared"].unwrapped().state_dict())
