@@ -43,7 +43,7 @@ def test_an_entry_can_be_trained_and_its_task_scores_it(name, entry):
     task = TASKS[name]
     experiment = load_experiment(task.entries[entry].path, task.overrides(entry))
     assert experiment.validate().evaluation_duration == task.episodes
-    env = qio_envs.environment(experiment.env).batched_env(1, **experiment.config["env_config"])
+    env = qio_envs.environment(experiment.env).batched_env(1, **experiment.config.get("env_config", {}))
     env.reset(0)
     assert task.metric in env.info()
     assert next(iter(env.scripted_policies)) == "random"
