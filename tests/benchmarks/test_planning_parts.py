@@ -1,5 +1,6 @@
 """The parts of planning with a recurrent model: what it learns from outside of a run, and how costs are counted."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -80,6 +81,83 @@ def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone():
     with torch.no_grad():
         losses = [float(model.learn(data, whole.manual_seed(0)).loss) for model in (few, many)]
     assert losses[1] < 0.8 * losses[0]
+
+
+class _TrueRewards(planning_parts._RewardHead):
+    def mean(self, inputs):
+        return -(inputs[..., :4] ** 2).sum(-1) - 0.01 * (inputs[..., 4:] ** 2).sum(-1)
+
+    def loss(self, inputs, rewards):
+        raise NotImplementedError
+
+
+def test_a_reward_belongs_to_the_estimate_after_its_step_and_ends_have_none():
+    data = planning_parts.played_steps("mixed", 2, seed=0)
+    fresh = torch.zeros_like(data.fresh)
+    fresh[[0, 3]] = torch.tensor([[True, True], [False, True]])
+    estimates = torch.arange(200.0 * 2 * 4).reshape(200, 2, 4)
+    inputs, rewards = planning_parts.reached_estimates(dataclasses.replace(data, fresh=fresh), estimates)
+    assert inputs.shape == (199 * 2 - 1, 6)
+    kept = [(step, env) for step in range(199) for env in range(2) if (step, env) != (2, 1)]
+    for row in (0, 1, 4, 5, 300):
+        step, env = kept[row]
+        torch.testing.assert_close(inputs[row, :4], estimates[step + 1, env])
+        torch.testing.assert_close(inputs[row, 4:], data.actions[step, env])
+        assert rewards[row] == data.rewards[step, env]
+
+
+def test_estimates_are_those_that_the_regulator_acts_on():
+    data, estimates = planning_parts.filtered_steps("mixed", 4, seed=0)
+    torch.testing.assert_close(estimates[..., 0], data.obs[..., 0])  # s0 and s3 are observed exactly
+    torch.testing.assert_close(estimates[..., 3], data.obs[..., 1])
+    settled = estimates[
+        20:, 2:, 1
+    ]  # of the regulated half: an estimate of s1 that no longer starts from nothing
+    assert settled.std() > 0.02
+    inputs, rewards = planning_parts.reached_estimates(data, estimates)
+    gap = _TrueRewards().mean(inputs) - rewards  # what the filter does not know of s1 and s2
+    assert gap.abs().median() < 0.1
+
+
+def test_the_true_rewards_rate_plans_as_the_true_model_does():
+    rng = np.random.default_rng(0)
+    start, plans = rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, (3, 5, 7, 2)).astype(np.float32)
+    total, states = planning_parts.true_returns(start, plans.astype(np.float64), 0.01)
+    found = planning_parts._rated(
+        _TrueRewards(), torch.from_numpy(states.astype(np.float32)), torch.from_numpy(plans)
+    )
+    np.testing.assert_allclose(found, total, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", planning_parts.HEADS)
+def test_a_reward_head_learns_a_quadratic_reward_and_depends_on_the_seed_alone(kind):
+    generator = torch.Generator().manual_seed(0)
+    inputs = 2 * torch.rand(4000, 6, generator=generator) - 1
+    rewards = _TrueRewards().mean(inputs)
+    few, many = (
+        planning_parts.fitted_head(kind, inputs[:3000], rewards[:3000], updates, 0) for updates in (1, 600)
+    )
+    again = planning_parts.fitted_head(kind, inputs[:3000], rewards[:3000], 1, 0)
+    torch.testing.assert_close(again.mean(inputs), few.mean(inputs), rtol=0, atol=0)
+    errors = [float(((head.mean(inputs) - rewards)[3000:] ** 2).mean()) for head in (few, many)]
+    assert errors[1] < 0.4 * float(rewards[3000:].var()) < errors[0]
+
+
+def test_a_planner_takes_the_rewards_of_a_head():
+    env = drift_control_v0.batched_env(4, scenario="hidden")
+    seeds = np.arange(4, dtype=np.uint64)
+    settings = planning_parts.PLANNERS["iCEM, 8 steps"]
+
+    class Reversed(_TrueRewards):
+        def mean(self, inputs):
+            return -super().mean(inputs)
+
+    actions = []
+    for head in (None, _TrueRewards(), Reversed()):
+        env.reset(seeds)
+        actions.append(planning_parts._Plans(env, seeds, settings, True, head).act())
+    np.testing.assert_allclose(actions[0], actions[1], atol=1e-3)
+    assert np.abs(actions[0] - actions[2]).max() > 0.5
 
 
 class _Constant:
