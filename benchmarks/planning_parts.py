@@ -18,9 +18,9 @@ data     What planning costs with a model that has learned once, outside of a ru
          both of these, half each. Sizes, losses and the planner are those of that file. Beside it what the model
          knows, as above.
 rewards  Reward heads of several kinds, fitted to the filter's estimates along the data of both, with the actions: what
-         the same steps tell of rewards where the memory is right. Plans as above, which start from the filter's
-         estimates and go on by the true dynamics, are rated by the head; beside it what iCEM with the true dynamics
-         costs from the filter's estimate when it plans by the head.
+         the same steps tell where the memory is right. Plans as above, which start from the filter's estimates and go
+         on by the true dynamics or by dynamics that are fitted to the estimates too, are rated by the head; beside it
+         what iCEM costs when it plans so from the filter's estimate.
 True returns are those of the true model without noise from the filter's estimate. Read-outs are fitted to half of the
 episodes, and tested on the others.
 
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import abc
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +71,7 @@ CONFIG, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", 100
 MIXED, EXCITED, BOTH = "mixed", "excited", "both"
 LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80), (BOTH, 80))  # and of how many environments
 UPDATES, LAST = 2000, 0.1  # gradient steps, and what the learning rate falls to over the last third of them
-HEAD_UPDATES, HEAD_BATCH, HEAD_RATE = 3000, 512, 2e-3  # the rate falls to 0 as a half cosine
+FIT_UPDATES, FIT_BATCH, FIT_RATE = 3000, 512, 2e-3  # to estimates; the rate falls to 0 as a half cosine
 RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
 
 
@@ -90,7 +90,7 @@ def true_returns(start: np.ndarray, plans: np.ndarray, action_cost: float) -> tu
 
 
 class _Plans:
-    """Plans with the true model, from the true state or from the filter's estimate; rewards may be those of a head."""
+    """Plans with the true model or what is fitted in its place, from the true state or the filter's estimate."""
 
     def __init__(
         self,
@@ -98,9 +98,9 @@ class _Plans:
         seeds: np.ndarray,
         settings: PlanningSettings,
         filtered: bool,
-        head: _RewardHead | None = None,
+        fitted: _Fitted | None = None,
     ) -> None:
-        self.env, self.filter, self.head = env, LQGPolicy(env) if filtered else None, head
+        self.env, self.filter, self.fitted = env, LQGPolicy(env) if filtered else None, fitted
         self.planner = Planner(settings, 2, is_discrete=False)
         self.rng = EpisodeStreams(seeds)
         self.memory = torch.zeros(len(seeds), self.planner.memory_size)
@@ -113,10 +113,10 @@ class _Plans:
             start = self.filter.mean
 
         def returns(plans: torch.Tensor) -> torch.Tensor:
-            found, states = true_returns(start, plans.double().numpy(), self.env.config.action_cost)
-            if self.head is None:
-                return torch.from_numpy(found.astype(np.float32))
-            return _rated(self.head, torch.from_numpy(states.astype(np.float32)), plans)
+            if self.fitted is not None:
+                return self.fitted.returns(start, plans)
+            found, _ = true_returns(start, plans.double().numpy(), self.env.config.action_cost)
+            return torch.from_numpy(found.astype(np.float32))
 
         plan = self.planner.plan(returns, self.memory, self.rng, explore=False)
         self.memory = plan.memory
@@ -521,74 +521,142 @@ HEADS: dict[str, type[_RewardHead]] = {
 }
 
 
-def fitted_head(
-    kind: str, inputs: torch.Tensor, rewards: torch.Tensor, updates: int, seed: int
-) -> _RewardHead:
-    """Return a reward head that has learned from rows.
+class _Dynamics(nn.Module):
+    """Predicts the filter's estimate after a step from the one before and the action, by their difference.
+
+    Args:
+        before: Estimates that it will learn from, ``[R, 4]``.
+        after: Those after a step; differences are scaled by their deviations.
+    """
+
+    scale: torch.Tensor
+
+    def __init__(self, before: torch.Tensor, after: torch.Tensor) -> None:
+        super().__init__()
+        self.layers = mlp((before.shape[-1] + 2, 64, before.shape[-1]), "silu")
+        self.register_buffer("scale", (after - before).std(0))
+
+    def forward(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return estimates ``[..., 4]`` after actions ``[..., 2]``."""
+        return states + self.scale * self.layers(torch.cat([states, actions], dim=-1))
+
+
+class _Fitted(NamedTuple):
+    """What rates plans from the filter's estimate."""
+
+    head: _RewardHead
+    dynamics: _Dynamics | None  # None for the true ones, without noise
+
+    def returns(self, start: np.ndarray, plans: torch.Tensor) -> torch.Tensor:
+        """Return the discounted sums ``[E, N]`` of rewards along plans ``[E, N, H, 2]`` from estimates ``[E, 4]``."""
+        if self.dynamics is None:
+            found = true_returns(start, plans.double().numpy(), 0.0)[1]
+            states = torch.from_numpy(found.astype(np.float32))
+        else:
+            state = torch.from_numpy(start.astype(np.float32))[:, None].expand(-1, plans.shape[1], -1)
+            reached = []
+            for step in range(plans.shape[2]):
+                state = self.dynamics(state, plans[:, :, step])
+                reached.append(state)
+            states = torch.stack(reached, dim=2)
+        found_rewards = self.head.mean(torch.cat([states, plans], dim=-1))
+        return (found_rewards * GAMMA ** torch.arange(plans.shape[2])).sum(-1)
+
+
+class Estimates(NamedTuple):
+    """Steps by the filter's estimates."""
+
+    before: torch.Tensor  # [R, 4]
+    actions: torch.Tensor  # [R, 2]
+    after: torch.Tensor  # [R, 4]
+    rewards: torch.Tensor  # [R]
+
+
+def estimated(data: Sequences, estimates: torch.Tensor) -> Estimates:
+    """Return the steps of data by estimates ``[T, E, 4]`` before each of them.
+
+    A step after which an episode ended, or the data, has no estimate after it, and is left out.
+    """
+    goes_on = ~data.fresh[1:]
+    rows = estimates[:-1], data.actions[:-1], estimates[1:], data.rewards[:-1]
+    return Estimates(*(part[goes_on] for part in rows))
+
+
+def fitted_head(kind: str, data: Estimates, updates: int, seed: int) -> _RewardHead:
+    """Return a reward head that has learned from estimates.
 
     Args:
         kind: A key of `HEADS`.
-        inputs: ``[R, 6]``.
-        rewards: ``[R]``.
+        data: The steps.
         updates: Gradient steps, at least 1.
         seed: Of weights and draws.
     """
     torch.manual_seed(seed)
-    draws = torch.Generator().manual_seed(seed)
+    inputs = torch.cat([data.after, data.actions], dim=-1)
     head = HEADS[kind](inputs.shape[-1])
-    optimizer = torch.optim.Adam(head.parameters(), HEAD_RATE, fused=True)
+    _fit(head, lambda rows: head.loss(inputs[rows], data.rewards[rows]), len(inputs), updates, seed)
+    return head
+
+
+def fitted_dynamics(data: Estimates, updates: int, seed: int) -> _Dynamics:
+    """Return dynamics that have learned from estimates; arguments as in `fitted_head`."""
+    torch.manual_seed(seed)
+    dynamics = _Dynamics(data.before, data.after)
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        errors = dynamics(data.before[rows], data.actions[rows]) - data.after[rows]
+        return (errors / dynamics.scale) ** 2
+
+    _fit(dynamics, loss, len(data.before), updates, seed)
+    return dynamics
+
+
+def _fit(
+    network: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], count: int, updates: int, seed: int
+) -> None:
+    """Take gradient steps down the mean of a loss of row indices below ``count``, and set the gradients off."""
+    draws = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), FIT_RATE, fused=True)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for _ in range(updates):
-        rows = torch.randint(len(inputs), (HEAD_BATCH,), generator=draws)
+        rows = torch.randint(count, (FIT_BATCH,), generator=draws)
         optimizer.zero_grad()
-        head.loss(inputs[rows], rewards[rows]).mean().backward()
+        loss(rows).mean().backward()
         optimizer.step()
         falling.step()
-    return head.requires_grad_(False)
-
-
-def reached_estimates(data: Sequences, estimates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what steps led to by the filter, with their actions, ``[R, 6]``, and their rewards ``[R]``.
-
-    Steps after which an episode ended have no estimate, and are left out.
-    """
-    goes_on = ~data.fresh[1:]
-    inputs = torch.cat([estimates[1:], data.actions[:-1]], dim=-1)
-    return inputs[goes_on], data.rewards[:-1][goes_on]
-
-
-def _rated(head: _RewardHead, states: torch.Tensor, plans: torch.Tensor) -> torch.Tensor:
-    """Return the discounted sums ``[E, N]`` of a head's rewards along states ``[E, N, H, 4]`` of plans."""
-    rewards = head.mean(torch.cat([states, plans], dim=-1))
-    return (rewards * GAMMA ** torch.arange(rewards.shape[-1])).sum(-1)
+    network.requires_grad_(False)
 
 
 def rewards(episodes: int) -> list[dict[str, Any]]:
-    """Return how well heads that are fitted to the filter's estimates rate plans, and what planning by them costs."""
+    """Return how well plans are rated by what is fitted to the filter's estimates, and what planning by it costs."""
     env = drift_control_v0.batched_env(episodes, scenario="hidden")
     seeds = np.array(evaluation_seeds(episodes), np.uint64)
     regulator, played, rows = _played(env, seeds, LQRPolicy(env)), played_data(), []
     settings = PlanningSettings.of(dict(load_experiment(CONFIG).config)["planner"])
-    inputs, targets = reached_estimates(*filtered_steps(BOTH, 80, SEED))
+    data = estimated(*filtered_steps(BOTH, 80, SEED))
+    learned = fitted_dynamics(data, FIT_UPDATES, SEED)
     for kind in HEADS:
-        head = fitted_head(kind, inputs, targets, HEAD_UPDATES, SEED)
-        cost = _played(env, seeds, _Plans(env, seeds, settings, True, head)) / regulator
-        for step in STEPS:
-            start, plans = played.estimates[step, :PLANNED], played.plans[step]
-            true, states = true_returns(start, plans.astype(np.float64), env.config.action_cost)
-            found = _rated(head, torch.from_numpy(states.astype(np.float32)), torch.from_numpy(plans)).numpy()
-            rows.append(
-                {
-                    "head": kind,
-                    "steps": len(inputs),
-                    "updates": HEAD_UPDATES,
-                    "over_lqr": round(cost, 4),
-                    "step": step,
-                    "correlation": round(_correlation(found, true), 4),
-                    "regret": round(_regret(found, true), 4),
-                    "cpu": cpu_model(),
-                }
-            )
+        head = fitted_head(kind, data, FIT_UPDATES, SEED)
+        for name, dynamics in (("true", None), ("learned", learned)):
+            fitted = _Fitted(head, dynamics)
+            cost = _played(env, seeds, _Plans(env, seeds, settings, True, fitted)) / regulator
+            for step in STEPS:
+                start, plans = played.estimates[step, :PLANNED], played.plans[step]
+                true, _ = true_returns(start, plans.astype(np.float64), env.config.action_cost)
+                found = fitted.returns(start, torch.from_numpy(plans)).numpy()
+                rows.append(
+                    {
+                        "head": kind,
+                        "dynamics": name,
+                        "steps": len(data.rewards),
+                        "updates": FIT_UPDATES,
+                        "over_lqr": round(cost, 4),
+                        "step": step,
+                        "correlation": round(_correlation(found, true), 4),
+                        "regret": round(_regret(found, true), 4),
+                        "cpu": cpu_model(),
+                    }
+                )
     return rows
 
 
