@@ -71,7 +71,7 @@ CONFIG, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", 100
 MIXED, EXCITED, BOTH = "mixed", "excited", "both"
 LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80), (BOTH, 80))  # and of how many environments
 UPDATES, LAST = 2000, 0.1  # gradient steps, and what the learning rate falls to over the last third of them
-FIT_UPDATES, FIT_BATCH, FIT_RATE = 3000, 512, 2e-3  # to estimates; the rate falls to 0 as a half cosine
+FIT_UPDATES, FIT_BATCH, FIT_RATE = 10_000, 512, 2e-3  # to estimates; the rate falls to 0 as a half cosine
 RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
 
 
