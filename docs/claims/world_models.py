@@ -358,7 +358,8 @@ def _memory_is_missing() -> bool:
 RIGHT_MEMORY = Claim(
     "What these 16,000 steps of both kinds tell where the memory is right: reward heads and dynamics of one hidden "
     "layer, fitted to the estimates of the filter that knows the true model ({steps} steps that have one after them, "
-    "{updates} gradient steps, of which the model took {model_updates}, one fit each on seed 100). From the filter's estimate, with the true dynamics, returns "
+    "{updates} gradient steps where the model took {model_updates}, one fit each on seed 100). From the filter's "
+    "estimate, with the true dynamics, returns "
     "of plans correlate with the true ones by {two_hot} with a two-hot head, which is the model's own kind, and by "
     "{gaussian} with a normal distribution's; with fitted dynamics by {two_hot_learned} and {gaussian_learned}; the "
     "model that was fitted to the same steps has {model}. Planning with one of four kinds of head costs {true} times "
