@@ -17,24 +17,31 @@ data     What planning costs with a model that has learned once, outside of a ru
          random play and half of `lqg` with noise; from actions that tell nothing of hidden components; and from
          both of these, half each. Sizes, losses and the planner are those of that file. Beside it what the model
          knows, as above.
+rewards  Reward heads of several kinds, fitted to the filter's estimates along the data of both, with the actions: what
+         the same steps tell where the memory is right. Plans as above, which start from the filter's estimates and go
+         on by the true dynamics or by dynamics that are fitted to the estimates too, are rated by the head; beside it
+         what iCEM costs when it plans so from the filter's estimate.
 True returns are those of the true model without noise from the filter's estimate. Read-outs are fitted to half of the
 episodes, and tested on the others.
 
     python benchmarks/planning_parts.py planner
     python benchmarks/planning_parts.py model results/drift_control_planet/seed_*/policy.pt
     python benchmarks/planning_parts.py data
+    python benchmarks/planning_parts.py rewards
 """
 
 from __future__ import annotations
 
+import abc
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tables import write
+from torch import nn
 
 from qio_envs import drift_control_v0
 from qio_envs.drift_control import DriftControlConfig, LQGPolicy, LQRPolicy, lqr_gain, mean_next_state
@@ -43,9 +50,11 @@ from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.layers import mlp
 from qio_rllib.models.world_model_policy import model_settings
 from qio_rllib.sampling.evaluation import evaluation_seeds
 from qio_rllib.world_models import RSSM, Planner, PlanningSettings, RSSMSettings
+from qio_rllib.world_models.heads import TwoHotHead
 from qio_rllib.world_models.model import Sequences, WorldModel
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +71,7 @@ CONFIG, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", 100
 MIXED, EXCITED, BOTH = "mixed", "excited", "both"
 LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80), (BOTH, 80))  # and of how many environments
 UPDATES, LAST = 2000, 0.1  # gradient steps, and what the learning rate falls to over the last third of them
+FIT_UPDATES, FIT_BATCH, FIT_RATE = 10_000, 512, 2e-3  # to estimates; the rate falls to 0 as a half cosine
 RIDGE = 0.1  # added to the diagonal of a read-out's normal equations
 
 
@@ -80,10 +90,17 @@ def true_returns(start: np.ndarray, plans: np.ndarray, action_cost: float) -> tu
 
 
 class _Plans:
-    """Plans with the true model, from the true state or from the filter's estimate."""
+    """Plans with the true model or what is fitted in its place, from the true state or the filter's estimate."""
 
-    def __init__(self, env: Any, seeds: np.ndarray, settings: PlanningSettings, filtered: bool) -> None:
-        self.env, self.filter = env, LQGPolicy(env) if filtered else None
+    def __init__(
+        self,
+        env: Any,
+        seeds: np.ndarray,
+        settings: PlanningSettings,
+        filtered: bool,
+        fitted: _Fitted | None = None,
+    ) -> None:
+        self.env, self.filter, self.fitted = env, LQGPolicy(env) if filtered else None, fitted
         self.planner = Planner(settings, 2, is_discrete=False)
         self.rng = EpisodeStreams(seeds)
         self.memory = torch.zeros(len(seeds), self.planner.memory_size)
@@ -96,6 +113,8 @@ class _Plans:
             start = self.filter.mean
 
         def returns(plans: torch.Tensor) -> torch.Tensor:
+            if self.fitted is not None:
+                return self.fitted.returns(start, plans)
             found, _ = true_returns(start, plans.double().numpy(), self.env.config.action_cost)
             return torch.from_numpy(found.astype(np.float32))
 
@@ -313,7 +332,14 @@ class _Learned:
 
 
 def played_steps(source: str, environments: int, seed: int) -> Sequences:
-    """Return 200 steps of each environment; what ends early begins anew.
+    """Return what `filtered_steps` plays."""
+    return filtered_steps(source, environments, seed)[0]
+
+
+def filtered_steps(source: str, environments: int, seed: int) -> tuple[Sequences, torch.Tensor]:
+    """Return 200 steps of each environment, and the filter's estimates before each, ``[T, E, 4]``.
+
+    What ends early begins anew.
 
     Args:
         source: Who acts. "mixed": random play in the first half of the environments, `lqg` with noise in the others,
@@ -330,10 +356,12 @@ def played_steps(source: str, environments: int, seed: int) -> Sequences:
     scale = rng.choice(NOISES, size=(environments, 1, 1))
     fresh = np.ones(environments, bool)
     steps: list[tuple[np.ndarray, ...]] = []
+    estimates = []
     for _ in range(env.config.max_steps):
         noise = _noise(noise, rng)
         obs = env.observe()[:, 0].copy()
         actions = policy.act() + scale * noise
+        estimates.append(policy.mean.astype(np.float32))
         if source == MIXED:
             actions[:half] = rng.uniform(-1, 1, size=actions[:half].shape)
         else:
@@ -351,7 +379,8 @@ def played_steps(source: str, environments: int, seed: int) -> Sequences:
     obs, next_obs, actions, rewards, terminated, fresh = (
         torch.from_numpy(np.stack(rows)) for rows in zip(*steps, strict=True)
     )
-    return Sequences(obs, next_obs, actions, rewards, terminated, torch.ones_like(rewards), fresh)
+    sequences = Sequences(obs, next_obs, actions, rewards, terminated, torch.ones_like(rewards), fresh)
+    return sequences, torch.from_numpy(np.stack(estimates))
 
 
 def _drawn(data: Sequences, count: int, length: int, rng: np.random.Generator) -> Sequences:
@@ -421,6 +450,216 @@ def data(episodes: int) -> list[dict[str, Any]]:
     return rows
 
 
+# -- rewards ----------------------------------------------------------------------------------------------------------
+
+
+class _RewardHead(nn.Module, abc.ABC):
+    """Predicts rewards ``[...]`` from states and actions ``[..., 6]``."""
+
+    @abc.abstractmethod
+    def mean(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the predicted rewards."""
+
+    @abc.abstractmethod
+    def loss(self, inputs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each reward."""
+
+
+class _TwoHot(_RewardHead):
+    """The recurrent model's own kind of head, with the classes and sizes of `drift_control_planet.yaml`."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.head = TwoHotHead(inputs, (64,), "silu", num_bins=255)
+
+    def mean(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head.mean(inputs)
+
+    def loss(self, inputs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+        return self.head.loss(inputs, rewards)
+
+
+class _Gaussian(_RewardHead):
+    """A normal distribution, whose deviation is predicted too (D. A. Nix and A. S. Weigend, 1994)."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.mean_layers = mlp((inputs, 64, 1), "silu")
+        self.deviation = mlp((inputs, 64, 1), "silu")  # its logarithm
+
+    def mean(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.mean_layers(inputs).squeeze(-1)
+
+    def loss(self, inputs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+        deviation = self.deviation(inputs).squeeze(-1).clamp(-6.0, 2.0)
+        return 0.5 * ((rewards - self.mean(inputs)) * (-deviation).exp()) ** 2 + deviation
+
+
+class _Squared(_Gaussian):
+    """The same mean, learned by its squared error."""
+
+    def loss(self, inputs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+        return (rewards - self.mean(inputs)) ** 2
+
+
+class _Quadratic(_Gaussian):
+    """A normal distribution whose mean is minus the sum of the squares of eight linear functions."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs)
+        self.mean_layers = nn.Linear(inputs, 8)
+
+    def mean(self, inputs: torch.Tensor) -> torch.Tensor:
+        return -(self.mean_layers(inputs) ** 2).sum(-1)
+
+
+HEADS: dict[str, type[_RewardHead]] = {
+    "two-hot": _TwoHot,
+    "squared": _Squared,
+    "gaussian": _Gaussian,
+    "quadratic": _Quadratic,
+}
+
+
+class _Dynamics(nn.Module):
+    """Predicts the filter's estimate after a step from the one before and the action, by their difference.
+
+    Args:
+        before: Estimates that it will learn from, ``[R, 4]``.
+        after: Those after a step; differences are scaled by their deviations.
+    """
+
+    scale: torch.Tensor
+
+    def __init__(self, before: torch.Tensor, after: torch.Tensor) -> None:
+        super().__init__()
+        self.layers = mlp((before.shape[-1] + 2, 64, before.shape[-1]), "silu")
+        self.register_buffer("scale", (after - before).std(0))
+
+    def forward(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return estimates ``[..., 4]`` after actions ``[..., 2]``."""
+        return states + self.scale * self.layers(torch.cat([states, actions], dim=-1))
+
+
+class _Fitted(NamedTuple):
+    """What rates plans from the filter's estimate."""
+
+    head: _RewardHead
+    dynamics: _Dynamics | None  # None for the true ones, without noise
+
+    def returns(self, start: np.ndarray, plans: torch.Tensor) -> torch.Tensor:
+        """Return the discounted sums ``[E, N]`` of rewards along plans ``[E, N, H, 2]`` from estimates ``[E, 4]``."""
+        if self.dynamics is None:
+            found = true_returns(start, plans.double().numpy(), 0.0)[1]
+            states = torch.from_numpy(found.astype(np.float32))
+        else:
+            state = torch.from_numpy(start.astype(np.float32))[:, None].expand(-1, plans.shape[1], -1)
+            reached = []
+            for step in range(plans.shape[2]):
+                state = self.dynamics(state, plans[:, :, step])
+                reached.append(state)
+            states = torch.stack(reached, dim=2)
+        found_rewards = self.head.mean(torch.cat([states, plans], dim=-1))
+        return (found_rewards * GAMMA ** torch.arange(plans.shape[2])).sum(-1)
+
+
+class Estimates(NamedTuple):
+    """Steps by the filter's estimates."""
+
+    before: torch.Tensor  # [R, 4]
+    actions: torch.Tensor  # [R, 2]
+    after: torch.Tensor  # [R, 4]
+    rewards: torch.Tensor  # [R]
+
+
+def estimated(data: Sequences, estimates: torch.Tensor) -> Estimates:
+    """Return the steps of data by estimates ``[T, E, 4]`` before each of them.
+
+    A step after which an episode ended, or the data, has no estimate after it, and is left out.
+    """
+    goes_on = ~data.fresh[1:]
+    rows = estimates[:-1], data.actions[:-1], estimates[1:], data.rewards[:-1]
+    return Estimates(*(part[goes_on] for part in rows))
+
+
+def fitted_head(kind: str, data: Estimates, updates: int, seed: int) -> _RewardHead:
+    """Return a reward head that has learned from estimates.
+
+    Args:
+        kind: A key of `HEADS`.
+        data: The steps.
+        updates: Gradient steps, at least 1.
+        seed: Of weights and draws.
+    """
+    torch.manual_seed(seed)
+    inputs = torch.cat([data.after, data.actions], dim=-1)
+    head = HEADS[kind](inputs.shape[-1])
+    _fit(head, lambda rows: head.loss(inputs[rows], data.rewards[rows]), len(inputs), updates, seed)
+    return head
+
+
+def fitted_dynamics(data: Estimates, updates: int, seed: int) -> _Dynamics:
+    """Return dynamics that have learned from estimates; arguments as in `fitted_head`."""
+    torch.manual_seed(seed)
+    dynamics = _Dynamics(data.before, data.after)
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        errors = dynamics(data.before[rows], data.actions[rows]) - data.after[rows]
+        return (errors / dynamics.scale) ** 2
+
+    _fit(dynamics, loss, len(data.before), updates, seed)
+    return dynamics
+
+
+def _fit(
+    network: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], count: int, updates: int, seed: int
+) -> None:
+    """Take gradient steps down the mean of a loss of row indices below ``count``, and set the gradients off."""
+    draws = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), FIT_RATE, fused=True)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    for _ in range(updates):
+        rows = torch.randint(count, (FIT_BATCH,), generator=draws)
+        optimizer.zero_grad()
+        loss(rows).mean().backward()
+        optimizer.step()
+        falling.step()
+    network.requires_grad_(False)
+
+
+def rewards(episodes: int) -> list[dict[str, Any]]:
+    """Return how well plans are rated by what is fitted to the filter's estimates, and what planning by it costs."""
+    env = drift_control_v0.batched_env(episodes, scenario="hidden")
+    seeds = np.array(evaluation_seeds(episodes), np.uint64)
+    regulator, played, rows = _played(env, seeds, LQRPolicy(env)), played_data(), []
+    settings = PlanningSettings.of(dict(load_experiment(CONFIG).config)["planner"])
+    data = estimated(*filtered_steps(BOTH, 80, SEED))
+    learned = fitted_dynamics(data, FIT_UPDATES, SEED)
+    for kind in HEADS:
+        head = fitted_head(kind, data, FIT_UPDATES, SEED)
+        for name, dynamics in (("true", None), ("learned", learned)):
+            fitted = _Fitted(head, dynamics)
+            cost = _played(env, seeds, _Plans(env, seeds, settings, True, fitted)) / regulator
+            for step in STEPS:
+                start, plans = played.estimates[step, :PLANNED], played.plans[step]
+                true, _ = true_returns(start, plans.astype(np.float64), env.config.action_cost)
+                found = fitted.returns(start, torch.from_numpy(plans)).numpy()
+                rows.append(
+                    {
+                        "head": kind,
+                        "dynamics": name,
+                        "steps": len(data.rewards),
+                        "updates": FIT_UPDATES,
+                        "over_lqr": round(cost, 4),
+                        "step": step,
+                        "correlation": round(_correlation(found, true), 4),
+                        "regret": round(_regret(found, true), 4),
+                        "cpu": cpu_model(),
+                    }
+                )
+    return rows
+
+
 def _within(values: np.ndarray) -> np.ndarray:
     """Return deviations from the mean over the plans of one start."""
     return values - values.mean(axis=1, keepdims=True)
@@ -445,10 +684,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("planner", "model", "data"))
+    parser.add_argument("what", choices=("planner", "model", "data", "rewards"))
     parser.add_argument("policies", type=Path, nargs="*", help="policy files, for `model`")
     parser.add_argument(
-        "--episodes", type=int, default=20, help="of `planner` and `data`, on the evaluation seeds (20)"
+        "--episodes", type=int, default=20, help="of all but `model`, on the evaluation seeds (20)"
     )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "results" / "planning_parts", help="where to write"
@@ -460,7 +699,7 @@ def main() -> None:
     if arguments.what == "model":
         rows = model(arguments.policies)
     else:
-        rows = (planner if arguments.what == "planner" else data)(arguments.episodes)
+        rows = {"planner": planner, "data": data, "rewards": rewards}[arguments.what](arguments.episodes)
     write(arguments.out / f"{arguments.what}.csv", rows)
     print("  ".join(rows[0]))
     for row in rows:

@@ -1,5 +1,6 @@
 """The parts of planning with a recurrent model: what it learns from outside of a run, and how costs are counted."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import planning_parts
 
 from qio_envs import drift_control_v0
+from qio_envs.drift_control import mean_next_state
 from qio_rllib.world_models.model import Sequences
 
 CONFIG = {
@@ -80,6 +82,117 @@ def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone():
     with torch.no_grad():
         losses = [float(model.learn(data, whole.manual_seed(0)).loss) for model in (few, many)]
     assert losses[1] < 0.8 * losses[0]
+
+
+class _TrueRewards(planning_parts._RewardHead):
+    def mean(self, inputs):
+        return -(inputs[..., :4] ** 2).sum(-1) - 0.01 * (inputs[..., 4:] ** 2).sum(-1)
+
+    def loss(self, inputs, rewards):
+        raise NotImplementedError
+
+
+def test_a_reward_belongs_to_the_estimate_after_its_step_and_ends_have_none():
+    data = planning_parts.played_steps("mixed", 2, seed=0)
+    fresh = torch.zeros_like(data.fresh)
+    fresh[[0, 3]] = torch.tensor([[True, True], [False, True]])
+    estimates = torch.arange(200.0 * 2 * 4).reshape(200, 2, 4)
+    found = planning_parts.estimated(dataclasses.replace(data, fresh=fresh), estimates)
+    kept = [(step, env) for step in range(199) for env in range(2) if (step, env) != (2, 1)]
+    assert len(found.rewards) == len(kept)
+    for row in (0, 1, 4, 5, 300):
+        step, env = kept[row]
+        torch.testing.assert_close(found.before[row], estimates[step, env])
+        torch.testing.assert_close(found.after[row], estimates[step + 1, env])
+        torch.testing.assert_close(found.actions[row], data.actions[step, env])
+        assert found.rewards[row] == data.rewards[step, env]
+
+
+def test_estimates_are_those_that_the_regulator_acts_on():
+    data, estimates = planning_parts.filtered_steps("mixed", 4, seed=0)
+    torch.testing.assert_close(estimates[..., 0], data.obs[..., 0])  # s0 and s3 are observed exactly
+    torch.testing.assert_close(estimates[..., 3], data.obs[..., 1])
+    settled = estimates[
+        20:, 2:, 1
+    ]  # of the regulated half: an estimate of s1 that no longer starts from nothing
+    assert settled.std() > 0.02
+    found = planning_parts.estimated(data, estimates)
+    inputs = torch.cat([found.after, found.actions], dim=-1)
+    gap = _TrueRewards().mean(inputs) - found.rewards  # what the filter does not know of s1 and s2
+    assert gap.abs().median() < 0.1
+
+
+def test_the_true_rewards_rate_plans_as_the_true_model_does():
+    rng = np.random.default_rng(0)
+    start, plans = rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, (3, 5, 7, 2)).astype(np.float32)
+    total, _ = planning_parts.true_returns(start, plans.astype(np.float64), 0.01)
+    found = planning_parts._Fitted(_TrueRewards(), None).returns(start, torch.from_numpy(plans))
+    np.testing.assert_allclose(found, total, rtol=1e-4)
+
+
+def _random_steps(count):
+    """Steps from states and actions in [-1, 1], by the true dynamics and rewards without noise."""
+    generator = torch.Generator().manual_seed(0)
+    before, actions = (2 * torch.rand(count, size, generator=generator) - 1 for size in (4, 2))
+    after = torch.from_numpy(
+        mean_next_state(before.double().numpy(), actions.double().numpy()).astype(np.float32)
+    )
+    rewards = _TrueRewards().mean(torch.cat([after, actions], dim=-1))
+    return planning_parts.Estimates(before, actions, after, rewards)
+
+
+def _split(data, count):
+    return (
+        planning_parts.Estimates(*(part[rows] for part in data))
+        for rows in (slice(count), slice(count, None))
+    )
+
+
+@pytest.mark.parametrize("kind", planning_parts.HEADS)
+def test_a_reward_head_learns_a_quadratic_reward_and_depends_on_the_seed_alone(kind):
+    data, others = _split(_random_steps(4000), 3000)
+    few, again, many = (planning_parts.fitted_head(kind, data, updates, 0) for updates in (1, 1, 600))
+    inputs = torch.cat([others.after, others.actions], dim=-1)
+    torch.testing.assert_close(again.mean(inputs), few.mean(inputs), rtol=0, atol=0)
+    errors = [float(((head.mean(inputs) - others.rewards) ** 2).mean()) for head in (few, many)]
+    assert errors[1] < 0.4 * float(others.rewards.var()) < errors[0]
+
+
+def test_dynamics_learn_what_follows_and_lead_plans_along_the_true_states():
+    data, others = _split(_random_steps(4000), 3000)
+    few, many = (planning_parts.fitted_dynamics(data, updates, 0) for updates in (1, 600))
+    change = (others.after - others.before).var(0)
+    errors = [
+        ((dynamics(others.before, others.actions) - others.after) ** 2).mean(0) / change
+        for dynamics in (few, many)
+    ]
+    assert (errors[1] < 0.02).all()
+    assert (errors[0] > 0.1).all()
+    rng = np.random.default_rng(0)
+    start, plans = rng.uniform(-0.5, 0.5, (3, 4)), rng.uniform(-1, 1, (3, 20, 5, 2)).astype(np.float32)
+    rated = [
+        planning_parts._Fitted(_TrueRewards(), dynamics).returns(start, torch.from_numpy(plans))
+        for dynamics in (None, many)
+    ]
+    torch.testing.assert_close(rated[0], rated[1], atol=0.1, rtol=0.05)
+
+
+def test_a_planner_takes_what_rates_plans_in_place_of_the_true_model():
+    env = drift_control_v0.batched_env(4, scenario="hidden")
+    seeds = np.arange(4, dtype=np.uint64)
+    settings = planning_parts.PLANNERS["iCEM, 8 steps"]
+
+    class Reversed(_TrueRewards):
+        def mean(self, inputs):
+            return -super().mean(inputs)
+
+    actions = []
+    for head in (None, _TrueRewards(), Reversed()):
+        env.reset(seeds)
+        fitted = None if head is None else planning_parts._Fitted(head, None)
+        actions.append(planning_parts._Plans(env, seeds, settings, True, fitted).act())
+    np.testing.assert_allclose(actions[0], actions[1], atol=1e-3)
+    assert np.abs(actions[0] - actions[2]).max() > 0.5
 
 
 class _Constant:
