@@ -215,7 +215,7 @@ def test_the_random_operator_of_a_seed_reaches_the_run(monkeypatch, tmp_path):
             return len(calls)
 
     monkeypatch.setattr(paired, "run", Remote)
-    monkeypatch.setattr(paired.ray, "init", lambda **_: None)
+    monkeypatch.setattr(paired.ray, "init", lambda *_, **__: None)
     monkeypatch.setattr(paired.ray, "shutdown", lambda: None)
     monkeypatch.setattr(paired.ray, "wait", lambda waiting, num_returns: ([waiting[0]], []))
     result = {"curve": [(1, 0.0)], "greedy": 0.0, "sampled": 0.0, "actor_parameters": 1, "seconds": 1.0}

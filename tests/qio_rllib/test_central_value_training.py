@@ -257,6 +257,7 @@ def test_rllibs_own_ppo_takes_it_as_a_plain_mapping(tmp_path):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_tune_runs_it(tmp_path):
     analysis = tune.run(
         "PPO",

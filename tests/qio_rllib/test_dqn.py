@@ -311,6 +311,7 @@ def test_it_trains_and_evaluates_reproducibly_from_a_checkpoint(circuit, tmp_pat
     assert (again["q_loss"], again["q_mean"]) == (more["q_loss"], more["q_mean"])
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
 def test_tune_run_takes_name_and_config(tmp_path):

@@ -84,7 +84,7 @@ def test_the_projects_own_settings_reach_the_config():
         ({"lrr": 1}, r"config: unknown key 'lrr' \(did you mean 'lr'\?\)"),
         (
             {"qqqq": 1},
-            "unknown key 'qqqq'; allowed: agent_id, amplification, central_value, circuit, clip_param, .*lr, ",
+            "unknown key 'qqqq'; allowed: agent_id, amplification, bootstrap_at_time_limit, .*clip_param, .*lr, ",
         ),
         ({"num_sgd_iter": 3}, "config.num_sgd_iter: an old name; use 'num_epochs'"),
         ({"num_workers": 3}, "use 'num_env_runners'"),

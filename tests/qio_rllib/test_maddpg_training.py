@@ -79,6 +79,7 @@ def test_an_interrupted_run_goes_on_exactly(task, tmp_path):
     resumed.stop()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
 def test_a_remote_runner_samples_for_it():

@@ -220,6 +220,7 @@ def test_continuous_actions_are_refused_where_they_make_no_sense():
         config.build_algo()
 
 
+@pytest.mark.long
 def test_tune_run_takes_name_and_config(tmp_path):
     analysis = tune.run(
         "PPO",
