@@ -302,6 +302,7 @@ def test_the_noise_is_gone_from_the_advantages_of_the_chain(monkeypatch):
 # -- runs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
 def test_a_remote_runner_and_two_learners():

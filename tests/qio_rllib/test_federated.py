@@ -224,7 +224,14 @@ EXTRAS = {
 }
 
 
-@pytest.mark.parametrize("run", list(LOCAL_ALGORITHMS))
+LIKE_OTHERS = ("MAAC", "MASAC", "QMIX", "VDN")
+"""Local algorithms whose state is kept as that of others here."""
+
+
+@pytest.mark.parametrize(
+    "run",
+    [pytest.param(run, marks=[pytest.mark.long] if run in LIKE_OTHERS else []) for run in LOCAL_ALGORITHMS],
+)
 def test_a_restored_federation_goes_on_exactly(run, tmp_path):
     settings = {"clients": 4, "participation": {"clients": 3 if run == "MASAC" else 2}, **EXTRAS[run]}
     config = federation(run, **settings)
