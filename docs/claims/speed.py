@@ -51,7 +51,7 @@ def _scaled(contestant: str, column: str = "ratio", part: str = "one node") -> C
 SCALING = Section(
     "Remote runners and learners",
     "PPO, 8 environments in each runner, 800 environment steps an iteration over all learners, one thread in every "
-    "process, two CPUs, beside other work on the machine; contestants in turn, medians over rounds. The numbers of a "
+    "process, two CPUs; contestants in turn, medians over rounds. The numbers of a "
     "list are those of "
     f"{', '.join(list(TASKS.values())[:-1])} and {list(TASKS.values())[-1]}.",
     (
