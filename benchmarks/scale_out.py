@@ -26,7 +26,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are imported; othe
 
 import argparse
 import contextlib
-import logging
 import statistics
 import time
 import warnings
@@ -37,7 +36,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from training_throughput import OURS, Row, Task, config_of
+from training_throughput import OURS, Row, Task, cluster, config_of
 
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.experiments.benchmark import (
@@ -269,24 +268,8 @@ def two_nodes(task: Task, rounds: int) -> list[Row]:
         name: config_for(task, runners, 0).env_runners(custom_resources_per_env_runner={"each": 1})
         for name, runners in {"none": 0, NODES: 2}.items()
     }
-    with cluster():
+    with cluster([2, 2]):
         return measured(task, configs, rounds)
-
-
-@contextlib.contextmanager
-def cluster() -> Iterator[None]:
-    """Run two Ray nodes of two CPUs on this machine; each has one of the resource ``each``."""
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster()
-    try:
-        nodes.add_node(num_cpus=2, resources={"each": 1}, include_dashboard=False)
-        nodes.add_node(num_cpus=2, resources={"each": 1})
-        ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.CRITICAL)
-        yield
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
 
 
 def show(title: str, rows: list[Row]) -> None:

@@ -25,7 +25,7 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -193,7 +193,7 @@ def scaling(rounds: int) -> list[Row]:
         name: config_of(OURS, FOREST, 8, runners).env_runners(custom_resources_per_env_runner=place)
         for name, (runners, place) in places.items()
     }
-    with cluster(), algorithms(configs) as built:
+    with cluster([4, 1], first=3), algorithms(configs) as built:
         turns = take_turns(built, rounds)
         memory = {name: each.runner_memory() for name, each in built.items()}
         nodes = {
@@ -210,14 +210,20 @@ def scaling(rounds: int) -> list[Row]:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[None]:
-    """Run two Ray nodes on this machine; each has one of the resource ``each``."""
+def cluster(cpus: Sequence[int], first: int = 0) -> Iterator[None]:
+    """Run Ray nodes of so many CPUs on this machine; each has one of the resource ``each``.
+
+    Args:
+        cpus: Of each node.
+        first: How much of the resource ``first`` the first node has.
+    """
     from ray.cluster_utils import Cluster
 
     nodes = Cluster()
     try:
-        nodes.add_node(num_cpus=4, resources={"first": 3, "each": 1}, include_dashboard=False)
-        nodes.add_node(num_cpus=1, resources={"each": 1})
+        nodes.add_node(num_cpus=cpus[0], resources={"first": first, "each": 1}, include_dashboard=False)
+        for count in cpus[1:]:
+            nodes.add_node(num_cpus=count, resources={"each": 1})
         ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.CRITICAL)
         yield
     finally:

@@ -10,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import estimate_fits
 import planning_parts
 
 from qio_envs import drift_control_v0
@@ -84,7 +85,7 @@ def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone():
     assert losses[1] < 0.8 * losses[0]
 
 
-class _TrueRewards(planning_parts._RewardHead):
+class _TrueRewards(estimate_fits.RewardHead):
     def mean(self, inputs):
         return -(inputs[..., :4] ** 2).sum(-1) - 0.01 * (inputs[..., 4:] ** 2).sum(-1)
 
@@ -97,7 +98,7 @@ def test_a_reward_belongs_to_the_estimate_after_its_step_and_ends_have_none():
     fresh = torch.zeros_like(data.fresh)
     fresh[[0, 3]] = torch.tensor([[True, True], [False, True]])
     estimates = torch.arange(200.0 * 2 * 4).reshape(200, 2, 4)
-    found = planning_parts.estimated(dataclasses.replace(data, fresh=fresh), estimates)
+    found = estimate_fits.estimated(dataclasses.replace(data, fresh=fresh), estimates)
     kept = [(step, env) for step in range(199) for env in range(2) if (step, env) != (2, 1)]
     assert len(found.rewards) == len(kept)
     for row in (0, 1, 4, 5, 300):
@@ -116,7 +117,7 @@ def test_estimates_are_those_that_the_regulator_acts_on():
         20:, 2:, 1
     ]  # of the regulated half: an estimate of s1 that no longer starts from nothing
     assert settled.std() > 0.02
-    found = planning_parts.estimated(data, estimates)
+    found = estimate_fits.estimated(data, estimates)
     inputs = torch.cat([found.after, found.actions], dim=-1)
     gap = _TrueRewards().mean(inputs) - found.rewards  # what the filter does not know of s1 and s2
     assert gap.abs().median() < 0.1
@@ -138,20 +139,19 @@ def _random_steps(count):
         mean_next_state(before.double().numpy(), actions.double().numpy()).astype(np.float32)
     )
     rewards = _TrueRewards().mean(torch.cat([after, actions], dim=-1))
-    return planning_parts.Estimates(before, actions, after, rewards)
+    return estimate_fits.Estimates(before, actions, after, rewards)
 
 
 def _split(data, count):
     return (
-        planning_parts.Estimates(*(part[rows] for part in data))
-        for rows in (slice(count), slice(count, None))
+        estimate_fits.Estimates(*(part[rows] for part in data)) for rows in (slice(count), slice(count, None))
     )
 
 
-@pytest.mark.parametrize("kind", planning_parts.HEADS)
+@pytest.mark.parametrize("kind", estimate_fits.HEADS)
 def test_a_reward_head_learns_a_quadratic_reward_and_depends_on_the_seed_alone(kind):
     data, others = _split(_random_steps(4000), 3000)
-    few, again, many = (planning_parts.fitted_head(kind, data, updates, 0) for updates in (1, 1, 600))
+    few, again, many = (estimate_fits.fitted_head(kind, data, updates, 0) for updates in (1, 1, 600))
     inputs = torch.cat([others.after, others.actions], dim=-1)
     torch.testing.assert_close(again.mean(inputs), few.mean(inputs), rtol=0, atol=0)
     errors = [float(((head.mean(inputs) - others.rewards) ** 2).mean()) for head in (few, many)]
@@ -160,7 +160,7 @@ def test_a_reward_head_learns_a_quadratic_reward_and_depends_on_the_seed_alone(k
 
 def test_dynamics_learn_what_follows_and_lead_plans_along_the_true_states():
     data, others = _split(_random_steps(4000), 3000)
-    few, many = (planning_parts.fitted_dynamics(data, updates, 0) for updates in (1, 600))
+    few, many = (estimate_fits.fitted_dynamics(data, updates, 0) for updates in (1, 600))
     change = (others.after - others.before).var(0)
     errors = [
         ((dynamics(others.before, others.actions) - others.after) ** 2).mean(0) / change
