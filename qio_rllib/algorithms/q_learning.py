@@ -35,6 +35,7 @@ class QLearningConfig(OffPolicyConfig):
         self.exploration: float | list = [[0, 1.0], [10_000, 0.05]]
         self.double_q = True
         self.dueling = True
+        self.reward_scale = 1.0
         self.grad_clip = 10.0
 
     def training(
@@ -44,6 +45,7 @@ class QLearningConfig(OffPolicyConfig):
         double_q: bool = NotProvided,
         dueling: bool = NotProvided,
         n_step: Annotated[int, Range(1)] = NotProvided,
+        reward_scale: Annotated[float, Range(0, low_open=True)] = NotProvided,
         target_network_update_freq: Annotated[int | None, Range(1)] = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -57,6 +59,9 @@ class QLearningConfig(OffPolicyConfig):
             dueling: Whether Q-values are a state value plus advantages (Wang et al., 2016); off for circuits.
             n_step: Steps over which rewards are summed before a value is taken, at least 1; with memory fewer at the
                 end of a sequence.
+            reward_scale: Factor of the rewards that Q-values are learned from, above 0. A step of the optimiser moves
+                values by about the learning rate, whatever their size: values of hundreds are learned faster and more
+                exactly when they are scaled to tens. Returns are reported without it, ``q_mean`` and losses with it.
             target_network_update_freq: Gradient steps between two moves of the target network by the share ``tau``;
                 None for one after each.
             **kwargs: The other arguments.
@@ -70,6 +75,7 @@ class QLearningConfig(OffPolicyConfig):
             double_q=double_q,
             dueling=dueling,
             n_step=n_step,
+            reward_scale=reward_scale,
             target_network_update_freq=target_network_update_freq,
         )
         if kwargs.get(CIRCUIT) is not None and dueling is NotProvided:
@@ -119,10 +125,11 @@ class QLearner(OffPolicyLearner):
 
         Args:
             batch: The transitions.
-            rewards: ``[R, ...]``.
+            rewards: As earned, ``[R, ...]``.
             ahead: Discounted values of what follows each step, 0 where nothing does, ``[R, ...]``.
             fresh: Where a step begins an episode, bool ``[R, ...]``.
         """
+        rewards = rewards * self.config.reward_scale
         if batch.length == 1:
             return rewards + ahead  # the replay has summed the rewards of several steps
         length = batch.length

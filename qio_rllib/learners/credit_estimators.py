@@ -37,6 +37,7 @@ class Trained:
         lambda_: Of generalised advantage estimation.
         popart: In whose units the values of a module are, by id; no entry for plain ones.
         limits_end: Whether it learned that a time limit ends an episode, see ``bootstrap_at_time_limit``.
+        reward_scale: Factor of the rewards that Q-values were learned from.
     """
 
     team: Team
@@ -45,6 +46,7 @@ class Trained:
     lambda_: float
     popart: Mapping[str, PopArt]
     limits_end: bool = False
+    reward_scale: float = 1.0
 
 
 class Case:
@@ -142,14 +144,15 @@ class Case:
         return torch.stack(found, dim=-1)
 
     def q_values(self) -> Array:
-        """Return the agent's own Q-values, ``[C, A]``."""
+        """Return the agent's own Q-values, in the unit of the rewards, ``[C, A]``."""
         found, network = self.continuation, self.module.policy
         count = self.probabilities.shape[1]
         rows = torch.from_numpy(found.part.observations[0, ::count].reshape(len(self.probabilities), -1))
         memory = found.memory.get("policy")
         with torch.inference_mode():
             state = None if memory is None else torch.from_numpy(np.ascontiguousarray(memory[::count]))
-            return network.outputs(network.features(rows, state)[0]).double().numpy()
+            q_values = network.outputs(network.features(rows, state)[0]).double().numpy()
+        return q_values / self.trained.reward_scale
 
 
 class Estimator(NamedTuple):

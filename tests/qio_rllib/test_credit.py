@@ -532,6 +532,7 @@ def test_q_networks_with_memory_remember_what_was_before_the_decision():
 
 def test_q_networks_are_asked_about_what_the_agent_sees():
     subject = subject_of(off_policy_config("forest", algorithm=DQNConfig))
+    subject = dataclasses.replace(subject, trained=dataclasses.replace(subject.trained, reward_scale=0.1))
     for module in subject.trained.modules.values():
         module.policy.exploration.fill_(0.3)
     found, agent, asked = cases_of(subject)
@@ -541,7 +542,7 @@ def test_q_networks_are_asked_about_what_the_agent_sees():
             row = torch.from_numpy(decision.moment.obs[0][0, agent])
             with torch.no_grad():
                 values = one.module.policy.outputs(one.module.policy.features(row, None)[0]).numpy()
-            np.testing.assert_allclose(one.q_values()[c], values, atol=1e-5)
+            np.testing.assert_allclose(one.q_values()[c], values / 0.1, atol=1e-4)  # in the rewards' unit
             probabilities = np.where(decision.legal, 0.3 / decision.legal.sum(), 0.0)
             probabilities[np.where(decision.legal, values, -np.inf).argmax()] += 0.7
             np.testing.assert_allclose(decision.probabilities, probabilities, atol=1e-6)

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 from test_diagnose import drift_policy
 from toy_central import small_config
+from toy_off_policy import config_of as off_policy_config
 from toy_policies import toy_policy
 
+from qio_rllib.algorithms import QMIXConfig
 from qio_rllib.artifacts.files import read_csv
 from qio_rllib.artifacts.policy_file import save_policy
 from qio_rllib.cli import main
@@ -83,6 +85,19 @@ def test_values_of_a_team_are_refused(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "checkpoint: its values are those of the team's return (team_reward)" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_what_a_run_of_q_learning_scaled_rewards_by_is_read(tmp_path):
+    from qio_rllib.experiments.credit import Subject
+
+    algorithm = off_policy_config("forest", algorithm=QMIXConfig, reward_scale=0.25).build_algo()
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    algorithm.stop()
+    trained = Subject.of_checkpoint(tmp_path / "checkpoint").trained
+    assert trained.reward_scale == 0.25
+    assert trained.limits_end
 
 
 def test_of_a_policy_file_there_are_true_advantages_alone_and_always_the_same(here, capsys):

@@ -51,7 +51,7 @@ def q_values_of(policy, obs):
 @pytest.mark.parametrize("task", ["forest", "masked", "pole"])
 def test_the_loss_is_huber_of_the_error_to_double_q_targets(task, double_q, dueling):
     """van Hasselt et al. (2016), Wang et al. (2016): who chooses, who values, and what is never chosen."""
-    setup = dqn(task, double_q=double_q, dueling=dueling, gamma=0.9)
+    setup = dqn(task, double_q=double_q, dueling=dueling, gamma=0.9, reward_scale=0.5)
     (module,), steps = setup.modules, setup.steps
     moved_apart(module.policy, by=0.5)
     moved_apart(module.target_policy, by=1.0)
@@ -65,7 +65,7 @@ def test_the_loss_is_huber_of_the_error_to_double_q_targets(task, double_q, duel
         assert (chooser.argmax(-1) != np.where(legal, chooser, -np.inf).argmax(-1)).any()
         chooser = np.where(legal, chooser, -np.inf)
     best = np.take_along_axis(by_target, chooser.argmax(-1)[..., None], -1)[..., 0]
-    error = np.abs(chosen - columns["rewards"] - 0.9 * columns["present_next"] * best)
+    error = np.abs(chosen - 0.5 * columns["rewards"] - 0.9 * columns["present_next"] * best)
     huber = np.where(error < 1, 0.5 * error**2, error - 0.5)
     stats = setup.learner.gradient_step(setup.rows)
     name = setup.rows.modules[0]

@@ -17,12 +17,13 @@ from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.team_reward import with_team_reward
 
 GRU = {"use_gru": True, "gru_cell_size": 6, "max_seq_len": 5}
+SCALE = 0.5  # of rewards
 GAMMA = 0.9
 
 
 def mixing(task, algorithm=QMIXConfig, sequences=False, count=12, **settings):
     """Return a Learner and transitions whose rewards are a team's."""
-    config = config_of(task, algorithm=algorithm, gamma=GAMMA, **settings)
+    config = config_of(task, algorithm=algorithm, gamma=GAMMA, reward_scale=SCALE, **settings)
     return setup_of(config, sequences=sequences, count=count)
 
 
@@ -48,7 +49,7 @@ def mixed_by_hand(setup, own, best):
             following = float(first.target_mixer(team([[m] for m in next_values], 0), next_state))
             alive = any(part.any() for part in goes_on)
             targets.append(
-                float(rows.rewards[0][row, 0]) + float(rows.discounts[0][row, 0]) * alive * following
+                SCALE * float(rows.rewards[0][row, 0]) + float(rows.discounts[0][row, 0]) * alive * following
             )
             counts.append(any(part.any() for part in acted))
     return np.array(values), np.array(targets), np.array(counts)
@@ -176,7 +177,7 @@ def test_with_memory_targets_sum_rewards_within_the_sequence(n_step):
     ahead = 100 + torch.arange(150.0)
     fresh = torch.rand(150, generator=torch.Generator().manual_seed(0)) < 0.3
     found = learner.targets(rows, rewards, ahead, fresh).reshape(5, 30)
-    r, v, f = (x.reshape(5, 30).numpy() for x in (rewards, ahead, fresh))
+    r, v, f = (x.reshape(5, 30).numpy() for x in (SCALE * rewards, ahead, fresh))
     for t in range(5):
         for b in range(30):
             total, k = r[t, b], 0

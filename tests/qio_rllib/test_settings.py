@@ -61,6 +61,7 @@ VALUES = {
     "causal_mask": ({"alpha": 0.01}, FOREST),
     "planner": ({"horizon": 3}, FOREST),
     "pretraining_updates": (7, FOREST),
+    "reward_scale": (0.1, FOREST),
     "replay_capacity": (500, FOREST),
     "standardize_advantages": (True, FOREST),
     "target_entropy": (0.3, FOREST),
