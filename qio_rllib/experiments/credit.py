@@ -95,7 +95,7 @@ class Subject:
                 1.0 if config.lambda_ is None else config.lambda_,
                 popart,
                 not config.bootstrap_at_time_limit,
-                getattr(config, "reward_scale", 1.0),  # of algorithms that learn Q-values
+                config.reward_scale,
             ),
             None if source is None else StateSource(source, config.model_config[STATE_SIZE]),
         )

@@ -260,6 +260,7 @@ def checkpoint_config(path: str | Path) -> Any:
             **{name: settings[name] for name in needed},
             lambda_=settings.get("lambda_"),
             bootstrap_at_time_limit=settings.get("bootstrap_at_time_limit", True),
+            reward_scale=settings.get("reward_scale", 1.0),  # of algorithms that learn Q-values
             is_multi_agent=set(settings["policies"]) != {"default_policy"},
             model_config=model_config if isinstance(model_config, dict) else dataclasses.asdict(model_config),
         )
