@@ -11,6 +11,9 @@ from ruamel.yaml import YAML, YAMLError
 
 from qio_envs.api import ConfigError
 
+MAX_VALUES, MAX_DEPTH = 100_000, 50
+"""Of a file: aliases of aliases can stand for more values than memory holds."""
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a mapping from a YAML 1.2 file.
@@ -24,6 +27,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from error
     try:
         values = YAML(typ="safe", pure=True).load(text)
+        _check_size(values, [MAX_VALUES], MAX_DEPTH)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deep") from error
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -47,6 +53,23 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     text = io.StringIO()
     yaml.dump(dict(values), text)
     return text.getvalue()
+
+
+def _check_size(values: Any, left: list[int], depth: int) -> None:
+    """Refuse what is deep, or large once its aliases are written out; ``left`` counts down.
+
+    Raises:
+        RecursionError: It is nested deeper than ``depth``, as one that holds itself is.
+        ValueError: It holds more values than are left.
+    """
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"more than {MAX_VALUES:,} values, aliases written out")
+    if depth == 0:
+        raise RecursionError
+    parts = values.values() if isinstance(values, dict) else values
+    for part in parts if isinstance(values, dict | list | tuple | set) else ():
+        _check_size(part, left, depth - 1)
 
 
 def _one_line(problem: Any) -> str:
