@@ -27,9 +27,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from error
     try:
         values = YAML(typ="safe", pure=True).load(text)
-        _check_size(values, [MAX_VALUES], MAX_DEPTH)
+        _check_size(values)
     except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deep") from error
+        raise ConfigError(f"{path}: not valid YAML: nested too deep") from error
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -55,21 +55,21 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _check_size(values: Any, left: list[int], depth: int) -> None:
-    """Refuse what is deep, or large once its aliases are written out; ``left`` counts down.
+def _check_size(values: Any) -> None:
+    """Refuse what is deep, as one that holds itself is, or large once its aliases are written out.
 
     Raises:
-        RecursionError: It is nested deeper than ``depth``, as one that holds itself is.
-        ValueError: It holds more values than are left.
+        ValueError: Either.
     """
-    left[0] -= 1
-    if left[0] < 0:
-        raise ValueError(f"more than {MAX_VALUES:,} values, aliases written out")
-    if depth == 0:
-        raise RecursionError
-    parts = values.values() if isinstance(values, dict) else values
-    for part in parts if isinstance(values, dict | list | tuple | set) else ():
-        _check_size(part, left, depth - 1)
+    waiting, count = [(values, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            raise ValueError(f"expected at most {MAX_VALUES:,} values, nested {MAX_DEPTH} deep, aliases written out")
+        parts = value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict | list | tuple | set):
+            waiting += [(part, depth + 1) for part in parts]
 
 
 def _one_line(problem: Any) -> str:

@@ -156,7 +156,8 @@ def is_own_run(path: Path) -> bool:
 
 def note_foreign_code(path: Path) -> None:
     """Say that checkpoints are code, where one is about to be loaded that is not the user's own."""
-    if path.exists() and not is_own_run(path):
+    is_any = any((path / name).is_file() for name in ("run.json", "rllib_checkpoint.json"))
+    if is_any and not is_own_run(path):
         note(
             f"{relative(path)} is not in {OWN_RUNS}/: Ray's checkpoints are pickles, and loading one runs what is in it"
         )
