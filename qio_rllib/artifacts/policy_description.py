@@ -16,7 +16,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from qio_envs.api import ConfigError, check_keys
-from qio_rllib.models.policy_network import DISTRIBUTIONS, PolicySpec
+from qio_rllib.acting.communication import Communication
+from qio_rllib.models.policy_network import DISCRETE, DISTRIBUTIONS, PolicySpec
 from qio_rllib.models.world_model_policy import BEHAVIOURS, WorldModelSpec
 
 POLICY, WORLD_MODEL = "policy", "world_model"
@@ -73,6 +74,14 @@ def check_description(values: Mapping[str, Any]) -> None:
     ):
         if len(set(all_of)) < len(all_of):
             raise ConfigError(f"groups: the same of {key} stands there twice")
+    spoken = Communication.of(values["communication"])
+    bandwidth = 0 if spoken is None else spoken.bandwidth
+    for place, entry in enumerate(groups):
+        given = entry.get(POLICY, {}).get("bandwidth", 0)
+        if given != bandwidth:
+            raise ConfigError(
+                f"groups[{place}].{POLICY}.bandwidth: expected {bandwidth}, as in communication, got {given}"
+            )
     index = sorted(one for entry in groups for one in entry["index"])
     if index != list(range(len(index))):
         raise ConfigError("groups.index: expected each number from 0 to the number of agents less 1 once")
@@ -162,6 +171,11 @@ def _check_policy(where: str, spec: Any, seen: int, action: Mapping[str, Any]) -
         raise ConfigError(
             f"{where}.observation_shape: expected {seen} numbers, got {spec['observation_shape']}"
         )
+    if (spec["distribution"] in DISCRETE) != (action["count"] is not None):
+        kind = "discrete" if spec["distribution"] in DISCRETE else "continuous"
+        raise ConfigError(
+            f"{where}.distribution: {spec['distribution']} is of {kind} actions, action.count is {action['count']}"
+        )
     _check_num_actions(where, spec["num_actions"], action)
     _check_sizes(f"{where}.network", spec.get("network", {}))
 
@@ -182,6 +196,10 @@ def _check_world_model(where: str, spec: Any, seen: int, action: Mapping[str, An
     _check_spec(where, spec, WorldModelSpec, checks)
     if spec["obs_size"] != seen:
         raise ConfigError(f"{where}.obs_size: expected {seen} numbers, got {spec['obs_size']}")
+    if spec["is_discrete"] != (action["count"] is not None):
+        raise ConfigError(
+            f"{where}.is_discrete: expected whether action has a count, got {spec['is_discrete']}"
+        )
     _check_num_actions(where, spec["num_actions"], action)
     for key in ("world_model", "planner", "network"):
         _check_sizes(f"{where}.{key}", spec.get(key, {}))

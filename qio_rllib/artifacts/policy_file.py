@@ -10,9 +10,9 @@ import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from qio_rllib.artifacts.policy_description import (
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
 from qio_rllib.named_in_file import NamedInFile
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 FORMAT = 2
 _DESCRIPTION = "policy.json"
@@ -187,9 +189,39 @@ def _built(
 def _actor(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -> Actor:
     action = ActionSpec.from_dict(entry["action"])
     if POLICY in entry:
-        network = PolicyNetwork(PolicySpec.from_dict(entry[POLICY]))
-        network.load_state_dict(weights)
-        return NetworkActor(network.eval(), action)
-    policy = WorldModelPolicy(WorldModelSpec.from_dict(entry[WORLD_MODEL]))
-    policy.load_state_dict(weights)
-    return WorldModelActor(policy.eval(), action)
+        network = _network(lambda: PolicyNetwork(PolicySpec.from_dict(entry[POLICY])), weights)
+        return NetworkActor(network, action)
+    policy = _network(lambda: WorldModelPolicy(WorldModelSpec.from_dict(entry[WORLD_MODEL])), weights)
+    return WorldModelActor(policy, action)
+
+
+def _network(build: Callable[[], Network], weights: Mapping[str, torch.Tensor]) -> Network:
+    """Return a network with its weights.
+
+    Raises:
+        ConfigError: It cannot be built, or the weights are those of another one.
+    """
+    try:
+        network = build()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever settings of other types raise
+        raise ConfigError(
+            f"{_DESCRIPTION}: its networks cannot be built ({type(error).__name__}: {error!s:.200})"
+        ) from error
+    expected = network.state_dict()
+    for name in [*expected, *weights]:
+        found = {"there": weights.get(name), "expected": expected.get(name)}
+        there, wanted = ("missing" if one is None else _shape(one) for one in found.values())
+        if there != wanted:
+            what = "is missing" if there == "missing" else f"has the shape {there}"
+            instead = "none" if wanted == "missing" else wanted
+            raise ConfigError(
+                f"{_DESCRIPTION}: its networks do not fit the weights: {name:.100} {what}, expected {instead}"
+            )
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _shape(values: torch.Tensor) -> str:
+    return " x ".join(map(str, values.shape)) or "of a number"

@@ -66,7 +66,9 @@ def _check_size(values: Any) -> None:
         value, depth = waiting.pop()
         count += 1
         if depth > MAX_DEPTH or count > MAX_VALUES:
-            raise ValueError(f"expected at most {MAX_VALUES:,} values, nested {MAX_DEPTH} deep, aliases written out")
+            raise ValueError(
+                f"expected at most {MAX_VALUES:,} values, nested {MAX_DEPTH} deep, aliases written out"
+            )
         parts = value.values() if isinstance(value, dict) else value
         if isinstance(value, dict | list | tuple | set):
             waiting += [(part, depth + 1) for part in parts]
