@@ -105,8 +105,8 @@ class Budget(TorchFunctionMode):
             ConfigError: It is too much.
         """
         if func in _SIZED:
-            sizes = [*args, *filter(None, [(kwargs or {}).get("size")])]
-            sizes = sizes[0] if sizes and isinstance(sizes[0], list | tuple) else sizes
+            first = args[0] if args else (kwargs or {}).get("size", 0)
+            sizes = first if isinstance(first, list | tuple) else args
             self.left -= math.prod(size for size in sizes if isinstance(size, int))
             if self.left < 0:
                 raise ConfigError("policy.json: its networks are larger than the weights of the file")
@@ -203,6 +203,12 @@ def _check_world_model(where: str, spec: Any, seen: int, action: Mapping[str, An
     _check_num_actions(where, spec["num_actions"], action)
     for key in ("world_model", "planner", "network"):
         _check_sizes(f"{where}.{key}", spec.get(key, {}))
+    planner = spec.get("planner", {})
+    sizes = [planner[key] for key in ("candidates", "horizon", "iterations") if _is_count(planner.get(key))]
+    if math.prod([*sizes, spec["num_actions"]]) > _MAX_NUMBER:
+        raise ConfigError(
+            f"{where}.planner: expected plans of at most {_MAX_NUMBER:,} numbers, got {_shown(sizes)}"
+        )
 
 
 def _check_num_actions(where: str, given: int, action: Mapping[str, Any]) -> None:

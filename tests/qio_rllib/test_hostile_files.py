@@ -3,6 +3,7 @@
 The detector is a file that would appear: `evil.py` makes it when it is imported, and so does every other attempt.
 """
 
+import copy
 import io
 import json
 import pickle
@@ -26,6 +27,7 @@ from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
+from qio_rllib.sampling.environments import make_vector_env
 
 MARK = "executed"
 EVIL = f"""
@@ -435,6 +437,18 @@ def test_a_policy_file_plays_where_the_user_says(here, capsys):
     assert not Path(MARK).exists()
     assert main(["evaluate", "policy.pt", "--allow-import", "mine", "--episodes", "1"]) == 0
     assert Path(MARK).exists()
+
+
+def test_a_name_keeps_what_it_may_import_where_it_is_copied(here):
+    changed_policy(here, set_value("env", value="evil:make"))
+    loaded = load_policy("policy.pt", ["mine", "other.envs"])
+    for env in (loaded.env, pickle.loads(pickle.dumps(loaded.env)), copy.deepcopy(loaded).env):
+        assert env == "evil:make"
+        assert env.allow_import == ("mine", "other.envs")
+        with pytest.raises(ConfigError, match="--allow-import evil"):
+            make_vector_env(env, {}, 1)
+    assert load_policy(save_policy(loaded, here / "again.pt"), ["evil"]).env == "evil:make"
+    assert not Path(MARK).exists()
 
 
 # --- runs and tables -------------------------------------------------------------------------------------------------

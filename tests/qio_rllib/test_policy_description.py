@@ -7,6 +7,7 @@ import pytest
 from toy_policies import toy_policy
 
 from qio_envs.api import ConfigError
+from qio_rllib.artifacts.policy_description import check_description
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 
@@ -133,3 +134,55 @@ def test_wrong_descriptions_are_named_in_one_line(kind, tmp_path, capsys):
     assert str(path) in str(caught.value)
     assert main(["evaluate", str(path)]) == 2
     assert capsys.readouterr().err == f"rllib: {caught.value}\n"
+
+
+WORLD_MODEL = {
+    "obs_size": 3, "num_actions": 1, "is_discrete": False, "world_model": {"members": 2}, "behaviour": "planner",
+    "planner": {"horizon": 3, "candidates": 6}, "gamma": 0.9, "network": {}, "is_factored": False,
+}  # fmt: skip
+
+
+def of_world_model(**changes):
+    return {
+        "format": 2,
+        "env": "Pendulum-v1",
+        "env_config": {},
+        "communication": None,
+        "groups": [
+            {
+                "module": "m",
+                "agents": [None],
+                "index": [0],
+                "agent_id": False,
+                "action": {"count": None, "low": [-2.0], "high": [2.0], "rescaled": True},
+                "spaces": {"observation_shape": [3], "num_actions": None},
+                "world_model": WORLD_MODEL | changes,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"obs_size": 4}, r"groups\[0\].world_model.obs_size: expected 3 numbers, got 4"),
+        ({"num_actions": 2}, "num_actions: expected 1, as in action, got 2"),
+        ({"is_discrete": True}, "is_discrete: expected whether action has a count, got True"),
+        ({"behaviour": "oracle"}, "behaviour: expected planner or actor, got 'oracle'"),
+        ({"gamma": 1.5}, "gamma: expected a number from 0 to 1, got 1.5"),
+        ({"gamma": "0.9"}, "gamma: expected a number from 0 to 1, got '0.9'"),
+        (
+            {"world_model": {"hiddens": [-1]}},
+            "world_model.hiddens.0: expected a number from 0 to 16,777,216, got -1",
+        ),
+        (
+            {"planner": {"candidates": 1 << 20, "horizon": 1000}},
+            "planner: expected plans of at most 16,777,216 numbers",
+        ),
+        ({"colour": 1}, "unknown key 'colour'"),
+    ],
+)
+def test_wrong_descriptions_of_world_models_are_named(changes, message):
+    check_description(of_world_model())
+    with pytest.raises(ConfigError, match=message):
+        check_description(of_world_model(**changes))
