@@ -395,7 +395,7 @@ def _is_there(package: str) -> bool:
 
 
 def _is_in_working_directory(package: str) -> bool:
-    """Return whether the working directory itself holds a package, where a file of its name may lie beside others."""
+    """Return whether what would be imported as a package lies in the working directory itself, as any file may."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     folder = Path.cwd().resolve()

@@ -27,6 +27,7 @@ from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
+from qio_rllib.named_in_file import ALLOWED_PACKAGES
 from qio_rllib.sampling.environments import make_vector_env
 
 MARK = "executed"
@@ -235,6 +236,12 @@ def test_a_name_that_the_user_gives_is_the_users_own(here, arguments):
 def test_files_name_the_environments_of_known_packages(here, env):
     (here / "x.yaml").write_text(experiment(env=env))
     assert load_experiment("x.yaml").env == env
+
+
+def test_the_page_names_the_known_packages():
+    text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    listed = text.partition("the packages that these pages name: ")[2].partition(";")[0]
+    assert set(listed.replace(" and ", ", ").split(", ")) == set(ALLOWED_PACKAGES) - {"qio_envs"}
 
 
 def test_a_file_beside_the_experiment_is_no_known_package(here, monkeypatch, capsys):
