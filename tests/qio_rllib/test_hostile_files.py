@@ -446,7 +446,8 @@ def test_a_policy_file_plays_where_the_user_says(here, capsys):
     assert Path(MARK).exists()
 
 
-def test_a_name_keeps_what_it_may_import_where_it_is_copied(here):
+def test_a_name_keeps_what_it_may_import_where_it_is_copied(here, monkeypatch):
+    monkeypatch.syspath_prepend(here)
     changed_policy(here, set_value("env", value="evil:make"))
     loaded = load_policy("policy.pt", ["mine", "other.envs"])
     for env in (loaded.env, pickle.loads(pickle.dumps(loaded.env)), copy.deepcopy(loaded).env):
