@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+import gymnasium
 import numpy as np
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.acting.actor import Array
 from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
+from qio_rllib.models.spaces import bare_space, is_masked_space
 
 _OBSERVATION, _ACTION_MASK = "observation", "action_mask"
 
@@ -27,6 +29,15 @@ class GroupSpaces:
     observation_shape: tuple[int, ...]
     num_actions: int | None = None
 
+    @classmethod
+    def of(cls, observations: gymnasium.Space, actions: gymnasium.Space) -> Self:
+        """Return what agents with these spaces see; with an action mask, the actions are Discrete."""
+        count = None
+        if is_masked_space(observations):
+            assert isinstance(actions, gymnasium.spaces.Discrete)
+            count = int(actions.n)
+        return cls(tuple(bare_space(observations).shape or ()), count)
+
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
@@ -35,7 +46,8 @@ class Policy:
     Attributes:
         team: How the agents act.
         spaces: What they see, by module id.
-        env: Name of the environment that it was trained in.
+        env: Name of the environment that it was trained in; of a policy from a file a `NamedInFile`, which imports only
+            what is allowed.
         env_config: That environment's arguments.
     """
 

@@ -71,6 +71,12 @@ class Setting:
                 inner: settings.find(inner, key).checked(item, settings, key, in_python)
                 for inner, item in value.items()
             }
+        if self.name == "algorithm_config_overrides_per_module" and isinstance(value, Mapping):
+            for module_id, overrides in value.items():
+                checked_value(f"{key}.{module_id}", overrides, dict, in_python)
+                for inner, item in overrides.items():
+                    place = f"{key}.{module_id}"
+                    settings.find(inner, place).checked(item, settings, place, in_python)
         return checked_value(key, value, self.annotation, in_python)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import pickle
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,13 +24,22 @@ from qio_rllib.acting.communication import Communication
 from qio_rllib.acting.policy import GroupSpaces, Policy
 from qio_rllib.acting.team import AgentGroup, Team
 from qio_rllib.acting.world_model_actor import WorldModelActor
+from qio_rllib.artifacts.policy_description import (
+    POLICY,
+    WORLD_MODEL,
+    Budget,
+    check_description,
+    read_description,
+)
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
+from qio_rllib.named_in_file import NamedInFile
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 FORMAT = 2
 _DESCRIPTION = "policy.json"
-_KIND_KEYS: dict[type, str] = {NetworkActor: "policy", WorldModelActor: "world_model"}
-"""Under which key the specification of an actor's network lies."""
+_KIND_KEYS: dict[type, str] = {NetworkActor: POLICY, WorldModelActor: WORLD_MODEL}
 
 
 def save_policy(policy: Policy, path: str | Path) -> Path:
@@ -87,65 +96,132 @@ def save_policy(policy: Policy, path: str | Path) -> Path:
     return path
 
 
-def load_policy(path: str | Path) -> Policy:
+def load_policy(path: str | Path, allow_import: Sequence[str] = ()) -> Policy:
     """Read a policy file; ``policy.player()`` then acts in an episode.
 
+    Args:
+        path: The file.
+        allow_import: Modules that the environment which it names may import, beside
+            `qio_rllib.named_in_file.ALLOWED_PACKAGES`, where somebody plays in `Policy.env`.
+
     Raises:
-        ConfigError: The file is missing, damaged, or of another format.
+        ConfigError: The file is missing, damaged, or of another format; what is wrong in ``policy.json`` is named.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"policy file: there is no file {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            description = json.loads(archive.read(_DESCRIPTION))
-            if description.get("format") != FORMAT:
+            members = _stored(archive)
+            description = read_description(archive.read(members[_DESCRIPTION]))
+            _check_format(description)
+            check_description(description)
+            names = [f"{entry['module']}.pt" for entry in description["groups"]]
+            if set(members) != {_DESCRIPTION, *names}:
                 raise ConfigError(
-                    f"policy file: {path} has format {description.get('format')}, expected {FORMAT}; it was made by an "
-                    "earlier version: train again with the config.yaml beside it"
+                    f"expected the members {_DESCRIPTION}, {', '.join(names)}, got {', '.join(members)}"
                 )
-            weights = {
-                entry["module"]: torch.load(
-                    io.BytesIO(archive.read(f"{entry['module']}.pt")), weights_only=True, map_location="cpu"
-                )
-                for entry in description["groups"]
-            }
-        return _built(description, weights)
-    except ConfigError:
-        raise
-    except (
-        zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, TypeError, RuntimeError, OSError,
-        AttributeError, EOFError,
-    ) as error:  # fmt: skip
+            weights = [_weights(name, archive.read(members[name])) for name in names]
+        with Budget(weights):
+            return _built(description, weights, allow_import)
+    except ConfigError as error:
+        raise ConfigError(f"policy file: {path}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # whatever a damaged file makes zip files, torch or the networks raise
         raise ConfigError(
             f"policy file: {path} is damaged or no policy file ({type(error).__name__})"
         ) from error
 
 
-def _built(description: dict[str, Any], weights: dict[str, Any]) -> Policy:
+def _check_format(description: Any) -> None:
+    found = description.get("format") if isinstance(description, dict) else None
+    if type(found) is not int or found != FORMAT:
+        raise ConfigError(
+            f"it has format {found!r:.60}, expected {FORMAT}; if it was made by an earlier version, train again with "
+            "the config.yaml beside it"
+        )
+
+
+def _stored(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return the members of an archive by name, none of which is compressed, so that none is larger than the file."""
+    members = {member.filename: member for member in archive.infolist()}
+    if len(members) < len(archive.infolist()):
+        raise ConfigError("a member stands there twice")
+    for name, member in members.items():
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise ConfigError(f"{name!r:.60} is compressed")
+    return members
+
+
+def _weights(name: str, data: bytes) -> dict[str, torch.Tensor]:
+    """Return a state dictionary; what is read takes no more memory than its file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        _stored(archive)
+    found = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    for value in found.values():
+        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+            raise ConfigError(f"{name} holds something else than weights")
+        if value.numel() * value.element_size() > len(data):
+            raise ConfigError(f"{name} holds weights that are larger than the file")
+    return dict(found)
+
+
+def _built(
+    description: dict[str, Any], weights: Sequence[dict[str, torch.Tensor]], allow_import: Sequence[str]
+) -> Policy:
     groups, spaces = [], {}
-    for entry in description["groups"]:
+    for entry, values in zip(description["groups"], weights, strict=True):
         groups.append(
             AgentGroup(
                 entry["module"],
                 tuple(entry["agents"]),
                 np.array(entry["index"], np.int64),
-                _actor(entry, weights[entry["module"]]),
+                _actor(entry, values),
                 entry["agent_id"],
             )
         )
         shape = tuple(entry["spaces"]["observation_shape"])
         spaces[entry["module"]] = GroupSpaces(shape, entry["spaces"]["num_actions"])
     team = Team(groups, Communication.of(description["communication"]))
-    return Policy(team, spaces, description["env"], description["env_config"])
+    env = NamedInFile.of(description["env"], allow_import)
+    return Policy(team, spaces, env, description["env_config"])
 
 
-def _actor(entry: dict[str, Any], weights: dict[str, Any]) -> Actor:
+def _actor(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -> Actor:
     action = ActionSpec.from_dict(entry["action"])
-    if "policy" in entry:
-        network = PolicyNetwork(PolicySpec.from_dict(entry["policy"]))
-        network.load_state_dict(weights)
-        return NetworkActor(network.eval(), action)
-    policy = WorldModelPolicy(WorldModelSpec.from_dict(entry["world_model"]))
-    policy.load_state_dict(weights)
-    return WorldModelActor(policy.eval(), action)
+    if POLICY in entry:
+        network = _network(lambda: PolicyNetwork(PolicySpec.from_dict(entry[POLICY])), weights)
+        return NetworkActor(network, action)
+    policy = _network(lambda: WorldModelPolicy(WorldModelSpec.from_dict(entry[WORLD_MODEL])), weights)
+    return WorldModelActor(policy, action)
+
+
+def _network(build: Callable[[], Network], weights: Mapping[str, torch.Tensor]) -> Network:
+    """Return a network with its weights.
+
+    Raises:
+        ConfigError: It cannot be built, or the weights are those of another one.
+    """
+    try:
+        network = build()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever settings of other types raise
+        raise ConfigError(
+            f"{_DESCRIPTION}: its networks cannot be built ({type(error).__name__}: {error!s:.200})"
+        ) from error
+    expected = network.state_dict()
+    for name in [*expected, *weights]:
+        found = {"there": weights.get(name), "expected": expected.get(name)}
+        there, wanted = ("missing" if one is None else _shape(one) for one in found.values())
+        if there != wanted:
+            what = "is missing" if there == "missing" else f"has the shape {there}"
+            instead = "none" if wanted == "missing" else wanted
+            raise ConfigError(
+                f"{_DESCRIPTION}: its networks do not fit the weights: {name:.100} {what}, expected {instead}"
+            )
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _shape(values: torch.Tensor) -> str:
+    return " x ".join(map(str, values.shape)) or "of a number"

@@ -131,9 +131,28 @@ class RunDirectory:
             info = json.loads(self.info_file.read_text(encoding="utf-8"))
             if not isinstance(info, dict) or info.get("status") not in STATUSES:
                 raise ValueError("no status")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.info_file}: damaged ({' '.join(str(error).split())})") from error
         return info
+
+    def within(self, path: Any) -> Path:
+        """Return what lies under a path in this directory.
+
+        Args:
+            path: Seen from the directory, as ``run.json`` has it.
+
+        Raises:
+            ConfigError: It is no path, or leads out of the directory, by ``..`` or a link.
+        """
+        try:
+            found = (self.path / path).resolve()
+            if not found.is_relative_to(self.path):
+                raise ValueError
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
+            raise ConfigError(
+                f"{self.path}: expected a path within the run directory, got {path!r:.100}"
+            ) from error
+        return found
 
     def update_info(self, **values: Any) -> None:
         """Put ``values`` into ``run.json``, which is made if it is not there."""

@@ -11,6 +11,9 @@ from ruamel.yaml import YAML, YAMLError
 
 from qio_envs.api import ConfigError
 
+MAX_VALUES, MAX_DEPTH = 100_000, 50
+"""Of a file: aliases of aliases can stand for more values than memory holds."""
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a mapping from a YAML 1.2 file.
@@ -24,6 +27,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from error
     try:
         values = YAML(typ="safe", pure=True).load(text)
+        _check_size(values)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid YAML: nested too deep") from error
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -47,6 +53,25 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     text = io.StringIO()
     yaml.dump(dict(values), text)
     return text.getvalue()
+
+
+def _check_size(values: Any) -> None:
+    """Refuse what is deep, as one that holds itself is, or large once its aliases are written out.
+
+    Raises:
+        ValueError: Either.
+    """
+    waiting, count = [(values, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            raise ValueError(
+                f"expected at most {MAX_VALUES:,} values, nested {MAX_DEPTH} deep, aliases written out"
+            )
+        parts = value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict | list | tuple | set):
+            waiting += [(part, depth + 1) for part in parts]
 
 
 def _one_line(problem: Any) -> str:

@@ -5,13 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.cli.output import note, relative
 
 if TYPE_CHECKING:
     from qio_rllib.acting.policy import Policy
     from qio_rllib.experiments.experiment import Experiment
+
+
+OWN_RUNS = "runs"
+"""Where ``rllib train`` keeps runs unless it is told otherwise, seen from the working directory."""
+
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        metavar="MODULE",
+        help="Let environments that a file names import this module, whose code then runs. Repeatable.",
+    ),
+]
 
 
 def experiment_of(
@@ -21,6 +37,7 @@ def experiment_of(
     stop: str | None,
     overrides: Sequence[str],
     seed: int | None,
+    allow_import: Sequence[str] = (),
 ) -> Experiment:
     """Read the experiment from a file, or from the options that RLlib's old command had."""
     if seed is not None and any(
@@ -40,7 +57,7 @@ def experiment_of(
             raise ConfigError("--config: an experiment file is needed (or --run and --env, or --resume)")
         from qio_rllib.experiments.experiment import load_experiment
 
-        return load_experiment(config, overrides, seed)
+        return load_experiment(config, overrides, seed, allow_import)
     if config is not None and not is_json:
         raise ConfigError(
             "--run: cannot go with an experiment file, which names the algorithm (use --set run=...)"
@@ -102,8 +119,13 @@ def seeds_of(text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def load_policy_of(path: Path) -> tuple[Policy, list[int]]:
-    """Return the policy of a checkpoint, run directory or policy file, and its evaluation seeds."""
+def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy, list[int]]:
+    """Return the policy of a checkpoint, run directory or policy file, and its evaluation seeds.
+
+    Args:
+        path: Where it lies.
+        allow_import: Modules that the environment which a policy file names may import.
+    """
     from qio_rllib.artifacts.policy_file import load_policy
     from qio_rllib.sampling.evaluation import (
         checkpoint_experiment,
@@ -112,13 +134,14 @@ def load_policy_of(path: Path) -> tuple[Policy, list[int]]:
     )
 
     if path.is_file():
-        return load_policy(path), evaluation_seeds(10)
+        return load_policy(path, allow_import), evaluation_seeds(10)
     path = checkpoint_of(path)
     return load_policy_from_checkpoint(path), checkpoint_experiment(path)["evaluation_seeds"]
 
 
 def checkpoint_of(path: Path) -> Path:
-    """Return a checkpoint as it is, of a run directory the last one."""
+    """Return a checkpoint as it is, of a run directory the last one; say so of one that is not the user's own."""
+    note_foreign_code(path)
     if not (path / "run.json").is_file():
         return path
     from qio_rllib.experiments.finished_run import final_checkpoint
@@ -126,12 +149,28 @@ def checkpoint_of(path: Path) -> Path:
     return final_checkpoint(path)
 
 
+def is_own_run(path: Path) -> bool:
+    """Return whether a run or a checkpoint lies in the folder ``runs`` of the working directory, and not by a link."""
+    return path.resolve().is_relative_to(Path.cwd().resolve() / OWN_RUNS)
+
+
+def note_foreign_code(path: Path) -> None:
+    """Say that checkpoints are code, where one is about to be loaded that is not the user's own."""
+    is_any = any((path / name).is_file() for name in ("run.json", "rllib_checkpoint.json"))
+    if is_any and not is_own_run(path):
+        note(
+            f"{relative(path)} is not in {OWN_RUNS}/: Ray's checkpoints are pickles, and loading one runs what is in it"
+        )
+
+
 def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> tuple[str, Mapping[str, Any]]:
     """Return the environment in which a policy is to act and its settings, by default those of the training.
 
     Raises:
-        ConfigError: It has an agent that the policy does not know, or other spaces.
+        ConfigError: It has an agent that the policy does not know, observations of another shape, or other actions.
     """
+    from qio_rllib.acting.actions import ActionSpec
+    from qio_rllib.acting.policy import GroupSpaces
     from qio_rllib.sampling.environments import describe_env
 
     env_id = policy.env if env is None else env
@@ -139,14 +178,20 @@ def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> t
         settings: Mapping[str, Any] = json_object("--env-config", env_config)
     else:
         settings = policy.env_config if env_id == policy.env else {}
-    trained, present = (describe_env(*pair) for pair in ((policy.env, policy.env_config), (env_id, settings)))
+    present = describe_env(env_id, settings)
+    groups = {agent: group for group in policy.team.groups for agent in group.agents}
     for agent in present.agents:
-        if agent not in policy.module_of:
+        if agent not in groups:
             raise ConfigError(f"--env: {env_id} has the agent '{agent}', for which there is no policy")
-        for kind in ("observation_spaces", "action_spaces"):
-            if getattr(trained, kind)[agent] != getattr(present, kind)[agent]:
-                space = kind.replace("_spaces", " space")
-                raise ConfigError(f"--env: the {space} of {env_id} is not the one of the training")
+        observations, actions = present.observation_spaces[agent], present.action_spaces[agent]
+        trained = groups[agent].actor.action
+        same = {
+            "observation": GroupSpaces.of(observations, actions) == policy.spaces[groups[agent].module_id],
+            "action": ActionSpec.of(actions, trained.rescaled) == trained,
+        }
+        for kind, is_same in same.items():
+            if not is_same:
+                raise ConfigError(f"--env: the {kind} space of {env_id} is not the one of the training")
     return env_id, settings
 
 

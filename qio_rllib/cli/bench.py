@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qio_rllib.cli.arguments import check_output_file, experiment_of
+from qio_rllib.cli.arguments import AllowImport, check_output_file, experiment_of
 from qio_rllib.cli.output import console, relative, say
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ def bench(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: num_env_runners=0. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file for one row per path.")] = None,
+    allow_import: AllowImport = None,
 ) -> None:
     """Time an experiment's training beside RLlib's own runner and Learner, in turns; keeps nothing that is trained."""
     check_output_file(out)
-    experiment = experiment_of(config, None, None, None, settings or [], None)
+    experiment = experiment_of(config, None, None, None, settings or [], None, allow_import or ())
 
     from qio_rllib.artifacts.files import write_csv
     from qio_rllib.experiments.benchmark import benchmark

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli.arguments import load_policy_of
+from qio_rllib.cli.arguments import AllowImport, load_policy_of
 from qio_rllib.cli.explain import explain
 from qio_rllib.cli.output import console, relative, say
 
@@ -54,6 +55,7 @@ def discover(
     variables: Variables = None,
     agent: Agent = None,
     seed: Seed = 0,
+    allow_import: AllowImport = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for the graph, its edges and its picture.")
     ] = None,
@@ -75,7 +77,7 @@ def discover(
             required=causal_analysis.read_edges("--require", require) if require else (),
             forbidden=causal_analysis.read_edges("--forbid", forbid) if forbid else (),
         )
-    data = _read(source, samples, seed, interventions, agent, _names(variables))
+    data = _read(source, samples, seed, interventions, agent, _names(variables), allow_import or ())
     found = causal_analysis.discover(data, method, alpha, degree, knowledge, test, seed)
     say(f"{data.name}, {data.samples:,} rows, {len(data.columns)} variables")
     console().print(draw_text(found.graph), highlight=False, markup=False)
@@ -111,6 +113,7 @@ def effect(
     interventions: Interventions = False,
     agent: Agent = None,
     seed: Seed = 0,
+    allow_import: AllowImport = None,
 ) -> None:
     """Estimate an effect by the back door, the front door or an instrument, as a graph allows."""
     from qio_rllib.experiments import causal_analysis
@@ -118,7 +121,7 @@ def effect(
     if graph is None and hidden is not None:
         raise ConfigError("--hidden: needs --graph")
     known = None if graph is None else causal_analysis.read_graph(graph, _names(hidden))
-    data = _read(source, samples, seed, interventions, agent, [])
+    data = _read(source, samples, seed, interventions, agent, [], allow_import or ())
     adjustment = None if adjust is None else _names(adjust)
     say(str(causal_analysis.estimate(data, known, treatment, outcome, adjustment, level, seed)))
 
@@ -137,6 +140,7 @@ def control(
     samples: Samples = 1000,
     interventions: Interventions = False,
     seed: Seed = 0,
+    allow_import: AllowImport = None,
     env: Annotated[str | None, typer.Option(help="Environment to score the controller in.")] = None,
     env_config: Annotated[str | None, typer.Option(help="Its settings as a JSON object.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of the score.")] = 1000,
@@ -162,7 +166,7 @@ def control(
         _numbers("--action-costs", action_costs),
     )
     known = causal_analysis.read_graph(graph, _names(hidden))
-    data = _read(source, samples, seed, interventions, None, [])
+    data = _read(source, samples, seed, interventions, None, [], allow_import or ())
     controller = offline_controller(data.columns, known, task, level=level, seed=seed)
     for effect in (*controller.effects, *controller.state_effects):
         say(str(effect))
@@ -197,6 +201,7 @@ def _read(
     interventions: bool,
     agent: str | None,
     variables: list[str],
+    allow_import: Sequence[str],
 ) -> causal_analysis.Source:
     """Return the data of a file, an environment or a run."""
     import qio_envs
@@ -209,7 +214,7 @@ def _read(
         return causal_analysis.read_source(source, samples, seed, interventions, variables)
     if interventions:
         raise ConfigError("--interventions: a policy's experience is what it is; for environments alone")
-    policy, _ = load_policy_of(path)
+    policy, _ = load_policy_of(path, allow_import)
 
     from qio_rllib.experiments.causal_runs import read_policy
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qio_envs.api import ConfigError
+from qio_rllib.cli.arguments import AllowImport
 from qio_rllib.cli.output import console, relative, say
 
 _LINES = {
@@ -45,6 +46,7 @@ def credit(
         float | None, typer.Option(min=0, max=1, help="Discount; else the run's. A policy file has none.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Directory for tables and figure.")] = Path("credit"),
+    allow_import: AllowImport = None,
 ) -> None:
     """Measure the true advantages of decisions by exact branches, and how far the run's estimators are off."""
     if out.exists() or not out.parent.is_dir():
@@ -65,7 +67,7 @@ def credit(
         from qio_rllib.artifacts.policy_file import load_policy
 
         assert gamma is not None
-        subject = Subject.of_policy(load_policy(checkpoint), gamma)
+        subject = Subject.of_policy(load_policy(checkpoint, allow_import or ()), gamma)
     else:
         subject = Subject.of_checkpoint(checkpoint_of(checkpoint), gamma)
     first = FIRST_EVALUATION_SEED if seed is None else seed

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli.arguments import load_policy_of
+from qio_rllib.cli.arguments import AllowImport, load_policy_of
 from qio_rllib.cli.output import console, relative, say, seeds_text
 
 
@@ -20,13 +20,14 @@ def diagnose(
         bool, typer.Option("--random-actions", help="Uniform random actions in place of the policy's.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Directory for tables, figures and the GIF.")] = Path("diagnosis"),
+    allow_import: AllowImport = None,
 ) -> None:
     """Compare what a policy's world model predicts with what happens, on the fixed evaluation seeds."""
     if out.exists() or not out.parent.is_dir():
         raise ConfigError(
             f"--out: {out} {'exists already' if out.exists() else 'is in no directory that exists'}"
         )
-    policy, _ = load_policy_of(checkpoint)
+    policy, _ = load_policy_of(checkpoint, allow_import or ())
 
     from qio_rllib.experiments.diagnosis import check_world_model, summary
     from qio_rllib.experiments.diagnosis import diagnose as compare

@@ -10,6 +10,7 @@ import typer
 
 from qio_envs.api import ConfigError
 from qio_rllib.cli.arguments import (
+    AllowImport,
     check_output_file,
     evaluation_env,
     load_policy_of,
@@ -35,6 +36,7 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="A scripted policy of --env in place of a checkpoint.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file for one row per episode.")] = None,
+    allow_import: AllowImport = None,
 ) -> None:
     """Score a policy on fixed seeds; without options, on those of the run's own final evaluation."""
     if episodes is not None and seeds is not None:
@@ -56,7 +58,7 @@ def evaluate(
         chosen = _counted(evaluation_seeds(10) if chosen is None else chosen, episodes)
         rows = {scripted: evaluate_scripted(scripted, env_id, settings, chosen)}
     else:
-        policy, own_seeds = load_policy_of(needed_checkpoint(checkpoint))
+        policy, own_seeds = load_policy_of(needed_checkpoint(checkpoint), allow_import or ())
         chosen = _counted(own_seeds if chosen is None else chosen, episodes)
         env_id, checked = evaluation_env(policy, env, env_config)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli.arguments import load_policy_of
+from qio_rllib.cli.arguments import AllowImport, load_policy_of
 from qio_rllib.cli.output import console, relative, say
 
 _SHOWN = 12  # lines of the table in the terminal
@@ -31,13 +31,14 @@ def explain(
     sampled: Annotated[
         bool, typer.Option("--sampled", help="Sampled actions in place of greedy ones.")
     ] = False,
+    allow_import: AllowImport = None,
 ) -> None:
     """Say which variables moved a decision of a policy, and how far, by exact counterfactuals."""
     if out.exists() or not out.parent.is_dir():
         raise ConfigError(
             f"--out: {out} {'exists already' if out.exists() else 'is in no directory that exists'}"
         )
-    policy, seeds = load_policy_of(checkpoint)
+    policy, seeds = load_policy_of(checkpoint, allow_import or ())
 
     from rich import box
     from rich.table import Table

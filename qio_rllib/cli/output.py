@@ -96,6 +96,11 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def note(text: str) -> None:
+    """Print a line on stderr that is no error."""
+    print(f"rllib: note: {text}", file=sys.stderr, flush=True)
+
+
 def complain(text: str, status: int) -> int:
     """Print an error as one line on stderr; return the exit status."""
     print(f"rllib: {' '.join(text.split())}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli.arguments import experiment_of
+from qio_rllib.cli.arguments import OWN_RUNS, AllowImport, experiment_of, is_own_run, note_foreign_code
 from qio_rllib.cli.output import console, print_yaml, progress, relative, say
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the experiment, write nothing.")
     ] = False,
+    allow_import: AllowImport = None,
 ) -> None:
     """Train an experiment; checkpoints, tables and plots go to a new directory of their own.
 
@@ -60,12 +61,14 @@ def train(
         from qio_rllib.experiments import training
         from qio_rllib.experiments.experiment import load_experiment
 
-        goal = load_experiment(RunDirectory.open(resume).config_file, overrides).stop
+        note_foreign_code(resume)
+        allowed = None if is_own_run(resume) else allow_import or ()
+        goal = load_experiment(RunDirectory.open(resume).config_file, overrides, allow_import=allowed).stop
         with progress(goal) as report:
-            result = training.resume(resume, overrides, report)
+            result = training.resume(resume, overrides, report, allowed)
         _print_result(result)
         return
-    experiment = experiment_of(config, run, env, stop, overrides, seed)
+    experiment = experiment_of(config, run, env, stop, overrides, seed, allow_import or ())
 
     if experiment.has_grids:
         found = list(experiment.variants())
@@ -76,7 +79,7 @@ def train(
             for number, (values, _) in enumerate(found, 1):
                 say(f"# {number} of {len(found)}: {_values_text(values)}")
         else:
-            _train_variants(found, out if out is not None else Path("runs"))
+            _train_variants(found, out if out is not None else Path(OWN_RUNS))
         return
     if dry_run:
         experiment.validate()
@@ -85,7 +88,7 @@ def train(
     from qio_rllib.experiments import training
 
     with progress(experiment.stop) as report:
-        result = training.train(experiment, out if out is not None else "runs", report)
+        result = training.train(experiment, out if out is not None else OWN_RUNS, report)
     _print_result(result)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from qio_envs.api import ConfigError
 from qio_rllib.cli.arguments import (
+    AllowImport,
     check_output_file,
     evaluation_env,
     load_policy_of,
@@ -33,6 +34,7 @@ def video(
     scripted: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scripted policy of --env in place of a checkpoint.")
     ] = None,
+    allow_import: AllowImport = None,
 ) -> None:
     """Record an episode of a trained or scripted policy as an animated GIF."""
     explore = modes_of(greedy, sampled) == ["sampled"]
@@ -52,7 +54,7 @@ def video(
         policy: Any = scripted
         own_seeds, how = evaluation_seeds(1), scripted
     else:
-        policy, own_seeds = load_policy_of(needed_checkpoint(checkpoint))
+        policy, own_seeds = load_policy_of(needed_checkpoint(checkpoint), allow_import or ())
         env_id, settings = evaluation_env(policy, env, env_config)
         how = "sampled" if explore else "greedy"
 

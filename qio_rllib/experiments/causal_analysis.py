@@ -295,7 +295,7 @@ def read_graph(text: str, hidden: Sequence[str] = ()) -> CausalGraph:
             edges = [(str(a), str(b)) for a, b in described["edges"]]
             variables = [str(name) for name in described["variables"]]
             undirected = described.get("undirected") or []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(f"--graph: cannot read {text}: {error}") from error
         if undirected:
             first, second = undirected[0]

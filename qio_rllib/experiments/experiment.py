@@ -31,13 +31,14 @@ from ruamel.yaml import YAML, YAMLError
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms import algorithm_config_class
 from qio_rllib.algorithms.config import ExploringConfig
-from qio_rllib.algorithms.search_spaces import combinations, grids, holds_search_space
+from qio_rllib.algorithms.search_spaces import GRID, combinations, grids, holds_search_space
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.yaml_files import read_yaml
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
-from qio_rllib.sampling.environments import make_env
+from qio_rllib.named_in_file import NamedInFile
+from qio_rllib.sampling.environments import check_named_in_file, make_env
 
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""
@@ -227,13 +228,20 @@ class Experiment:
         return found[0]
 
 
-def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> Experiment:
+def load_experiment(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    allow_import: Sequence[str] | None = (),
+) -> Experiment:
     """Read the one experiment of a YAML file.
 
     Args:
         path: The file: ``name: {run: ..., env: ..., stop: {...}, config: {...}}``.
         overrides: ``key=value`` texts that go on top, as ``--set`` takes them (`apply_overrides`).
         seed: In place of ``config.seed``.
+        allow_import: Modules that environments named in the file may import, beside
+            `qio_rllib.named_in_file.ALLOWED_PACKAGES`; None for any, of a file that is the caller's own.
 
     Raises:
         ConfigError: The file cannot be read, or holds something that cannot be used.
@@ -246,8 +254,19 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int |
     ((name, entry),) = values.items()
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{path}: {name}: expected a mapping with the keys {', '.join(_SECTIONS)}")
-    experiment = Experiment.from_mapping(apply_overrides(entry, overrides), name=name)
-    return experiment.with_seed(seed)
+    experiment = Experiment.from_mapping(apply_overrides(entry, overrides), name=name).with_seed(seed)
+    if allow_import is not None:
+        given = apply_overrides({}, overrides)
+        of_the_user = environments_named(given.get("env"), given.get("config"))
+        for env in environments_named(experiment.env, experiment.config) - of_the_user:
+            check_named_in_file(NamedInFile.of(env, allow_import))
+    return experiment
+
+
+def environments_named(env: Any, config: Any) -> set[str]:
+    """Return the names of environments in an experiment: its own, and those of a federation's clients."""
+    clients = _mappings(config.get("clients")) if isinstance(config, Mapping) else ()
+    return {name for name in (env, *(client.get("env") for client in clients)) if isinstance(name, str)}
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -315,6 +334,15 @@ def _check_resources(config: AlgorithmConfig) -> None:
             raise ConfigError(
                 f"config.{key}: {wanted[kind]:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
             )
+
+
+def _mappings(clients: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the descriptions of clients, those in a grid too."""
+    if isinstance(clients, Mapping):
+        yield clients
+        clients = clients.get(GRID)
+    for entry in clients if isinstance(clients, list) else ():
+        yield from _mappings(entry)
 
 
 def _build_modules(config: ExploringConfig) -> None:

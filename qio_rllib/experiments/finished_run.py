@@ -96,7 +96,7 @@ def final_checkpoint(run_dir: str | Path) -> Path:
     checkpoints = sorted((directory.checkpoints / TRIAL).glob("checkpoint_*"))
     if found is None and not checkpoints:
         raise ConfigError(f"{run_dir}: this run has no checkpoint")
-    return directory.path / found if found is not None else checkpoints[-1]
+    return directory.within(found if found is not None else checkpoints[-1])
 
 
 def draw(

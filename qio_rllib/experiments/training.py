@@ -18,6 +18,7 @@ from qio_rllib.experiments.failures import TrainingInterrupted, failure
 from qio_rllib.experiments.finished_run import RunResult, draw, finish, optional
 from qio_rllib.experiments.recorder import Report, RunRecorder
 from qio_rllib.experiments.tuning import continue_trial, last_tune_checkpoint, ray_runtime, start_trial
+from qio_rllib.manifest import verify
 from qio_rllib.sampling.environments import scenario_hash
 from qio_rllib.sampling.evaluation import checkpoint_experiment
 
@@ -65,6 +66,7 @@ def resume(
     run_dir: str | Path,
     overrides: Sequence[str] = (),
     report: Report | None = None,
+    allow_import: Sequence[str] | None = (),
 ) -> RunResult:
     """Continue a run from its last checkpoint, in its own directory.
 
@@ -72,6 +74,7 @@ def resume(
         run_dir: The directory of the run.
         overrides: ``stop.<metric>=<value>`` texts; they extend a run, also one that is finished.
         report: Called with each iteration's row of ``progress.csv``.
+        allow_import: What its ``config.yaml`` may import, see `load_experiment`.
 
     Raises:
         ConfigError: There is no such run, it is damaged, or it is finished.
@@ -84,8 +87,8 @@ def resume(
             raise ConfigError(
                 f"--set {override.partition('=')[0]}: only stop.<metric> may change when a run is resumed"
             )
-    before = load_experiment(directory.config_file)
-    experiment = load_experiment(directory.config_file, overrides)
+    before = load_experiment(directory.config_file, allow_import=allow_import)
+    experiment = load_experiment(directory.config_file, overrides, allow_import=allow_import)
     config = experiment.validate()
     status = directory.info()["status"]
     recorder = RunRecorder(directory, report, experiment.stop)
@@ -101,6 +104,7 @@ def resume(
             )
     checkpoint = last_tune_checkpoint(directory)
     if checkpoint is not None:
+        verify(str(checkpoint.resolve()))
         checkpoint_experiment(checkpoint)
     elif status == "finished":
         raise ConfigError(f"{run_dir}: damaged, its checkpoints are missing")

@@ -6,7 +6,11 @@ import contextlib
 import copy
 import dataclasses
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -19,6 +23,7 @@ from ray.tune.registry import register_env as tune_register_env
 import qio_envs
 from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.named_in_file import ALLOWED_PACKAGES, NamedInFile, is_within
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, state_size_of
 from qio_rllib.sampling.vector_env import VectorEnv
@@ -28,6 +33,8 @@ EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
 _CREATORS: dict[str, EnvCreator] = {}
 _PACKAGES = ("lbforaging", "mpe2", "rware")
 """Packages of environments that the documentation names; each is installed under the name of its module."""
+_IMPORTERS = ("GymV21Environment-v0", "GymV26Environment-v0")
+"""Gymnasium ids whose environments import what their arguments name."""
 
 
 class ParallelEnvAdapter(MultiAgentEnv):
@@ -286,10 +293,56 @@ def _keyword_errors(env_id: str) -> Iterator[None]:
         raise ConfigError(f"env_config of {env_id}: {error}") from error
 
 
+def check_named_in_file(env_id: NamedInFile) -> None:
+    """Refuse a name that would import what neither this project nor the user allows; imports nothing else.
+
+    Allowed are names of `register_env` and of Tune's registry, ids of ``qio_envs``, Gymnasium ids that are registered
+    already, and of `ALLOWED_PACKAGES` Gymnasium ids, modules with ``parallel_env`` and classes of environments.
+
+    Raises:
+        ConfigError: Anything else that exists, with what would allow it; or nothing goes by that name.
+    """
+    if (
+        env_id in _CREATORS
+        or env_id in qio_envs.environments()
+        or _global_registry.contains(ENV_CREATOR, env_id)
+    ):
+        return
+    if env_id in gymnasium.registry:
+        if env_id in _IMPORTERS:
+            raise ConfigError(
+                f"env: '{env_id}' stands in a file, and imports whatever its env_config names; name it yourself: "
+                f"--env {env_id}"
+            )
+        return
+    module_name, _, attribute = env_id.partition(":")
+    if is_within(module_name, env_id.allow_import):
+        return
+    package = module_name.partition(".")[0]
+    if not _is_there(package):
+        raise _unknown(env_id, package)
+    if package not in ALLOWED_PACKAGES or (package not in sys.modules and _is_in_working_directory(package)):
+        raise ConfigError(
+            f"env: '{env_id}' stands in a file, and importing {package} runs its code; if you trust it, allow that "
+            f"with --allow-import {package}"
+        )
+    if attribute.isidentifier() and attribute != "parallel_env":
+        found = getattr(_imported(env_id, module_name), attribute, None)
+        if callable(found) and not (
+            isinstance(found, type) and issubclass(found, ParallelEnv | gymnasium.Env)
+        ):
+            raise ConfigError(
+                f"env: '{env_id}' stands in a file, and {attribute} is no environment; if you trust it, allow that "
+                f"with --allow-import {module_name}"
+            )
+
+
 def _creator(env_id: str) -> EnvCreator:
     """Find what builds ``env_id``."""
     if not isinstance(env_id, str):
         raise ConfigError(f"env: expected a name, got {env_id!r}")
+    if isinstance(env_id, NamedInFile):
+        check_named_in_file(env_id)
     if env_id in _CREATORS:
         return _CREATORS[env_id]
     if env_id in qio_envs.environments():
@@ -297,21 +350,7 @@ def _creator(env_id: str) -> EnvCreator:
     if env_id in gymnasium.registry:
         return _KeywordCreator(env_id, _GymMaker(gymnasium.registry[env_id]))
     module_name, _, attribute = env_id.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:
-        if isinstance(error, ModuleNotFoundError) and module_name.startswith(f"{error.name}"):
-            if error.name in _PACKAGES:
-                raise ConfigError(
-                    f"env: '{env_id}' needs the package {error.name}; pip install {error.name}"
-                ) from None
-            known = [*_CREATORS, *qio_envs.environments(), *gymnasium.registry]
-            raise ConfigError(
-                f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
-                f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id (package:id where a package "
-                "registers it), module:callable, or a module with parallel_env"
-            ) from None
-        raise ConfigError(f"env: {module_name} cannot be imported ({error})") from error
+    module = _imported(env_id, module_name)
     build = getattr(module, attribute or "parallel_env", None)
     if callable(build):
         return _KeywordCreator(env_id, build)
@@ -323,6 +362,46 @@ def _creator(env_id: str) -> EnvCreator:
         f"env: {module_name} has no callable '{attribute}' and registers no such Gymnasium id"
         f"{did_you_mean(attribute, gymnasium.registry)}"
     )
+
+
+def _imported(env_id: str, module_name: str) -> ModuleType:
+    """Return a module; what is wrong with it becomes a `ConfigError`."""
+    try:
+        return importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:
+        if isinstance(error, ModuleNotFoundError) and module_name.startswith(f"{error.name}"):
+            raise _unknown(env_id, error.name) from None
+        raise ConfigError(f"env: {module_name} cannot be imported ({error})") from error
+
+
+def _unknown(env_id: str, missing: str | None) -> ConfigError:
+    """Return the error of a name that nothing goes by, for a module that is missing."""
+    if missing in _PACKAGES:
+        return ConfigError(f"env: '{env_id}' needs the package {missing}; pip install {missing}")
+    known = [*_CREATORS, *qio_envs.environments(), *gymnasium.registry]
+    return ConfigError(
+        f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
+        f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id (package:id where a package "
+        "registers it), module:callable, or a module with parallel_env"
+    )
+
+
+def _is_there(package: str) -> bool:
+    """Return whether a module of the first level exists; it is not imported."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # no name, or a module that was made without a specification
+        return False
+
+
+def _is_in_working_directory(package: str) -> bool:
+    """Return whether what would be imported as a package lies in the working directory itself, as any file may."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    folder = Path.cwd().resolve()
+    places = [Path(place).resolve() for place in spec.submodule_search_locations or ()]
+    places += [Path(spec.origin).resolve()] if spec.origin is not None else []
+    return any(place.parent == folder or place.parent == folder / package for place in places)
 
 
 class _GymMaker:

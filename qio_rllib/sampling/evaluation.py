@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
@@ -25,7 +24,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.policy import EpisodeStreams, GroupSpaces, Policy
 from qio_rllib.acting.team import Team
-from qio_rllib.models.spaces import bare_space, is_masked_space
+from qio_rllib.manifest import METADATA, verify
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.groups import groups_of, team_of
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
@@ -33,6 +32,9 @@ from qio_rllib.sampling.vector_env import VectorEnv
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Evaluation seeds count up from here, away from the seeds that training is likely to use."""
+_MODULES = "learner_group/learner/rl_module"
+_LEARNER_STATE = "learner_group/learner/state.pkl"
+_CONFIG = "class_and_ctor_args.pkl"
 
 
 def evaluation_seeds(episodes: int) -> list[int]:
@@ -163,12 +165,7 @@ def policy_from_modules(modules: Mapping[str, RLModule], config: Any) -> Policy:
         spaces = {}
         for module_id, members in groups.items():
             agent = env.agents[members[0]]
-            space, actions = env.observation_spaces[agent], env.action_spaces[agent]
-            count = None
-            if is_masked_space(space):
-                assert isinstance(actions, gymnasium.spaces.Discrete)
-                count = int(actions.n)
-            spaces[module_id] = GroupSpaces(tuple(bare_space(space).shape or ()), count)
+            spaces[module_id] = GroupSpaces.of(env.observation_spaces[agent], env.action_spaces[agent])
     finally:
         env.close()
     for group in team.groups:
@@ -195,8 +192,9 @@ def modules_from_checkpoint(path: str | Path) -> dict[str, RLModule]:
         ConfigError: The checkpoint is damaged.
     """
     path = Path(path)
+    verify(str(path.resolve()), _MODULES)
     try:
-        modules = MultiRLModule.from_checkpoint(path.resolve() / "learner_group" / "learner" / "rl_module")
+        modules = MultiRLModule.from_checkpoint(path.resolve() / _MODULES)
     except Exception as error:  # whatever a damaged file makes torch, pickle or RLlib raise
         raise ConfigError(f"checkpoint: {path} is damaged ({type(error).__name__}: {error})") from error
     return dict(modules.items())
@@ -208,8 +206,9 @@ def learner_state_from_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: The checkpoint is damaged.
     """
+    verify(str(Path(path).resolve()), _LEARNER_STATE)
     try:
-        with open(Path(path) / "learner_group" / "learner" / "state.pkl", "rb") as file:
+        with open(Path(path) / _LEARNER_STATE, "rb") as file:
             return pickle.load(file)
     except Exception as error:  # whatever a damaged pickle raises
         raise ConfigError(f"checkpoint: {path} is damaged ({type(error).__name__}: {error})") from error
@@ -238,13 +237,14 @@ def checkpoint_config(path: str | Path) -> Any:
     path = Path(path)
     if not path.exists():
         raise ConfigError(f"checkpoint: there is no {path}")
-    if not (path / "rllib_checkpoint.json").is_file():
+    if not (path / METADATA).is_file():
         raise ConfigError(
-            f"checkpoint: {path} is no checkpoint of an RLlib algorithm (rllib_checkpoint.json is missing)"
+            f"checkpoint: {path} is no checkpoint of an RLlib algorithm ({METADATA} is missing)"
         )
+    verify(str(path.resolve()), METADATA, _CONFIG)
     try:
-        json.loads((path / "rllib_checkpoint.json").read_text())
-        with open(path / "class_and_ctor_args.pkl", "rb") as file:
+        json.loads((path / METADATA).read_text())
+        with open(path / _CONFIG, "rb") as file:
             (settings,), _ = pickle.load(file)["ctor_args_and_kwargs"]  # of `AlgorithmConfig.get_state`
         needed = (
             "env",

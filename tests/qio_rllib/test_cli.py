@@ -399,7 +399,7 @@ def test_what_an_environment_breaks_is_said_and_the_last_checkpoint_stays(
     experiment = {"run": "PPO", "env": "toy_broken:Broken", "stop": {"training_iteration": 5}}
     experiment |= {"checkpoint_config": {"checkpoint_frequency": 1}, "config": settings}
     (here / "broken.yaml").write_text(yaml_text({"broken": experiment}))
-    assert main(["train", "--config", "broken.yaml"]) == 1
+    assert main(["train", "--config", "broken.yaml", "--allow-import", "toy_broken"]) == 1
     assert f"training failed in iteration 3: {reason} (log: " in capsys.readouterr().err
     (run,) = (here / "runs").glob("*/*")
     assert [int(row["training_iteration"]) for row in read_csv(run / "progress.csv")] == [1, 2]

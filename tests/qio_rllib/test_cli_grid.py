@@ -83,7 +83,7 @@ def test_a_variant_that_fails_does_not_keep_the_others_from_training(here, ray_r
     settings |= {"train_batch_size_per_learner": 20, "minibatch_size": 20, "evaluation_interval": None}
     experiment = {"run": "PPO", "env": "toy_broken:Broken", "stop": {"training_iteration": 3}}
     (here / "b.yaml").write_text(yaml_text({"b": {**experiment, "config": settings}}))
-    assert main(["train", "--config", "b.yaml"]) == 1
+    assert main(["train", "--config", "b.yaml", "--allow-import", "toy_broken"]) == 1
     out, err = capsys.readouterr()
     assert "failed" in out
     assert "the arm is stuck" in err

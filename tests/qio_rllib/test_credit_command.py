@@ -79,9 +79,9 @@ def test_of_a_checkpoint_it_writes_tables_and_a_figure_and_says_how_far_estimato
 def test_values_of_a_team_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     algorithm = small_config(central_value="state", team_reward="mean").build_algo()
-    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    algorithm.save_to_path(str(tmp_path / "runs" / "checkpoint"))
     algorithm.stop()
-    assert main(["credit", "checkpoint", *FEW]) == 2
+    assert main(["credit", "runs/checkpoint", *FEW]) == 2
     said = capsys.readouterr().err
     assert "checkpoint: its values are those of the team's return (team_reward)" in said
     assert said.count("\n") == 1

@@ -279,7 +279,7 @@ def test_files_of_the_format_before_say_what_to_do(tmp_path):
         archive.writestr("policy.json", json.dumps({"format": 1, "env": "CartPole-v1", "modules": {}}))
         archive.writestr("default_policy.pt2", b"a torch.export program")
     with pytest.raises(
-        ConfigError, match=r"format 1.* expected 2; it was made by an earlier version: train again"
+        ConfigError, match=r"format 1, expected 2; if it was made by an earlier version, train again"
     ) as caught:
         load_policy(path)
     assert "\n" not in str(caught.value)
@@ -293,12 +293,8 @@ def described(**changes):
     ("change", "message"),
     [
         (described(format=3), "has format 3, expected 2"),
-        (described(groups=[{}]), "damaged"),
-        (described(groups=None), "damaged"),
         (lambda name, data: None if name == "policy.json" else data, "damaged"),
-        (lambda name, data: data if name == "policy.json" else None, "damaged"),
-        (lambda name, data: b"{" if name == "policy.json" else data, "damaged"),
-        (lambda name, data: b"[1]" if name == "policy.json" else data, "damaged"),
+        (lambda name, data: data if name == "policy.json" else None, "expected the members"),
         (lambda name, data: data if name == "policy.json" else data[:100], "damaged"),
     ],
 )
@@ -323,7 +319,10 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 def test_weights_of_another_network_are_refused(file):
     description = json.loads(zipfile.ZipFile(file).read("policy.json"))
     description["groups"][0]["policy"]["num_actions"] = 3
-    with pytest.raises(ConfigError, match="damaged") as caught:
+    description["groups"][0]["action"]["count"] = 3
+    with pytest.raises(
+        ConfigError, match=r"head.layers.0.weight has the shape 2 x 8, expected 3 x 8"
+    ) as caught:
         load_policy(rewritten(file, described(groups=description["groups"])))
     assert "\n" not in str(caught.value)
 
