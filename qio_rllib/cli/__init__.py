@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)  # Ray's; what a user has to know is printed
-    if (
-        os.getcwd() not in sys.path
-    ):  # environments of the user's own lie where the command is given; last, so that
-        sys.path.append(os.getcwd())  # no file there takes the place of an installed package
+    if os.getcwd() not in sys.path:
+        # Environments of the user's own lie where the command is given; last, so that no file there takes the place of
+        # an installed package.
+        sys.path.append(os.getcwd())
     arguments = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     try:
         status = app(args=arguments, prog_name="rllib", standalone_mode=False)
