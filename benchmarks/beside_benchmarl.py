@@ -12,9 +12,12 @@ others). Agents keep their own rewards in MADDPG; QMIX learns from their mean, h
 torch thread each.
 
 First the trials, with one seed that no run uses: `TRIALS` of each side and algorithm, the first of them its defaults
-(here those of a ready experiment, there BenchMARL's), the others chosen by hand, each after the ones before had been
-seen. Tuned were learning rate, batch, updates to a frame, frames between updates, number of environments, exploration,
-discount, target networks and network sizes. Then the trial with the greatest return runs with each seed.
+(here those of a ready experiment, there BenchMARL's), the others chosen by hand. Ranges: learning rate 5e-5 to 1e-3,
+batch 128 to 512, a gradient step to 2 to 32 frames, 40 to 6,000 frames between gradient steps, 1 to 64 environments,
+exploration down to 0.01 to 0.1 within 4,000 to 8,000 frames, discount 0.8 to 0.99, the targets' share of the present
+network 0.005 to 0.02, networks of two layers of 64 to 256. Then the trial with the greatest return runs with each seed.
+All environments of BenchMARL's sampler get one seed and begin their episodes alike, so that most of its trials have
+one.
 
 A frame is an environment step. A return is the sum of an agent's rewards in an episode, undiscounted and without
 noise, averaged over agents and over 100 episodes, which begin alike for everybody. It is also given between random play
@@ -71,6 +74,17 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
             "exploration": [[0, 1.0], [6_000, 0.05]], "env_steps_per_update": 2, "train_batch_size_per_learner": 256,
             "gamma": 0.95, "bootstrap_at_time_limit": True,
         },
+        {
+            "num_envs_per_env_runner": 8, "num_steps_sampled_before_learning_starts": 800,
+            "exploration": [[0, 1.0], [8_000, 0.1]], "env_steps_per_update": 4, "train_batch_size_per_learner": 256,
+            "lr": 5e-4, "gamma": 0.9, "bootstrap_at_time_limit": True,
+            "model_config": {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"},
+        },
+        {
+            "num_envs_per_env_runner": 8, "num_steps_sampled_before_learning_starts": 800,
+            "exploration": [[0, 1.0], [6_000, 0.05]], "env_steps_per_update": 4, "train_batch_size_per_learner": 256,
+            "gamma": 0.8, "bootstrap_at_time_limit": True,
+        },
     ),
     (QMIX, THERE): (
         {},
@@ -83,12 +97,40 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
             },
             "model": {"num_cells": [128, 128], "activation": "ReLU"},
         },
+        {
+            "experiment": {
+                "lr": 5e-4, "gamma": 0.9, "polyak_tau": 0.005, "off_policy_train_batch_size": 256,
+                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
+                "off_policy_n_envs_per_worker": 1, "off_policy_init_random_frames": 800,
+                "exploration_eps_init": 1.0, "exploration_eps_end": 0.1, "exploration_anneal_frames": 8_000,
+            },
+            "model": {"num_cells": [64, 64], "activation": "ReLU"},
+        },
+        {
+            "experiment": {
+                "lr": 1e-3, "gamma": 0.8, "polyak_tau": 0.01, "off_policy_train_batch_size": 256,
+                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
+                "off_policy_n_envs_per_worker": 8, "off_policy_init_random_frames": 800,
+                "exploration_eps_init": 1.0, "exploration_eps_end": 0.05, "exploration_anneal_frames": 6_000,
+            },
+            "model": {"num_cells": [128, 128], "activation": "ReLU"},
+        },
     ),
     (MADDPG, HERE): (
         {},
         {
             "rollout_fragment_length": 5, "exploration": [[0, 0.4], [8_000, 0.04]],
             "num_steps_sampled_before_learning_starts": 800, "env_steps_per_update": 2,
+        },
+        {
+            "rollout_fragment_length": 5, "exploration": [[0, 0.4], [8_000, 0.04]],
+            "num_steps_sampled_before_learning_starts": 800, "actor_lr": 5e-4, "critic_lr": 5e-4, "tau": 0.01,
+            "gamma": 0.9,
+        },
+        {
+            "rollout_fragment_length": 5, "exploration": [[0, 0.6], [6_000, 0.1]],
+            "num_steps_sampled_before_learning_starts": 800, "env_steps_per_update": 2, "gamma": 0.9,
+            "model_config": {"fcnet_hiddens": [128, 128], "fcnet_activation": "relu"},
         },
     ),
     (MADDPG, THERE): (
@@ -100,6 +142,25 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
                 "off_policy_n_envs_per_worker": 1, "off_policy_init_random_frames": 800, "clip_grad_val": 0.5,
                 "exploration_eps_init": 0.2, "exploration_eps_end": 0.02, "exploration_anneal_frames": 8_000,
             },
+            "model": {"num_cells": [128, 128], "activation": "ReLU"},
+        },
+        {
+            "experiment": {
+                "lr": 5e-4, "gamma": 0.9, "polyak_tau": 0.01, "off_policy_train_batch_size": 256,
+                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
+                "off_policy_n_envs_per_worker": 1, "off_policy_init_random_frames": 800,
+                "exploration_eps_init": 0.2, "exploration_eps_end": 0.02, "exploration_anneal_frames": 8_000,
+            },
+            "model": {"num_cells": [128, 128], "activation": "ReLU"},
+        },
+        {
+            "experiment": {
+                "lr": 1e-3, "gamma": 0.9, "polyak_tau": 0.02, "off_policy_train_batch_size": 256,
+                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
+                "off_policy_n_envs_per_worker": 8, "off_policy_init_random_frames": 800, "clip_grad_val": 0.5,
+                "exploration_eps_init": 0.3, "exploration_eps_end": 0.05, "exploration_anneal_frames": 6_000,
+            },
+            "algorithm": {"share_param_critic": False},
             "model": {"num_cells": [128, 128], "activation": "ReLU"},
         },
     ),
