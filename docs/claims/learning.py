@@ -154,6 +154,58 @@ SWARM = Section(
     ),
 )
 
+BENCHMARL = "beside_benchmarl.csv"
+
+
+def beside_benchmarl(name: str, actions: str) -> Claim:
+    """Return the claim of an algorithm beside BenchMARL's, each tuned by as many trials."""
+    sides = (("our", "qio"), ("their", "benchmarl"))
+    columns = (
+        ("return", "return_per_agent", 1),
+        ("normalized", "normalized", 2),
+        ("seconds", "seconds", 0),
+        ("cpu", "cpu_seconds", 0),
+    )
+    figures = {
+        f"{who}_{what}": lambda column=column, decimals=decimals, package=package: f.grouped(
+            BENCHMARL, column, decimals, algorithm=name.lower(), package=package
+        )
+        for who, package in sides
+        for what, column, decimals in columns
+    }
+    return Claim(
+        f"{name} beside BenchMARL's 1.5.2, `simple_spread_v3` with {actions} actions, {{frames}} environment steps, "
+        "settings the best of {trials} trials of each side with another seed. Return of an agent without noise "
+        "{our_return} here, {their_return} there; between random play (0) and the oracle (1) {our_normalized} and "
+        "{their_normalized}; seconds of training {our_seconds} and {their_seconds}, of the CPU {our_cpu} and "
+        "{their_cpu}",
+        figures
+        | {
+            "frames": lambda: f"{f.only(BENCHMARL, 'frames', algorithm=name.lower()):,.0f}",
+            "trials": lambda: str(_trials(name.lower())),
+        },
+        "python benchmarks/beside_benchmarl.py --benchmarl PYTHON",
+        (BENCHMARL, "beside_benchmarl_trials.csv"),
+    )
+
+
+def _trials(algorithm: str) -> int:
+    """Return how many trials each side had.
+
+    Raises:
+        ValueError: One had more than the other.
+    """
+    counts = {
+        len(f.rows_of("beside_benchmarl_trials.csv", algorithm=algorithm, package=package))
+        for package in ("qio", "benchmarl")
+    }
+    if len(counts) != 1:
+        raise ValueError(
+            f"beside_benchmarl_trials.csv: {algorithm} has trials in numbers of {sorted(counts)}"
+        )
+    return counts.pop()
+
+
 MPE = Section(
     "mpe2 and Gymnasium",
     "Returns are summed over agents, on 100 fixed episodes of 25 steps (CartPole: 20 episodes).",
@@ -197,24 +249,9 @@ MPE = Section(
             "python benchmarks/beside_stable_baselines3.py --seeds 3",
             ("beside_stable_baselines3.csv",),
         ),
-        Claim(
-            "MADDPG beside BenchMARL's 1.5.2, `simple_spread_v3` with continuous actions, one seed: "
-            "training took {ours} s here, {theirs} s there ({times} times). Returns of an agent, "
-            "{our_return} and {their_return}, are no fair comparison: ours are settings tuned on this task "
-            "and length, BenchMARL's are its defaults, meant for millions of steps",
-            {
-                "ours": lambda: f.cell("beside_benchmarl.csv", "seconds", 0, who="qio"),
-                "theirs": lambda: f.cell("beside_benchmarl.csv", "seconds", 0, who="benchmarl"),
-                "times": lambda: format(
-                    f.number("beside_benchmarl.csv", "seconds", who="benchmarl")
-                    / f.number("beside_benchmarl.csv", "seconds", who="qio"),
-                    ".1f",
-                ),
-                "our_return": lambda: f.cell("beside_benchmarl.csv", "return_per_agent", who="qio"),
-                "their_return": lambda: f.cell("beside_benchmarl.csv", "return_per_agent", who="benchmarl"),
-            },
-            "python benchmarks/beside_benchmarl.py --benchmarl PYTHON --tasks simple_spread_v3",
-            ("beside_benchmarl.csv",),
+        *(
+            beside_benchmarl(name, actions)
+            for name, actions in (("QMIX", "discrete"), ("MADDPG", "continuous"))
         ),
     ),
     after=(
