@@ -1,9 +1,9 @@
 """Train and evaluate BenchMARL with given settings; print a row as JSON. Run by `beside_benchmarl.py`.
 
-    python benchmarl_worker.py ALGORITHM FRAMES SEED EPISODE_SEEDS SETTINGS
+    python benchmarl_worker.py ALGORITHM FRAMES SEED FIRST EPISODES SETTINGS
 
-EPISODE_SEEDS is a JSON list, one seed an evaluation episode. SETTINGS is a JSON mapping: ``experiment`` (fields of
-BenchMARL's ExperimentConfig), ``algorithm`` (of the algorithm's configuration) and ``model`` (``num_cells``,
+The evaluation plays EPISODES episodes with the seeds from FIRST on. SETTINGS is a JSON mapping: ``experiment`` (fields
+of BenchMARL's ExperimentConfig), ``algorithm`` (of the algorithm's configuration) and ``model`` (``num_cells``,
 ``activation``: a class of torch.nn); what is missing is BenchMARL's default.
 """
 
@@ -78,14 +78,15 @@ def mean_return(policy, continuous, seeds):
 
 
 def main():
-    algorithm, frames, seed, episode_seeds, settings = sys.argv[1:]
+    algorithm, settings = sys.argv[1], json.loads(sys.argv[-1])
+    frames, seed, first, episodes = map(int, sys.argv[2:-1])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        training = experiment(algorithm, int(frames), int(seed), json.loads(settings), folder)
+        training = experiment(algorithm, frames, seed, settings, folder)
         wall, cpu = time.perf_counter(), time.process_time()
         training.run()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        score = mean_return(training.policy, training.continuous_actions, json.loads(episode_seeds))
+        score = mean_return(training.policy, training.continuous_actions, range(first, first + episodes))
     print(
         json.dumps(
             {"frames": training.total_frames, "seconds": wall, "cpu_seconds": cpu, "return_per_agent": score}

@@ -12,12 +12,12 @@ others). Agents keep their own rewards in MADDPG; QMIX learns from their mean, h
 torch thread each.
 
 First the trials, with one seed that no run uses: `TRIALS` of each side and algorithm, the first of them its defaults
-(here those of a ready experiment, there BenchMARL's), the others chosen by hand. Ranges: learning rate 5e-5 to 1e-3,
-batch 128 to 512, a gradient step to 2 to 32 frames, 40 to 6,000 frames between gradient steps, 1 to 64 environments,
-exploration down to 0.01 to 0.1 within 4,000 to 8,000 frames, discount 0.8 to 0.99, the targets' share of the present
-network 0.005 to 0.02, networks of two layers of 64 to 256. Then the trial with the greatest return runs with each seed.
-All environments of BenchMARL's sampler get one seed and begin their episodes alike, so that most of its trials have
-one.
+(here those of a ready experiment, there BenchMARL's), the others chosen by hand. Apart from the defaults, ranges were:
+learning rate 5e-4 to 1e-3, batches of 256, a gradient step to 2 or 4 frames, 40 (here) and 200 (there) frames between
+gradient steps, 1 or 8 environments, exploration down to 0.02 to 0.1 within 6,000 or 8,000 frames, discount 0.8 to 0.95,
+networks of two layers of 64 or 128, and how fast target networks follow. Then the trial with the greatest return runs
+with each seed. All environments of BenchMARL's sampler get one seed and begin their episodes alike, so that most of its
+trials have one environment.
 
 A frame is an environment step. A return is the sum of an agent's rewards in an episode, undiscounted and without
 noise, averaged over agents and over 100 episodes, which begin alike for everybody. It is also given between random play
@@ -51,7 +51,12 @@ from qio_envs import mpe_spread_v0
 from qio_envs.api.scores import normalized_score, reference_scores
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.experiment import Experiment, load_experiment, quiet_ray
-from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds, policy_from_modules
+from qio_rllib.sampling.evaluation import (
+    FIRST_EVALUATION_SEED,
+    evaluate,
+    evaluation_seeds,
+    policy_from_modules,
+)
 
 ROOT = Path(__file__).parents[1]
 HERE, THERE = "qio", "benchmarl"
@@ -200,7 +205,8 @@ def command_of(
     if package == HERE:
         return [sys.executable, __file__, "--one", *asked, json.dumps(settings)]
     worker = Path(__file__).with_name("benchmarl_worker.py")
-    return [python, str(worker), *asked, json.dumps(evaluation_seeds(EPISODES)), json.dumps(settings)]
+    episodes = [str(FIRST_EVALUATION_SEED), str(EPISODES)]
+    return [python, str(worker), *asked, *episodes, json.dumps(settings)]
 
 
 def run(command: Sequence[str]) -> dict[str, float]:

@@ -154,12 +154,18 @@ SWARM = Section(
     ),
 )
 
-BENCHMARL = "beside_benchmarl.csv"
+BENCHMARL, TRIALS = "beside_benchmarl.csv", "beside_benchmarl_trials.csv"
 
 
-def beside_benchmarl(name: str, actions: str) -> Claim:
-    """Return the claim of an algorithm beside BenchMARL's, each tuned by as many trials."""
-    sides = (("our", "qio"), ("their", "benchmarl"))
+def beside_benchmarl() -> tuple[Claim, ...]:
+    """Return the claims beside BenchMARL, one an algorithm; none before the seeds have run."""
+    if not (f.RESULTS / BENCHMARL).exists():
+        return ()
+    return _beside_benchmarl("QMIX", "discrete"), _beside_benchmarl("MADDPG", "continuous")
+
+
+def _beside_benchmarl(name: str, actions: str) -> Claim:
+    algorithm = name.lower()
     columns = (
         ("return", "return_per_agent", 1),
         ("normalized", "normalized", 2),
@@ -168,11 +174,18 @@ def beside_benchmarl(name: str, actions: str) -> Claim:
     )
     figures = {
         f"{who}_{what}": lambda column=column, decimals=decimals, package=package: f.grouped(
-            BENCHMARL, column, decimals, algorithm=name.lower(), package=package
+            BENCHMARL, column, decimals, algorithm=algorithm, package=package
         )
-        for who, package in sides
+        for who, package in (("our", "qio"), ("their", "benchmarl"))
         for what, column, decimals in columns
     }
+
+    def rows(file: str) -> tuple[int, int]:
+        ours, theirs = (
+            len(f.rows_of(file, algorithm=algorithm, package=who)) for who in ("qio", "benchmarl")
+        )
+        return ours, theirs
+
     return Claim(
         f"{name} beside BenchMARL's 1.5.2, `simple_spread_v3` with {actions} actions, {{frames}} environment steps, "
         "settings the best of {trials} trials of each side with another seed. Return of an agent without noise "
@@ -181,29 +194,13 @@ def beside_benchmarl(name: str, actions: str) -> Claim:
         "{their_cpu}",
         figures
         | {
-            "frames": lambda: f"{f.only(BENCHMARL, 'frames', algorithm=name.lower()):,.0f}",
-            "trials": lambda: str(_trials(name.lower())),
+            "frames": lambda: f"{f.only(BENCHMARL, 'frames', algorithm=algorithm):,.0f}",
+            "trials": lambda: str(rows(TRIALS)[0]),
         },
         "python benchmarks/beside_benchmarl.py --benchmarl PYTHON",
-        (BENCHMARL, "beside_benchmarl_trials.csv"),
+        (BENCHMARL, TRIALS),
+        holds=lambda: all(len(set(rows(file))) == 1 for file in (BENCHMARL, TRIALS)),
     )
-
-
-def _trials(algorithm: str) -> int:
-    """Return how many trials each side had.
-
-    Raises:
-        ValueError: One had more than the other.
-    """
-    counts = {
-        len(f.rows_of("beside_benchmarl_trials.csv", algorithm=algorithm, package=package))
-        for package in ("qio", "benchmarl")
-    }
-    if len(counts) != 1:
-        raise ValueError(
-            f"beside_benchmarl_trials.csv: {algorithm} has trials in numbers of {sorted(counts)}"
-        )
-    return counts.pop()
 
 
 MPE = Section(
@@ -249,10 +246,7 @@ MPE = Section(
             "python benchmarks/beside_stable_baselines3.py --seeds 3",
             ("beside_stable_baselines3.csv",),
         ),
-        *(
-            beside_benchmarl(name, actions)
-            for name, actions in (("QMIX", "discrete"), ("MADDPG", "continuous"))
-        ),
+        *beside_benchmarl(),
     ),
     after=(
         "The settings of `spread_maddpg.yaml` were chosen after four trials with seed 0, on the evaluation "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import beside_benchmarl
@@ -78,9 +79,10 @@ def test_the_best_trial_of_each_side_runs_with_each_seed_in_turns(two_trials, as
     assert sides == ["here", "benchmarl_worker.py"] * 4
     assert [command[command.index(QMIX) + 2] for command in asked] == ["100"] * 4 + ["0", "0", "1", "1"]
     assert [json.loads(command[-1]) for command in asked[4:6]] == [{"gamma": 0.9}, {}]
-    python, _, *numbers, seeds, _ = asked[1]
+    python, _, *numbers, first, episodes, _ = asked[1]
     assert (python, numbers) == (sys.executable, [QMIX, "100", "100"])
-    assert json.loads(seeds) == evaluation_seeds(beside_benchmarl.EPISODES)
+    seeds = evaluation_seeds(beside_benchmarl.EPISODES)
+    assert (int(first), int(episodes)) == (seeds[0], len(seeds))
     trials, runs = read(tmp_path / "trials.csv"), read(tmp_path / "seeds.csv")
     assert [(found["package"], found["trial"]) for found in trials] == [
         (HERE, "0"), (THERE, "0"), (HERE, "1"), (THERE, "1")
@@ -139,6 +141,26 @@ def test_what_goes_wrong_in_a_run_is_said():
         SystemExit, match=r"(?s)import nothing_like_this failed:.*No module named 'nothing_like_this'"
     ):
         beside_benchmarl.run([sys.executable, "-c", "import nothing_like_this"])
+
+
+def test_the_claim_is_made_of_both_tables_and_needs_equal_numbers(two_trials, asked, tmp_path, monkeypatch):
+    from claims import figures, learning
+    from results_page import sentence
+
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    assert learning.beside_benchmarl() == ()
+    tables = ["--trials", str(tmp_path / learning.TRIALS), "--out", str(tmp_path / learning.BENCHMARL)]
+    beside_benchmarl.main(["--benchmarl", sys.executable, "--frames", "100", "--seeds", "2", *tables])
+    qmix, _ = learning.beside_benchmarl()
+    text = sentence(qmix)
+    assert "100 environment steps, settings the best of 2 trials of each side" in text
+    assert text.count("-9.0 (mean of 2 seeds, -9.0 to -9.0)") == 2
+    append(tmp_path / learning.TRIALS, [row(HERE, 1, -9.0)])
+    with pytest.raises(ValueError, match="no longer true of beside_benchmarl.csv"):
+        sentence(qmix)
+    append(tmp_path / learning.BENCHMARL, [row(HERE, 1, -9.0) | {"frames": 160}])
+    with pytest.raises(ValueError, match=r"frames is \[100.0, 160.0\]"):
+        figures.only(learning.BENCHMARL, "frames", algorithm=QMIX)
 
 
 @pytest.mark.ray
