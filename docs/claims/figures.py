@@ -91,6 +91,18 @@ def number(file: str, column: str, **where: str) -> float:
     return float(rows[0][column])
 
 
+def only(file: str, column: str, **where: str) -> float:
+    """Return the number that a column holds in every row in which the other columns have these values.
+
+    Raises:
+        ValueError: It holds several, or there is no such row.
+    """
+    found = {float(row[column]) for row in rows_of(file, **where)}
+    if len(found) != 1:
+        raise ValueError(f"{file}: {column} is {sorted(found)} with {where}")
+    return found.pop()
+
+
 def rows_of(file: str, **where: str) -> list[dict[str, str]]:
     """Return the rows of a table in which the columns have these values."""
     return [

@@ -154,6 +154,55 @@ SWARM = Section(
     ),
 )
 
+BENCHMARL, TRIALS = "beside_benchmarl.csv", "beside_benchmarl_trials.csv"
+
+
+def beside_benchmarl() -> tuple[Claim, ...]:
+    """Return the claims beside BenchMARL, one an algorithm; none before the seeds have run."""
+    if not (f.RESULTS / BENCHMARL).exists():
+        return ()
+    return _beside_benchmarl("QMIX", "discrete"), _beside_benchmarl("MADDPG", "continuous")
+
+
+def _beside_benchmarl(name: str, actions: str) -> Claim:
+    algorithm = name.lower()
+    columns = (
+        ("return", "return_per_agent", 1),
+        ("normalized", "normalized", 2),
+        ("seconds", "seconds", 0),
+        ("cpu", "cpu_seconds", 0),
+    )
+    figures = {
+        f"{who}_{what}": lambda column=column, decimals=decimals, package=package: f.grouped(
+            BENCHMARL, column, decimals, algorithm=algorithm, package=package
+        )
+        for who, package in (("our", "qio"), ("their", "benchmarl"))
+        for what, column, decimals in columns
+    }
+
+    def rows(file: str) -> tuple[int, int]:
+        ours, theirs = (
+            len(f.rows_of(file, algorithm=algorithm, package=who)) for who in ("qio", "benchmarl")
+        )
+        return ours, theirs
+
+    return Claim(
+        f"{name} beside BenchMARL's 1.5.2, `simple_spread_v3` with {actions} actions, {{frames}} environment steps, "
+        "settings the best of {trials} trials of each side with another seed. Return of an agent without noise "
+        "{our_return} here, {their_return} there; between random play (0) and the oracle (1) {our_normalized} and "
+        "{their_normalized}; seconds of training {our_seconds} and {their_seconds}, of the CPU {our_cpu} and "
+        "{their_cpu}",
+        figures
+        | {
+            "frames": lambda: f"{f.only(BENCHMARL, 'frames', algorithm=algorithm):,.0f}",
+            "trials": lambda: str(rows(TRIALS)[0]),
+        },
+        "python benchmarks/beside_benchmarl.py --benchmarl PYTHON",
+        (BENCHMARL, TRIALS),
+        holds=lambda: all(len(set(rows(file))) == 1 for file in (BENCHMARL, TRIALS)),
+    )
+
+
 MPE = Section(
     "mpe2 and Gymnasium",
     "Returns are summed over agents, on 100 fixed episodes of 25 steps (CartPole: 20 episodes).",
@@ -197,25 +246,7 @@ MPE = Section(
             "python benchmarks/beside_stable_baselines3.py --seeds 3",
             ("beside_stable_baselines3.csv",),
         ),
-        Claim(
-            "MADDPG beside BenchMARL's 1.5.2, `simple_spread_v3` with continuous actions, one seed: "
-            "training took {ours} s here, {theirs} s there ({times} times). Returns of an agent, "
-            "{our_return} and {their_return}, are no fair comparison: ours are settings tuned on this task "
-            "and length, BenchMARL's are its defaults, meant for millions of steps",
-            {
-                "ours": lambda: f.cell("beside_benchmarl.csv", "seconds", 0, who="qio"),
-                "theirs": lambda: f.cell("beside_benchmarl.csv", "seconds", 0, who="benchmarl"),
-                "times": lambda: format(
-                    f.number("beside_benchmarl.csv", "seconds", who="benchmarl")
-                    / f.number("beside_benchmarl.csv", "seconds", who="qio"),
-                    ".1f",
-                ),
-                "our_return": lambda: f.cell("beside_benchmarl.csv", "return_per_agent", who="qio"),
-                "their_return": lambda: f.cell("beside_benchmarl.csv", "return_per_agent", who="benchmarl"),
-            },
-            "python benchmarks/beside_benchmarl.py --benchmarl PYTHON --tasks simple_spread_v3",
-            ("beside_benchmarl.csv",),
-        ),
+        *beside_benchmarl(),
     ),
     after=(
         "The settings of `spread_maddpg.yaml` were chosen after four trials with seed 0, on the evaluation "
