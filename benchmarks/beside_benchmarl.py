@@ -1,4 +1,4 @@
-"""QMIX and MADDPG here and BenchMARL's, each tuned for few frames by as many trials: return and seconds, in turns.
+"""QMIX and MADDPG here and BenchMARL's, each tuned for 60,000 frames by as many trials: return and seconds, in turns.
 
 BenchMARL needs older packages than this project's, so it runs with the Python of an environment of its own:
 
@@ -13,8 +13,8 @@ torch thread each.
 
 First the trials, with one seed that no run uses: `TRIALS` of each side and algorithm, the first of them its defaults
 (here those of a ready experiment, there BenchMARL's), the others chosen by hand. Apart from the defaults, ranges were:
-learning rate 5e-4 to 1e-3, batches of 256, a gradient step to 2 or 4 frames, 40 (here) and 200 (there) frames between
-gradient steps, 1 or 8 environments, exploration down to 0.02 to 0.1 within 6,000 or 8,000 frames, discount 0.8 to 0.95,
+learning rate 5e-4 to 1e-3, batches of 256, a gradient step to 4 frames, 40 (here) and 200 (there) frames between
+gradient steps, 1 or 8 environments, exploration down to 0.02 to 0.1 within 20,000 or 30,000 frames, discount 0.8 to 0.95,
 networks of two layers of 64 or 128, and how fast target networks follow. Then the trial with the greatest return runs
 with each seed. All environments of BenchMARL's sampler get one seed and begin their episodes alike, so that most of its
 trials have one environment.
@@ -61,7 +61,7 @@ from qio_rllib.sampling.evaluation import (
 ROOT = Path(__file__).parents[1]
 HERE, THERE = "qio", "benchmarl"
 QMIX, MADDPG = "qmix", "maddpg"
-FRAMES, TRIAL_SEED, EPISODES = 12_000, 100, 100
+FRAMES, TRIAL_SEED, EPISODES = 60_000, 100, 100
 REFERENCE_EPISODES = 2_000
 LONGEST_ROUND = 1_000
 """Frames by which a run may be longer than asked, since packages sample in rounds."""
@@ -76,18 +76,18 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
         {},
         {
             "num_envs_per_env_runner": 8, "num_steps_sampled_before_learning_starts": 800,
-            "exploration": [[0, 1.0], [6_000, 0.05]], "env_steps_per_update": 2, "train_batch_size_per_learner": 256,
+            "exploration": [[0, 1.0], [20_000, 0.05]], "env_steps_per_update": 4, "train_batch_size_per_learner": 256,
             "gamma": 0.95, "bootstrap_at_time_limit": True,
         },
         {
             "num_envs_per_env_runner": 8, "num_steps_sampled_before_learning_starts": 800,
-            "exploration": [[0, 1.0], [8_000, 0.1]], "env_steps_per_update": 4, "train_batch_size_per_learner": 256,
+            "exploration": [[0, 1.0], [30_000, 0.1]], "env_steps_per_update": 4, "train_batch_size_per_learner": 256,
             "lr": 5e-4, "gamma": 0.9, "bootstrap_at_time_limit": True,
             "model_config": {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"},
         },
         {
             "num_envs_per_env_runner": 8, "num_steps_sampled_before_learning_starts": 800,
-            "exploration": [[0, 1.0], [6_000, 0.05]], "env_steps_per_update": 4, "train_batch_size_per_learner": 256,
+            "exploration": [[0, 1.0], [20_000, 0.05]], "env_steps_per_update": 4, "train_batch_size_per_learner": 256,
             "gamma": 0.8, "bootstrap_at_time_limit": True,
         },
     ),
@@ -96,9 +96,9 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
         {
             "experiment": {
                 "lr": 1e-3, "gamma": 0.95, "polyak_tau": 0.01, "off_policy_train_batch_size": 256,
-                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 100,
+                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
                 "off_policy_n_envs_per_worker": 1, "off_policy_init_random_frames": 800,
-                "exploration_eps_init": 1.0, "exploration_eps_end": 0.05, "exploration_anneal_frames": 6_000,
+                "exploration_eps_init": 1.0, "exploration_eps_end": 0.05, "exploration_anneal_frames": 20_000,
             },
             "model": {"num_cells": [128, 128], "activation": "ReLU"},
         },
@@ -107,7 +107,7 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
                 "lr": 5e-4, "gamma": 0.9, "polyak_tau": 0.005, "off_policy_train_batch_size": 256,
                 "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
                 "off_policy_n_envs_per_worker": 1, "off_policy_init_random_frames": 800,
-                "exploration_eps_init": 1.0, "exploration_eps_end": 0.1, "exploration_anneal_frames": 8_000,
+                "exploration_eps_init": 1.0, "exploration_eps_end": 0.1, "exploration_anneal_frames": 30_000,
             },
             "model": {"num_cells": [64, 64], "activation": "ReLU"},
         },
@@ -116,7 +116,7 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
                 "lr": 1e-3, "gamma": 0.8, "polyak_tau": 0.01, "off_policy_train_batch_size": 256,
                 "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
                 "off_policy_n_envs_per_worker": 8, "off_policy_init_random_frames": 800,
-                "exploration_eps_init": 1.0, "exploration_eps_end": 0.05, "exploration_anneal_frames": 6_000,
+                "exploration_eps_init": 1.0, "exploration_eps_end": 0.05, "exploration_anneal_frames": 20_000,
             },
             "model": {"num_cells": [128, 128], "activation": "ReLU"},
         },
@@ -124,17 +124,17 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
     (MADDPG, HERE): (
         {},
         {
-            "rollout_fragment_length": 5, "exploration": [[0, 0.4], [8_000, 0.04]],
-            "num_steps_sampled_before_learning_starts": 800, "env_steps_per_update": 2,
+            "rollout_fragment_length": 5, "exploration": [[0, 0.4], [30_000, 0.04]],
+            "num_steps_sampled_before_learning_starts": 800, "env_steps_per_update": 4,
         },
         {
-            "rollout_fragment_length": 5, "exploration": [[0, 0.4], [8_000, 0.04]],
+            "rollout_fragment_length": 5, "exploration": [[0, 0.4], [30_000, 0.04]],
             "num_steps_sampled_before_learning_starts": 800, "actor_lr": 5e-4, "critic_lr": 5e-4, "tau": 0.01,
             "gamma": 0.9,
         },
         {
-            "rollout_fragment_length": 5, "exploration": [[0, 0.6], [6_000, 0.1]],
-            "num_steps_sampled_before_learning_starts": 800, "env_steps_per_update": 2, "gamma": 0.9,
+            "rollout_fragment_length": 5, "exploration": [[0, 0.6], [20_000, 0.1]],
+            "num_steps_sampled_before_learning_starts": 800, "env_steps_per_update": 4, "gamma": 0.9,
             "model_config": {"fcnet_hiddens": [128, 128], "fcnet_activation": "relu"},
         },
     ),
@@ -143,9 +143,9 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
         {
             "experiment": {
                 "lr": 1e-3, "gamma": 0.95, "polyak_tau": 0.02, "off_policy_train_batch_size": 256,
-                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 100,
+                "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
                 "off_policy_n_envs_per_worker": 1, "off_policy_init_random_frames": 800, "clip_grad_val": 0.5,
-                "exploration_eps_init": 0.2, "exploration_eps_end": 0.02, "exploration_anneal_frames": 8_000,
+                "exploration_eps_init": 0.2, "exploration_eps_end": 0.02, "exploration_anneal_frames": 30_000,
             },
             "model": {"num_cells": [128, 128], "activation": "ReLU"},
         },
@@ -154,7 +154,7 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
                 "lr": 5e-4, "gamma": 0.9, "polyak_tau": 0.01, "off_policy_train_batch_size": 256,
                 "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
                 "off_policy_n_envs_per_worker": 1, "off_policy_init_random_frames": 800,
-                "exploration_eps_init": 0.2, "exploration_eps_end": 0.02, "exploration_anneal_frames": 8_000,
+                "exploration_eps_init": 0.2, "exploration_eps_end": 0.02, "exploration_anneal_frames": 30_000,
             },
             "model": {"num_cells": [128, 128], "activation": "ReLU"},
         },
@@ -163,7 +163,7 @@ TRIALS: dict[tuple[str, str], tuple[Settings, ...]] = {
                 "lr": 1e-3, "gamma": 0.9, "polyak_tau": 0.02, "off_policy_train_batch_size": 256,
                 "off_policy_collected_frames_per_batch": 200, "off_policy_n_optimizer_steps": 50,
                 "off_policy_n_envs_per_worker": 8, "off_policy_init_random_frames": 800, "clip_grad_val": 0.5,
-                "exploration_eps_init": 0.3, "exploration_eps_end": 0.05, "exploration_anneal_frames": 6_000,
+                "exploration_eps_init": 0.3, "exploration_eps_end": 0.05, "exploration_anneal_frames": 20_000,
             },
             "algorithm": {"share_param_critic": False},
             "model": {"num_cells": [128, 128], "activation": "ReLU"},
