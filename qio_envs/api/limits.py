@@ -11,8 +11,8 @@ Array = np.ndarray
 Limits = Mapping[str, tuple[Any, Any]]
 """Lowest and highest allowed number of each array by name; each a number, or an array that broadcasts to it.
 
-Floats are finite besides, so that ``(-inf, inf)`` allows every finite number. Of complex numbers the limits are those of
-real and imaginary part.
+Floats are finite besides, so that ``(-inf, inf)`` allows every finite number. Of complex numbers the limits are those
+of real and imaginary part.
 """
 Relations = Iterable[tuple[str, Array, str]]
 """For each condition the array that it is about, where it is true (bool ``[E]``), and what is expected, as text."""
@@ -28,7 +28,9 @@ def clock_limits(max_steps: int) -> dict[str, tuple[Any, Any]]:
     return {"seed": (0, 2**64 - 1), "episode": (0, 2**32 - 1), "step": (-1, max_steps), "running": FLAG}
 
 
-def check_state(arrays: Mapping[str, Array], limits: Limits, relations: Iterator[tuple[str, Array, str]]) -> None:
+def check_state(
+    arrays: Mapping[str, Array], limits: Limits, relations: Iterator[tuple[str, Array, str]]
+) -> None:
     """Refuse a state outside its limits.
 
     Args:

@@ -103,12 +103,20 @@ class ForestState(NamedTuple):
         seen = self.monitored[:, None]
         yield "blocked", (self.blocked & margin == margin).all(axis=1), "1 in the margin"
         yield "free_count", _ones(free) == self.free_count, "the number of cells that are not blocked"
-        yield "monitored", (self.monitored & ~free == 0).all(axis=1), "0 in the margin and where cells are blocked"
+        yield (
+            "monitored",
+            (self.monitored & ~free == 0).all(axis=1),
+            "0 in the margin and where cells are blocked",
+        )
         counted = _ones(self.monitored) == self.monitored_count
         yield "monitored_count", counted, "the number of monitored cells"
         known = (self.belief & ~free[:, None] == 0) & (~self.belief & free[:, None] & ~seen == 0)
         yield "belief", known.all(axis=(1, 2)), "1 in free cells only, and in all that nobody has monitored"
-        yield "coarse", self._coarse_is_right(config), "the numbers of cells that the UAV believes unmonitored"
+        yield (
+            "coarse",
+            self._coarse_is_right(config),
+            "the numbers of cells that the UAV believes unmonitored",
+        )
         yield "occupancy", self._occupancy_is_right(config), "the number of UAVs at each position"
         heard = (self.heard_step <= self.step[:, None, None]).all(axis=(1, 2))
         yield "heard_step", heard, "no step that is still to come"
@@ -117,12 +125,19 @@ class ForestState(NamedTuple):
 
     def _coarse_is_right(self, config: ForestConfig) -> Array:
         rules, radius = ForestRules.of(config), config.sensing_radius
-        starts = [np.searchsorted(blocks, np.arange(COARSE)) for blocks in (rules.block_of_row, rules.block_of_column)]
+        starts = [
+            np.searchsorted(blocks, np.arange(COARSE))
+            for blocks in (rules.block_of_row, rules.block_of_column)
+        ]
         right = np.empty(len(self.step), bool)
-        for e, belief in enumerate(self.belief):  # maps of one environment at a time: those of all may not fit
+        for e, belief in enumerate(
+            self.belief
+        ):  # maps of one environment at a time: those of all may not fit
             cells = unpack(belief, self)[:, radius : radius + config.height, radius : radius + config.width]
             rows = np.add.reduceat(cells, starts[0], axis=1, dtype=np.int32)
-            right[e] = (np.add.reduceat(rows, starts[1], axis=2).reshape(self.coarse[e].shape) == self.coarse[e]).all()
+            right[e] = (
+                np.add.reduceat(rows, starts[1], axis=2).reshape(self.coarse[e].shape) == self.coarse[e]
+            ).all()
         return right
 
     def _occupancy_is_right(self, config: ForestConfig) -> Array:

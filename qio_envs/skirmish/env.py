@@ -13,10 +13,7 @@ from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.skirmish import viewer
 from qio_envs.skirmish.config import (
-    COOLDOWN_NOISE,
     FIRST_ATTACK,
-    TICK,
-    TICKS,
     UNITS,
     SkirmishConfig,
 )

@@ -85,8 +85,16 @@ class SkirmishState(NamedTuple):
         yield "kind", (drawn | (self.kind == rules.types)).all(axis=1), "the types of units of the two teams"
         full, shield = rules.health[self.kind], rules.shield[self.kind]
         yield "health", (self.health <= full).all(axis=1), "at most what the unit's type has"
-        yield "shield", (self.shield <= shield * self.alive).all(axis=1), "at most what the unit's type has; 0 if dead"
-        yield "alive", (self.alive == (self.health > 0)).all(axis=1), "true for units with health, and for no others"
+        yield (
+            "shield",
+            (self.shield <= shield * self.alive).all(axis=1),
+            "at most what the unit's type has; 0 if dead",
+        )
+        yield (
+            "alive",
+            (self.alive == (self.health > 0)).all(axis=1),
+            "true for units with health, and for no others",
+        )
         ours = self.alive[:, : rules.num_allies].any(axis=1)
         theirs = self.alive[:, rules.num_allies :].any(axis=1)
         yield "running", ~self.running | (ours & theirs), "false where a team is dead"

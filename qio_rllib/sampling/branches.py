@@ -169,7 +169,6 @@ class Branches:
         stepper = EnvStepper(BatchedVectorEnv(branches), self.team)
         stepper.set_state(
             {
-                "env": branches.get_state(),
                 "obs": start.obs,
                 "masks": start.masks,
                 "memory": start.memory,
