@@ -8,6 +8,7 @@ import itertools
 import math
 import operator
 import re
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -46,13 +47,17 @@ _ERROR_TYPES = {
 }
 
 
+LARGEST_INTEGER = 2**31 - 1
+"""The largest integer that a setting takes which names no other bound."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a setting takes; stands in ``Annotated[float, Range(0, 1)]``.
+    """The numbers that a setting takes; stands in ``Annotated[float, Range(0, 1)]``. They are finite in any case.
 
     Attributes:
         low: The least one.
-        high: The largest one; None for no bound.
+        high: The largest one; None for `LARGEST_INTEGER` of integers, and for no bound of others.
         low_open: Whether ``low`` itself is left out.
     """
 
@@ -63,7 +68,8 @@ class Range:
     def admits(self, value: float) -> bool:
         """Return whether a number is in the range."""
         above = value > self.low if self.low_open else value >= self.low
-        return above and (self.high is None or value <= self.high)
+        high = LARGEST_INTEGER if self.high is None and isinstance(value, int) else self.high
+        return above and (high is None or value <= high)
 
     def __str__(self) -> str:
         """Say it as a message does."""
@@ -132,7 +138,9 @@ def checked_value(key: str, value: Any, annotation: Any, in_python: bool = False
         for limit in limits:
             if isinstance(limit, Range) and not limit.admits(value):
                 number = "a number" if float in members(annotation) else "an integer"
-                raise ConfigError(f"{key}: expected {number} {limit}, got {value!r}")
+                if limit.high is None and value > LARGEST_INTEGER:
+                    limit = dataclasses.replace(limit, high=LARGEST_INTEGER)
+                raise ConfigError(f"{key}: expected {number} {limit}, got {shown(value)}")
     return value
 
 
@@ -182,7 +190,8 @@ def one_line(problem: Any) -> str:
 
 
 def _fits(number: Any, kinds: Any = int | float) -> bool:
-    return isinstance(number, kinds) and not isinstance(number, bool) and number >= 0
+    """Return whether this is a finite number of at least 0, and of a kind."""
+    return isinstance(number, kinds) and not isinstance(number, bool) and 0 <= number <= sys.float_info.max
 
 
 def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any:
@@ -198,8 +207,8 @@ def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any
         if value is None:
             return None
         raise ConfigError(f"{key}: takes a Python object and can only be set in Python")
-    if isinstance(value, float) and math.isnan(value):
-        raise ConfigError(f"{key}: expected {listing(names)}, got nan")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}: expected {listing(names)}, got {value}")
     try:
         adapter: Any = pydantic.TypeAdapter(functools.reduce(operator.or_, usable))
         adapter.validate_python(value, strict=True)
@@ -218,6 +227,10 @@ def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any
         choices = [name for name in " or ".join(names).split(" or ") if name not in _TYPE_NAMES.values()]
         hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise ConfigError(f"{key}: expected {listing(names)}, got {shown(value)}{hint}") from error
+    for member in usable:
+        if typing.get_origin(member) is dict and isinstance(value, Mapping):
+            for name, item in value.items():
+                checked_value(f"{key}.{name}", item, typing.get_args(member)[1], in_python)
     return value
 
 

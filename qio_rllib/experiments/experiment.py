@@ -26,7 +26,6 @@ from typing import Any, Self
 import pydantic
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ruamel.yaml import YAML, YAMLError
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms import algorithm_config_class
@@ -35,7 +34,7 @@ from qio_rllib.algorithms.search_spaces import combinations, grids, holds_search
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
-from qio_rllib.artifacts.yaml_files import read_yaml
+from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
 from qio_rllib.sampling.environments import make_env
 
@@ -47,6 +46,7 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 """Iterations between checkpoints where neither the experiment nor its evaluation interval says otherwise."""
 
 
+_LONGEST_NAME = 100  # bytes
 _SECTIONS = ("run", "env", "stop", "config", "checkpoint_config")
 
 
@@ -101,10 +101,11 @@ class Experiment:
     name: str = "experiment"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.+-]*", self.name):
+        fits = isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)
+        if not fits or len(self.name.encode()) > _LONGEST_NAME:
             raise ConfigError(
-                "name: expected letters, digits, '_', '.', '+' and '-' (it names a directory), "
-                f"got {self.name!r}"
+                f"name: expected up to {_LONGEST_NAME} letters, digits, '_', '.', '+' and '-' (it names a directory), "
+                f"got {shown(self.name)}"
             )
         if not self.stop:
             raise ConfigError(f"stop: at least one criterion is needed, such as {{{ITERATION}: 100}}")
@@ -268,10 +269,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
             raise ConfigError(f"--set: expected key=value, got '{override}'")
         if not text.strip():
             raise ConfigError(f"--set {key}: there is no value (null is written out: {key}=null)")
-        try:
-            value = YAML(typ="safe", pure=True).load(text)
-        except (YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {key}: '{text}' is not valid YAML") from error
+        value = parse_yaml(text, f"--set {key}")
         if path[0] not in _SECTIONS:
             path.insert(0, "config")
         _put(result, path, value, key)

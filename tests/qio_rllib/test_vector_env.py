@@ -376,9 +376,9 @@ def test_a_state_of_other_environments_is_refused_and_replaces_nothing():
         other = ObjectVectorEnv(lambda settings=settings: FOREST.parallel_env(**settings), 1)
         with pytest.raises(ValueError, match="^state: expected one of forest_uav_v0 default .*, got one of"):
             env.set_state(other.get_state())
+    lives, cart = ObjectVectorEnv(Lives, 1), ObjectVectorEnv(lambda: gymnasium.make("CartPole-v1"), 1)
     with pytest.raises(ConfigError, match="^env: environment 0 has the agents"):
-        other = ObjectVectorEnv(lambda: gymnasium.make("CartPole-v1"), 1)
-        ObjectVectorEnv(Lives, 1).set_state(other.get_state())
+        lives.set_state(cart.get_state())
     assert env.envs is kept
 
 
