@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from gymnasium import VectorizeMode
@@ -101,14 +102,14 @@ _WEIGHT = Annotated[float, Range(0)]
 _DEVICES = Annotated[float, Range(0, 10_000)]  # Ray takes fractions of CPUs and GPUs
 _RESOURCES = dict[str, _DEVICES]
 
-# What every setting of RLlib that a file can hold may be, by its name. RLlib's own annotations allow null everywhere, and
-# say of few numbers how large they may be. Null stands here where it means something. What is missing here can only be
-# set in Python, or is declared beside the method of this package that takes it.
+# What every setting of RLlib that a file can hold may be, by its name. RLlib's own annotations allow null everywhere,
+# and say of few numbers how large they may be. Null stands here where it means something. What is missing here can only
+# be set in Python, or is declared beside the method of this package that takes it.
 TYPES: dict[str, Any] = {
     # environment
     "action_mask_key": str,
     "clip_actions": bool,
-    "clip_rewards": bool | float | None,
+    "clip_rewards": Annotated[bool | float | None, Range(0)],
     "disable_env_checking": bool,
     "env_config": dict | None,
     "is_atari": bool,
@@ -177,7 +178,7 @@ TYPES: dict[str, Any] = {
     "lambda_": _SHARE,
     "lr": Annotated[float | list | None, Schedule(nullable=True)],
     "minibatch_size": Annotated[int | None, Range(1)],
-    "num_epochs": Annotated[int, Range(1, 1_000_000)],
+    "num_epochs": _FROM_ONE,
     "shuffle_batch_per_epoch": bool,
     "train_batch_size_per_learner": _FROM_ONE,
     "use_critic": bool,
@@ -218,6 +219,7 @@ TYPES: dict[str, Any] = {
     "validate_offline_eval_runners_after_construction": bool,
     # multi_agent
     "count_steps_by": Literal["env_steps", "agent_steps"],
+    "policies_to_train": list[str] | set[str] | tuple[str, ...] | Callable[..., Any] | None,
     "policy_map_capacity": _FROM_ONE,
     "policy_states_are_swappable": bool,
     # reporting

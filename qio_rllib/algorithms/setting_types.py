@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 import operator
 import re
 import sys
@@ -68,8 +67,7 @@ class Range:
     def admits(self, value: float) -> bool:
         """Return whether a number is in the range."""
         above = value > self.low if self.low_open else value >= self.low
-        high = LARGEST_INTEGER if self.high is None and isinstance(value, int) else self.high
-        return above and (high is None or value <= high)
+        return above and (self.high is None or value <= self.high)
 
     def __str__(self) -> str:
         """Say it as a message does."""
@@ -136,10 +134,12 @@ def checked_value(key: str, value: Any, annotation: Any, in_python: bool = False
     value = _checked_type(key, value, annotation, in_python)
     if isinstance(value, int | float) and not isinstance(value, bool):
         for limit in limits:
-            if isinstance(limit, Range) and not limit.admits(value):
-                number = "a number" if float in members(annotation) else "an integer"
-                if limit.high is None and value > LARGEST_INTEGER:
-                    limit = dataclasses.replace(limit, high=LARGEST_INTEGER)
+            if not isinstance(limit, Range):
+                continue
+            number = "a number" if float in members(annotation) else "an integer"
+            if limit.high is None and number == "an integer" and value > LARGEST_INTEGER:
+                limit = dataclasses.replace(limit, high=LARGEST_INTEGER)
+            if not limit.admits(value):
                 raise ConfigError(f"{key}: expected {number} {limit}, got {shown(value)}")
     return value
 
@@ -207,8 +207,8 @@ def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any
         if value is None:
             return None
         raise ConfigError(f"{key}: takes a Python object and can only be set in Python")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{key}: expected {listing(names)}, got {value}")
+    if isinstance(value, int | float) and not -sys.float_info.max <= value <= sys.float_info.max:
+        raise ConfigError(f"{key}: expected {listing(names)}, got {shown(value)}")
     try:
         adapter: Any = pydantic.TypeAdapter(functools.reduce(operator.or_, usable))
         adapter.validate_python(value, strict=True)

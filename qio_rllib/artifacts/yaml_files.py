@@ -11,6 +11,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from qio_envs.api import ConfigError
 
+_LONGEST = 1_000_000  # characters; the parser takes about ten seconds for them
 _MOST_VALUES = 100_000  # in a text, those behind each alias counted anew
 _DEEPEST = 50  # mappings and lists in each other
 
@@ -42,9 +43,11 @@ def parse_yaml(text: str, where: str) -> Any:
         where: Where it stands, for messages.
 
     Raises:
-        ConfigError: It is not valid, holds more than 100,000 values, or is nested deeper than 50 levels; aliases count
-            as what they stand for.
+        ConfigError: It is not valid, longer than 1,000,000 characters, holds more than 100,000 values, or is nested
+            deeper than 50 levels; aliases count as what they stand for.
     """
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{where}: longer than {_LONGEST:,} characters")
     try:
         values = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -58,12 +61,21 @@ def parse_yaml(text: str, where: str) -> Any:
         Exception
     ) as error:  # a scalar that no type takes, such as an impossible date; faults of the parser
         raise ConfigError(f"{where}: not valid YAML: {_one_line(error) or type(error).__name__}") from error
+    check_size(values, where)
+    return values
+
+
+def check_size(values: Any, where: str) -> None:
+    """Refuse what holds more than 100,000 values or is nested deeper than 50 levels, before anything walks it.
+
+    Raises:
+        ConfigError: With ``where`` at its beginning.
+    """
     count, height = _size(values, 0, {})
     if height > _DEEPEST:
         raise ConfigError(f"{where}: nested deeper than {_DEEPEST} levels")
     if count > _MOST_VALUES:
         raise ConfigError(f"{where}: more than {_MOST_VALUES:,} values")
-    return values
 
 
 def _size(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:

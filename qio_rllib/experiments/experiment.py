@@ -38,6 +38,8 @@ from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
 from qio_rllib.sampling.environments import make_env
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""
 
@@ -47,6 +49,7 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 
 
 _LONGEST_NAME = 100  # bytes
+_FEW = 4  # processes that any machine runs beside each other
 _SECTIONS = ("run", "env", "stop", "config", "checkpoint_config")
 
 
@@ -304,6 +307,7 @@ def _check_resources(config: AlgorithmConfig) -> None:
 
         # A Ray of our own is given the CPUs that it needs.
         present, owner = {"GPU": torch.cuda.device_count(), "CPU": math.inf}, "this machine"
+        _note_crowding(config)
     for kind, keys in (
         ("GPU", ("num_gpus_per_learner", "num_gpus_per_env_runner")),
         ("CPU", ("num_env_runners", "num_learners", "evaluation_num_env_runners", "num_hosts")),
@@ -313,6 +317,20 @@ def _check_resources(config: AlgorithmConfig) -> None:
             raise ConfigError(
                 f"config.{key}: {wanted[kind]:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
             )
+
+
+def _note_crowding(config: AlgorithmConfig) -> None:
+    """Say so where processes outnumber the machine's CPUs by far: that works, and is slower than fewer of them."""
+    keys = ("num_env_runners", "evaluation_num_env_runners", "num_learners", "num_hosts")
+    counts = {key: config.get(key) or 0 for key in keys}
+    processes, cpus = sum(counts.values()), os.cpu_count() or 1
+    if processes > max(cpus, _FEW):
+        logger.warning(
+            "config.%s: %d processes share the %d CPUs of this machine",
+            max(counts, key=counts.__getitem__),
+            processes,
+            cpus,
+        )
 
 
 def _build_modules(config: ExploringConfig) -> None:
