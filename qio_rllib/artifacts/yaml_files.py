@@ -14,6 +14,7 @@ from qio_envs.api import ConfigError
 _LONGEST = 1_000_000  # characters; the parser takes about ten seconds for them
 _MOST_VALUES = 100_000  # in a text, those behind each alias counted anew
 _DEEPEST = 50  # mappings and lists in each other
+_TOO_LARGE = f"expected at most {_MOST_VALUES:,} values, nested {_DEEPEST} deep, aliases written out"
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def parse_yaml(text: str, where: str) -> Any:
         problem = _one_line(getattr(error, "problem", None) or error)
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from error
     except RecursionError:
-        raise ConfigError(f"{where}: nested deeper than {_DEEPEST} levels") from None
+        raise ConfigError(f"{where}: {_TOO_LARGE}") from None
     except (
         Exception
     ) as error:  # a scalar that no type takes, such as an impossible date; faults of the parser
@@ -72,10 +73,8 @@ def check_size(values: Any, where: str) -> None:
         ConfigError: With ``where`` at its beginning.
     """
     count, height = _size(values, 0, {})
-    if height > _DEEPEST:
-        raise ConfigError(f"{where}: nested deeper than {_DEEPEST} levels")
-    if count > _MOST_VALUES:
-        raise ConfigError(f"{where}: more than {_MOST_VALUES:,} values")
+    if height > _DEEPEST or count > _MOST_VALUES:
+        raise ConfigError(f"{where}: {_TOO_LARGE}")
 
 
 def _size(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:

@@ -221,7 +221,8 @@ class Experiment:
                 config = variant.algorithm_config()
                 check_metrics(variant.stop, config)
                 check_exploration(variant.stop, config)
-                _check_resources(config)
+                with quiet_ray():
+                    _check_resources(config)
             except ConfigError as error:
                 if not values:
                     raise
@@ -353,6 +354,8 @@ def _validated(model: type[pydantic.BaseModel], values: Mapping[str, Any]) -> An
         raise ConfigError(
             f"{prefix}unknown key '{last}'{did_you_mean(str(last), known)}; allowed: {', '.join(known)}"
         )
+    if last == "[key]":
+        raise ConfigError(f"{parents[0]}: expected texts as keys, got {shown(problem['input'])}")
     if problem["type"] == "missing":
         raise ConfigError(f"{where}{last}: missing; an experiment has the keys {', '.join(_SECTIONS)}")
     if problem["type"] == "greater_than_equal":

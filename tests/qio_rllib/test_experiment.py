@@ -260,6 +260,8 @@ def test_metrics_of_the_environment_can_end_a_run():
             "checkpoint_at_end: expected true or false",
         ),
         (3, "expected a mapping with the keys run, env"),
+        ({**CARTPOLE, "stop": {3: 4}}, "^stop: expected texts as keys, got 3$"),
+        ({**CARTPOLE, "config": {3: 4}}, "^config: expected texts as keys, got 3$"),
     ],
 )
 def test_the_outer_form_is_checked(values, message):

@@ -105,7 +105,7 @@ def _plain_spread(out: np.ndarray, place: int, bits: int) -> None:
     out[place : place + LANES] = (int(bits) & 0xFF) >> np.arange(LANES) & 1
 
 
-def _plain_divide(out: np.ndarray, place: int, array: np.ndarray, index: int, divisor: float) -> None:
+def _plain_divide(out: np.ndarray, place: int, array: np.ndarray, index: int, divisor: Any) -> None:
     out[place : place + LANES] = array[index : index + LANES].astype(np.float32) / divisor
 
 

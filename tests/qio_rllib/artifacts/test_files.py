@@ -46,6 +46,9 @@ def test_yaml_is_version_1_2(tmp_path):
     assert read_yaml(path) == {"a": 3e-4, "b": "no", "c": 10, "d": 8}
 
 
+TOO_LARGE = "expected at most 100,000 values, nested 50 deep, aliases written out"
+
+
 def aliases(depth):
     """A short text that stands for 9**depth values."""
     lists = ", ".join(f"&a{k + 1} [{', '.join([f'*a{k}'] * 9)}]" for k in range(depth))
@@ -60,13 +63,13 @@ def chain(length):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 51 + "]" * 51, "nested deeper than 50 levels"),
-        ("{a: " * 1000 + "1" + "}" * 1000, "nested deeper than 50 levels"),
-        ("&loop [*loop]", "nested deeper than 50 levels"),
-        ("&loop {a: {b: *loop}}", "nested deeper than 50 levels"),
-        (chain(60), "nested deeper than 50 levels"),
-        (aliases(6), "more than 100,000 values"),
-        (aliases(12), "more than 100,000 values"),
+        ("[" * 51 + "]" * 51, TOO_LARGE),
+        ("{a: " * 1000 + "1" + "}" * 1000, TOO_LARGE),
+        ("&loop [*loop]", TOO_LARGE),
+        ("&loop {a: {b: *loop}}", TOO_LARGE),
+        (chain(60), TOO_LARGE),
+        (aliases(6), TOO_LARGE),
+        (aliases(12), TOO_LARGE),
         ("[" + "1, " * 400_000 + "]", "longer than 1,000,000 characters"),
         ("1" * 5000, "not valid YAML: Exceeds the limit"),
         ("2020-02-31", "not valid YAML: day is out of range"),
@@ -99,6 +102,8 @@ def test_what_aliases_repeat_within_bounds_is_taken():
     ],
 )
 def test_a_json_option_has_the_same_bounds(text):
-    with pytest.raises(ConfigError, match="^--config: (nested deeper|not valid JSON)") as caught:
+    with pytest.raises(
+        ConfigError, match="^--config: (expected at most 100,000 values|not valid JSON)"
+    ) as caught:
         json_object("--config", text)
     assert len(str(caught.value)) < 300
