@@ -118,9 +118,9 @@ class ForestState(NamedTuple):
             "the numbers of cells that the UAV believes unmonitored",
         )
         yield "occupancy", self._occupancy_is_right(config), "the number of UAVs at each position"
-        heard = (self.heard_step <= self.step[:, None, None]).all(axis=(1, 2))
+        heard = self.heard_step.max(axis=(1, 2)) <= self.step
         yield "heard_step", heard, "no step that is still to come"
-        reached = (self.milestones <= self.step[:, None]).all(axis=1)
+        reached = self.milestones.max(axis=1) <= self.step
         yield "milestones", reached, "no step that is still to come"
 
     def _coarse_is_right(self, config: ForestConfig) -> Array:

@@ -101,6 +101,7 @@ _SHARE = Annotated[float, Range(0, 1)]
 _WEIGHT = Annotated[float, Range(0)]
 _DEVICES = Annotated[float, Range(0, 10_000)]  # Ray takes fractions of CPUs and GPUs
 _RESOURCES = dict[str, _DEVICES]
+_COMPILE_MODE = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 # What every setting of RLlib that a file can hold may be, by its name. RLlib's own annotations allow null everywhere,
 # and say of few numbers how large they may be. Null stands here where it means something. What is missing here can only
@@ -119,12 +120,12 @@ TYPES: dict[str, Any] = {
     "framework": Literal["torch"],
     "torch_compile_learner": bool,
     "torch_compile_learner_dynamo_backend": str,
-    "torch_compile_learner_dynamo_mode": str | None,
+    "torch_compile_learner_dynamo_mode": _COMPILE_MODE | None,
     "torch_compile_learner_what_to_compile": Literal["forward_train", "complete_update"]
     | TorchCompileWhatToCompile,
     "torch_compile_worker": bool,
     "torch_compile_worker_dynamo_backend": str,
-    "torch_compile_worker_dynamo_mode": str | None,
+    "torch_compile_worker_dynamo_mode": _COMPILE_MODE | None,
     "torch_ddp_kwargs": dict[str, Any],
     "torch_skip_nan_gradients": bool,
     # resources

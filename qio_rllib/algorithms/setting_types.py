@@ -7,7 +7,6 @@ import functools
 import itertools
 import operator
 import re
-import sys
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -48,6 +47,8 @@ _ERROR_TYPES = {
 
 LARGEST_INTEGER = 2**31 - 1
 """The largest integer that a setting takes which names no other bound."""
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
+"""The largest magnitude of any number: networks and losses are float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +145,27 @@ def checked_value(key: str, value: Any, annotation: Any, in_python: bool = False
     return value
 
 
+def check_numbers(key: str, value: Any) -> None:
+    """Refuse numbers inside mappings and lists that no setting means: not finite, or beyond a float32 or 32 bits.
+
+    Settings of environments, ``env_config``, are left to these.
+
+    Raises:
+        ConfigError: Naming the place.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if name != "env_config":
+                check_numbers(f"{key}.{name}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_numbers(f"{key}.{index}", item)
+    elif isinstance(value, float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        raise ConfigError(f"{key}: expected a finite number up to {LARGEST_NUMBER:.3g}, got {shown(value)}")
+    elif isinstance(value, int) and not -(2**32) < value < 2**32:
+        raise ConfigError(f"{key}: expected an integer of at most 32 bits, got {shown(value)}")
+
+
 def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return the type and the limits of an annotation."""
     if typing.get_origin(annotation) is Annotated:
@@ -190,8 +212,8 @@ def one_line(problem: Any) -> str:
 
 
 def _fits(number: Any, kinds: Any = int | float) -> bool:
-    """Return whether this is a finite number of at least 0, and of a kind."""
-    return isinstance(number, kinds) and not isinstance(number, bool) and 0 <= number <= sys.float_info.max
+    """Return whether this is a number of at least 0 and at most the largest, and of a kind."""
+    return isinstance(number, kinds) and not isinstance(number, bool) and 0 <= number <= LARGEST_NUMBER
 
 
 def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any:
@@ -207,7 +229,7 @@ def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any
         if value is None:
             return None
         raise ConfigError(f"{key}: takes a Python object and can only be set in Python")
-    if isinstance(value, int | float) and not -sys.float_info.max <= value <= sys.float_info.max:
+    if isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
         raise ConfigError(f"{key}: expected {listing(names)}, got {shown(value)}")
     try:
         adapter: Any = pydantic.TypeAdapter(functools.reduce(operator.or_, usable))

@@ -24,6 +24,7 @@ from qio_rllib.algorithms.rllib_keys import ALIASES, OLD_STACK, RENAMED, SETTERS
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.algorithms.setting_types import (
     Range,
+    check_numbers,
     checked_value,
     listing,
     members,
@@ -62,6 +63,8 @@ class Setting:
                     self.checked(alternative, settings, where, in_python)
             return value
         key = f"{where}.{self.name}"
+        if self.name != "env_config" and isinstance(value, Mapping | list | tuple):
+            check_numbers(key, value)
         if self.name == "model_config":
             return (
                 value if in_python else checked_model_config(value)

@@ -49,6 +49,15 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 
 
 _LONGEST_NAME = 100  # bytes
+_RESOURCE_KEYS = {
+    "GPU": ("num_gpus_per_learner", "num_gpus_per_env_runner"),
+    "CPU": ("num_env_runners", "num_learners", "evaluation_num_env_runners", "num_hosts"),
+    "other": (
+        "custom_resources_per_env_runner",
+        "custom_resources_per_learner",
+        "custom_resources_for_main_process",
+    ),
+}
 _FEW = 4  # processes that any machine runs beside each other
 _SECTIONS = ("run", "env", "stop", "config", "checkpoint_config")
 
@@ -309,14 +318,12 @@ def _check_resources(config: AlgorithmConfig) -> None:
         # A Ray of our own is given the CPUs that it needs.
         present, owner = {"GPU": torch.cuda.device_count(), "CPU": math.inf}, "this machine"
         _note_crowding(config)
-    for kind, keys in (
-        ("GPU", ("num_gpus_per_learner", "num_gpus_per_env_runner")),
-        ("CPU", ("num_env_runners", "num_learners", "evaluation_num_env_runners", "num_hosts")),
-    ):
-        if wanted.get(kind, 0) > present.get(kind, 0):
+    for kind, amount in wanted.items():
+        if amount > present.get(kind, 0):
+            keys = _RESOURCE_KEYS.get(kind, _RESOURCE_KEYS["other"])
             key = next((key for key in keys if config.get(key)), keys[0])
             raise ConfigError(
-                f"config.{key}: {wanted[kind]:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
+                f"config.{key}: {amount:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
             )
 
 

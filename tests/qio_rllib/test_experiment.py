@@ -107,7 +107,18 @@ def test_the_projects_own_settings_reach_the_config():
         ),
         ({"num_env_runners": 2**63}, "config.num_env_runners: expected an integer from 0 to 10000"),
         ({"lr": float("inf")}, rf"config.lr: {SCHEDULE} inf"),
-        ({"lr": [[0, 10**400]]}, rf"config.lr: {SCHEDULE}"),
+        ({"lr": [[0, 10**400]]}, "config.lr.0.1: expected an integer of at most 32 bits"),
+        ({"lr": [[0, float("nan")]]}, "config.lr.0.1: expected a finite number up to 3.4e.38, got nan"),
+        ({"imagination": {"model_lr": 1e308}}, "config.imagination.model_lr: expected a finite number"),
+        (
+            {"evaluation_config": {"lr": float("inf")}},
+            "config.evaluation_config.lr: expected a finite number",
+        ),
+        (
+            {"model_config": {"fcnet_hiddens": [2**40]}},
+            "config.model_config.fcnet_hiddens.0: expected an integer of",
+        ),
+        ({"clip_param": 1e39}, "config.clip_param: expected a number, got 1e.39"),
         ({"clip_param": float("inf")}, "config.clip_param: expected a number, got inf"),
         (
             {"min_time_s_per_iteration": 1e7},
@@ -129,6 +140,11 @@ def test_the_projects_own_settings_reach_the_config():
         ({"callbacks": "x"}, "takes a Python object"),
         ({"learner_class": "x"}, "config.learner_class: takes a Python object"),
         ({"num_learners": 0, "minibatch_size": 999}, "config.minibatch_size: .*minibatch_size.* must be <="),
+        ({"action_mask_key": 3}, "config.action_mask_key: expected a text, got 3"),
+        (
+            {"num_env_runners": 1, "custom_resources_per_env_runner": {"tpu": 2}},
+            "config.custom_resources_per_env_runner: 2 tpus are needed in all, this machine has 0",
+        ),
         ({"num_gpus_per_learner": 99}, "config.num_gpus_per_learner: 99 GPUs are needed"),
         (
             {"model_config": {"fcnet_hidden": [8]}},
