@@ -309,7 +309,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
                     f"state['{name}']: expected {have.dtype} of shape {have.shape}, "
                     f"got {new.dtype} of shape {new.shape}"
                 )
-        check_state(chosen, self.state_limits(), iter(self._state_relations(type(self.arrays)(**chosen))))
+        check_state(chosen, self.state_limits(), self._state_relations(type(self.arrays)(**chosen)))
         return chosen
 
     def clone(self) -> BatchedEnv:

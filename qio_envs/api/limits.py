@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,7 @@ def clock_limits(max_steps: int) -> dict[str, tuple[Any, Any]]:
     return {"seed": (0, 2**64 - 1), "episode": (0, 2**32 - 1), "step": (-1, max_steps), "running": FLAG}
 
 
-def check_state(
-    arrays: Mapping[str, Array], limits: Limits, relations: Iterator[tuple[str, Array, str]]
-) -> None:
+def check_state(arrays: Mapping[str, Array], limits: Limits, relations: Relations) -> None:
     """Refuse a state outside its limits.
 
     Args:
