@@ -14,10 +14,10 @@ torch thread each.
 First the trials, with one seed that no run uses: `TRIALS` of each side and algorithm, the first of them its defaults
 (here those of a ready experiment, there BenchMARL's), the others chosen by hand. Apart from the defaults, ranges were:
 learning rate 5e-4 to 1e-3, batches of 256, a gradient step to 4 frames, 40 (here) and 200 (there) frames between
-gradient steps, 1 or 8 environments, exploration down to 0.02 to 0.1 within 20,000 or 30,000 frames, discount 0.8 to 0.95,
-networks of two layers of 64 or 128, and how fast target networks follow. Then the trial with the greatest return runs
-with each seed. All environments of BenchMARL's sampler get one seed and begin their episodes alike, so that most of its
-trials have one environment.
+gradient steps, 1 or 8 environments, exploration down to 0.02 to 0.1 within 20,000 or 30,000 frames, discount 0.8 to
+0.95, networks of two layers of 64 or 128, and how fast target networks follow. Then the trial with the greatest return
+runs with each seed. All environments of BenchMARL's sampler get one seed and begin their episodes alike, so that most
+of its trials have one environment.
 
 A frame is an environment step. A return is the sum of an agent's rewards in an episode, undiscounted and without
 noise, averaged over agents and over 100 episodes, which begin alike for everybody. It is also given between random play

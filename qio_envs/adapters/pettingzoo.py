@@ -113,8 +113,12 @@ class BatchedParallelEnv(ParallelEnv):
         """Return a copy of the whole state; `set_state` continues from it exactly."""
         return self.batch.get_state()
 
-    def set_state(self, state: dict[str, Array]) -> None:
-        """Continue from a state of `get_state` of an environment with the same settings."""
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Continue from a state of `get_state` of an environment with the same settings.
+
+        Raises:
+            ValueError: As `BatchedEnv.set_state`.
+        """
         self.batch.set_state(state)
         alive = self.batch.agents_alive()[0]
         self._set_agents([agent for agent, lives in zip(self.possible_agents, alive, strict=True) if lives])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -11,6 +11,7 @@ import numpy as np
 
 from qio_envs.api.batched import Array, BatchedEnv, ScriptedPolicy, Transition
 from qio_envs.api.config import ConfigError
+from qio_envs.api.limits import Limits
 
 _MAX_ACTIONS = 1_000_000
 
@@ -92,6 +93,10 @@ class TeamEnv(BatchedEnv):
         powers = self._choices ** np.arange(self.env.num_agents, dtype=np.int64)[::-1]
         return np.asarray(joint, np.int64) // powers % self._choices
 
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array: what the environment's does."""
+        return self.env.state_limits()
+
     def _reset(self, mask: Array) -> None:
         self.env._reset(mask)
 
@@ -163,11 +168,11 @@ class TeamEnv(BatchedEnv):
         """Return a copy of the environment's whole state, by name; `set_state` continues from it exactly."""
         return self.env.get_state()
 
-    def set_state(self, state: dict[str, Array]) -> None:
+    def set_state(self, state: Mapping[str, Array]) -> None:
         """Continue from a state of `get_state`, of the team's or of the environment's own.
 
         Raises:
-            ValueError: An array is missing, unknown, or differs in shape or dtype (another configuration).
+            ValueError: As `BatchedEnv.set_state`.
         """
         self.env.set_state(state)
 

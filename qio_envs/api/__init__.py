@@ -15,10 +15,13 @@ from qio_envs.api.batched import (
 from qio_envs.api.causal import AFTER, StepGraph
 from qio_envs.api.config import ConfigError, EnvConfig, check_keys, did_you_mean, setting
 from qio_envs.api.errors import InterventionError, InvalidActionError, ResetNeededError, UnsupportedError
+from qio_envs.api.limits import FINITE, FLAG, Limits, Relations, clock_limits
 from qio_envs.api.scores import episode_scores, normalized_score, reference_scores
 
 __all__ = [
     "AFTER",
+    "FINITE",
+    "FLAG",
     "Array",
     "BatchState",
     "BatchedEnv",
@@ -27,12 +30,15 @@ __all__ = [
     "EnvConfig",
     "InterventionError",
     "InvalidActionError",
+    "Limits",
+    "Relations",
     "ResetNeededError",
     "ScriptedPolicy",
     "StepGraph",
     "Transition",
     "UnsupportedError",
     "check_keys",
+    "clock_limits",
     "did_you_mean",
     "episode_scores",
     "normalized_score",

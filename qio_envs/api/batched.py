@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -14,8 +15,11 @@ import numpy as np
 from qio_envs.api.causal import StepGraph, checked_intervention
 from qio_envs.api.config import EnvConfig
 from qio_envs.api.errors import InvalidActionError, ResetNeededError, UnsupportedError
+from qio_envs.api.limits import Limits, Relations, check_state
 
 Array = np.ndarray
+SCENARIO = "scenario"
+"""Name, in a saved state, of what says which environment and settings each row is of: text ``[E]``."""
 
 
 class Transition(NamedTuple):
@@ -174,6 +178,14 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
         """Return a picture of environment ``index``: uint8 ``[h, w, 3]`` for ``rgb_array``, text for ``ansi``."""
 
+    @abc.abstractmethod
+    def state_limits(self) -> Limits:
+        """Return the lowest and the highest number that `set_state` takes in each array of the state, by name."""
+
+    def _state_relations(self, state: StateT) -> Relations:
+        """Return what must hold besides in a state within `state_limits`, in environments that were reset."""
+        return ()
+
     def action_mask(self) -> Array:
         """Return which actions are legal, int8 ``[E, N, A]`` of 0 and 1 (all ones unless overridden)."""
         if not isinstance(self.action_space, gymnasium.spaces.Discrete):
@@ -254,28 +266,51 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         """Return bool ``[E, N]``: agents whose episode goes on."""
         return np.repeat(self.arrays.running[:, None], self.num_agents, axis=1)
 
-    def get_state(self) -> dict[str, Array]:
-        """Return a copy of the whole state, by name; `set_state` continues from it exactly."""
-        return {name: array.copy() for name, array in self.arrays._asdict().items()}
+    @functools.cached_property
+    def _scenario(self) -> str:
+        return self.config.described(self.id)
 
-    def set_state(self, state: dict[str, Array]) -> None:
-        """Continue from a state of `get_state`.
+    def get_state(self) -> dict[str, Array]:
+        """Return a copy of the whole state, by name; `set_state` continues from it exactly.
+
+        Beside the arrays of the state there is ``scenario``, text ``[E]``: the environment's id, the scenario's name
+        and its content hash.
+        """
+        state = {name: array.copy() for name, array in self.arrays._asdict().items()}
+        return state | {SCENARIO: np.full(self.num_envs, self._scenario)}
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Continue from a state of `get_state`, of an environment with the same id and settings.
 
         Raises:
-            ValueError: An array is missing, unknown, or differs in shape or dtype (another configuration).
+            ValueError: The state is of another environment or of other settings; an array is missing, unknown, or
+                differs in shape or dtype; or a number lies outside `state_limits`, or contradicts another. Nothing
+                has been set then.
         """
+        new = self._checked_state(state)
+        for name, have in self.arrays._asdict().items():
+            have[...] = new[name]
+
+    def _checked_state(self, state: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the arrays of a state that can be set, by name."""
         arrays = self.arrays._asdict()
-        if set(state) != set(arrays):
-            raise ValueError(f"state: expected the arrays {sorted(arrays)}, got {sorted(state)}")
+        expected = {*arrays, SCENARIO}
+        if not isinstance(state, Mapping) or set(state) != expected:
+            got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state: expected the arrays {sorted(expected)}, got {got}")
+        for text in sorted({str(text) for text in np.ravel(state[SCENARIO])}):
+            if _identity(text) != _identity(self._scenario):
+                raise ValueError(f"state: expected one of {self._scenario}, got one of {text}")
+        chosen = {name: np.asarray(state[name]) for name in arrays}
         for name, have in arrays.items():
-            new = np.asarray(state[name])
-            if have.shape != new.shape or have.dtype != new.dtype:
+            new = chosen[name]
+            if new.shape != have.shape or new.dtype != have.dtype:
                 raise ValueError(
                     f"state['{name}']: expected {have.dtype} of shape {have.shape}, "
                     f"got {new.dtype} of shape {new.shape}"
                 )
-        for name, have in arrays.items():
-            have[...] = state[name]
+        check_state(chosen, self.state_limits(), self._state_relations(type(self.arrays)(**chosen)))
+        return chosen
 
     def clone(self) -> BatchedEnv:
         """Return an independent copy that continues as this one would."""
@@ -437,3 +472,9 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _identity(scenario: object) -> tuple[str, str]:
+    """Return id and content hash of what `EnvConfig.described` gives; the name of a scenario does not matter."""
+    words = str(scenario).split(" ")
+    return words[0], words[-1]

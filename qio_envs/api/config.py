@@ -112,7 +112,7 @@ class EnvConfig:
 
     @classmethod
     def scenarios(cls) -> dict[str, dict[str, Any]]:
-        """Return the named settings in ``scenarios.yaml`` beside the environment, by scenario name."""
+        """Return the named settings in ``scenarios.yaml`` beside the environment, by scenario name; none without it."""
         package = cls.__module__.rpartition(".")[0]
         return {name: dict(values or {}) for name, values in _read_scenarios(package).items()}
 
@@ -150,11 +150,21 @@ class EnvConfig:
         text = json.dumps({"id": env_id, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def described(self, env_id: str) -> str:
+        """Return the environment's id, the name of the scenario with these settings, and the content hash, as a line.
+
+        Settings of no scenario have ``own`` in the place of its name.
+        """
+        named = (name for name in self.scenarios() if self.from_scenario(name) == self)
+        return f"{env_id} {next(named, 'own')} {self.content_hash(env_id)}"
+
 
 @functools.cache
 def _read_scenarios(package: str) -> dict[str, dict[str, Any] | None]:
-    text = (resources.files(package) / "scenarios.yaml").read_text(encoding="utf-8")
-    return YAML(typ="safe", pure=True).load(text)
+    if not package:
+        return {}
+    file = resources.files(package) / "scenarios.yaml"
+    return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _checked(field: dataclasses.Field, value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 
 
 class Kernel:
@@ -13,6 +14,9 @@ class Kernel:
 
     Numba looks at the type of every argument at every call, which for named tuples of arrays takes longer than many a
     step of an environment. Here the first call does it once. Pickles and copies look again.
+
+    With ``NUMBA_DISABLE_JIT=1`` the function runs as plain Python, slowly, for a debugger; its numbers are the compiled
+    code's up to rounding.
 
     Args:
         function: A function made with ``numba.njit``. Arguments of later calls must have the types (dtype, number of
@@ -27,6 +31,9 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns."""
+        if numba.config.DISABLE_JIT:
+            with np.errstate(all="ignore"):  # compiled code does not warn either
+                return self._function(*arguments)
         if self._code is None:
             signature = tuple(numba.typeof(argument) for argument in arguments)
             self._function.compile(signature)

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, StepGraph, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, StepGraph, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.cart_pole import kernels, viewer
@@ -98,6 +98,13 @@ class CartPole(BatchedEnv[CartPoleConfig, CartPoleState]):
         self._rules = CartPoleRules.of(config)
         self.arrays = CartPoleState.empty(self.num_envs)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `CartPoleState`."""
+        return CartPoleState.limits(self.config)
+
+    def _state_relations(self, state: CartPoleState) -> Relations:
+        return state.relations()
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays)

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
-from qio_envs.cart_pole.config import CartPoleConfig
+from qio_envs.api import FINITE, FLAG, Array, Limits, Relations, clock_limits
+from qio_envs.cart_pole.config import MAX_ANGLE, MAX_POSITION, CartPoleConfig
+
+_SLACK = 1.001  # an intervention sets bounds rounded to float32
 
 
 class CartPoleState(NamedTuple):
@@ -39,6 +41,27 @@ class CartPoleState(NamedTuple):
             action=np.full(num_envs, -1, np.int32),
             out=np.zeros(num_envs, bool),
         )
+
+    @classmethod
+    def limits(cls, config: CartPoleConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        return clock_limits(config.max_steps) | {
+            "position": FINITE,
+            "velocity": FINITE,
+            "angle": FINITE,
+            "angular_velocity": FINITE,
+            "action": (-1, 1),
+            "out": FLAG,
+        }
+
+    def relations(self) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`."""
+        ended = ~self.running
+        on_track = np.abs(self.position) <= _SLACK * MAX_POSITION
+        upright = np.abs(self.angle) <= _SLACK * MAX_ANGLE
+        yield "position", ended | on_track, f"-{MAX_POSITION:g} to {MAX_POSITION:g} while the episode runs"
+        yield "angle", ended | upright, f"-{MAX_ANGLE:.5g} to {MAX_ANGLE:.5g} while the episode runs"
+        yield "out", ended | ~self.out, "false while the episode runs"
 
     @property
     def components(self) -> tuple[Array, Array, Array, Array]:

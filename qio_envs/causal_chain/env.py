@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, StepGraph, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, ScriptedPolicy, StepGraph, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.causal_chain import kernels, viewer
@@ -92,6 +92,10 @@ class CausalChain(BatchedEnv[CausalChainConfig, CausalChainState]):
         }
         self.arrays = CausalChainState.empty(self.num_envs)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `CausalChainState`."""
+        return CausalChainState.limits(self.config)
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays)

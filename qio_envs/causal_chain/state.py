@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import FLAG, Array, Limits, clock_limits
+from qio_envs.causal_chain.config import CausalChainConfig
 
 
 class CausalChainState(NamedTuple):
@@ -40,3 +41,17 @@ class CausalChainState(NamedTuple):
             returns=np.zeros(num_envs),
             clipped=np.zeros(num_envs, np.int32),
         )
+
+    @classmethod
+    def limits(cls, config: CausalChainConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        high = np.array(config.max_values)
+        return clock_limits(config.rounds) | {
+            "values": (-high, high),
+            "fixed": FLAG,
+            "fixed_values": (-high[1:], high[1:]),
+            "cause": (-high[0], high[0]),
+            "action": (-1, 1),
+            "returns": (-config.rounds * high[2], config.rounds * high[2]),
+            "clipped": (0, config.rounds),
+        }

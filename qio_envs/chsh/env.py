@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.chsh import kernels, viewer
@@ -66,6 +66,13 @@ class CHSH(BatchedEnv[CHSHConfig, CHSHState]):
         self.state_space = gymnasium.spaces.Box(0.0, 1.0, (5,), np.float32)
         self.arrays = CHSHState.empty(self.num_envs)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `CHSHState`."""
+        return CHSHState.limits(self.config)
+
+    def _state_relations(self, state: CHSHState) -> Relations:
+        return state.relations()
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import Array, Limits, Relations, clock_limits
+from qio_envs.chsh.config import CHSHConfig
 
 
 class CHSHState(NamedTuple):
@@ -34,3 +35,17 @@ class CHSHState(NamedTuple):
             answer=np.full((num_envs, 2), -1, np.int8),
             wins=np.zeros(num_envs, np.int32),
         )
+
+    @classmethod
+    def limits(cls, config: CHSHConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        return clock_limits(config.rounds) | {
+            "question": (0, 1),
+            "asked": (-1, 1),
+            "answer": (-1, 1),
+            "wins": (0, config.rounds),
+        }
+
+    def relations(self) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`."""
+        yield "wins", self.wins <= self.step, "at most as many as rounds played"

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, StepGraph, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, ScriptedPolicy, StepGraph, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.confounded_control import kernels, viewer
@@ -95,6 +95,10 @@ class ConfoundedControl(BatchedEnv[ConfoundedControlConfig, ConfoundedControlSta
         self._rules = ConfoundedControlRules.of(config)
         self.arrays = ConfoundedControlState.empty(self.num_envs)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `ConfoundedControlState`."""
+        return ConfoundedControlState.limits(self.config)
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays, self._rules)

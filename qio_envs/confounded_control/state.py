@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
-from qio_envs.confounded_control.config import ConfoundedControlConfig
+from qio_envs.api import FLAG, Array, Limits, clock_limits
+from qio_envs.confounded_control.config import ACTION_LIMIT, STATE_LIMIT, ConfoundedControlConfig
 
 
 class ConfoundedControlState(NamedTuple):
@@ -43,6 +43,22 @@ class ConfoundedControlState(NamedTuple):
             returns=np.zeros(num_envs),
             clipped=np.zeros(num_envs, np.int32),
         )
+
+    @classmethod
+    def limits(cls, config: ConfoundedControlConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        mediator, confounder = config.max_mediator, config.max_confounder
+        cost = 1.001 * (STATE_LIMIT**2 + config.action_cost * ACTION_LIMIT**2)  # of a step, rounding included
+        return clock_limits(config.max_steps) | {
+            "s": (-STATE_LIMIT, STATE_LIMIT),
+            "u": (-confounder, confounder),
+            "mediator": (-mediator, mediator),
+            "fixed": FLAG,
+            "fixed_mediator": (-mediator, mediator),
+            "action": (-ACTION_LIMIT, ACTION_LIMIT),
+            "returns": (-config.max_steps * cost, 0),
+            "clipped": (0, config.max_steps),
+        }
 
 
 class ConfoundedControlRules(NamedTuple):

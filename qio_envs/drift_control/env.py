@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, StepGraph, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, StepGraph, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.drift_control import kernels, viewer
@@ -132,6 +132,13 @@ class DriftControl(BatchedEnv[DriftControlConfig, DriftControlState]):
         self.arrays = DriftControlState.empty(self.num_envs, config.distractors)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
         self._observe_kernel = Kernel(kernels.observe)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `DriftControlState`."""
+        return DriftControlState.limits(self.config)
+
+    def _state_relations(self, state: DriftControlState) -> Relations:
+        return state.relations(self.config)
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays, self._rules)

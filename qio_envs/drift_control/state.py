@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import FLAG, Array, Limits, Relations, clock_limits
 from qio_envs.drift_control.config import COMPONENTS, DriftControlConfig
 
 
@@ -41,6 +41,31 @@ class DriftControlState(NamedTuple):
             travel=np.zeros(num_envs),
             clipped=np.zeros(num_envs, np.int32),
         )
+
+    @classmethod
+    def limits(cls, config: DriftControlConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        high, steps = np.array(config.max_components), config.max_steps
+        farthest = 1.001 * float(np.linalg.norm(high))  # rounding included
+        return clock_limits(steps) | {
+            "components": (-high, high),
+            "distractors": (-config.max_distractor, config.max_distractor),
+            "action": (-1, 1),
+            "out": FLAG,
+            "returns": (-steps * (farthest**2 + 2 * config.action_cost), 0),
+            "travel": (0, steps * farthest),
+            "clipped": (0, steps),
+        }
+
+    def relations(self, config: DriftControlConfig) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`.
+
+        An intervention may lead out of the ball of radius ``out_radius``, but no component beyond that number.
+        """
+        ended, radius = ~self.running, config.out_radius
+        inside = (np.abs(self.components) <= 1.001 * radius).all(axis=1)
+        yield "components", ended | inside, f"-{radius:g} to {radius:g} each while the episode runs"
+        yield "out", ended | ~self.out, "false while the episode runs"
 
 
 class DriftControlRules(NamedTuple):

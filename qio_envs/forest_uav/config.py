@@ -32,8 +32,10 @@ class ForestConfig(EnvConfig):
     )
     comm_loss: float = setting(0.0, "probability that a message is lost", low=0.0, high=1.0)
     reward: str = setting("team", "who is credited", choices=REWARDS)
-    cell_reward: float = setting(1.0, "reward of a cell monitored for the first time", low=0.0)
-    collision_penalty: float = setting(0.25, "penalty of a cell that holds more than one UAV", low=0.0)
+    cell_reward: float = setting(1.0, "reward of a cell monitored for the first time", low=0.0, high=1e6)
+    collision_penalty: float = setting(
+        0.25, "penalty of a cell that holds more than one UAV", low=0.0, high=1e6
+    )
 
     def validate(self) -> None:
         """Refuse more UAVs than free cells and a crop that is larger than the grid."""

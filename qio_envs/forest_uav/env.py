@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.forest_uav import viewer
@@ -97,6 +97,13 @@ class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
         self.arrays = ForestState.empty(config, self.num_envs)
         self._reset_kernel, self._step_kernel = Kernel(reset), Kernel(step)
         self._observe_kernel, self._mask_kernel = Kernel(observe), Kernel(action_mask)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `ForestState`."""
+        return ForestState.limits(self.config)
+
+    def _state_relations(self, state: ForestState) -> Relations:
+        return state.relations(self.config)
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays, self._rules)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import Array, Limits, Relations, clock_limits
 from qio_envs.forest_uav.config import COARSE, REWARDS, ForestConfig
 
 TEAM, LOCAL, DIFFERENCE = (REWARDS.index(name) for name in ("team", "local", "difference"))
@@ -35,7 +35,7 @@ class ForestState(NamedTuple):
     heard_block: Array  # int8 [E, N, N], block of the coarse map in which UAV n last heard the other to be
     heard_step: Array  # int32 [E, N, N], when; -1 = never
     collisions: Array  # int32 [E], cells with more than one UAV, summed over steps
-    messages: Array  # int32 [E], messages sent to a UAV in range, lost ones included
+    messages: Array  # int64 [E], messages sent to a UAV in range, lost ones included
     milestones: Array  # int32 [E, 2], step at which 90% and 95% coverage were reached; -1 = not yet
     team_reward: Array  # float32 [E], of the last step
     team_return: Array  # float64 [E], of the episode so far
@@ -43,8 +43,8 @@ class ForestState(NamedTuple):
     @classmethod
     def empty(cls, config: ForestConfig, num_envs: int) -> ForestState:
         """Return the state of environments that were never reset."""
-        envs, agents, radius = num_envs, config.num_uavs, config.sensing_radius
-        rows, columns = config.height + 2 * radius + 1, -(-(config.width + 2 * radius) // 8) * 8
+        envs, agents = num_envs, config.num_uavs
+        rows, columns = padded_shape(config)
         size = rows * columns // 64 * 8 + 16  # bytes of a bit map: whole words, and eight bytes more at least
         return cls(
             seed=np.zeros(envs, np.uint64),
@@ -63,11 +63,88 @@ class ForestState(NamedTuple):
             heard_block=np.zeros((envs, agents, agents), np.int8),
             heard_step=np.full((envs, agents, agents), -1, np.int32),
             collisions=np.zeros(envs, np.int32),
-            messages=np.zeros(envs, np.int32),
+            messages=np.zeros(envs, np.int64),
             milestones=np.full((envs, len(MILESTONES)), -1, np.int32),
             team_reward=np.zeros(envs, np.float32),
             team_return=np.zeros(envs, np.float64),
         )
+
+    @classmethod
+    def limits(cls, config: ForestConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        agents, steps, cells = config.num_uavs, config.max_steps, config.height * config.width
+        rows, columns = config.height - 1, config.width - 1
+        on_map = inside(config)
+        gain, loss = 1.001 * agents * config.cell_reward, 1.001 * agents * config.collision_penalty
+        return clock_limits(steps) | {
+            "vegetation": (0, on_map),
+            "blocked": (0, 255),
+            "free_count": (0, cells),
+            "monitored": (0, 255),
+            "monitored_count": (0, cells),
+            "occupancy": (0, agents * on_map),
+            "position": (0, np.array([rows, columns])),
+            "belief": (0, 255),
+            "coarse": (0, ForestRules.of(config).block_size.astype(np.int64)),
+            "heard_block": (0, COARSE**2 - 1),
+            "heard_step": (-1, steps),
+            "collisions": (0, steps * agents),
+            "messages": (0, steps * agents * agents),
+            "milestones": (-1, steps),
+            "team_reward": (-loss, gain),
+            "team_return": (-steps * loss, steps * gain),
+        }
+
+    def relations(self, config: ForestConfig) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`."""
+        margin = ~np.packbits(inside(config), bitorder="little")
+        margin = np.pad(margin, (0, self.blocked.shape[1] - len(margin)), constant_values=255)
+        free = ~self.blocked & ~margin
+        seen = self.monitored[:, None]
+        yield "blocked", (self.blocked & margin == margin).all(axis=1), "1 in the margin"
+        yield "free_count", _ones(free) == self.free_count, "the number of cells that are not blocked"
+        yield (
+            "monitored",
+            (self.monitored & ~free == 0).all(axis=1),
+            "0 in the margin and where cells are blocked",
+        )
+        counted = _ones(self.monitored) == self.monitored_count
+        yield "monitored_count", counted, "the number of monitored cells"
+        known = (self.belief & ~free[:, None] == 0) & (~self.belief & free[:, None] & ~seen == 0)
+        yield "belief", known.all(axis=(1, 2)), "1 in free cells only, and in all that nobody has monitored"
+        yield (
+            "coarse",
+            self._coarse_is_right(config),
+            "the numbers of cells that the UAV believes unmonitored",
+        )
+        yield "occupancy", self._occupancy_is_right(config), "the number of UAVs at each position"
+        heard = self.heard_step.max(axis=(1, 2)) <= self.step
+        yield "heard_step", heard, "no step that is still to come"
+        reached = self.milestones.max(axis=1) <= self.step
+        yield "milestones", reached, "no step that is still to come"
+
+    def _coarse_is_right(self, config: ForestConfig) -> Array:
+        rules, radius = ForestRules.of(config), config.sensing_radius
+        starts = [
+            np.searchsorted(blocks, np.arange(COARSE))
+            for blocks in (rules.block_of_row, rules.block_of_column)
+        ]
+        right = np.empty(len(self.step), bool)
+        for e, belief in enumerate(
+            self.belief
+        ):  # maps of one environment at a time: those of all may not fit
+            cells = unpack(belief, self)[:, radius : radius + config.height, radius : radius + config.width]
+            rows = np.add.reduceat(cells, starts[0], axis=1, dtype=np.int32)
+            right[e] = (
+                np.add.reduceat(rows, starts[1], axis=2).reshape(self.coarse[e].shape) == self.coarse[e]
+            ).all()
+        return right
+
+    def _occupancy_is_right(self, config: ForestConfig) -> Array:
+        envs, count = np.arange(len(self.step))[:, None], np.zeros_like(self.occupancy)
+        row, column = (self.position[..., axis] + config.sensing_radius for axis in range(2))
+        np.add.at(count, (envs, row, column), 1)
+        return (count == self.occupancy).all(axis=(1, 2))
 
 
 class ForestRules(NamedTuple):
@@ -106,6 +183,24 @@ class ForestRules(NamedTuple):
             block_of_column=block_of_column,
             block_size=np.outer(rows, columns).ravel().astype(np.float32),
         )
+
+
+def padded_shape(config: ForestConfig) -> tuple[int, int]:
+    """Return rows ``Hp`` and columns ``Wp`` of a map with margins; columns come in eights."""
+    margin = 2 * config.sensing_radius
+    return config.height + margin + 1, -(-(config.width + margin) // 8) * 8
+
+
+def inside(config: ForestConfig) -> Array:
+    """Return which cells of a map with margins belong to the forest, int64 ``[Hp, Wp]`` of 0 and 1."""
+    result, radius = np.zeros(padded_shape(config), np.int64), config.sensing_radius
+    result[radius : radius + config.height, radius : radius + config.width] = 1
+    return result
+
+
+def _ones(bits: Array) -> Array:
+    """Return the number of ones in each bit map, ``[E]``."""
+    return np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
 
 
 def unpack(bits: Array, state: ForestState) -> Array:

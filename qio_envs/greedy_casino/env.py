@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, StepGraph, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, StepGraph, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.greedy_casino import kernels, viewer
@@ -82,6 +82,13 @@ class GreedyCasino(BatchedEnv[GreedyCasinoConfig, GreedyCasinoState]):
         self.intervention_spaces = {name: gymnasium.spaces.Discrete(2) for name in (*CAUSES, "intent")}
         self.arrays = GreedyCasinoState.empty(self.num_envs)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `GreedyCasinoState`."""
+        return GreedyCasinoState.limits(self.config)
+
+    def _state_relations(self, state: GreedyCasinoState) -> Relations:
+        return state.relations()
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import Array, Limits, Relations, clock_limits
+from qio_envs.greedy_casino.config import GreedyCasinoConfig
 
 
 class GreedyCasinoState(NamedTuple):
@@ -40,3 +41,21 @@ class GreedyCasinoState(NamedTuple):
             payouts=np.zeros(num_envs, np.int32),
             followed=np.zeros(num_envs, np.int32),
         )
+
+    @classmethod
+    def limits(cls, config: GreedyCasinoConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        return clock_limits(config.rounds) | {
+            "causes": (0, 1),
+            "intent": (0, 1),
+            "intended": (-1, 1),
+            "machine": (-1, 1),
+            "paid": (0, 1),
+            "payouts": (0, config.rounds),
+            "followed": (0, config.rounds),
+        }
+
+    def relations(self) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`."""
+        yield "payouts", self.payouts <= self.step, "at most as many as rounds played"
+        yield "followed", self.followed <= self.step, "at most as many as rounds played"

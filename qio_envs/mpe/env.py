@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.mpe import kernels, viewer
 from qio_envs.mpe.config import ParticleConfig
@@ -138,6 +138,10 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         return tuple((-1, goal) for goal in self.arrays.goal[index].tolist())
 
     # -- the contract ---------------------------------------------------------------------------------------
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `ParticleState`."""
+        return ParticleState.limits(self.world)
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays, self.world)

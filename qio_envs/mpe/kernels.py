@@ -11,14 +11,17 @@ from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.api.random import below, philox4x32
-from qio_envs.mpe.state import ParticleState, World
+from qio_envs.mpe.state import (
+    CONTACT_FORCE,
+    CONTACT_MARGIN,
+    DAMPING,
+    TIME_STEP,
+    ParticleState,
+    World,
+)
 
 START, GOAL = 0, 1  # streams of random numbers
 
-TIME_STEP = 0.1
-DAMPING = 0.25  # share of the velocity that is lost in a step
-_CONTACT_FORCE = 100.0
-_CONTACT_MARGIN = 1e-3  # how soft a contact is, units of length
 _NEGLIGIBLE = 50.0  # margins beyond which a contact's force is below 1e-22 of a full one
 _UNIT_32 = 2.0**-32
 _EDGE, _BORDER, _MOST = 0.9, 1.0, 10.0  # of the price for leaving the square
@@ -149,14 +152,14 @@ def _push_apart(position: Array, force: Array, world: World) -> None:
             b = colliders[j]
             dx, dy = position[a, 0] - position[b, 0], position[a, 1] - position[b, 1]
             square, reach = dx * dx + dy * dy, radius[a] + radius[b]
-            limit = reach + _NEGLIGIBLE * _CONTACT_MARGIN
+            limit = reach + _NEGLIGIBLE * CONTACT_MARGIN
             if square >= limit * limit or square == 0.0:
                 continue
             distance = np.sqrt(square)
-            depth = (reach - distance) / _CONTACT_MARGIN
-            penetration = (max(depth, 0.0) + np.log1p(np.exp(-abs(depth)))) * _CONTACT_MARGIN
-            fx = _CONTACT_FORCE * dx / distance * penetration
-            fy = _CONTACT_FORCE * dy / distance * penetration
+            depth = (reach - distance) / CONTACT_MARGIN
+            penetration = (max(depth, 0.0) + np.log1p(np.exp(-abs(depth)))) * CONTACT_MARGIN
+            fx = CONTACT_FORCE * dx / distance * penetration
+            fy = CONTACT_FORCE * dy / distance * penetration
             force[a, 0] += fx
             force[a, 1] += fy
             if b < agents:

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array
-from qio_envs.mpe.kernels import DAMPING, TIME_STEP
+from qio_envs.mpe.state import DAMPING, TIME_STEP
 
 _DEPTH = 3  # pushes that are chosen together
 _COAST = 3  # steps without a push whose distances count too

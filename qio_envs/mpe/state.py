@@ -6,10 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import FINITE, Array, Limits, clock_limits
 
 ACCELERATION = 5.0
 """Force of a full push where a task says nothing else; all masses are 1."""
+TIME_STEP = 0.1
+DAMPING = 0.25
+"""Share of the velocity that is lost in a step."""
+CONTACT_FORCE = 100.0
+CONTACT_MARGIN = 1e-3
+"""How soft a contact is, units of length."""
 
 
 class ParticleState(NamedTuple):
@@ -46,6 +52,21 @@ class ParticleState(NamedTuple):
             tally=np.zeros((num_envs, metrics)),
         )
 
+    @classmethod
+    def limits(cls, world: World) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        velocity = np.where(world.movable, world.fastest, 0)[:, None]
+        position = world.spawn.max() + world.max_steps * TIME_STEP * velocity.max()
+        speaks = world.speaks[:, None].astype(float)
+        return clock_limits(world.max_steps) | {
+            "position": (-position, position),
+            "velocity": (-velocity, velocity),
+            "message": (0, speaks),
+            "goal": (0, world.goal_choices - 1),
+            "returns": FINITE,
+            "tally": (0, np.inf),
+        }
+
 
 class World(NamedTuple):
     """The entities of a task, agents first; what does not change."""
@@ -64,6 +85,14 @@ class World(NamedTuple):
     colliders: Array  # int64 [K], entities that push each other away, ascending
     spawn: Array  # float64 [M], half the side of the square around the origin in which each starts
     goal_choices: Array  # int64 [G], from how many landmarks, the first ones, each goal is drawn
+
+    @property
+    def fastest(self) -> Array:
+        """Bound on each component of a velocity, float64 ``[N]``: that of a push with contacts at every step."""
+        others = max(len(self.colliders) - 1, 0)
+        contact = CONTACT_FORCE * (2 * self.radius.max() + CONTACT_MARGIN)  # of one other entity
+        unlimited = TIME_STEP / DAMPING * (self.acceleration + others * contact)
+        return 1.001 * np.minimum(unlimited, self.max_speed)  # rounding included
 
 
 def world_of(

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.qubit_control import kernels, viewer
@@ -109,6 +109,13 @@ class QubitControl(BatchedEnv[QubitControlConfig, QubitControlState]):
         self._paulis = pauli_tables(config.num_qubits) if config.observation == "tomography" else None
         self.arrays = QubitControlState.empty(self.num_envs, config.num_qubits)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `QubitControlState`."""
+        return QubitControlState.limits(self.config)
+
+    def _state_relations(self, state: QubitControlState) -> Relations:
+        return state.relations(self.config)
 
     def _reset(self, mask: Array) -> None:
         if self._target is not None:

@@ -90,7 +90,8 @@ def search(
     best_value, best_place = -1.0, (0, 0)
     start_value = round(kernels.overlap(target, start), _DIGITS)
     for level in range(max_gates):
-        fidelity, keys = kernels.expand(states, gate_set, target, factors)
+        with np.errstate(over="ignore"):  # keys are modulo 2**64; without a compiler NumPy would warn
+            fidelity, keys = kernels.expand(states, gate_set, target, factors)
         _, new = np.unique(keys, return_index=True)
         new.sort()
         new = new[~np.isin(keys[new], visited)]

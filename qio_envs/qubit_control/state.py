@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import Array, Limits, Relations, clock_limits
 from qio_envs.qubit_control.config import QubitControlConfig
-from qio_envs.qubit_control.gates import GateSet
+from qio_envs.qubit_control.gates import GateSet, fixed_target
 
 FIXED_TARGET, CIRCUIT_TARGET, HAAR_TARGET = 0, 1, 2  # kinds of target
 TOLERANCE = 1e-9
 """By how much the fidelity may miss `success_fidelity`, for rounding."""
+NORM_TOLERANCE = 1e-6
+"""By how much the norms and the fidelity of a state that is set may be wrong; a million gates stay far below it."""
 
 
 class QubitControlState(NamedTuple):
@@ -49,6 +51,37 @@ class QubitControlState(NamedTuple):
             last_gate=np.full(num_envs, -1, np.int32),
             returns=np.zeros(num_envs),
         )
+
+    @classmethod
+    def limits(cls, config: QubitControlConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        steps, part = config.max_steps, 1 + NORM_TOLERANCE
+        earned = steps * (1 + config.gate_cost)
+        return clock_limits(steps) | {
+            "amplitude": (-part, part),
+            "target": (-part, part),
+            "fidelity": (0, 1),
+            "best": (0, 1),
+            "reached": (-1, steps),
+            "noise_events": (0, 2 * steps),
+            "last_gate": (-1, len(config.gate_names) - 1),
+            "returns": (-earned, earned),
+        }
+
+    def relations(self, config: QubitControlConfig) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`."""
+        for name in ("amplitude", "target"):
+            norm = np.linalg.norm(getattr(self, name), axis=1)
+            yield name, np.abs(norm - 1) <= NORM_TOLERANCE, f"a norm of 1 within {NORM_TOLERANCE:g}"
+        fixed = fixed_target(config)
+        if fixed is not None:
+            same = (np.abs(self.target - fixed) <= NORM_TOLERANCE).all(axis=1)
+            yield "target", same, f"the state of target: {config.target}"
+        fidelity = np.abs((self.target.conj() * self.amplitude).sum(axis=1)) ** 2
+        right = np.abs(self.fidelity - fidelity) <= 4 * NORM_TOLERANCE
+        yield "fidelity", right, "that of amplitude and target"
+        yield "best", self.best >= self.fidelity, "at least the fidelity"
+        yield "reached", self.reached <= self.step, "no step that is still to come"
 
 
 class QubitControlRules(NamedTuple):

@@ -117,6 +117,12 @@ class SkirmishConfig(EnvConfig):
         return _SLACK * (SCATTER + others * max(unit.radius for unit in UNITS.values()))
 
     @property
+    def cooldown_range(self) -> tuple[float, float]:
+        """Least and greatest cooldown of a unit, seconds."""
+        longest = max(unit.cooldown for unit in UNITS.values())
+        return -_SLACK * TICKS * TICK * self.max_steps, longest + COOLDOWN_NOISE[1]
+
+    @property
     def unit_size(self) -> int:
         """Numbers of another unit in an observation."""
         return 7 + len(UNITS) + self.shields

@@ -8,15 +8,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.skirmish import viewer
 from qio_envs.skirmish.config import (
-    COOLDOWN_NOISE,
     FIRST_ATTACK,
-    TICK,
-    TICKS,
     UNITS,
     SkirmishConfig,
 )
@@ -168,13 +165,19 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
         most = high[layout["units"]].reshape(-1, config.own_size)
         least[:, 1:3] = -config.max_position
         most[:, 1:3] = np.array([config.map_width, config.map_height]) + config.max_position
-        least[:, 3] = -1.001 * TICKS * TICK * config.max_steps
-        most[:, 3] = max(unit.cooldown for unit in UNITS.values()) + COOLDOWN_NOISE[1]
+        least[:, 3], most[:, 3] = config.cooldown_range
         return gymnasium.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
     def agents_alive(self) -> Array:
         """Return bool ``[E, N]``: living allies in environments whose episode goes on."""
         return self.arrays.alive[:, : self.num_agents] & self.arrays.running[:, None]
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `SkirmishState`."""
+        return SkirmishState.limits(self.config)
+
+    def _state_relations(self, state: SkirmishState) -> Relations:
+        return state.relations(self._rules)
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays, self._rules)

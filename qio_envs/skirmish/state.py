@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
-from qio_envs.skirmish.config import STOP, UNITS, SkirmishConfig
+from qio_envs.api import FLAG, Array, Limits, Relations, clock_limits
+from qio_envs.skirmish.config import FIRST_ATTACK, STOP, TICKS, UNITS, SkirmishConfig
 
 
 class SkirmishState(NamedTuple):
@@ -54,6 +54,51 @@ class SkirmishState(NamedTuple):
             team_reward=np.zeros(num_envs, np.float32),
             team_return=np.zeros(num_envs),
         )
+
+    @classmethod
+    def limits(cls, config: SkirmishConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        rules = SkirmishRules.of(config)
+        allies, enemies = rules.num_allies, len(rules.types) - rules.num_allies
+        size, beyond = np.array([config.map_width, config.map_height]), config.max_position
+        opponents = np.repeat([enemies, allies], [allies, enemies])
+        reward = 1.001 + config.win_bonus  # rounding included
+        return clock_limits(config.max_steps) | {
+            "kind": (0, len(UNITS) - 1),
+            "position": (-beyond, (size + beyond)[:, None]),
+            "health": (0, rules.health.max()),
+            "shield": (0, rules.shield.max()),
+            "alive": FLAG,
+            "cooldown": config.cooldown_range,
+            "unhurt": (0, TICKS * config.max_steps),
+            "action": (0, FIRST_ATTACK + opponents - 1),
+            "goal": (-beyond, size + beyond),
+            "target": (-1, allies - 1),
+            "won": FLAG,
+            "team_reward": (0, reward),
+            "team_return": (0, config.max_steps * reward),
+        }
+
+    def relations(self, rules: SkirmishRules) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`."""
+        drawn = rules.types == len(UNITS)
+        yield "kind", (drawn | (self.kind == rules.types)).all(axis=1), "the types of units of the two teams"
+        full, shield = rules.health[self.kind], rules.shield[self.kind]
+        yield "health", (self.health <= full).all(axis=1), "at most what the unit's type has"
+        yield (
+            "shield",
+            (self.shield <= shield * self.alive).all(axis=1),
+            "at most what the unit's type has; 0 if dead",
+        )
+        yield (
+            "alive",
+            (self.alive == (self.health > 0)).all(axis=1),
+            "true for units with health, and for no others",
+        )
+        ours = self.alive[:, : rules.num_allies].any(axis=1)
+        theirs = self.alive[:, rules.num_allies :].any(axis=1)
+        yield "running", ~self.running | (ours & theirs), "false where a team is dead"
+        yield "won", ~self.won | (ours & ~theirs), "false unless all enemies are dead and an ally lives"
 
 
 class SkirmishRules(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qio_envs.api import Array, BatchedEnv, ScriptedPolicy, Transition
+from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, Transition
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.api.random import MAX_NORMAL
@@ -144,6 +144,13 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
     def agents_alive(self) -> Array:
         """Return bool ``[E, N]``: agents that have not left, in environments whose episode goes on."""
         return self.arrays.alive & self.arrays.running[:, None]
+
+    def state_limits(self) -> Limits:
+        """Return what `set_state` takes, by array; see `SwarmState`."""
+        return SwarmState.limits(self.config)
+
+    def _state_relations(self, state: SwarmState) -> Relations:
+        return state.relations(self.config)
 
     def _reset(self, mask: Array) -> None:
         self._reset_kernel(mask, self.arrays, self._rules)

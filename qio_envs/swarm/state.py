@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qio_envs.api import Array
+from qio_envs.api import FLAG, Array, Limits, Relations, clock_limits
 from qio_envs.swarm.config import TASKS, SwarmConfig
 
 
@@ -43,6 +43,30 @@ class SwarmState(NamedTuple):
             dispersion=np.zeros(num_envs),
             clipped=np.zeros(num_envs, np.int32),
         )
+
+    @classmethod
+    def limits(cls, config: SwarmConfig) -> Limits:
+        """Return what each array may hold; see `BatchedEnv.state_limits`."""
+        agents, steps = sum(config.team_sizes), config.max_steps
+        body = np.repeat([config.max_position, config.max_speed], 2)
+        across = 2 * 2**0.5 * config.max_position  # no two points are farther apart
+        reward = across * (1 + 0.1 * agents) + config.exit_penalty + 1  # no step gives or takes more
+        return clock_limits(steps) | {
+            "body": (-body, body),
+            "alive": FLAG,
+            "target": (-config.target_radius, config.target_radius),
+            "rewards": (-reward, reward),
+            "returns": (-steps * reward, steps * reward),
+            "dispersion": (0, steps * across**2),
+            "clipped": (0, steps * agents),
+        }
+
+    def relations(self, config: SwarmConfig) -> Relations:
+        """Return what must hold between the arrays; see `qio_envs.api.limits`."""
+        distance = np.hypot(self.body[..., 0], self.body[..., 1])
+        inside = (~self.alive | (distance <= 1.001 * config.out_radius)).all(axis=1)
+        yield "body", inside, f"positions of living agents within {config.out_radius:g} of the origin"
+        yield "alive", ~self.running | self.alive.any(axis=1), "an agent that lives while the episode runs"
 
 
 class SwarmRules(NamedTuple):

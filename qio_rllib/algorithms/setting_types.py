@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 import operator
 import re
 import types
@@ -46,13 +45,19 @@ _ERROR_TYPES = {
 }
 
 
+LARGEST_INTEGER = 2**31 - 1
+"""The largest integer that a setting takes which names no other bound."""
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
+"""The largest magnitude of any number: networks and losses are float32."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a setting takes; stands in ``Annotated[float, Range(0, 1)]``.
+    """The numbers that a setting takes; stands in ``Annotated[float, Range(0, 1)]``. They are finite in any case.
 
     Attributes:
         low: The least one.
-        high: The largest one; None for no bound.
+        high: The largest one; None for `LARGEST_INTEGER` of integers, and for no bound of others.
         low_open: Whether ``low`` itself is left out.
     """
 
@@ -130,10 +135,35 @@ def checked_value(key: str, value: Any, annotation: Any, in_python: bool = False
     value = _checked_type(key, value, annotation, in_python)
     if isinstance(value, int | float) and not isinstance(value, bool):
         for limit in limits:
-            if isinstance(limit, Range) and not limit.admits(value):
-                number = "a number" if float in members(annotation) else "an integer"
-                raise ConfigError(f"{key}: expected {number} {limit}, got {value!r}")
+            if not isinstance(limit, Range):
+                continue
+            number = "a number" if float in members(annotation) else "an integer"
+            if limit.high is None and number == "an integer" and value > LARGEST_INTEGER:
+                limit = dataclasses.replace(limit, high=LARGEST_INTEGER)
+            if not limit.admits(value):
+                raise ConfigError(f"{key}: expected {number} {limit}, got {shown(value)}")
     return value
+
+
+def check_numbers(key: str, value: Any) -> None:
+    """Refuse numbers inside mappings and lists that no setting means: not finite, or beyond a float32 or 32 bits.
+
+    Settings of environments, ``env_config``, are left to these.
+
+    Raises:
+        ConfigError: Naming the place.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if name != "env_config":
+                check_numbers(f"{key}.{name}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_numbers(f"{key}.{index}", item)
+    elif isinstance(value, float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        raise ConfigError(f"{key}: expected a finite number up to {LARGEST_NUMBER:.3g}, got {shown(value)}")
+    elif isinstance(value, int) and not -(2**32) < value < 2**32:
+        raise ConfigError(f"{key}: expected an integer of at most 32 bits, got {shown(value)}")
 
 
 def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -182,7 +212,8 @@ def one_line(problem: Any) -> str:
 
 
 def _fits(number: Any, kinds: Any = int | float) -> bool:
-    return isinstance(number, kinds) and not isinstance(number, bool) and number >= 0
+    """Return whether this is a number of at least 0 and at most the largest, and of a kind."""
+    return isinstance(number, kinds) and not isinstance(number, bool) and 0 <= number <= LARGEST_NUMBER
 
 
 def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any:
@@ -198,8 +229,8 @@ def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any
         if value is None:
             return None
         raise ConfigError(f"{key}: takes a Python object and can only be set in Python")
-    if isinstance(value, float) and math.isnan(value):
-        raise ConfigError(f"{key}: expected {listing(names)}, got nan")
+    if isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        raise ConfigError(f"{key}: expected {listing(names)}, got {shown(value)}")
     try:
         adapter: Any = pydantic.TypeAdapter(functools.reduce(operator.or_, usable))
         adapter.validate_python(value, strict=True)
@@ -218,6 +249,10 @@ def _checked_type(key: str, value: Any, annotation: Any, in_python: bool) -> Any
         choices = [name for name in " or ".join(names).split(" or ") if name not in _TYPE_NAMES.values()]
         hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise ConfigError(f"{key}: expected {listing(names)}, got {shown(value)}{hint}") from error
+    for member in usable:
+        if typing.get_origin(member) is dict and isinstance(value, Mapping):
+            for name, item in value.items():
+                checked_value(f"{key}.{name}", item, typing.get_args(member)[1], in_python)
     return value
 
 

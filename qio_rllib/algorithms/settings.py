@@ -20,10 +20,11 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms.own_settings import OWN_MODEL_SETTINGS
-from qio_rllib.algorithms.rllib_keys import ALIASES, ANNOTATIONS, LIMITS, OLD_STACK, RENAMED, SETTERS
+from qio_rllib.algorithms.rllib_keys import ALIASES, OLD_STACK, RENAMED, SETTERS, TYPES
 from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.algorithms.setting_types import (
     Range,
+    check_numbers,
     checked_value,
     listing,
     members,
@@ -62,6 +63,8 @@ class Setting:
                     self.checked(alternative, settings, where, in_python)
             return value
         key = f"{where}.{self.name}"
+        if self.name != "env_config" and isinstance(value, Mapping | list | tuple):
+            check_numbers(key, value)
         if self.name == "model_config":
             return (
                 value if in_python else checked_model_config(value)
@@ -282,11 +285,8 @@ def refusals(where: str, keys: Collection[str]) -> Iterator[None]:
 
 
 def _limited(name: str, annotation: Any) -> Any:
-    """Return an annotation with the limits that the tables above have for a name; one of our own says them itself."""
-    if split(annotation)[1]:
-        return annotation
-    annotation = ANNOTATIONS.get(name, annotation)
-    return Annotated[annotation, LIMITS[name]] if name in LIMITS else annotation
+    """Return what the table of RLlib's settings says of a name; an annotation of our own says its limits itself."""
+    return annotation if split(annotation)[1] else TYPES.get(name, annotation)
 
 
 def _signature(config_class: type, method: str) -> dict[str, inspect.Parameter]:

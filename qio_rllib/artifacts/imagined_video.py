@@ -138,15 +138,13 @@ def rendered_frames(scenes: Scenes, parts: Mapping[str, slice], shown: Imaginati
     space = stage.observation_space
     frames = []
     for step in range(shown.last + 1):
-        state = {name: array.copy() for name, array in scenes.states[step].items()}
-        stage.set_state(state)
+        stage.set_state(scenes.states[step])
         left = np.array(stage.render(index))
         obs, ahead, steps = shown.at(step)
         if ahead:
             obs = np.clip(np.nan_to_num(obs), space.low, space.high)
-        for name, part in parts.items():
-            state[name][index] = obs[part]
-        stage.set_state(state)
+        for name, part in parts.items():  # not by set_state: what is imagined may be no state of play
+            stage.arrays._asdict()[name][index] = obs[part]
         right = np.array(stage.render(index))
         words = (
             f"imagined, step {ahead} of {steps}"

@@ -11,8 +11,10 @@ from ruamel.yaml import YAML, YAMLError
 
 from qio_envs.api import ConfigError
 
-MAX_VALUES, MAX_DEPTH = 100_000, 50
-"""Of a file: aliases of aliases can stand for more values than memory holds."""
+_LONGEST = 1_000_000  # characters; the parser takes about ten seconds for them
+_MOST_VALUES = 100_000  # in a text, those behind each alias counted anew
+_DEEPEST = 50  # mappings and lists in each other
+_TOO_LARGE = f"expected at most {_MOST_VALUES:,} values, nested {_DEEPEST} deep, aliases written out"
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -25,24 +27,69 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from error
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-        _check_size(values)
-    except RecursionError as error:
-        raise ConfigError(f"{path}: not valid YAML: nested too deep") from error
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        problem = _one_line(getattr(error, "problem", None) or error)
-        raise ConfigError(f"{path}{where}: not valid YAML: {problem}") from error
-    except ValueError as error:  # a scalar that no type takes, such as an impossible date
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         kind = "empty" if values is None else f"a {type(values).__name__}"
         raise ConfigError(
             f"{path}: expected a mapping 'name: {{run: ..., env: ..., ...}}', the file is {kind}"
         )
     return values
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value of a YAML 1.2 text.
+
+    Args:
+        text: The text.
+        where: Where it stands, for messages.
+
+    Raises:
+        ConfigError: It is not valid, longer than 1,000,000 characters, holds more than 100,000 values, or is nested
+            deeper than 50 levels; aliases count as what they stand for.
+    """
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{where}: longer than {_LONGEST:,} characters")
+    try:
+        values = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = _one_line(getattr(error, "problem", None) or error)
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from error
+    except RecursionError:
+        raise ConfigError(f"{where}: {_TOO_LARGE}") from None
+    except Exception as error:  # a scalar that no type takes, such as a 31st of June; faults of the parser
+        raise ConfigError(f"{where}: not valid YAML: {_one_line(error) or type(error).__name__}") from error
+    check_size(values, where)
+    return values
+
+
+def check_size(values: Any, where: str) -> None:
+    """Refuse what holds more than 100,000 values or is nested deeper than 50 levels, before anything walks it.
+
+    Raises:
+        ConfigError: With ``where`` at its beginning.
+    """
+    count, height = _size(values, 0, {})
+    if height > _DEEPEST or count > _MOST_VALUES:
+        raise ConfigError(f"{where}: {_TOO_LARGE}")
+
+
+def _size(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return how many values a tree holds, and how deep; what aliases stand for is looked at once and always counted.
+
+    A tree that is too deep, or that holds itself, is given up below `_DEEPEST`.
+    """
+    if not isinstance(value, dict | list | set):
+        return 1, 0
+    if depth > _DEEPEST:
+        return 1, _DEEPEST + 1
+    if id(value) not in known:
+        inner = [*value, *value.values()] if isinstance(value, dict) else list(value)
+        sizes = [_size(item, depth + 1, known) for item in inner]
+        height = 1 + max((size[1] for size in sizes), default=0)
+        known[id(value)] = 1 + sum(size[0] for size in sizes), height
+    return known[id(value)]
 
 
 def yaml_text(values: Mapping[str, Any]) -> str:
@@ -53,25 +100,6 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     text = io.StringIO()
     yaml.dump(dict(values), text)
     return text.getvalue()
-
-
-def _check_size(values: Any) -> None:
-    """Refuse what is deep, as one that holds itself is, or large once its aliases are written out.
-
-    Raises:
-        ValueError: Either.
-    """
-    waiting, count = [(values, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        count += 1
-        if depth > MAX_DEPTH or count > MAX_VALUES:
-            raise ValueError(
-                f"expected at most {MAX_VALUES:,} values, nested {MAX_DEPTH} deep, aliases written out"
-            )
-        parts = value.values() if isinstance(value, dict) else value
-        if isinstance(value, dict | list | tuple | set):
-            waiting += [(part, depth + 1) for part in parts]
 
 
 def _one_line(problem: Any) -> str:

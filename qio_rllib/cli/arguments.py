@@ -80,14 +80,19 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
     """Read an option's JSON object; empty without the option.
 
     Raises:
-        ConfigError: It is none, or a key stands there twice.
+        ConfigError: It is none or too large, or a key stands there twice.
     """
     if text is None:
         return {}
+    from qio_rllib.artifacts.yaml_files import check_size
+
     try:
         value = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(option, pairs))
-    except json.JSONDecodeError as error:
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:  # an integer of too many digits is a ValueError too
         raise ConfigError(f"{option}: not valid JSON: {error}") from error
+    check_size(value, option)
     if not isinstance(value, dict):
         raise ConfigError(f"{option}: expected a JSON object, got {text}")
     return value

@@ -26,7 +26,6 @@ from typing import Any, Self
 import pydantic
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ruamel.yaml import YAML, YAMLError
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms import algorithm_config_class
@@ -35,10 +34,12 @@ from qio_rllib.algorithms.search_spaces import GRID, combinations, grids, holds_
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
-from qio_rllib.artifacts.yaml_files import read_yaml
+from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
 from qio_rllib.named_in_file import NamedInFile
 from qio_rllib.sampling.environments import check_named_in_file, make_env
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""
@@ -48,6 +49,17 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 """Iterations between checkpoints where neither the experiment nor its evaluation interval says otherwise."""
 
 
+_LONGEST_NAME = 100  # bytes
+_RESOURCE_KEYS = {
+    "GPU": ("num_gpus_per_learner", "num_gpus_per_env_runner"),
+    "CPU": ("num_env_runners", "num_learners", "evaluation_num_env_runners", "num_hosts"),
+    "other": (
+        "custom_resources_per_env_runner",
+        "custom_resources_per_learner",
+        "custom_resources_for_main_process",
+    ),
+}
+_FEW = 4  # processes that any machine runs beside each other
 _SECTIONS = ("run", "env", "stop", "config", "checkpoint_config")
 
 
@@ -102,10 +114,11 @@ class Experiment:
     name: str = "experiment"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.+-]*", self.name):
+        fits = isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)
+        if not fits or len(self.name.encode()) > _LONGEST_NAME:
             raise ConfigError(
-                "name: expected letters, digits, '_', '.', '+' and '-' (it names a directory), "
-                f"got {self.name!r}"
+                f"name: expected up to {_LONGEST_NAME} letters, digits, '_', '.', '+' and '-' (it names a directory), "
+                f"got {shown(self.name)}"
             )
         if not self.stop:
             raise ConfigError(f"stop: at least one criterion is needed, such as {{{ITERATION}: 100}}")
@@ -218,7 +231,8 @@ class Experiment:
                 config = variant.algorithm_config()
                 check_metrics(variant.stop, config)
                 check_exploration(variant.stop, config)
-                _check_resources(config)
+                with quiet_ray():
+                    _check_resources(config)
             except ConfigError as error:
                 if not values:
                     raise
@@ -287,10 +301,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
             raise ConfigError(f"--set: expected key=value, got '{override}'")
         if not text.strip():
             raise ConfigError(f"--set {key}: there is no value (null is written out: {key}=null)")
-        try:
-            value = YAML(typ="safe", pure=True).load(text)
-        except (YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {key}: '{text}' is not valid YAML") from error
+        value = parse_yaml(text, f"--set {key}")
         if path[0] not in _SECTIONS:
             path.insert(0, "config")
         _put(result, path, value, key)
@@ -325,14 +336,13 @@ def _check_resources(config: AlgorithmConfig) -> None:
 
         # A Ray of our own is given the CPUs that it needs.
         present, owner = {"GPU": torch.cuda.device_count(), "CPU": math.inf}, "this machine"
-    for kind, keys in (
-        ("GPU", ("num_gpus_per_learner", "num_gpus_per_env_runner")),
-        ("CPU", ("num_env_runners", "num_learners", "evaluation_num_env_runners", "num_hosts")),
-    ):
-        if wanted.get(kind, 0) > present.get(kind, 0):
+        _note_crowding(config)
+    for kind, amount in wanted.items():
+        if amount > present.get(kind, 0):
+            keys = _RESOURCE_KEYS.get(kind, _RESOURCE_KEYS["other"])
             key = next((key for key in keys if config.get(key)), keys[0])
             raise ConfigError(
-                f"config.{key}: {wanted[kind]:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
+                f"config.{key}: {amount:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
             )
 
 
@@ -343,6 +353,20 @@ def _mappings(clients: Any) -> Iterator[Mapping[str, Any]]:
         clients = clients.get(GRID)
     for entry in clients if isinstance(clients, list) else ():
         yield from _mappings(entry)
+
+
+def _note_crowding(config: AlgorithmConfig) -> None:
+    """Say so where processes outnumber the machine's CPUs by far: that works, and is slower than fewer of them."""
+    keys = ("num_env_runners", "evaluation_num_env_runners", "num_learners", "num_hosts")
+    counts = {key: config.get(key) or 0 for key in keys}
+    processes, cpus = sum(counts.values()), os.cpu_count() or 1
+    if processes > max(cpus, _FEW):
+        logger.warning(
+            "config.%s: %d processes share the %d CPUs of this machine",
+            max(counts, key=counts.__getitem__),
+            processes,
+            cpus,
+        )
 
 
 def _build_modules(config: ExploringConfig) -> None:
@@ -365,6 +389,8 @@ def _validated(model: type[pydantic.BaseModel], values: Mapping[str, Any]) -> An
         raise ConfigError(
             f"{prefix}unknown key '{last}'{did_you_mean(str(last), known)}; allowed: {', '.join(known)}"
         )
+    if last == "[key]":
+        raise ConfigError(f"{parents[0]}: expected texts as keys, got {shown(problem['input'])}")
     if problem["type"] == "missing":
         raise ConfigError(f"{where}{last}: missing; an experiment has the keys {', '.join(_SECTIONS)}")
     if problem["type"] == "greater_than_equal":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +51,8 @@ def check_criterion(key: Any, value: Any) -> None:
     """
     if key in _STOP_HINTS:
         raise ConfigError(f"stop.{key}: an old name; use '{_STOP_HINTS[key]}'")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    largest = sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -largest <= value <= largest:
         raise ConfigError(f"stop.{key}: expected a number, got {shown(value)}")
     if key in _COUNTERS:
         if value <= 0:

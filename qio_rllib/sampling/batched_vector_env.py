@@ -73,11 +73,11 @@ class BatchedVectorEnv(VectorEnv):
         return {key: mean_over_agents(array[env_index]) for key, array in self.env.info().items()}
 
     def get_state(self) -> dict[str, Array]:
-        """Return the state of all environments, by name."""
+        """Return the state of all environments and whose it is, by name."""
         return self.env.get_state()
 
     def set_state(self, state: dict[str, Array]) -> None:
-        """Go on from a state; raises ValueError for one of another configuration."""
+        """Go on from a state; raises ValueError as `BatchedEnv.set_state`."""
         self.env.set_state(state)
 
     def close(self) -> None:

@@ -155,7 +155,8 @@ class Branches:
     def _branched(self, moment: Moment, start: Moment, changes: Sequence[Change]) -> EnvStepper:
         assert self.batch is not None
         assert moment.env is not None
-        self.batch.set_state(moment.env)
+        for name, array in self.batch.arrays._asdict().items():  # of this very environment: not checked anew
+            array[...] = moment.env[name]
         branches = self.batch.branch(len(start.alive))
         names = branches.intervention_variables
         mask = np.zeros((branches.num_envs, len(names)), bool)
@@ -169,7 +170,6 @@ class Branches:
         stepper = EnvStepper(BatchedVectorEnv(branches), self.team)
         stepper.set_state(
             {
-                "env": branches.get_state(),
                 "obs": start.obs,
                 "masks": start.masks,
                 "memory": start.memory,

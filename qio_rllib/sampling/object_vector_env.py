@@ -14,7 +14,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
-from qio_envs.api import ConfigError
+from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION, bare_space, is_masked_space
 from qio_rllib.sampling.pickling import WholePickler
 from qio_rllib.sampling.vector_env import (
@@ -191,9 +191,19 @@ class ObjectVectorEnv(VectorEnv):
         return buffer.getvalue()
 
     def set_state(self, state: bytes) -> None:
-        """Replace the environments by those of a state."""
+        """Replace the environments by those of a state.
+
+        Raises:
+            ValueError: These are others: in number, agents or spaces, or environments of the suite with other settings.
+        """
+        envs, *seen = pickle.loads(state)
+        for index, (new, have) in enumerate(zip(envs, self.envs, strict=True)):
+            if _described(new) != _described(have):
+                raise ValueError(f"state: expected one of {_described(have)}, got one of {_described(new)}")
+            self._check_alike(index, new)
         self.close()
-        self.envs, self._alive, self._observations, self._infos, self._steps = pickle.loads(state)
+        self.envs = envs
+        self._alive, self._observations, self._infos, self._steps = seen
 
     def close(self) -> None:
         """Close the environments."""
@@ -286,6 +296,12 @@ class _OneAgent:
 
     def close(self) -> None:
         self.env.close()
+
+
+def _described(env: Any) -> str | None:
+    """Return what says which environment of the suite this is and its settings; None for one of anybody's."""
+    batch = getattr(getattr(getattr(env, "env", env), "unwrapped", None), "batch", None)
+    return batch.config.described(batch.id) if isinstance(batch, BatchedEnv) else None
 
 
 def state_size_of(env: Any) -> int | None:

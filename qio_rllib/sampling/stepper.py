@@ -191,10 +191,11 @@ class EnvStepper:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of as many environments.
+        """Go on from a state of as many environments; without ``env`` in it they stand there already.
 
         Raises:
             ConfigError: A memory of another shape than the policy's.
+            ValueError: The environments' part is of other environments, or no state of theirs.
         """
         for group, have, new in zip(self.team.groups, self.memory, state["memory"], strict=True):
             shapes = [{name: array.shape for name, array in memory.items()} for memory in (have, new)]
@@ -203,7 +204,8 @@ class EnvStepper:
                     f"checkpoint: the memory of module '{group.module_id}' has the shapes {shapes[1]}, its policy "
                     f"needs {shapes[0]}"
                 )
-        self.env.set_state(state["env"])
+        if "env" in state:
+            self.env.set_state(state["env"])
         self.obs, self.masks = list(state["obs"]), list(state["masks"])
         self.memory = [{name: array.copy() for name, array in memory.items()} for memory in state["memory"]]
         self.fresh, self.alive, self.global_state = state["fresh"], state["alive"], state["global_state"]

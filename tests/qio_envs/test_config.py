@@ -17,7 +17,7 @@ REFUSED = [
     ({"num_uavs": "10"}, "num_uavs: expected an integer from 1 to 1000, got '10'"),
     ({"comm_budget": 1.1}, "comm_budget: expected a number from 0.0 to 1.0, got 1.1"),
     ({"comm_loss": float("nan")}, "comm_loss: expected a number from 0.0 to 1.0, got nan"),
-    ({"cell_reward": float("inf")}, "cell_reward: expected a number of at least 0.0, got inf"),
+    ({"cell_reward": float("inf")}, "cell_reward: expected a number from 0.0 to 1000000.0, got inf"),
     ({"comm_range": "far"}, "comm_range: expected a number of at least 0.0 or null, got 'far'"),
     ({"mask_blocked_moves": 1}, "mask_blocked_moves: expected true or false, got 1"),
     (

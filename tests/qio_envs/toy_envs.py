@@ -6,7 +6,7 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
-from qio_envs.api import BatchedEnv, EnvConfig, Transition, setting
+from qio_envs.api import FLAG, BatchedEnv, EnvConfig, Transition, clock_limits, setting
 from qio_envs.api.random import uniform
 
 
@@ -48,6 +48,9 @@ class Walk(BatchedEnv):
             place=np.zeros((num_envs, walkers), np.float32),
             alive=np.zeros((num_envs, walkers), bool),
         )
+
+    def state_limits(self):
+        return clock_limits(self.config.max_steps) | {"place": (-100, 100), "alive": FLAG}
 
     def _reset(self, mask):
         s = self.arrays

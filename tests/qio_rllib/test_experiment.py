@@ -98,17 +98,53 @@ def test_the_projects_own_settings_reach_the_config():
         ({"lr": float("nan")}, rf"config.lr: {SCHEDULE} nan"),
         ({"lr": -1}, rf"config.lr: {SCHEDULE} -1"),
         ({"gamma": 1.01}, "config.gamma: expected a number from 0 to 1, got 1.01"),
-        ({"num_epochs": 2.0}, "config.num_epochs: expected an integer or null, got 2.0"),
-        ({"num_epochs": True}, "config.num_epochs: expected an integer or null, got True"),
+        ({"num_epochs": 2.0}, "config.num_epochs: expected an integer, got 2.0"),
+        ({"num_epochs": True}, "config.num_epochs: expected an integer, got True"),
         ({"num_epochs": 0}, "config.num_epochs: expected an integer of at least 1"),
-        ({"num_env_runners": -1}, "config.num_env_runners: expected an integer of at least 0"),
-        ({"explore": 1}, "config.explore: expected true or false or null, got 1"),
+        (
+            {"num_epochs": 2**31},
+            "config.num_epochs: expected an integer from 1 to 2147483647, got 2147483648",
+        ),
+        ({"num_env_runners": 2**63}, "config.num_env_runners: expected an integer from 0 to 10000"),
+        ({"lr": float("inf")}, rf"config.lr: {SCHEDULE} inf"),
+        ({"lr": [[0, 10**400]]}, "config.lr.0.1: expected an integer of at most 32 bits"),
+        ({"lr": [[0, float("nan")]]}, "config.lr.0.1: expected a finite number up to 3.4e.38, got nan"),
+        ({"imagination": {"model_lr": 1e308}}, "config.imagination.model_lr: expected a finite number"),
+        (
+            {"evaluation_config": {"lr": float("inf")}},
+            "config.evaluation_config.lr: expected a finite number",
+        ),
+        (
+            {"model_config": {"fcnet_hiddens": [2**40]}},
+            "config.model_config.fcnet_hiddens.0: expected an integer of",
+        ),
+        ({"clip_param": 1e39}, "config.clip_param: expected a number, got 1e.39"),
+        ({"clip_param": float("inf")}, "config.clip_param: expected a number, got inf"),
+        (
+            {"min_time_s_per_iteration": 1e7},
+            "config.min_time_s_per_iteration: expected a number from 0 to 1000000",
+        ),
+        (
+            {"custom_resources_per_learner": {"x": -1}},
+            "custom_resources_per_learner.x: expected a number from 0",
+        ),
+        (
+            {"placement_strategy": "PCK"},
+            "config.placement_strategy: expected PACK or .* got 'PCK' .did you mean 'PACK'",
+        ),
+        ({"num_env_runners": -1}, "config.num_env_runners: expected an integer from 0 to 10000"),
+        ({"explore": 1}, "config.explore: expected true or false, got 1"),
         ({"seed": 2**32}, "config.seed: expected an integer from 0 to 4294967295"),
         ({"batch_mode": "x"}, "config.batch_mode: expected truncate_episodes, got 'x'"),
         ({"framework": "tf2"}, "config.framework: expected torch"),
         ({"callbacks": "x"}, "takes a Python object"),
         ({"learner_class": "x"}, "config.learner_class: takes a Python object"),
         ({"num_learners": 0, "minibatch_size": 999}, "config.minibatch_size: .*minibatch_size.* must be <="),
+        ({"action_mask_key": 3}, "config.action_mask_key: expected a text, got 3"),
+        (
+            {"num_env_runners": 1, "custom_resources_per_env_runner": {"tpu": 2}},
+            "config.custom_resources_per_env_runner: 2 tpus are needed in all, this machine has 0",
+        ),
         ({"num_gpus_per_learner": 99}, "config.num_gpus_per_learner: 99 GPUs are needed"),
         (
             {"model_config": {"fcnet_hidden": [8]}},
@@ -171,6 +207,7 @@ def test_settings_of_an_environment_are_checked_by_building_it(settings, message
             r"unknown metric 'training_iterations' \(did you mean 'training_iteration'\?\)",
         ),
         ({"training_iteration": "x"}, "stop.training_iteration: expected a number, got 'x'"),
+        ({"training_iteration": 10**400}, "stop.training_iteration: expected a number, got 1000"),
         ({"training_iteration": True}, "stop.training_iteration: expected a number, got True"),
         ({"training_iteration": 0}, "stop.training_iteration: expected a number above 0"),
         ({"time_total_s": float("inf")}, "stop.time_total_s: expected a number"),
@@ -239,6 +276,8 @@ def test_metrics_of_the_environment_can_end_a_run():
             "checkpoint_at_end: expected true or false",
         ),
         (3, "expected a mapping with the keys run, env"),
+        ({**CARTPOLE, "stop": {3: 4}}, "^stop: expected texts as keys, got 3$"),
+        ({**CARTPOLE, "config": {3: 4}}, "^config: expected texts as keys, got 3$"),
     ],
 )
 def test_the_outer_form_is_checked(values, message):
@@ -246,9 +285,9 @@ def test_the_outer_form_is_checked(values, message):
         Experiment.from_mapping(values).validate()
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", 3, None])
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", 3, None, "n" * 101, "é" * 51])
 def test_a_name_must_name_a_directory(name):
-    with pytest.raises(ConfigError, match="name: expected letters"):
+    with pytest.raises(ConfigError, match="^name: expected up to 100 letters"):
         Experiment.from_mapping(CARTPOLE, name)
 
 
@@ -350,3 +389,11 @@ def test_a_resolved_experiment_reads_back_as_itself(tmp_path):
 def test_checkpoints_are_as_frequent_as_evaluations(settings, checkpoints, frequency):
     values = {**CARTPOLE, "config": settings, "checkpoint_config": checkpoints}
     assert Experiment.from_mapping(values).checkpoint_frequency == frequency
+
+
+def test_more_processes_than_cpus_are_mentioned_in_one_line(monkeypatch, caplog):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    cartpole(num_env_runners=4).validate()
+    assert caplog.messages == []
+    cartpole(num_env_runners=50, num_learners=1).validate()
+    assert caplog.messages == ["config.num_env_runners: 51 processes share the 2 CPUs of this machine"]

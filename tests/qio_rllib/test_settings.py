@@ -10,8 +10,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms import LOCAL_ALGORITHMS
-from qio_rllib.algorithms.setting_types import Range, Schedule
+from qio_rllib.algorithms import ALGORITHMS, LOCAL_ALGORITHMS
+from qio_rllib.algorithms.rllib_keys import TYPES
+from qio_rllib.algorithms.setting_types import Range, Schedule, checked_value, members
 from qio_rllib.experiments.experiment import Experiment
 
 FOREST = ("forest_uav_v0", {"scenario": "sprint", "num_uavs": 3})
@@ -233,7 +234,7 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
         ),
         ({"lr": "3e-4"}, "config.lr: expected a number of at least 0, or .* got '3e-4'"),
         ({"num_epochs": 0}, "config.num_epochs: expected an integer of at least 1, got 0"),
-        ({"num_env_runners": -1}, "config.num_env_runners: expected an integer of at least 0, got -1"),
+        ({"num_env_runners": -1}, "config.num_env_runners: expected an integer from 0 to 10000, got -1"),
         ({"amplification": {"etta": 1}}, "amplification: unknown key 'etta' .did you mean 'eta'"),
         ({"amplification": 3}, "config.amplification: expected a mapping or null, got 3"),
         ({"agent_id": 1}, "config.agent_id: expected true or false, got 1"),
@@ -250,6 +251,36 @@ def test_a_dictionary_is_checked_to_the_last_key(settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": "forest_uav_v0", **settings})
     assert "\n" not in str(caught.value)
+
+
+IN_PYTHON = {"custom_stats_cls_lookup", "evaluation_config", "model_config", "policies"}
+"""Settings of RLlib that hold more than a type can say; their own checks know what."""
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_setting_of_rllib_has_a_type_that_takes_its_default(name):
+    config = ALGORITHMS[name]()
+    own = {*own_settings(name)} if name in LOCAL_ALGORITHMS else set()
+    known = config.settings().known
+    for key, setting in known.items():
+        if setting.in_file and setting.setter != "training" and key not in IN_PYTHON | own:
+            assert setting.annotation == TYPES[key], key
+        if key in TYPES and key != "framework" and hasattr(config, key):  # `framework` is a method too
+            setting.checked(getattr(config, key), config.settings(), "config", in_python=True)
+
+
+@pytest.mark.parametrize("key", sorted(TYPES))
+def test_null_and_what_is_not_finite_is_taken_only_where_a_type_says_so(key):
+    kinds = members(TYPES[key])
+    for value in (None, float("nan"), float("inf"), -float("inf"), -(2**63), 10**400, 2**63):
+        if value == 2**63 and float in kinds:
+            continue
+        if value is None and (type(None) in kinds or None in kinds or "nullable=True" in str(TYPES[key])):
+            continue
+        with pytest.raises(ConfigError, match=rf"^config\.{key}: ") as caught:
+            checked_value(f"config.{key}", value, TYPES[key])
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(

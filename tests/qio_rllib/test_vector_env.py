@@ -369,6 +369,19 @@ def test_environments_go_on_exactly_from_a_state(make):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_state_of_other_environments_is_refused_and_replaces_nothing():
+    env = ObjectVectorEnv(lambda: FOREST.parallel_env(), 1)
+    kept = env.envs
+    for settings in ({"comm_loss": 0.5}, {"num_uavs": 3}):  # with equal spaces, and with other agents
+        other = ObjectVectorEnv(lambda settings=settings: FOREST.parallel_env(**settings), 1)
+        with pytest.raises(ValueError, match="^state: expected one of forest_uav_v0 default .*, got one of"):
+            env.set_state(other.get_state())
+    lives, cart = ObjectVectorEnv(Lives, 1), ObjectVectorEnv(lambda: gymnasium.make("CartPole-v1"), 1)
+    with pytest.raises(ConfigError, match="^env: environment 0 has the agents"):
+        lives.set_state(cart.get_state())
+    assert env.envs is kept
+
+
 def test_no_state_where_an_environment_cannot_be_pickled():
     env = ObjectVectorEnv(Locked, 2)
     env.reset()

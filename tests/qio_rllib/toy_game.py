@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from qio_envs import registry
-from qio_envs.api import BatchedEnv, EnvConfig, Transition, setting
+from qio_envs.api import BatchedEnv, EnvConfig, Transition, clock_limits, setting
 from qio_envs.api.random import normals, uniform
 
 PAY = np.random.default_rng(5).normal(size=(2, 3, 2, 2))
@@ -56,6 +56,9 @@ class Game(BatchedEnv):
             running=np.zeros(num_envs, bool),
             place=np.zeros(num_envs, np.int64),
         )
+
+    def state_limits(self):
+        return clock_limits(self.config.steps) | {"place": (0, 2)}
 
     def _reset(self, mask):
         s = self.arrays

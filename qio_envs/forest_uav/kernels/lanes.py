@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -93,3 +95,25 @@ def _load(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
 def _store(context: Any, builder: Any, kind: Any, array: Any, index: Any, values: Any) -> None:
     store = builder.store(values, _at(context, builder, kind, array, index, _FLOATS))
     store.align = 4
+
+
+def _plain_word(array: np.ndarray, index: int) -> np.uint64:
+    return np.uint64(int.from_bytes(array[index : index + LANES].tobytes(), "little"))
+
+
+def _plain_spread(out: np.ndarray, place: int, bits: int) -> None:
+    out[place : place + LANES] = (int(bits) & 0xFF) >> np.arange(LANES) & 1
+
+
+def _plain_divide(out: np.ndarray, place: int, array: np.ndarray, index: int, divisor: Any) -> None:
+    out[place : place + LANES] = array[index : index + LANES].astype(np.float32) / divisor
+
+
+def _plain_divide_each(
+    out: np.ndarray, place: int, array: np.ndarray, index: int, divisors: np.ndarray, first: int
+) -> None:
+    _plain_divide(out, place, array, index, divisors[first : first + LANES])
+
+
+if numba.config.DISABLE_JIT:  # the same without a compiler
+    word, spread, divide, divide_each = _plain_word, _plain_spread, _plain_divide, _plain_divide_each
