@@ -354,7 +354,6 @@ def quiet_ray() -> Iterator[None]:
     settings = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "RAY_AIR_NEW_OUTPUT": "0",
-        "TUNE_GLOBAL_CHECKPOINT_S": "1",  # what a killed run can lose of its state; the default is 10 s and more
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     }
     for key, value in settings.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import traceback
 from pathlib import Path
 
@@ -23,11 +24,17 @@ class TrainingFailed(RuntimeError):
 
 
 class TrainingInterrupted(Exception):
-    """A run that was stopped by the user; ``run_dir`` can be resumed."""
+    """A run that a signal stopped; ``run_dir`` can be resumed.
 
-    def __init__(self, run_dir: Path) -> None:
+    Attributes:
+        run_dir: Its directory.
+        signal: The signal; SIGINT where none was seen.
+    """
+
+    def __init__(self, run_dir: Path, received: signal.Signals | None = None) -> None:
         super().__init__(f"training was interrupted; resume it with: rllib train --resume {run_dir}")
         self.run_dir = run_dir
+        self.signal = signal.SIGINT if received is None else received
 
 
 def failure(error: BaseException, recorder: RunRecorder, logs: Path | None) -> Exception:

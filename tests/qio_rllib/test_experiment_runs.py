@@ -158,13 +158,13 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path, ray_runti
     before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="nothing to do, the run is finished .training_iteration = 4 of 4"):
         resume(moved)
-    (result.checkpoint / "class_and_ctor_args.pkl").write_bytes(b"")
+    damaged = set(moved.glob("checkpoints/trial/*/class_and_ctor_args.pkl"))
+    for file in damaged:
+        file.write_bytes(b"")
     with pytest.raises(ConfigError, match="checkpoint: .* is damaged"):
         resume(moved, ["stop.training_iteration=5"])
     after = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
-    assert {path for path in after if after[path] != before[path]} == {
-        result.checkpoint / "class_and_ctor_args.pkl"
-    }
+    assert {path for path in after if after[path] != before[path]} == damaged
 
 
 @pytest.mark.ray
