@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
@@ -19,6 +18,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from qio_rllib.algorithms.restoring import RestoringAlgorithm
 from qio_rllib.sampling.replay import JointReplay
 from qio_rllib.sampling.rollout import Rollout, SamplingFailure
 
@@ -31,7 +31,7 @@ _UPDATES_AT_ONCE = 32  # of pretraining: their samples lie in memory together
 logger = logging.getLogger(__name__)
 
 
-class RolloutAlgorithm(Algorithm):
+class RolloutAlgorithm(RestoringAlgorithm):
     """Samples rollouts, lets a Learner update, and hands the weights on."""
 
     def sample(self, env_steps: int, random_actions: bool = False) -> list[Rollout]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import (
@@ -27,6 +26,7 @@ from qio_rllib.acting.policy import Policy
 from qio_rllib.algorithms.federated_config import FederatedConfig
 from qio_rllib.algorithms.federated_hosts import ClientRecord, Failed, Hosts, Layouts, Order, Task, Trained
 from qio_rllib.algorithms.federated_scores import ScoreScales
+from qio_rllib.algorithms.restoring import RestoringAlgorithm
 from qio_rllib.federated.clients import Client
 from qio_rllib.federated.server import FederatedServer, RoundPlan, RoundReport
 from qio_rllib.federated.settings import ENVIRONMENT_ATTACKS
@@ -50,7 +50,7 @@ MAX_LABELS = 32
 logger = logging.getLogger(__name__)
 
 
-class Federated(Algorithm):
+class Federated(RestoringAlgorithm):
     """Rounds of federated averaging over any algorithm of this package (McMahan et al., 2017; Jin et al., 2022: QAvg).
 
     A training step is a round: clients are drawn, take over the weights, train in their own environments, and send

@@ -16,6 +16,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.algorithms.restoring import RestoringAlgorithm
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -55,7 +56,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         self.learners(learner_class=PPOLearner)
 
 
-class PPO(RLlibPPO):
+class PPO(RestoringAlgorithm, RLlibPPO):
     """RLlib's ``PPO`` with `PPOConfig` as its default, so that Tune's name "PPO" takes plain dictionaries with it."""
 
     @classmethod

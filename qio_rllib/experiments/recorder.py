@@ -78,7 +78,7 @@ class RunRecorder(tune.Callback):
             trial.latest_checkpoint_result.metrics.update(self.restored.metrics)
 
     def on_trial_save(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """List the checkpoint that has been written. (What `on_checkpoint` raises, Tune passes over.)"""
+        """List the checkpoint that has been written; an error here ends the run, one in `on_checkpoint` does not."""
         self.checkpoints.add(Path(trial.checkpoint.path), self.progress.rows[-1])
         if self.signals.received is not None and not self.completed:
             raise StopRequested

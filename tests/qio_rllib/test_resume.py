@@ -1,5 +1,6 @@
 """A run that is interrupted and resumed equals one that is not, bit for bit, without remote runners."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -166,3 +167,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
     assert after == expected[2:]
     for ours, theirs in zip(resumed, final, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("way", ["path", "state"])
+@pytest.mark.parametrize("name", ["forest", "maddpg_gru"])
+def test_an_older_checkpoint_takes_the_place_of_all_that_was_learned_since(name, way, tmp_path):
+    algorithm = CONFIGS[name]().build_algo()
+    algorithm.train()
+    checkpoint, state = (
+        algorithm.save_to_path(str(tmp_path / "checkpoint")),
+        copy.deepcopy(algorithm.get_state()),
+    )
+    expected = [numbers(algorithm.train()) for _ in range(2)]
+    learned = weights(algorithm)
+    for _ in range(2):
+        algorithm.train()
+    if way == "path":
+        algorithm.restore_from_path(checkpoint)
+    else:
+        algorithm.set_state(state)
+    assert [numbers(algorithm.train()) for _ in range(2)] == expected
+    for ours, theirs in zip(weights(algorithm), learned, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    learner = algorithm.learner_group.get_weights()
+    for module_id, module in algorithm.env_runner.module.get_state().items():
+        for key, value in module.items():
+            np.testing.assert_array_equal(np.asarray(value), np.asarray(learner[module_id][key]))
+    algorithm.stop()
