@@ -23,6 +23,10 @@ class TrainingFailed(RuntimeError):
         self.run_dir = run_dir
 
 
+class RayLost(RuntimeError):
+    """Ray did not start, or a process of it has ended."""
+
+
 class TrainingInterrupted(Exception):
     """A run that a signal stopped; ``run_dir`` can be resumed.
 
@@ -55,6 +59,8 @@ def failure(error: BaseException, recorder: RunRecorder, logs: Path | None) -> E
     if found is not None:
         name, _, text = found[1].partition(": ")
         reason = f"{name.rpartition('.')[2]}: {text}"
+    if isinstance(error, RayLost):
+        reason = str(error)
     directory.error_file.write_text(report, encoding="utf-8")
     iteration = int(recorder.progress.rows[-1][ITERATION]) + 1 if recorder.progress.rows else 1
     return TrainingFailed(

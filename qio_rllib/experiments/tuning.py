@@ -12,8 +12,11 @@ import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from qio_envs.api import ConfigError
+from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.run_directory import TRIAL, RunDirectory
 from qio_rllib.experiments.experiment import Experiment, resources, start_ray
+from qio_rllib.experiments.failures import RayLost
 from qio_rllib.experiments.recorder import RunRecorder
 
 
@@ -40,17 +43,46 @@ def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunReco
     )
     # Numbers go on behind all that was ever begun: a process that is about to die may still write one.
     trial.storage.current_checkpoint_index = recorder.checkpoints.last_number
-    analysis = tune.run(trial, callbacks=[recorder], raise_on_failed_trial=False, verbose=0)
+    try:
+        analysis = tune.run(trial, callbacks=[recorder, _RayWatch()], raise_on_failed_trial=False, verbose=0)
+    except _RayEnded as ended:
+        raise RayLost(str(ended)) from None
     return tune.ResultGrid(analysis)[0]
+
+
+class _RayEnded(BaseException):
+    """Passes by Tune, which cleans up after an Exception and waits for Ray's GCS there."""
+
+
+class _RayWatch(tune.Callback):
+    """Ends a run when a process of its own Ray has ended; Ray would wait a minute and take the whole program along."""
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        """Look after them."""
+        node = ray._private.worker._global_node
+        if node is not None and node.is_head():
+            gone = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+            if gone:
+                raise _RayEnded(f"Ray's process {', '.join(sorted(gone))} has ended")
 
 
 @contextlib.contextmanager
 def ray_runtime(config: AlgorithmConfig) -> Iterator[Path | None]:
-    """Start a Ray of just the size that the run needs, unless there is one; yields the folder of its logs."""
+    """Start a Ray of just the size that the run needs, unless there is one; yields the folder of its logs.
+
+    Raises:
+        ConfigError: ``RAY_ADDRESS`` names no Ray.
+        RayLost: Ray did not start.
+    """
     if ray.is_initialized():
         yield None
         return
-    context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))))
+    try:
+        context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise RayLost(f"Ray did not start: {one_line(error)}") from error
     try:
         session = context.address_info.get("session_dir")
         yield None if session is None else Path(session) / "logs"
