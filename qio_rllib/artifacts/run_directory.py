@@ -20,6 +20,8 @@ from qio_rllib.artifacts.yaml_files import read_yaml, yaml_text
 
 STATUSES = ("running", "finished", "interrupted", "failed")
 
+_RESERVE = 1 << 17  # bytes: run.json and error.log
+
 TRIAL = "trial"
 """Folder of a run's only trial, in ``checkpoints/``."""
 
@@ -114,6 +116,26 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+    def reserve_space(self) -> None:
+        """Keep a little room on the disk for what a run that ends without room on it has to write.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        try:
+            self._reserve.write_bytes(os.urandom(_RESERVE))
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written to ({error.strerror})") from error
+
+    def release_space(self) -> None:
+        """Give the room that is kept to those who write next."""
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path / ".reserve"
 
     @property
     def config_file(self) -> Path:

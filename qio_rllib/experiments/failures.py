@@ -41,9 +41,9 @@ class TrainingInterrupted(Exception):
         self.signal = signal.SIGINT if received is None else received
 
 
-def failure(error: BaseException, recorder: RunRecorder, logs: Path | None) -> Exception:
+def failure(error: BaseException, recorder: RunRecorder) -> Exception:
     """Say in one line why training failed, and keep the rest in ``error.log``."""
-    cause, directory = _root_cause(error), recorder.directory
+    cause, directory, logs = _root_cause(error), recorder.directory, recorder.logs
     if isinstance(cause, ConfigError) and not recorder.progress.rows:
         return ConfigError(str(cause))
     report = "".join(traceback.format_exception(error))
@@ -61,11 +61,13 @@ def failure(error: BaseException, recorder: RunRecorder, logs: Path | None) -> E
         reason = f"{name.rpartition('.')[2]}: {text}"
     if isinstance(error, RayLost):
         reason = str(error)
-    directory.error_file.write_text(report, encoding="utf-8")
+    log = f"log: {directory.error_file}"
+    try:
+        directory.error_file.write_text(report, encoding="utf-8")
+    except OSError as problem:
+        log = f"no log: {problem.strerror}"
     iteration = int(recorder.progress.rows[-1][ITERATION]) + 1 if recorder.progress.rows else 1
-    return TrainingFailed(
-        f"training failed in iteration {iteration}: {reason} (log: {directory.error_file})", directory.path
-    )
+    return TrainingFailed(f"training failed in iteration {iteration}: {reason} ({log})", directory.path)
 
 
 def _root_cause(error: BaseException) -> BaseException:

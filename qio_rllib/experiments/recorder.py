@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
@@ -17,6 +16,9 @@ from qio_rllib.artifacts.metrics import ITERATION, STEPS, progress_row
 from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.stop_signals import StopRequested, StopSignals
+
+if TYPE_CHECKING:
+    from qio_rllib.artifacts.tensorboard import ScalarEvents
 
 Report = Callable[[Mapping[str, float]], None]
 """Is called with each iteration's row of ``progress.csv``."""
@@ -38,6 +40,7 @@ class RunRecorder(tune.Callback):
         checkpoints: ``checkpoints.json``.
         restored: The checkpoint that the run goes on from, if any; to be set before it starts.
         completed: Whether a stop criterion was reached.
+        logs: Folder of Ray's logs, where the run has started it.
     """
 
     def __init__(
@@ -53,10 +56,11 @@ class RunRecorder(tune.Callback):
         self.restored: KeptCheckpoint | None = None
         self.completed = False
         self.signals = StopSignals() if signals is None else signals
+        self.logs: Path | None = None
         self._recorded = False
         self._report = report
         self._keep = keep
-        self._writer: Any = None
+        self._events: ScalarEvents | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune keeps a copy for `tune.Tuner.restore`: it goes on in the same directory, silently."""
@@ -107,21 +111,15 @@ class RunRecorder(tune.Callback):
 
     def close(self) -> None:
         """Finish the TensorBoard files."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def _to_tensorboard(self, row: Mapping[str, float]) -> None:
         step = int(row.get(STEPS, row[ITERATION]))
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
+        if self._events is None:
+            from qio_rllib.artifacts.tensorboard import ScalarEvents
 
-            folder = self.directory.tensorboard
-            number = len(list(folder.iterdir())) if folder.exists() else 0
             # What an interrupted run wrote beyond its last checkpoint is superseded.
-            self._writer = SummaryWriter(
-                str(folder), purge_step=step, flush_secs=10, filename_suffix=f".{number}"
-            )
-        for key, value in row.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(key, value, step)
+            self._events = ScalarEvents(self.directory.tensorboard, step)
+        self._events.add(row, step)

@@ -32,10 +32,7 @@ class StopSignals:
     def __enter__(self) -> Self:
         """Remember who takes the signals, and take them."""
         if threading.current_thread() is threading.main_thread():
-            handlers = {number: signal.getsignal(number) for number in self.SIGNALS}
-            self._before = {
-                number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN
-            }
+            self._before = {number: signal.getsignal(number) for number in self.SIGNALS}
             self.install()
         return self
 
@@ -47,8 +44,8 @@ class StopSignals:
 
     def install(self) -> None:
         """Take the signals again, after Ray and Tune have taken them."""
-        for number in self._before:
-            signal.signal(number, self._handle)
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is signal.SIG_IGN else self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first = self.received is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,7 @@ def resume(
         recorder.restored = _newest_whole(recorder.checkpoints, directory, notes)
         if experiment.stop != before.stop:
             directory.write_config({experiment.name: experiment.as_dict()})
+        directory.error_file.unlink(missing_ok=True)
         resumed_at = [*directory.info().get("resumed_at", []), timestamp()]
         directory.update_info(status="running", end_time=None, resumed_at=resumed_at)
         return _train(experiment, config, directory, recorder, notes)
@@ -157,6 +159,7 @@ def _train(
     """Run Tune and turn its outcome into a result or an exception; ``run.json`` says which."""
     status = "failed"
     try:
+        directory.reserve_space()
         # A run may have been killed behind its last iteration.
         if recorder.restored is None or not _reaches(recorder.restored.metrics, experiment.stop):
             _train_trial(experiment, config, directory, recorder)
@@ -166,9 +169,16 @@ def _train(
     except KeyboardInterrupt as error:
         status = "interrupted"
         raise TrainingInterrupted(directory.path, recorder.signals.received) from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        directory.release_space()
+        raise failure(error, recorder) from error
     finally:
-        recorder.close()
-        directory.update_info(status=status, end_time=timestamp())
+        directory.release_space()
+        with contextlib.suppress(OSError):  # a directory that can no longer be written to
+            recorder.close()
+            directory.update_info(status=status, end_time=timestamp())
         if status != "finished":
             with optional("plots", []):
                 draw(experiment, directory, recorder)
@@ -180,21 +190,18 @@ def _train_trial(
     """Run Tune until a stop criterion is reached.
 
     Raises:
-        ConfigError: Bad input that only the algorithm could see.
-        TrainingFailed: Training ended with an error.
         KeyboardInterrupt: A signal asked it to stop.
+        Exception: What ended the training.
     """
-    error: BaseException | None
-    logs: Path | None = None
     try:
-        with quiet_ray(), ray_runtime(config) as logs:
-            error = run_trial(experiment, directory, recorder).error
-    except Exception as raised:
-        error = raised
+        with quiet_ray(), ray_runtime(config) as recorder.logs:
+            run_trial(experiment, directory, recorder)
+        if not recorder.completed:  # Tune takes SIGUSR1
+            raise KeyboardInterrupt
+    except Exception as error:
+        if recorder.signals.received is not None:
+            raise KeyboardInterrupt from error
+        if not recorder.completed:  # what comes behind the last checkpoint takes nothing back
+            raise
     finally:
         recorder.signals.deferred = False
-    if recorder.completed:
-        return
-    if recorder.signals.received is not None or error is None:
-        raise KeyboardInterrupt
-    raise failure(error, recorder, logs) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,15 @@ from qio_rllib.experiments.failures import RayLost
 from qio_rllib.experiments.recorder import RunRecorder
 
 
-def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> tune.Result:
+def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> None:
     """Train from the checkpoint that the recorder names, or from the beginning.
 
-    Tune's own state of an experiment is not read: it is written in place, and a process that dies leaves a part of it.
+    Neither Tune's own state of an experiment nor the errors that it keeps in files are read: they are written in place,
+    and a process that dies or a full disk leaves a part of them.
+
+    Raises:
+        RayLost: A process of Ray has ended.
+        Exception: What ended the training.
     """
     config = experiment.algorithm_config()
     restored = recorder.restored
@@ -43,11 +49,14 @@ def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunReco
     )
     # Numbers go on behind all that was ever begun: a process that is about to die may still write one.
     trial.storage.current_checkpoint_index = recorder.checkpoints.last_number
-    try:
-        analysis = tune.run(trial, callbacks=[recorder, _RayWatch()], raise_on_failed_trial=False, verbose=0)
-    except _RayEnded as ended:
-        raise RayLost(str(ended)) from None
-    return tune.ResultGrid(analysis)[0]
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "fail_fast='raise'"
+        )  # of what is left behind: Tune cleans up all the same
+        try:
+            tune.run(trial, callbacks=[recorder, _RayWatch()], fail_fast="raise", verbose=0)
+        except _RayEnded as ended:
+            raise RayLost(str(ended)) from None
 
 
 class _RayEnded(BaseException):
