@@ -116,7 +116,7 @@ def rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def wait_for(condition, seconds: float = 240) -> None:
+def wait_for(condition, seconds: float = 3600) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from qio_rllib.algorithms import A2CConfig, MADDPGConfig, PPOConfig
+from qio_rllib.algorithms import A2CConfig, DQNConfig, MADDPGConfig, PPOConfig
 from qio_rllib.artifacts.metrics import progress_row
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
@@ -113,6 +113,25 @@ def ppo_counterfactual() -> PPOConfig:
     )
 
 
+def dqn() -> DQNConfig:
+    return (
+        DQNConfig()
+        .environment("CartPole-v1")
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=8)
+        .evaluation(evaluation_interval=2, evaluation_duration=2)
+        .training(
+            train_batch_size_per_learner=16,
+            num_steps_sampled_before_learning_starts=48,
+            env_steps_per_update=4,
+            n_step=3,
+            exploration=[[0, 1.0], [200, 0.1]],
+        )
+        .reporting(min_sample_timesteps_per_iteration=80)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .debugging(seed=3)
+    )
+
+
 CONFIGS = {
     "forest": lambda: ppo("forest_uav_v0"),
     "spread": lambda: ppo("mpe2.simple_spread_v3"),
@@ -122,6 +141,7 @@ CONFIGS = {
     "ppo_counterfactual": ppo_counterfactual,
     "ppo_lstm": ppo_lstm,
     "maddpg_gru": maddpg_gru,
+    "dqn": dqn,
 }
 RECURRENT = ("ppo_lstm", "maddpg_gru")
 

@@ -171,7 +171,7 @@ def test_a_runner_that_is_killed_comes_back_with_the_present_weights(two_runners
     before = remote(two_runners, lambda runner: os.getpid())
     assert os.getpid() not in before
     os.kill(before[0], signal.SIGKILL)
-    deadline = time.monotonic() + 600  # a new process starts slowly beside other work
+    deadline = time.monotonic() + 3600  # a new process starts slowly beside other work
     while True:
         result = two_runners.train()
         assert np.isfinite(result["env_runners"]["episode_return_mean"])
