@@ -1,13 +1,13 @@
 """Do runs survive what can happen to them? A campaign against the ``rllib`` command, with counts as its result.
 
 Part ``kills``: a small experiment of each family is trained once without a disturbance. Then it is trained again,
-killed with SIGKILL at random moments and resumed, until it ends; what it leaves must equal the first, row by row, in all
-columns but times. A third of the kills takes the command alone, a third it and all processes that it has started, and
-a third the process that trains. A third of the moments are random times; the others are those at which a file is being
+killed with SIGKILL at random moments and resumed, until it ends; what it leaves must equal the first, row by row, in
+all columns but times. A third of the kills takes the command alone, a third it and all processes that it has started,
+and a third the process that trains. A third of the moments are random times; the others are those at which a file is being
 written: ``progress.csv``, ``checkpoints.json``, ``run.json``, a checkpoint, Tune's state, a TensorBoard file, and what
 a finished run makes.
 
-    python benchmarks/campaign.py kills --kills 100 --out campaign      # an hour and a half on two CPUs
+    python benchmarks/campaign.py kills --kills 100                     # an hour and a half on two CPUs
     python benchmarks/campaign.py kills --kills 6 --families PPO DQN    # some minutes
 """
 
@@ -296,6 +296,7 @@ def wait_and_strike(
 def kills_of(family: str, kills: int, out: Path, generator: random.Random) -> list[dict[str, Any]]:
     """Kill and resume runs of a family so many times; one row for each kill and for each end."""
     whole = out / f"{family}_whole"
+    shutil.rmtree(whole, ignore_errors=True)
     begun = time.monotonic()
     assert start(family, whole).wait() == 0, f"{family}: the undisturbed run failed"
     seconds = time.monotonic() - begun
@@ -370,7 +371,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     part.add_argument("--kills", type=int, default=100)
     part.add_argument("--families", nargs="+", choices=list(FAMILIES))
     part.add_argument("--seed", type=int, default=0, help="of the moments")
-    part.add_argument("--out", default="campaign", help="where the runs and kills.csv lie")
+    part.add_argument("--out", default="runs/campaign", help="where the runs and kills.csv lie")
     arguments = parser.parse_args(argv)
     PARTS[arguments.part](arguments)
 

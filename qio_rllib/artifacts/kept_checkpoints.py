@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.files import write_atomically
@@ -91,12 +92,16 @@ class KeptCheckpoints:
     def _read(self) -> tuple[KeptCheckpoint, ...]:
         file = self._directory.checkpoints_file
         try:
-            found = tuple(
-                KeptCheckpoint(self._directory.path / entry["path"], dict(entry["metrics"]))
-                for entry in json.loads(file.read_text(encoding="utf-8"))
-            )
-            if any(ITERATION not in kept.metrics for kept in found):
-                raise ValueError(f"no {ITERATION}")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return tuple(map(self._entry, json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(f"{file}: damaged ({' '.join(str(error).split())})") from error
-        return found
+
+    def _entry(self, entry: Any) -> KeptCheckpoint:
+        path, metrics = self._directory.path / entry["path"], dict(entry["metrics"])
+        if not path.resolve().is_relative_to(self._directory.path):
+            raise ValueError(f"{entry['path']} leads out of the run")
+        if any(type(value) not in (int, float) for value in metrics.values()):
+            raise ValueError("metrics: expected numbers")
+        if ITERATION not in metrics:
+            raise ValueError(f"no {ITERATION}")
+        return KeptCheckpoint(path, metrics)

@@ -36,7 +36,7 @@ def test_a_run_joins_the_ray_that_it_is_told_of_and_no_other(monkeypatch, start)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with start(config):
         pass
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     with start(config):
         pass
     assert [options.get("address") for options in started] == ["local", None]

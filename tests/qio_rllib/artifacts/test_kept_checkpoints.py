@@ -91,11 +91,15 @@ def test_what_is_newer_can_be_taken_off(run):
     [
         "",
         "{",
+        "3",
         "[1]",
+        "[" * 100_000,
         '[{"path": "x"}]',
         '[{"path": "x", "metrics": {}}]',
-        '[{"path": 1, "metrics": {}}]',
-        "3",
+        '[{"path": 1, "metrics": {"training_iteration": 1}}]',
+        '[{"path": "x", "metrics": {"training_iteration": "1"}}]',
+        '[{"path": "../x", "metrics": {"training_iteration": 1}}]',
+        '[{"path": "/x", "metrics": {"training_iteration": 1}}]',
     ],
 )
 def test_a_damaged_list_is_refused(run, text):
