@@ -3,9 +3,9 @@
 Part ``kills``: a small experiment of each family is trained once without a disturbance. Then it is trained again,
 killed with SIGKILL at random moments and resumed, until it ends; what it leaves must equal the first, row by row, in
 all columns but times. A third of the kills takes the command alone, a third it and all processes that it has started,
-and a third the process that trains. A third of the moments are random times; the others are those at which a file is being
-written: ``progress.csv``, ``checkpoints.json``, ``run.json``, a checkpoint, Tune's state, a TensorBoard file, and what
-a finished run makes.
+and a third the process that trains. A third of the moments are random times; the others are those at which a file is
+being written: ``progress.csv``, ``checkpoints.json``, ``run.json``, a checkpoint, Tune's state, a TensorBoard file, and
+what a finished run makes.
 
     python benchmarks/campaign.py kills --kills 100                     # an hour and a half on two CPUs
     python benchmarks/campaign.py kills --kills 6 --families PPO DQN    # some minutes
