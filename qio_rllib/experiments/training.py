@@ -169,9 +169,9 @@ def _train(
     except KeyboardInterrupt as error:
         status = "interrupted"
         raise TrainingInterrupted(directory.path, recorder.signals.received) from error
-    except ConfigError:
-        raise
     except Exception as error:
+        if type(error) is ConfigError:  # one that comes from another process is of a class that Ray has made
+            raise
         directory.release_space()
         raise failure(error, recorder) from error
     finally:

@@ -80,6 +80,18 @@ def test_an_error_of_the_training_loop_ends_the_run_in_one_line(tmp_path, tune, 
     assert not list(run.path.glob(".reserve"))
 
 
+def test_bad_input_that_only_the_algorithm_sees_is_bad_input_and_leaves_no_directory(tmp_path, tune):
+    def refuse(recorder):
+        problem = ConfigError("config.x: expected y")
+        raise ray.exceptions.RayTaskError("train", "Traceback\n  of many lines", problem).as_instanceof_cause()
+
+    tune(refuse)
+    with pytest.raises(ConfigError) as caught:
+        train(cartpole(), tmp_path)
+    assert str(caught.value) == "config.x: expected y"
+    assert list(tmp_path.glob("*/*")) == []
+
+
 def test_a_log_that_cannot_be_written_is_said_to_be_missing(tmp_path, tune):
     def fail(recorder):
         recorder.directory.error_file.mkdir()
