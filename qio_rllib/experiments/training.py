@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -166,9 +167,11 @@ def _train(
         result = finish(experiment, directory, recorder, notes)
         status = "finished"
         return result
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
         status = "interrupted"
-        raise TrainingInterrupted(directory.path, recorder.signals.received) from error
+        # While Ray starts, SIGTERM is Ray's, which exits.
+        received = signal.SIGTERM if isinstance(error, SystemExit) else recorder.signals.received
+        raise TrainingInterrupted(directory.path, received) from error
     except Exception as error:
         if type(error) is ConfigError:  # one that comes from another process is of a class that Ray has made
             raise
@@ -195,6 +198,7 @@ def _train_trial(
     """
     try:
         with quiet_ray(), ray_runtime(config) as recorder.logs:
+            recorder.signals.install()
             run_trial(experiment, directory, recorder)
         if not recorder.completed:  # Tune takes SIGUSR1
             raise KeyboardInterrupt

@@ -83,7 +83,9 @@ def test_an_error_of_the_training_loop_ends_the_run_in_one_line(tmp_path, tune, 
 def test_bad_input_that_only_the_algorithm_sees_is_bad_input_and_leaves_no_directory(tmp_path, tune):
     def refuse(recorder):
         problem = ConfigError("config.x: expected y")
-        raise ray.exceptions.RayTaskError("train", "Traceback\n  of many lines", problem).as_instanceof_cause()
+        raise ray.exceptions.RayTaskError(
+            "train", "Traceback\n  of many lines", problem
+        ).as_instanceof_cause()
 
     tune(refuse)
     with pytest.raises(ConfigError) as caught:
@@ -183,6 +185,32 @@ def test_an_error_that_a_signal_has_caused_is_an_interruption(tmp_path, tune):
     with pytest.raises(TrainingInterrupted):
         train(cartpole(), tmp_path)
     assert the_run(tmp_path).info()["status"] == "interrupted"
+
+
+def test_a_signal_that_ray_takes_while_it_starts_is_an_interruption(tmp_path, tune):
+    def exit_as_ray_does(recorder):
+        raise SystemExit(15)
+
+    tune(exit_as_ray_does)
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(cartpole(), tmp_path)
+    assert caught.value.signal == signal.SIGTERM
+    assert the_run(tmp_path).info()["status"] == "interrupted"
+
+
+def test_signals_are_taken_back_from_ray_when_it_has_started(tmp_path, tune, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def starting(config):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        yield
+
+    tune(lambda recorder: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(training, "ray_runtime", starting)
+    with pytest.raises(TrainingInterrupted):
+        train(cartpole(), tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
