@@ -109,6 +109,9 @@ def resume(
             )
         notes: list[str] = []
         recorder.restored = _newest_whole(recorder.checkpoints, directory, notes)
+        directory.reserve_space()
+        if recorder.restored is not None:
+            recorder.checkpoints.drop_after(recorder.restored)
         if experiment.stop != before.stop:
             directory.write_config({experiment.name: experiment.as_dict()})
         directory.error_file.unlink(missing_ok=True)
@@ -127,7 +130,7 @@ def _newest_whole(
 ) -> KeptCheckpoint | None:
     """Return the newest checkpoint that can be read, None where none has been written.
 
-    The list ends with it then; of those that are newer, `notes` are taken.
+    Of those that are newer `notes` are taken.
 
     Raises:
         ConfigError: The list or all that it names is missing or damaged.
@@ -142,8 +145,6 @@ def _newest_whole(
             problem = problem or error
             notes.append(f"{kept.path.name}: {error}; the run went on from an earlier checkpoint")
             continue
-        if problem is not None:
-            checkpoints.drop_after(kept)
         return kept
     if problem is not None:
         raise problem
@@ -179,8 +180,9 @@ def _train(
         raise failure(error, recorder) from error
     finally:
         directory.release_space()
-        with contextlib.suppress(OSError):  # a directory that can no longer be written to
+        with contextlib.suppress(OSError):  # where nothing can be written any more
             recorder.close()
+        with contextlib.suppress(OSError):
             directory.update_info(status=status, end_time=timestamp())
         if status != "finished":
             with optional("plots", []):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -116,6 +117,40 @@ def test_a_status_that_cannot_be_written_does_not_hide_the_error(tmp_path, tune,
     tune(fail)
     with pytest.raises(TrainingFailed, match="Read-only file system"):
         train(cartpole(), tmp_path)
+
+
+def test_a_table_that_cannot_be_closed_does_not_keep_the_status_from_being_written(tmp_path, tune):
+    def fail(recorder):
+        iterate(recorder, 1)
+        recorder.close = no_room
+        raise OSError(28, "No space left on device")
+
+    def no_room():
+        raise OSError(28, "No space left on device")
+
+    tune(fail)
+    with pytest.raises(TrainingFailed):
+        train(cartpole(), tmp_path)
+    assert the_run(tmp_path).info()["status"] == "failed"
+
+
+def test_a_run_that_cannot_be_written_to_is_not_resumed(tmp_path, tune, monkeypatch):
+    def fail(recorder):
+        raise RuntimeError("x")
+
+    def no_room(self, data):
+        raise OSError(28, "No space left on device")
+
+    tune(fail)
+    with pytest.raises(TrainingFailed):
+        train(cartpole(), tmp_path)
+    run = the_run(tmp_path)
+    before = run.info()
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    with pytest.raises(ConfigError, match="cannot be written to .No space left on device"):
+        resume(run.path)
+    assert run.info() == before
+    assert run.error_file.exists()
 
 
 def test_room_is_kept_for_the_end_while_it_trains(tmp_path, tune):
