@@ -260,9 +260,12 @@ def problem_of(expected: list[dict[str, str]], run: Path) -> str:
         if ours != theirs:
             keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
             return f"row {ours['training_iteration']}: {', '.join(keys[:5])}"
-    if json.loads((run / "run.json").read_text())["status"] != "finished":
-        return "status"
-    return ""
+    return "" if status_of(run) == "finished" else "status"
+
+
+def status_of(run: Path) -> str:
+    """Return the status in ``run.json``."""
+    return json.loads((run / "run.json").read_text())["status"]
 
 
 def wait_and_strike(
@@ -294,7 +297,7 @@ def wait_and_strike(
 
 
 def kills_of(family: str, kills: int, out: Path, generator: random.Random) -> list[dict[str, Any]]:
-    """Kill and resume runs of a family so many times; one row for each kill and for each end."""
+    """Kill and resume runs of a family so many times; one row for each start of the command."""
     whole = out / f"{family}_whole"
     shutil.rmtree(whole, ignore_errors=True)
     begun = time.monotonic()
@@ -325,16 +328,13 @@ def kills_of(family: str, kills: int, out: Path, generator: random.Random) -> li
             else:
                 struck = False
                 process.wait()
-            row |= {"struck": int(struck), "status": process.returncode, "problem": ""}
             done += struck
             run = directory_of(cut)
-            if not struck:
-                ended = True
-                row["problem"] = (
-                    problem_of(expected, run)
-                    if process.returncode == 0 and run is not None
-                    else "not resumed"
-                )
+            finished = run is not None and status_of(run) == "finished"
+            ended = finished or not struck  # a kill may have come behind the end
+            row |= {"struck": int(struck), "exit": process.returncode, "ended": int(ended), "problem": ""}
+            if ended:
+                row["problem"] = problem_of(expected, run) if finished and run is not None else "not resumed"
             rows.append(row)
             print(row, flush=True)
     return rows
@@ -350,7 +350,7 @@ def kills(arguments: argparse.Namespace) -> None:
         share = arguments.kills // len(names) + (index < arguments.kills % len(names))
         rows += kills_of(family, share, out, random.Random(arguments.seed * 1000 + index))
         write_csv(out / "kills.csv", rows)
-    ends = [row for row in rows if not row["struck"]]
+    ends = [row for row in rows if row["ended"]]
     print(f"{sum(row['struck'] for row in rows)} kills, {len(ends)} runs to their end, of these")
     print(f"  not resumed      {sum(row['problem'] == 'not resumed' for row in ends)}")
     print(f"  different        {sum(row['problem'] not in ('', 'not resumed') for row in ends)}")
