@@ -189,8 +189,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("way", ["path", "state"])
-@pytest.mark.parametrize("name", ["forest", "maddpg_gru"])
+@pytest.mark.parametrize(("name", "way"), [("forest", "path"), ("maddpg_gru", "state")])
 def test_an_older_checkpoint_takes_the_place_of_all_that_was_learned_since(name, way, tmp_path):
     algorithm = CONFIGS[name]().build_algo()
     algorithm.train()
