@@ -105,9 +105,9 @@ class RunDirectory:
         Raises:
             ConfigError: Another process has it, or the directory cannot be written to.
         """
-        lock = FileLock(self.path / ".lock", blocking=False)
+        lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire()
+            lock.acquire(blocking=False)
         except Timeout as error:
             raise ConfigError(f"{self.path}: another process is training this run") from error
         except OSError as error:
