@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= tune_configs/forest_uav_ppo.yaml
+KILLS  ?= 100
 
 # Training runs of benchmarks/reproductions.yaml: TASK=spread or TASK=spread/qmix; SEEDS and JOBS as the script says.
 REPRODUCE = $(TASK) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
 
-.PHONY: train test test-long lint docs bench bench-quantum bench-training reproduce setup clean
+.PHONY: train test test-long campaign lint docs bench bench-quantum bench-training reproduce setup clean
 
 train: $(VENV)/.training  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
@@ -17,6 +18,9 @@ test: setup  ## all tests, a file at a time on each of two cores, under twelve m
 
 test-long: setup  ## the tests that take minutes: runs that are killed and resumed
 	$(BIN)/python -m pytest -q -m long
+
+campaign: setup  ## kill runs at random moments and resume them: KILLS times in all, half a minute to a minute each
+	$(BIN)/python benchmarks/campaign.py kills --kills $(KILLS)
 
 lint: setup  ## style, types
 	$(BIN)/ruff check .

@@ -1,10 +1,14 @@
-"""What tests share: one small Ray runtime, one torch thread."""
+"""What tests share: one small Ray runtime, one torch thread, no time limits of examples."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("qio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("qio")
 
 
 @pytest.fixture(scope="session")

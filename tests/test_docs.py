@@ -173,7 +173,7 @@ def test_the_blocks_of_the_quantum_page_run(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```$", text_of("quantum.md"), re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 3
     found = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True
     )
     assert found.returncode == 0, found.stderr[-2000:]
     assert "RX(2*w0)" in found.stdout

@@ -72,7 +72,6 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     results = [Result(*result) for result in json.loads(done.stdout)]

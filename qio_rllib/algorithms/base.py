@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
@@ -20,7 +18,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from qio_rllib.manifest import MANIFEST, remove_manifest, verify, write_manifest
+from qio_rllib.algorithms.checkpoints import CheckpointedAlgorithm
 from qio_rllib.sampling.replay import JointReplay
 from qio_rllib.sampling.rollout import Rollout, SamplingFailure
 
@@ -33,47 +31,7 @@ _UPDATES_AT_ONCE = 32  # of pretraining: their samples lie in memory together
 logger = logging.getLogger(__name__)
 
 
-class CheckedCheckpoints(Algorithm):
-    """An Algorithm whose checkpoints have a manifest (`qio_rllib.manifest`), and are compared with it when loaded."""
-
-    def save_to_path(self, path: Any = None, *, filesystem: Any = None, **kwargs: Any) -> str:
-        """Write a checkpoint; arguments as in `Algorithm.save_to_path`."""
-        if path is not None:
-            remove_manifest(str(path), filesystem)
-        written = super().save_to_path(path, filesystem=filesystem, **kwargs)
-        write_manifest(written if path is None else str(path), filesystem)
-        return written
-
-    def get_metadata(self) -> dict[str, Any]:
-        """Return RLlib's description, which also says that there is a manifest."""
-        return {**super().get_metadata(), "manifest": MANIFEST}
-
-    @classmethod
-    def from_checkpoint(cls, path: Any, filesystem: Any = None, **kwargs: Any) -> Any:
-        """Return the Algorithm of a checkpoint; arguments as in `Algorithm.from_checkpoint`.
-
-        Raises:
-            ConfigError: The checkpoint is damaged.
-        """
-        if isinstance(path, str | Path):
-            verify(str(path), filesystem=filesystem)
-        return super().from_checkpoint(path, filesystem, **kwargs)
-
-    def restore_from_path(self, path: Any, **kwargs: Any) -> None:
-        """Go on from a checkpoint; arguments as in `Algorithm.restore_from_path`.
-
-        Raises:
-            ConfigError: The checkpoint is damaged; with ``component``, that part of it.
-        """
-        component, filesystem = kwargs.get("component"), kwargs.get("filesystem")
-        if component is None:
-            verify(str(path), filesystem=filesystem)
-        elif str(path).endswith(f"/{component}"):
-            verify(str(path).removesuffix(f"/{component}"), component, filesystem=filesystem)
-        super().restore_from_path(path, **kwargs)
-
-
-class RolloutAlgorithm(CheckedCheckpoints):
+class RolloutAlgorithm(CheckpointedAlgorithm):
     """Samples rollouts, lets a Learner update, and hands the weights on."""
 
     def sample(self, env_steps: int, random_actions: bool = False) -> list[Rollout]:

@@ -23,7 +23,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from qio_rllib.acting.policy import Policy
-from qio_rllib.algorithms.base import CheckedCheckpoints
+from qio_rllib.algorithms.checkpoints import CheckpointedAlgorithm
 from qio_rllib.algorithms.federated_config import FederatedConfig
 from qio_rllib.algorithms.federated_hosts import ClientRecord, Failed, Hosts, Layouts, Order, Task, Trained
 from qio_rllib.algorithms.federated_scores import ScoreScales
@@ -50,7 +50,7 @@ MAX_LABELS = 32
 logger = logging.getLogger(__name__)
 
 
-class Federated(CheckedCheckpoints):
+class Federated(CheckpointedAlgorithm):
     """Rounds of federated averaging over any algorithm of this package (McMahan et al., 2017; Jin et al., 2022: QAvg).
 
     A training step is a round: clients are drawn, take over the weights, train in their own environments, and send

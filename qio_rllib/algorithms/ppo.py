@@ -14,8 +14,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.acting.distributions import Distributions
-from qio_rllib.algorithms.base import CheckedCheckpoints
 from qio_rllib.algorithms.capabilities import Capabilities
+from qio_rllib.algorithms.checkpoints import CheckpointedAlgorithm
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
@@ -56,7 +56,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         self.learners(learner_class=PPOLearner)
 
 
-class PPO(CheckedCheckpoints, RLlibPPO):
+class PPO(CheckpointedAlgorithm, RLlibPPO):
     """RLlib's ``PPO`` with `PPOConfig` as its default, so that Tune's name "PPO" takes plain dictionaries with it."""
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -13,8 +14,13 @@ from typing import Any
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees either the old or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8", newline="")
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # a full disk has no room for a part of a file
+        raise
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -16,7 +16,8 @@ from qio_rllib.artifacts.metrics import ITERATION, column_order
 class ProgressFile:
     """A CSV file with one row per training iteration, whose columns may grow.
 
-    The file is whole after every row. A new column widens the table (older rows are empty there). A row whose
+    The file is whole after every row; a last line that was cut off, by a kill or a full disk, does not count and goes
+    with the next row. A new column widens the table (older rows are empty there). A row whose
     iteration is already there replaces it and all after it, so that a run which continues from an earlier
     checkpoint neither repeats nor loses a row.
 
@@ -66,16 +67,15 @@ class ProgressFile:
 
     def _read(self) -> None:
         try:
-            with self.path.open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file)
-                columns = list(reader.fieldnames or [])
-                for values in reader:
-                    if None in values or None in values.values():
-                        if next(reader, None) is not None:
-                            raise ValueError("a row of another length")
-                        self._cut_off = True  # the process was killed while it wrote this line
-                        break
-                    self.rows.append({key: number(value) for key, value in values.items() if value != ""})
+            text = self.path.read_text(encoding="utf-8")
+            whole, end, _ = text.rpartition("\n")  # a last line without end was cut off while it was written
+            self._cut_off = not text.endswith("\n")
+            reader = csv.DictReader(io.StringIO(whole + end))
+            columns = list(reader.fieldnames or [])
+            for values in reader:
+                if None in values or None in values.values():
+                    raise ValueError("a row of another length")
+                self.rows.append({key: number(value) for key, value in values.items() if value != ""})
             if columns and (ITERATION not in columns or any(ITERATION not in row for row in self.rows)):
                 raise ValueError(f"no {ITERATION}")
         except (OSError, ValueError, csv.Error) as error:

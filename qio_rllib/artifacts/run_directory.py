@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.files import write_atomically
 from qio_rllib.artifacts.yaml_files import read_yaml, yaml_text
 
 STATUSES = ("running", "finished", "interrupted", "failed")
+
+_RESERVE = 1 << 17  # bytes: run.json and error.log
+
+TRIAL = "trial"
+"""Folder of a run's only trial, in ``checkpoints/``."""
 
 
 class RunDirectory:
@@ -26,13 +37,20 @@ class RunDirectory:
         self.path = Path(path).resolve()
 
     @classmethod
-    def create(cls, out: str | Path, name: str, now: datetime.datetime | None = None) -> RunDirectory:
+    def create(
+        cls,
+        out: str | Path,
+        name: str,
+        now: datetime.datetime | None = None,
+        prepare: Callable[[RunDirectory], None] | None = None,
+    ) -> RunDirectory:
         """Make ``out/name/<time>/``; never one that exists.
 
         Args:
             out: Where runs are kept.
             name: Name of the experiment.
             now: The time in its name; by default the present.
+            prepare: Writes the first files; the directory gets its name after that, so that nobody sees a part of it.
 
         Raises:
             ConfigError: It cannot be made.
@@ -41,13 +59,24 @@ class RunDirectory:
         parent = Path(out) / name
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            for count in range(1, 1_000_000):
-                path = parent / (stamp if count == 1 else f"{stamp}_{count}")
-                try:
-                    path.mkdir()
-                except FileExistsError:
-                    continue
-                return cls(path)
+            partial = parent / f".{stamp}.{uuid.uuid4().hex}"
+            partial.mkdir()
+            try:
+                if prepare is not None:
+                    prepare(cls(partial))
+                for count in range(1, 1_000_000):
+                    path = parent / (stamp if count == 1 else f"{stamp}_{count}")
+                    if path.exists():
+                        continue
+                    try:
+                        os.rename(partial, path)  # fails if another process has made it since
+                    except OSError:
+                        if not path.exists():
+                            raise
+                        continue
+                    return cls(path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
             raise ConfigError(f"--out: cannot make a run directory in {parent}: {error.strerror}") from error
         raise ConfigError(f"--out: {parent} is full of runs of {stamp}")
@@ -68,6 +97,45 @@ class RunDirectory:
         run.info()
         run.config()
         return run
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one who writes into the run; the system takes the lock from a process that dies.
+
+        Raises:
+            ConfigError: Another process has it, or the directory cannot be written to.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise ConfigError(f"{self.path}: another process is training this run") from error
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written to ({error.strerror})") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def reserve_space(self) -> None:
+        """Keep a little room on the disk for what a run that ends without room on it has to write.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        try:
+            self._reserve.write_bytes(os.urandom(_RESERVE))
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written to ({error.strerror})") from error
+
+    def release_space(self) -> None:
+        """Give the room that is kept to those who write next."""
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path / ".reserve"
 
     @property
     def config_file(self) -> Path:
@@ -101,8 +169,18 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder that Ray Tune keeps: its own state and, in ``trial/``, the checkpoints."""
+        """Folder of Ray Tune: its own state, which nothing here reads, and the trial."""
         return self.path / "checkpoints"
+
+    @property
+    def trial(self) -> Path:
+        """Folder of the run's only trial; its checkpoints lie here."""
+        return self.checkpoints / TRIAL
+
+    @property
+    def checkpoints_file(self) -> Path:
+        """The complete checkpoints, see `KeptCheckpoints`."""
+        return self.path / "checkpoints.json"
 
     @property
     def error_file(self) -> Path:

@@ -23,6 +23,8 @@ from qio_rllib.cli import list as list_command
 from qio_rllib.cli.output import complain
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+SIGNALLED = 128
+"""A command that a signal stopped ends with this and the signal's number, as a shell says it."""
 
 app = typer.Typer(
     name="rllib",
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments, by default those of the process.
 
     Returns:
-        The exit status: 0, 1 if a training failed, 2 for bad input, 130 if the user interrupted.
+        The exit status: 0, 1 if a training failed, 2 for bad input, 128 and the number of the signal that stopped it
+        (130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP).
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -70,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error; its class depends on the version of typer
             return complain(error.format_message(), BAD_INPUT) if error.format_message() else BAD_INPUT
-        outcomes = {"TrainingFailed": FAILURE, "TrainingInterrupted": INTERRUPTED}
-        if type(error).__name__ in outcomes:  # by name: their module imports Ray
-            return complain(str(error), outcomes[type(error).__name__])
+        if type(error).__name__ == "TrainingFailed":  # by name: its module imports Ray
+            return complain(str(error), FAILURE)
+        if type(error).__name__ == "TrainingInterrupted":
+            return complain(str(error), SIGNALLED + error.signal)  # type: ignore[attr-defined]
         raise
     finally:
         logging.disable(before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,33 @@ from rich.console import Console
 
 @contextmanager
 def progress(stop: Mapping[str, float] | None = None) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Show training as one live line on a terminal, as one plain line per iteration elsewhere."""
+    """Show training as one live line on a terminal, as one plain line per iteration elsewhere.
+
+    A terminal or a pipe that is closed meanwhile does not end the training.
+    """
     terminal = console()
     if not terminal.is_terminal:
-        yield lambda row: print(progress_line(row, stop), flush=True)
+
+        def show(row: Mapping[str, float]) -> None:
+            with suppress(OSError):
+                print(progress_line(row, stop), flush=True)
+
+        yield show
         return
     from rich.live import Live
     from rich.text import Text
 
-    with Live(Text("starting ..."), console=terminal, auto_refresh=False) as live:
-        yield lambda row: live.update(Text(progress_line(row, stop), overflow="ellipsis"), refresh=True)
+    def update(row: Mapping[str, float]) -> None:
+        with suppress(OSError):
+            live.update(Text(progress_line(row, stop), overflow="ellipsis"), refresh=True)
+
+    live = Live(Text("starting ..."), console=terminal, auto_refresh=False)
+    live.start()
+    try:
+        yield update
+    finally:
+        with suppress(OSError):
+            live.stop()
 
 
 def progress_line(row: Mapping[str, float], stop: Mapping[str, float] | None = None) -> str:
@@ -103,5 +120,6 @@ def note(text: str) -> None:
 
 def complain(text: str, status: int) -> int:
     """Print an error as one line on stderr; return the exit status."""
-    print(f"rllib: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a terminal that is closed
+        print(f"rllib: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return status

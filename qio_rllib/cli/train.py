@@ -163,5 +163,5 @@ def _print_result(result: RunResult) -> None:
         if name is not None:
             say(f"{mode:<14}{name.replace('_', ' ')} {means[name]:.4g}{coverage}")
     for note in result.notes:
-        say(f"not made      {note}")
+        say(f"note          {note}")
     say(f"evaluate it   rllib evaluate {relative(result.checkpoint)}")

@@ -19,12 +19,14 @@ import logging
 import math
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import pydantic
 import ray
+from ray._private import ray_constants
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError, did_you_mean
@@ -316,12 +318,44 @@ def resources(config: AlgorithmConfig) -> dict[str, float]:
 def start_ray(num_cpus: int) -> Any:
     """Join the cluster that ``RAY_ADDRESS`` names, or start a Ray of one's own; return its context.
 
-    Without that variable other clusters on the machine, which Ray would look for, are left alone.
+    Without that variable other clusters on the machine, which Ray would look for, are left alone, and nothing on
+    another machine can reach the one that is started.
+
+    Raises:
+        ConfigError: Nobody answers at ``RAY_ADDRESS``.
     """
-    size: dict[str, Any] = {}
-    if not os.environ.get("RAY_ADDRESS"):
-        size = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-    return ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **size)
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_address(address)
+        return ray.init(**quiet)
+    with _loopback_only():
+        return ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+def _check_address(address: str) -> None:
+    """Refuse ``host:port`` where nobody answers: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"RAY_ADDRESS: no Ray answers at {address} ({error})") from None
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let the Ray that is started meanwhile listen on the loopback interface alone.
+
+    The environment variable ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` does the same, before Ray is imported; Ray replaces
+    a loopback ``_node_ip_address`` by another one.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_resources(config: AlgorithmConfig) -> None:
@@ -408,8 +442,8 @@ def quiet_ray() -> Iterator[None]:
     settings = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "RAY_AIR_NEW_OUTPUT": "0",
-        "TUNE_GLOBAL_CHECKPOINT_S": "1",  # what a killed run can lose of its state; the default is 10 s and more
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        "TUNE_STATE_REFRESH_PERIOD": "3600",  # s; each time the loop waits for Ray's GCS, for a minute if that is gone
     }
     for key, value in settings.items():
         os.environ.setdefault(key, value)

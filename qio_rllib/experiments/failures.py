@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import traceback
 from pathlib import Path
 
@@ -22,17 +23,27 @@ class TrainingFailed(RuntimeError):
         self.run_dir = run_dir
 
 
-class TrainingInterrupted(Exception):
-    """A run that was stopped by the user; ``run_dir`` can be resumed."""
+class RayLost(RuntimeError):
+    """Ray did not start, or a process of it has ended."""
 
-    def __init__(self, run_dir: Path) -> None:
+
+class TrainingInterrupted(Exception):
+    """A run that a signal stopped; ``run_dir`` can be resumed.
+
+    Attributes:
+        run_dir: Its directory.
+        signal: The signal; SIGINT where none was seen.
+    """
+
+    def __init__(self, run_dir: Path, received: signal.Signals | None = None) -> None:
         super().__init__(f"training was interrupted; resume it with: rllib train --resume {run_dir}")
         self.run_dir = run_dir
+        self.signal = signal.SIGINT if received is None else received
 
 
-def failure(error: BaseException, recorder: RunRecorder, logs: Path | None) -> Exception:
+def failure(error: BaseException, recorder: RunRecorder) -> Exception:
     """Say in one line why training failed, and keep the rest in ``error.log``."""
-    cause, directory = _root_cause(error), recorder.directory
+    cause, directory, logs = _root_cause(error), recorder.directory, recorder.logs
     if isinstance(cause, ConfigError) and not recorder.progress.rows:
         return ConfigError(str(cause))
     report = "".join(traceback.format_exception(error))
@@ -48,11 +59,15 @@ def failure(error: BaseException, recorder: RunRecorder, logs: Path | None) -> E
     if found is not None:
         name, _, text = found[1].partition(": ")
         reason = f"{name.rpartition('.')[2]}: {text}"
-    directory.error_file.write_text(report, encoding="utf-8")
+    if isinstance(error, RayLost):
+        reason = str(error)
+    log = f"log: {directory.error_file}"
+    try:
+        directory.error_file.write_text(report, encoding="utf-8")
+    except OSError as problem:
+        log = f"no log: {problem.strerror}"
     iteration = int(recorder.progress.rows[-1][ITERATION]) + 1 if recorder.progress.rows else 1
-    return TrainingFailed(
-        f"training failed in iteration {iteration}: {reason} (log: {directory.error_file})", directory.path
-    )
+    return TrainingFailed(f"training failed in iteration {iteration}: {reason} ({log})", directory.path)
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-from ray import tune
 
 import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import reference_scores
 from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.files import read_csv, write_csv
-from qio_rllib.artifacts.metrics import ITERATION, MODES, flatten, score_column
+from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoints
+from qio_rllib.artifacts.metrics import MODES, score_column
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.experiments.recorder import RunRecorder
-from qio_rllib.experiments.tuning import TRIAL
 from qio_rllib.sampling.evaluation import (
     FIRST_EVALUATION_SEED,
     checkpoint_experiment,
@@ -39,7 +37,7 @@ class RunResult:
         checkpoint: The last checkpoint, a directory that ``rllib evaluate`` takes.
         evaluation: Means over the episodes of the final evaluation, by ``greedy`` and ``sampled``; empty where
             the policy cannot be evaluated so.
-        notes: What could not be made (an animation of an environment without renderer) and why.
+        notes: What could not be made (an animation of an environment without renderer) or read (a checkpoint), and why.
     """
 
     run_dir: Path
@@ -49,14 +47,24 @@ class RunResult:
 
 
 def finish(
-    experiment: Experiment, directory: RunDirectory, recorder: RunRecorder, outcome: tune.Result
+    experiment: Experiment, directory: RunDirectory, recorder: RunRecorder, earlier: Sequence[str] = ()
 ) -> RunResult:
-    """Make what belongs to a finished run: evaluation, policy file, animation and plots."""
-    checkpoint = Path(outcome.checkpoint.path) if outcome.checkpoint is not None else None
-    if checkpoint is None:
+    """Make what belongs to a finished run: evaluation, policy file, animation and plots.
+
+    Args:
+        experiment: What was trained.
+        directory: The run.
+        recorder: Of the run.
+        earlier: Notes that are there already.
+
+    Raises:
+        ConfigError: There is no checkpoint.
+    """
+    if not recorder.checkpoints.all:
         raise ConfigError("checkpoint_config: no checkpoint was written; set checkpoint_at_end: true")
-    best, mode = _best_checkpoint(outcome, checkpoint)
-    notes: list[str] = []
+    checkpoint = recorder.checkpoints.all[-1].path
+    best, mode = _best_checkpoint(recorder.checkpoints)
+    notes = [*earlier]
     evaluation: dict[str, dict[str, float]] = {}
     with optional("evaluation", notes):
         evaluation = _final_evaluation(checkpoint, directory)
@@ -86,17 +94,19 @@ def finish(
 
 
 def final_checkpoint(run_dir: str | Path) -> Path:
-    """Return the last checkpoint of a finished run.
+    """Return the last checkpoint of a run.
 
     Raises:
         ConfigError: There is no such run, or it has no checkpoint.
     """
     directory = RunDirectory.open(run_dir)
-    found = directory.info().get("checkpoint")
-    checkpoints = sorted((directory.checkpoints / TRIAL).glob("checkpoint_*"))
-    if found is None and not checkpoints:
+    named = directory.info().get("checkpoint")
+    if named is not None:
+        return directory.within(named)
+    kept = KeptCheckpoints(directory).all
+    if not kept:
         raise ConfigError(f"{run_dir}: this run has no checkpoint")
-    return directory.within(found if found is not None else checkpoints[-1])
+    return kept[-1].path
 
 
 def draw(
@@ -158,16 +168,15 @@ def _final_evaluation(checkpoint: Path, directory: RunDirectory) -> dict[str, di
     return means
 
 
-def _best_checkpoint(outcome: tune.Result, last: Path) -> tuple[Path, str]:
+def _best_checkpoint(checkpoints: KeptCheckpoints) -> tuple[Path, str]:
     """Return the checkpoint and the way of acting with the best evaluation, the later of equals.
 
     Without any evaluation it is the last checkpoint, acting greedily.
     """
     scored = []
-    for checkpoint, metrics in outcome.best_checkpoints or []:
-        flat = flatten({"evaluation": metrics.get("evaluation") or {}})
+    for index, kept in enumerate(checkpoints.all):
         for mode in MODES:
-            column = score_column(flat, f"evaluation/{mode}/")
-            if column is not None and Path(checkpoint.path).is_dir():
-                scored.append((flat[column], metrics[ITERATION], Path(checkpoint.path), mode))
-    return max(scored)[2:] if scored else (last, MODES[0])
+            column = score_column(kept.metrics, f"evaluation/{mode}/")
+            if column is not None and kept.path.is_dir():
+                scored.append((kept.metrics[column], index, kept.path, mode))
+    return max(scored)[2:] if scored else (checkpoints.all[-1].path, MODES[0])

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.result import SHOULD_CHECKPOINT
 
 from qio_rllib.algorithms.base import PRETRAINING
 from qio_rllib.artifacts.files import write_csv
+from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoint, KeptCheckpoints
 from qio_rllib.artifacts.metrics import ITERATION, STEPS, progress_row
 from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.experiments.stop_signals import StopRequested, StopSignals
+
+if TYPE_CHECKING:
+    from qio_rllib.artifacts.tensorboard import ScalarEvents
 
 Report = Callable[[Mapping[str, float]], None]
 """Is called with each iteration's row of ``progress.csv``."""
@@ -27,31 +32,60 @@ class RunRecorder(tune.Callback):
     Args:
         directory: The run; a path stands for the one that lies there.
         report: Called with each row of ``progress.csv``.
-        stop: Stop criteria of a run that is resumed, in place of those that Tune kept.
+        keep: The newest so many checkpoints stay; None keeps all.
+        signals: Where it is told to stop, by default by nobody.
+
+    Attributes:
+        progress: ``progress.csv``.
+        checkpoints: ``checkpoints.json``.
+        restored: The checkpoint that the run goes on from, if any; to be set before it starts.
+        completed: Whether a stop criterion was reached.
+        logs: Folder of Ray's logs, where the run has started it.
     """
 
     def __init__(
         self,
         directory: RunDirectory | str | Path,
         report: Report | None = None,
-        stop: Mapping[str, float] | None = None,
+        keep: int | None = None,
+        signals: StopSignals | None = None,
     ) -> None:
         self.directory = directory if isinstance(directory, RunDirectory) else RunDirectory(directory)
         self.progress = ProgressFile(self.directory.progress_file)
+        self.checkpoints = KeptCheckpoints(self.directory, keep)
+        self.restored: KeptCheckpoint | None = None
         self.completed = False
+        self.signals = StopSignals() if signals is None else signals
+        self.logs: Path | None = None
+        self._recorded = False
         self._report = report
-        self._stop = stop
-        self._writer: Any = None
+        self._keep = keep
+        self._events: ScalarEvents | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune keeps a copy for `tune.Tuner.restore`: it goes on in the same directory, silently."""
-        return type(self), (str(self.directory.path),)
+        return type(self), (str(self.directory.path), None, self._keep)
+
+    def setup(self, *given: Any, **info: Any) -> None:
+        """Let signals wait for the end of an iteration from here on."""
+        self.signals.install()
+        self.signals.deferred = True
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        """Put the present stop criteria where Tune has restored the old ones."""
-        if self._stop is not None:
-            for trial in trials:
-                trial.stopping_criterion = dict(self._stop)
+        """Stop at once where there is nothing that a checkpoint would keep."""
+        if self.signals.received is not None and not self._recorded:
+            raise StopRequested
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Give Tune the counters that belong to the checkpoint which it goes on from: it knows the directory only."""
+        if self.restored is not None:
+            trial.latest_checkpoint_result.metrics.update(self.restored.metrics)
+
+    def on_trial_save(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """List the checkpoint that has been written; an error here ends the run, one in `on_checkpoint` does not."""
+        self.checkpoints.add(Path(trial.checkpoint.path), self.progress.rows[-1])
+        if self.signals.received is not None and not self.completed:
+            raise StopRequested
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
@@ -65,8 +99,11 @@ class RunRecorder(tune.Callback):
         if result.get(PRETRAINING):
             write_csv(self.directory.pretraining_file, [progress_row(part) for part in result[PRETRAINING]])
         self._to_tensorboard(row)
+        self._recorded = True
         if self._report is not None:
             self._report(row)
+        if self.signals.received is not None:
+            result[SHOULD_CHECKPOINT] = True
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Note that a stop criterion was reached."""
@@ -74,21 +111,15 @@ class RunRecorder(tune.Callback):
 
     def close(self) -> None:
         """Finish the TensorBoard files."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def _to_tensorboard(self, row: Mapping[str, float]) -> None:
         step = int(row.get(STEPS, row[ITERATION]))
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
+        if self._events is None:
+            from qio_rllib.artifacts.tensorboard import ScalarEvents
 
-            folder = self.directory.tensorboard
-            number = len(list(folder.iterdir())) if folder.exists() else 0
             # What an interrupted run wrote beyond its last checkpoint is superseded.
-            self._writer = SummaryWriter(
-                str(folder), purge_step=step, flush_secs=10, filename_suffix=f".{number}"
-            )
-        for key, value in row.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(key, value, step)
+            self._events = ScalarEvents(self.directory.tensorboard, step)
+        self._events.add(row, step)

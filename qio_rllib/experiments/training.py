@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError
+from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoint, KeptCheckpoints
 from qio_rllib.artifacts.run_description import run_description, timestamp
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.experiment import Experiment, load_experiment, quiet_ray
 from qio_rllib.experiments.failures import TrainingInterrupted, failure
 from qio_rllib.experiments.finished_run import RunResult, draw, finish, optional
 from qio_rllib.experiments.recorder import Report, RunRecorder
-from qio_rllib.experiments.tuning import continue_trial, last_tune_checkpoint, ray_runtime, start_trial
+from qio_rllib.experiments.stop_signals import StopSignals
+from qio_rllib.experiments.tuning import ray_runtime, run_trial
 from qio_rllib.manifest import verify
 from qio_rllib.sampling.environments import scenario_hash
 from qio_rllib.sampling.evaluation import checkpoint_experiment
@@ -44,22 +47,27 @@ def train(
     """
     experiment = experiment.with_seed()
     config = experiment.validate()
-    directory = RunDirectory.create(out, experiment.name)
-    directory.write_config({experiment.name: experiment.as_dict()})
-    directory.update_info(
-        name=experiment.name,
-        status="running",
-        seed=experiment.seed,
-        scenario_hash=scenario_hash(experiment.env, experiment.config.get("env_config")),
-        **run_description(command),
-    )
-    recorder = RunRecorder(directory, report)
-    try:
-        return _train(experiment, config, directory, recorder, start_trial)
-    except ConfigError:
-        if not recorder.progress.rows:  # bad input that only the algorithm could see
-            shutil.rmtree(directory.path)
-        raise
+
+    def prepare(directory: RunDirectory) -> None:
+        directory.write_config({experiment.name: experiment.as_dict()})
+        KeptCheckpoints(directory).write()
+        directory.update_info(
+            name=experiment.name,
+            status="running",
+            seed=experiment.seed,
+            scenario_hash=scenario_hash(experiment.env, experiment.config.get("env_config")),
+            **run_description(command),
+        )
+
+    directory = RunDirectory.create(out, experiment.name, prepare=prepare)
+    with directory.lock(), StopSignals() as signals:
+        recorder = RunRecorder(directory, report, experiment.checkpoint_config.num_to_keep, signals)
+        try:
+            return _train(experiment, config, directory, recorder)
+        except ConfigError:
+            if not recorder.progress.rows:  # bad input that only the algorithm could see
+                shutil.rmtree(directory.path)
+            raise
 
 
 def resume(
@@ -87,33 +95,64 @@ def resume(
             raise ConfigError(
                 f"--set {override.partition('=')[0]}: only stop.<metric> may change when a run is resumed"
             )
-    before = load_experiment(directory.config_file, allow_import=allow_import)
-    experiment = load_experiment(directory.config_file, overrides, allow_import=allow_import)
-    config = experiment.validate()
-    status = directory.info()["status"]
-    recorder = RunRecorder(directory, report, experiment.stop)
-    last = recorder.progress.rows[-1] if recorder.progress.rows else {}
-    if any(last.get(key, -math.inf) >= value for key, value in experiment.stop.items()):
-        done = ", ".join(
-            f"{key} = {last[key]:g} of {value:g}" for key, value in experiment.stop.items() if key in last
-        )
-        if status == "finished" or experiment.stop != before.stop:
+    with directory.lock(), StopSignals() as signals:
+        before = load_experiment(directory.config_file, allow_import=allow_import)
+        experiment = load_experiment(directory.config_file, overrides, allow_import=allow_import)
+        config = experiment.validate()
+        finished = directory.info()["status"] == "finished"
+        recorder = RunRecorder(directory, report, experiment.checkpoint_config.num_to_keep, signals)
+        last = recorder.progress.rows[-1] if recorder.progress.rows else {}
+        if _reaches(last, experiment.stop) and (finished or experiment.stop != before.stop):
+            done = ", ".join(
+                f"{key} = {last[key]:g} of {value:g}" for key, value in experiment.stop.items() if key in last
+            )
             key = next(key for key in experiment.stop if key in last)
             raise ConfigError(
                 f"{run_dir}: nothing to do, the run is finished ({done}); extend it with --set stop.{key}=..."
             )
-    checkpoint = last_tune_checkpoint(directory)
-    if checkpoint is not None:
-        verify(str(checkpoint.resolve()))
-        checkpoint_experiment(checkpoint)
-    elif status == "finished":
-        raise ConfigError(f"{run_dir}: damaged, its checkpoints are missing")
-    if experiment.stop != before.stop:
-        directory.write_config({experiment.name: experiment.as_dict()})
-    resumed_at = [*directory.info().get("resumed_at", []), timestamp()]
-    directory.update_info(status="running", end_time=None, resumed_at=resumed_at)
-    run_trial = start_trial if checkpoint is None else continue_trial
-    return _train(experiment, config, directory, recorder, run_trial)
+        notes: list[str] = []
+        recorder.restored = _newest_whole(recorder.checkpoints, directory, notes)
+        directory.reserve_space()
+        if recorder.restored is not None:
+            recorder.checkpoints.drop_after(recorder.restored)
+        if experiment.stop != before.stop:
+            directory.write_config({experiment.name: experiment.as_dict()})
+        directory.error_file.unlink(missing_ok=True)
+        resumed_at = [*directory.info().get("resumed_at", []), timestamp()]
+        directory.update_info(status="running", end_time=None, resumed_at=resumed_at)
+        return _train(experiment, config, directory, recorder, notes)
+
+
+def _reaches(row: Mapping[str, float], stop: Mapping[str, float]) -> bool:
+    """Whether an iteration's row reaches a stop criterion."""
+    return any(row.get(key, -math.inf) >= value for key, value in stop.items())
+
+
+def _newest_whole(
+    checkpoints: KeptCheckpoints, directory: RunDirectory, notes: list[str]
+) -> KeptCheckpoint | None:
+    """Return the newest checkpoint that can be read, None where none has been written.
+
+    Of those that are newer `notes` are taken.
+
+    Raises:
+        ConfigError: The list or all that it names is missing or damaged.
+    """
+    if not directory.checkpoints_file.exists():
+        raise ConfigError(f"{directory.path}: damaged ({directory.checkpoints_file.name} is missing)")
+    problem: ConfigError | None = None
+    for kept in reversed(checkpoints.all):
+        try:
+            verify(str(kept.path.resolve()))
+            checkpoint_experiment(kept.path)
+        except ConfigError as error:
+            problem = problem or error
+            notes.append(f"{kept.path.name}: {error}; the run went on from an earlier checkpoint")
+            continue
+        return kept
+    if problem is not None:
+        raise problem
+    return None
 
 
 def _train(
@@ -121,26 +160,58 @@ def _train(
     config: AlgorithmConfig,
     directory: RunDirectory,
     recorder: RunRecorder,
-    run_trial: Callable[[Experiment, RunDirectory, RunRecorder], tune.ResultGrid],
+    notes: Sequence[str] = (),
 ) -> RunResult:
     """Run Tune and turn its outcome into a result or an exception; ``run.json`` says which."""
     status = "failed"
     try:
-        with quiet_ray(), ray_runtime(config) as logs:
-            outcome = run_trial(experiment, directory, recorder)[0]
-        if outcome.error is not None:
-            raise failure(outcome.error, recorder, logs) from outcome.error
-        if not recorder.completed:  # Tune ends without an error when it is interrupted
-            raise KeyboardInterrupt
-        result = finish(experiment, directory, recorder, outcome)
+        directory.reserve_space()
+        # A run may have been killed behind its last iteration.
+        if recorder.restored is None or not _reaches(recorder.restored.metrics, experiment.stop):
+            _train_trial(experiment, config, directory, recorder)
+        result = finish(experiment, directory, recorder, notes)
         status = "finished"
         return result
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
         status = "interrupted"
-        raise TrainingInterrupted(directory.path) from error
+        # While Ray starts, SIGTERM is Ray's, which exits.
+        received = signal.SIGTERM if isinstance(error, SystemExit) else recorder.signals.received
+        raise TrainingInterrupted(directory.path, received) from error
+    except Exception as error:
+        if type(error) is ConfigError:  # one that comes from another process is of a class that Ray has made
+            raise
+        directory.release_space()
+        raise failure(error, recorder) from error
     finally:
-        recorder.close()
-        directory.update_info(status=status, end_time=timestamp())
+        directory.release_space()
+        with contextlib.suppress(OSError):  # where nothing can be written any more
+            recorder.close()
+        with contextlib.suppress(OSError):
+            directory.update_info(status=status, end_time=timestamp())
         if status != "finished":
             with optional("plots", []):
                 draw(experiment, directory, recorder)
+
+
+def _train_trial(
+    experiment: Experiment, config: AlgorithmConfig, directory: RunDirectory, recorder: RunRecorder
+) -> None:
+    """Run Tune until a stop criterion is reached.
+
+    Raises:
+        KeyboardInterrupt: A signal asked it to stop.
+        Exception: What ended the training.
+    """
+    try:
+        with quiet_ray(), ray_runtime(config) as recorder.logs:
+            recorder.signals.install()
+            run_trial(experiment, directory, recorder)
+        if not recorder.completed:  # Tune takes SIGUSR1
+            raise KeyboardInterrupt
+    except Exception as error:
+        if recorder.signals.received is not None:
+            raise KeyboardInterrupt from error
+        if not recorder.completed:  # what comes behind the last checkpoint takes nothing back
+            raise
+    finally:
+        recorder.signals.deferred = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,102 +15,83 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.setting_types import one_line
-from qio_rllib.artifacts.run_directory import RunDirectory
-from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources, start_ray
+from qio_rllib.artifacts.run_directory import TRIAL, RunDirectory
+from qio_rllib.experiments.experiment import Experiment, resources, start_ray
+from qio_rllib.experiments.failures import RayLost
 from qio_rllib.experiments.recorder import RunRecorder
 
-TRIAL = "trial"
-"""Folder of a run's only trial, in ``checkpoints/``."""
 
+def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> None:
+    """Train from the checkpoint that the recorder names, or from the beginning.
 
-def tuner(
-    experiment: Experiment,
-    run_dir: str | Path,
-    seed: int | None = None,
-    callbacks: Sequence[tune.Callback] = (),
-) -> tune.Tuner:
-    """Return a Tuner that trains an experiment and keeps its checkpoints in ``run_dir/checkpoints``.
+    Neither Tune's own state of an experiment nor the errors that it keeps in files are read: they are written in place,
+    and a process that dies or a full disk leaves a part of them.
 
-    Args:
-        experiment: What to train.
-        run_dir: Directory of the run; an existing one.
-        seed: In place of the experiment's own.
-        callbacks: Told of every result.
-    """
-    experiment = experiment.with_seed(seed)
-    config = experiment.algorithm_config()
-    return tune.Tuner(
-        config.algo_class,
-        param_space=config,
-        tune_config=tune.TuneConfig(trial_dirname_creator=_trial_dirname, trial_name_creator=_trial_dirname),
-        run_config=tune.RunConfig(
-            name=RunDirectory(run_dir).checkpoints.name,
-            storage_path=str(Path(run_dir).resolve()),
-            stop=dict(experiment.stop),
-            callbacks=list(callbacks),
-            checkpoint_config=_tune_checkpoints(experiment),
-            verbose=0,
-        ),
-    )
-
-
-def start_trial(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> tune.ResultGrid:
-    """Train from the beginning."""
-    return tuner(experiment, directory.path, callbacks=[recorder]).fit()
-
-
-def continue_trial(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> tune.ResultGrid:
-    """Train from Tune's last checkpoint.
-
-    ``Tuner.restore`` would bring back the callbacks that were pickled with the first start.
+    Raises:
+        RayLost: A process of Ray has ended.
+        Exception: What ended the training.
     """
     config = experiment.algorithm_config()
-    keep_on = tune.ResumeConfig.ResumeType.RESUME
-    analysis = tune.run(
+    restored = recorder.restored
+    trial = tune.Experiment(
+        directory.checkpoints.name,
         config.algo_class,
-        config=config,
-        name=directory.checkpoints.name,
+        config=config.to_dict(),
         storage_path=str(directory.path),
         stop=dict(experiment.stop),
-        callbacks=[recorder],
-        checkpoint_config=_tune_checkpoints(experiment),
+        checkpoint_config=tune.CheckpointConfig(
+            checkpoint_frequency=experiment.checkpoint_frequency,
+            checkpoint_at_end=experiment.checkpoint_config.checkpoint_at_end,
+        ),
         trial_dirname_creator=_trial_dirname,
         trial_name_creator=_trial_dirname,
-        resume_config=tune.ResumeConfig(finished=keep_on, unfinished=keep_on, errored=keep_on),
-        raise_on_failed_trial=False,
-        verbose=0,
+        restore=None if restored is None else str(restored.path),
     )
-    return tune.ResultGrid(analysis)
+    # Numbers go on behind all that was ever begun: a process that is about to die may still write one.
+    trial.storage.current_checkpoint_index = recorder.checkpoints.last_number
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "fail_fast='raise'"
+        )  # of what is left behind: Tune cleans up all the same
+        try:
+            tune.run(trial, callbacks=[recorder, _RayWatch()], fail_fast="raise", verbose=0)
+        except _RayEnded as ended:
+            raise RayLost(str(ended)) from None
 
 
-def last_tune_checkpoint(directory: RunDirectory) -> Path | None:
-    """Return the checkpoint from which Tune would go on, None before the first."""
-    if not any(directory.checkpoints.glob("experiment_state-*.json")):
-        return None
-    try:
-        with quiet_ray():
-            trials = tune.ExperimentAnalysis(str(directory.checkpoints)).trials or []
-    except Exception as error:  # whatever a damaged state makes Tune raise
-        raise ConfigError(f"{directory.checkpoints}: damaged ({one_line(error)})") from error
-    checkpoint = trials[0].checkpoint if trials else None
-    return None if checkpoint is None else Path(checkpoint.path)
+class _RayEnded(BaseException):
+    """Passes by Tune, which cleans up after an Exception and waits for Ray's GCS there."""
 
 
-def _tune_checkpoints(experiment: Experiment) -> tune.CheckpointConfig:
-    return tune.CheckpointConfig(
-        num_to_keep=experiment.checkpoint_config.num_to_keep,
-        checkpoint_frequency=experiment.checkpoint_frequency,
-        checkpoint_at_end=experiment.checkpoint_config.checkpoint_at_end,
-    )
+class _RayWatch(tune.Callback):
+    """Ends a run when a process of its own Ray has ended; Ray would wait a minute and take the whole program along."""
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        """Look after them."""
+        node = ray._private.worker._global_node
+        if node is not None and node.is_head():
+            gone = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+            if gone:
+                raise _RayEnded(f"Ray's process {', '.join(sorted(gone))} has ended")
 
 
 @contextlib.contextmanager
 def ray_runtime(config: AlgorithmConfig) -> Iterator[Path | None]:
-    """Start a Ray of just the size that the run needs, unless there is one; yields the folder of its logs."""
+    """Start a Ray of just the size that the run needs, unless there is one; yields the folder of its logs.
+
+    Raises:
+        ConfigError: ``RAY_ADDRESS`` names no Ray.
+        RayLost: Ray did not start.
+    """
     if ray.is_initialized():
         yield None
         return
-    context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))))
+    try:
+        context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise RayLost(f"Ray did not start: {one_line(error)}") from error
     try:
         session = context.address_info.get("session_dir")
         yield None if session is None else Path(session) / "logs"

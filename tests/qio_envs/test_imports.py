@@ -142,5 +142,5 @@ import qio_envs
 assert gymnasium.make("qio_envs/QubitControl-v0").spec.id == env.spec.id == "qio_envs/QubitControl-v0"
 print(type(env.unwrapped).__name__)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == ["BatchedGymEnv"], done.stderr

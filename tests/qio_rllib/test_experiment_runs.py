@@ -36,7 +36,7 @@ def test_a_run_joins_the_ray_that_it_is_told_of_and_no_other(monkeypatch, start)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with start(config):
         pass
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     with start(config):
         pass
     assert [options.get("address") for options in started] == ["local", None]
@@ -146,7 +146,7 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path, ray_runti
     moved = tmp_path / "elsewhere"
     run.path.rename(moved)
     result = resume(moved, ["stop.training_iteration=4"], lambda row: told.append(row["training_iteration"]))
-    assert told == [1, 2, 3, 3, 4]  # iteration 3 was not in a checkpoint
+    assert told == [1, 2, 3, 4]  # iteration 3 has got a checkpoint
     rows = ProgressFile(result.run_dir / "progress.csv").rows
     assert [row["training_iteration"] for row in rows] == [1, 2, 3, 4]
     assert [row["num_env_steps_sampled_lifetime"] for row in rows] == [200, 400, 600, 800]
@@ -155,17 +155,29 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path, ray_runti
     assert len(run.info()["resumed_at"]) == 1
     assert load_experiment(run.config_file).stop == {"training_iteration": 4}
 
-    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="nothing to do, the run is finished .training_iteration = 4 of 4"):
         resume(moved)
-    damaged = result.checkpoint / "learner_group" / "learner" / "state.pkl"  # no policy needs it
-    damaged.write_bytes(b"")
-    with pytest.raises(
-        ConfigError, match="checkpoint: .* is damaged: learner_group/learner/state.pkl has 0 bytes"
-    ):
-        resume(moved, ["stop.training_iteration=5"])
-    after = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
-    assert {path for path in after if after[path] != before[path]} == {damaged}
+    # Killed behind its last iteration: what is left to do is done, and no row is added.
+    run.update_info(status="running")
+    result = resume(moved, report=lambda row: told.append(row["training_iteration"]))
+    assert told == [1, 2, 3, 4]
+    assert run.info()["status"] == "finished"
+    assert len(ProgressFile(run.progress_file).rows) == 4
+
+    (result.checkpoint / "learner_group" / "learner" / "state.pkl").write_bytes(b"")  # no policy needs it
+    result = resume(moved, ["stop.training_iteration=5"], lambda row: told.append(row["training_iteration"]))
+    assert told == [1, 2, 3, 4, 4, 5]  # from the checkpoint before
+    assert any("checkpoint_000002: checkpoint: " in note for note in result.notes)
+    rows = ProgressFile(run.progress_file).rows
+    assert [row["num_env_steps_sampled_lifetime"] for row in rows] == [200, 400, 600, 800, 1000]
+
+    damaged = set(moved.glob("checkpoints/trial/*/class_and_ctor_args.pkl"))
+    for file in damaged:
+        file.write_bytes(b"")
+    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="checkpoint: .* is damaged"):
+        resume(moved, ["stop.training_iteration=6"])
+    assert {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.ray

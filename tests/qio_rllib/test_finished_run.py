@@ -1,6 +1,6 @@
 """What a finished run makes of its checkpoint."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
@@ -29,8 +29,9 @@ def test_a_module_of_another_package_is_evaluated_and_noted_to_have_no_policy_fi
     checkpoint = algorithm.save_to_path(str(directory.path / "checkpoint"))
     algorithm.stop()
     experiment = Experiment("PPO", "CartPole-v1", {"training_iteration": 1})
-    outcome = SimpleNamespace(checkpoint=SimpleNamespace(path=checkpoint), best_checkpoints=[])
-    result = finish(experiment, directory, RunRecorder(directory), outcome)
+    recorder = RunRecorder(directory)
+    recorder.checkpoints.add(Path(checkpoint), {"training_iteration": 0})
+    result = finish(experiment, directory, recorder)
     assert set(result.evaluation) == {"greedy", "sampled"}
     (note,) = [note for note in result.notes if note.startswith("policy.pt: ")]
     assert "an RLModule of another package" in note

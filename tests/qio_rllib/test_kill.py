@@ -96,7 +96,7 @@ def start(out: Path, runners: int, iterations: int, run: str = "ppo") -> subproc
     return launch(out, algorithm, {**chosen, processes: runners}, iterations)
 
 
-def launch(out: Path, algorithm: str, settings: dict, iterations: int) -> subprocess.Popen:
+def launch(out: Path, algorithm: str, settings: dict, iterations: int, stderr=subprocess.DEVNULL):
     return subprocess.Popen(
         [
             *command("train", "--run", algorithm, "--env", "forest_uav_v0", "--config", json.dumps(settings)),
@@ -104,7 +104,8 @@ def launch(out: Path, algorithm: str, settings: dict, iterations: int) -> subpro
         ],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
     )
 
 
@@ -116,7 +117,7 @@ def rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def wait_for(condition, seconds: float = 240) -> None:
+def wait_for(condition, seconds: float = 3600) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -233,3 +234,77 @@ def test_without_remote_runners_a_killed_run_ends_as_if_nothing_had_happened(tmp
         for key, value in theirs.items():
             if key in compared:
                 assert ours[key] == value, (ours["training_iteration"], key)
+
+
+def processes(session: int) -> dict[int, str]:
+    """Return the processes that a session started, with their titles."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+            title = (entry / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+        except OSError:
+            continue
+        if f"QIO_TEST_SESSION={session}" in environment and int(entry.name) != os.getpid():
+            found[int(entry.name)] = title
+    return found
+
+
+def listening(pids) -> set[str]:
+    """Return the addresses at which processes listen, as the kernel writes them: hexadecimal, bytes in its order."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+            except OSError:
+                continue
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()
+    ]
+    return {fields[1].partition(":")[0] for fields in lines if fields[3] == "0A" and fields[9] in inodes}
+
+
+LOOPBACK = {
+    "0100007F",  # 127.0.0.1
+    "0000000000000000FFFF00000100007F",  # the same as an IPv6 address
+    "00000000000000000000000001000000",  # ::1
+}
+
+
+def test_a_run_listens_to_its_own_machine_and_ends_with_a_checkpoint_at_sigterm(tmp_path, monkeypatch):
+    session = os.getpid()
+    monkeypatch.setenv("QIO_TEST_SESSION", str(session))
+    process = launch(tmp_path, "PPO", SETTINGS | {"num_env_runners": 1}, 10_000, subprocess.PIPE)
+    wait_for(lambda: len(rows(tmp_path)) >= 3)
+    found = processes(session)
+    assert any("gcs_server" in title for title in found.values())
+    addresses = listening(found)
+    assert addresses
+    assert addresses <= LOOPBACK
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 143
+    assert errors.count("\n") == 1
+    assert "resume it with: rllib train --resume" in errors
+    (run,) = tmp_path.glob("*/*/")
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    kept = json.loads((run / "checkpoints.json").read_text())
+    assert kept[-1]["metrics"]["training_iteration"] == int(rows(tmp_path)[-1]["training_iteration"])
+
+
+def test_a_lost_gcs_ends_a_run_in_one_line(tmp_path, monkeypatch):
+    session = os.getpid()
+    monkeypatch.setenv("QIO_TEST_SESSION", str(session))
+    process = launch(tmp_path, "PPO", SETTINGS | {"num_env_runners": 0}, 10_000, subprocess.PIPE)
+    wait_for(lambda: len(rows(tmp_path)) >= 3)
+    (gcs,) = (pid for pid, title in processes(session).items() if "gcs_server" in title)
+    os.kill(gcs, signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "Ray's process gcs_server has ended" in errors
+    assert errors.count("\n") == 1
+    (run,) = tmp_path.glob("*/*/")
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"

@@ -26,7 +26,6 @@ def run(code, *arguments):
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,12 +1,13 @@
 """A run that is interrupted and resumed equals one that is not, bit for bit, without remote runners."""
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from qio_rllib.algorithms import A2CConfig, MADDPGConfig, PPOConfig
+from qio_rllib.algorithms import A2CConfig, DQNConfig, MADDPGConfig, PPOConfig
 from qio_rllib.artifacts.metrics import progress_row
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
@@ -112,6 +113,25 @@ def ppo_counterfactual() -> PPOConfig:
     )
 
 
+def dqn() -> DQNConfig:
+    return (
+        DQNConfig()
+        .environment("CartPole-v1")
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=8)
+        .evaluation(evaluation_interval=2, evaluation_duration=2)
+        .training(
+            train_batch_size_per_learner=16,
+            num_steps_sampled_before_learning_starts=48,
+            env_steps_per_update=4,
+            n_step=3,
+            exploration=[[0, 1.0], [200, 0.1]],
+        )
+        .reporting(min_sample_timesteps_per_iteration=80)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .debugging(seed=3)
+    )
+
+
 CONFIGS = {
     "forest": lambda: ppo("forest_uav_v0"),
     "spread": lambda: ppo("mpe2.simple_spread_v3"),
@@ -121,6 +141,7 @@ CONFIGS = {
     "ppo_counterfactual": ppo_counterfactual,
     "ppo_lstm": ppo_lstm,
     "maddpg_gru": maddpg_gru,
+    "dqn": dqn,
 }
 RECURRENT = ("ppo_lstm", "maddpg_gru")
 
@@ -166,3 +187,29 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
     assert after == expected[2:]
     for ours, theirs in zip(resumed, final, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("name", "way"), [("forest", "path"), ("maddpg_gru", "state")])
+def test_an_older_checkpoint_takes_the_place_of_all_that_was_learned_since(name, way, tmp_path):
+    algorithm = CONFIGS[name]().build_algo()
+    algorithm.train()
+    checkpoint, state = (
+        algorithm.save_to_path(str(tmp_path / "checkpoint")),
+        copy.deepcopy(algorithm.get_state()),
+    )
+    expected = [numbers(algorithm.train()) for _ in range(2)]
+    learned = weights(algorithm)
+    for _ in range(2):
+        algorithm.train()
+    if way == "path":
+        algorithm.restore_from_path(checkpoint)
+    else:
+        algorithm.set_state(state)
+    assert [numbers(algorithm.train()) for _ in range(2)] == expected
+    for ours, theirs in zip(weights(algorithm), learned, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    learner = algorithm.learner_group.get_weights()
+    for module_id, module in algorithm.env_runner.module.get_state().items():
+        for key, value in module.items():
+            np.testing.assert_array_equal(np.asarray(value), np.asarray(learner[module_id][key]))
+    algorithm.stop()

@@ -167,11 +167,24 @@ def test_a_remote_runner_plays_as_one_at_home(two_runners):
 
 
 @pytest.mark.ray
+def test_an_older_checkpoint_takes_the_place_of_what_remote_runners_have(two_runners, tmp_path):
+    checkpoint = two_runners.save_to_path(str(tmp_path))
+    before = two_runners.learner_group.get_weights()["shared"]
+    two_runners.train()
+    two_runners.restore_from_path(checkpoint)
+    for name, value in two_runners.learner_group.get_weights()["shared"].items():
+        np.testing.assert_array_equal(value, before[name])
+    check_weights(two_runners)
+    two_runners.train()
+    check_weights(two_runners)
+
+
+@pytest.mark.ray
 def test_a_runner_that_is_killed_comes_back_with_the_present_weights(two_runners):
     before = remote(two_runners, lambda runner: os.getpid())
     assert os.getpid() not in before
     os.kill(before[0], signal.SIGKILL)
-    deadline = time.monotonic() + 600  # a new process starts slowly beside other work
+    deadline = time.monotonic() + 3600  # a new process starts slowly beside other work
     while True:
         result = two_runners.train()
         assert np.isfinite(result["env_runners"]["episode_return_mean"])

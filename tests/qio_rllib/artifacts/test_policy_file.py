@@ -216,7 +216,6 @@ def test_files_load_and_play_where_there_is_no_ray(tmp_path):
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -62,22 +62,39 @@ def test_a_reopened_table_holds_the_same_numbers_and_types(tmp_path):
     assert [type(value) for value in again.values()] == [int, int, float]
 
 
-def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):
+def test_wherever_a_line_is_cut_off_it_does_not_count(tmp_path):
+    """Also behind its last comma, or within a number, where it still has all columns."""
     progress = ProgressFile(tmp_path / "progress.csv")
     for iteration in (1, 2):
-        progress.append(
-            {"training_iteration": iteration, "num_env_steps_sampled_lifetime": 10 * iteration, "x": 1}
-        )
-    text = progress.path.read_text()
-    progress.path.write_text(text + "3")
-    again = ProgressFile(progress.path)
-    again.append({"training_iteration": 3, "num_env_steps_sampled_lifetime": 30, "x": 1})
-    assert [row["training_iteration"] for row in rows_of(progress.path)] == ["1", "2", "3"]
-    assert rows_of(progress.path)[2]["x"] == "1"
+        progress.append({"training_iteration": iteration, "num_env_steps_sampled_lifetime": 1000, "x": 0.125})
+    whole = progress.path.read_text()
+    last = whole.splitlines(keepends=True)[-1]
+    for cut in range(1, len(last)):
+        progress.path.write_text(whole[:-cut])
+        again = ProgressFile(progress.path)
+        assert [row["training_iteration"] for row in again.rows] == [1], cut
+        again.append({"training_iteration": 2, "num_env_steps_sampled_lifetime": 1000, "x": 0.125})
+        assert progress.path.read_text() == whole, cut
+
+
+@pytest.mark.parametrize("text", ["", "training_iter"])
+def test_a_header_that_was_cut_off_is_no_table(tmp_path, text):
+    path = tmp_path / "progress.csv"
+    path.write_text(text)
+    progress = ProgressFile(path)
+    assert progress.rows == []
+    progress.append({"training_iteration": 1})
+    assert rows_of(path) == [{"training_iteration": "1"}]
 
 
 @pytest.mark.parametrize(
-    "text", ["a,b\n1,2\n", "training_iteration,x\n1,hello\n", "training_iteration\n1,2\n3\n"]
+    "text",
+    [
+        "a,b\n1,2\n",
+        "training_iteration,x\n1,hello\n",
+        "training_iteration\n1,2\n3\n",
+        "training_iteration\n1,2\n",
+    ],
 )
 def test_a_table_of_something_else_is_refused(tmp_path, text):
     path = tmp_path / "progress.csv"

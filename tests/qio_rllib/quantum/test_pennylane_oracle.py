@@ -167,11 +167,11 @@ def test_without_pennylane_the_message_names_the_extra():
         "try: pennylane_expectation(Circuit(1), ['Z0'])\n"
         "except ImportError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert "pip install 'qio[pennylane]'" in done.stdout, done.stderr
 
 
 def test_pennylane_is_imported_only_when_called():
     code = "import sys, qio_rllib.quantum; print('pennylane' in sys.modules, 'ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "False"], done.stderr

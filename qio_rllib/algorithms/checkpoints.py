@@ -1,0 +1,71 @@
+"""What an Algorithm writes of itself, and how it goes on from that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from qio_rllib.manifest import MANIFEST, remove_manifest, verify, write_manifest
+
+
+class CheckpointedAlgorithm(Algorithm):
+    """An Algorithm whose checkpoints have a manifest (`qio_rllib.manifest`), which is compared, and are taken over whole.
+
+    RLlib numbers the weights, and Learners and runners pass over those whose number is not above that of what they
+    have. So an older checkpoint (population-based training) would leave newer weights where they are.
+    """
+
+    def save_to_path(self, path: Any = None, *, filesystem: Any = None, **kwargs: Any) -> str:
+        """Write a checkpoint; arguments as in `Algorithm.save_to_path`."""
+        if path is not None:
+            remove_manifest(str(path), filesystem)
+        written = super().save_to_path(path, filesystem=filesystem, **kwargs)
+        write_manifest(written if path is None else str(path), filesystem)
+        return written
+
+    def get_metadata(self) -> dict[str, Any]:
+        """Return RLlib's description, which also says that there is a manifest."""
+        return {**super().get_metadata(), "manifest": MANIFEST}
+
+    @classmethod
+    def from_checkpoint(cls, path: Any, filesystem: Any = None, **kwargs: Any) -> Any:
+        """Return the Algorithm of a checkpoint; arguments as in `Algorithm.from_checkpoint`.
+
+        Raises:
+            ConfigError: The checkpoint is damaged.
+        """
+        if isinstance(path, str | Path):
+            verify(str(path), filesystem=filesystem)
+        return super().from_checkpoint(path, filesystem, **kwargs)
+
+    def restore_from_path(self, path: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint; arguments as in `Algorithm.restore_from_path`.
+
+        Raises:
+            ConfigError: The checkpoint is damaged; with ``component``, that part of it.
+        """
+        component, filesystem = kwargs.get("component"), kwargs.get("filesystem")
+        if component is None:
+            verify(str(path), filesystem=filesystem)
+        elif str(path).endswith(f"/{component}"):
+            verify(str(path).removesuffix(f"/{component}"), component, filesystem=filesystem)
+        self._forget_numbers()
+        super().restore_from_path(path, **kwargs)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._forget_numbers()
+        super().set_state(state)
+
+    def _forget_numbers(self) -> None:
+        """Let weights with any number come after those in place."""
+        self.learner_group.foreach_learner(_forget_number)
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                group.foreach_env_runner(_forget_number)
+
+
+def _forget_number(worker: Any) -> None:
+    worker._weights_seq_no = 0
