@@ -11,7 +11,7 @@ from qio_rllib.manifest import MANIFEST, remove_manifest, verify, write_manifest
 
 
 class CheckpointedAlgorithm(Algorithm):
-    """An Algorithm whose checkpoints have a manifest (`qio_rllib.manifest`), which is compared, and are taken over whole.
+    """An Algorithm whose checkpoints have a manifest, are compared with it when loaded, and are taken over whole.
 
     RLlib numbers the weights, and Learners and runners pass over those whose number is not above that of what they
     have. So an older checkpoint (population-based training) would leave newer weights where they are.
