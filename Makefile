@@ -19,7 +19,8 @@ test: setup  ## all tests, a file at a time on each of two cores, under twelve m
 test-long: setup  ## the tests that take minutes: runs that are killed and resumed
 	$(BIN)/python -m pytest -q -m long
 
-campaign: setup  ## kill runs at random moments and resume them: KILLS times in all, half a minute to a minute each
+campaign: setup  ## hostile experiments and settings; then runs that are killed at random moments, KILLS times, a minute each
+	$(BIN)/python benchmarks/campaign_settings.py
 	$(BIN)/python benchmarks/campaign.py kills --kills $(KILLS)
 
 lint: setup  ## style, types

@@ -6,7 +6,7 @@ setting of one algorithm. Every case runs in a process of its own. It must end w
 a `ConfigError` of one line; anything else (a traceback of another kind, several lines, a hang) is a failure and is
 listed. Of the accepted experiments a sample is built as an Algorithm.
 
-    python benchmarks/campaign_settings.py --out campaign       # some minutes on two CPUs
+    python benchmarks/campaign_settings.py       # some minutes on two CPUs
     python benchmarks/campaign_settings.py --experiments 50 --settings 50 --builds 0
 """
 
@@ -390,7 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--builds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("campaign"))
+    parser.add_argument("--out", type=Path, default=Path("runs/campaign"), help="where settings.csv goes")
     options = parser.parse_args(arguments)
     assert set(BASES) == set(ALGORITHMS)
     cases = [
