@@ -1,4 +1,4 @@
-"""What world models predict beside observations: rewards by two-hot classes, and whether an episode goes on."""
+"""What world models predict beside observations: rewards, by two-hot classes or a normal distribution, and ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 from qio_rllib.layers import mlp
+from qio_rllib.world_models.scales import RunningScale
+
+_LEAST_DEVIATION = 2e-3  # of a predicted normal distribution, in deviations of the data
 
 
 def symlog(values: torch.Tensor) -> torch.Tensor:
@@ -69,6 +72,37 @@ class TwoHotHead(nn.Module):
         low = functional.one_hot(below, len(self.bins)).to(share.dtype)
         high = functional.one_hot(below + 1, len(self.bins)).to(share.dtype)
         return low * (1.0 - share) + high * share
+
+
+class GaussianHead(nn.Module):
+    """Two networks that predict a number by the mean and the deviation of a normal distribution (Nix and Weigend, 1994).
+
+    Errors count in units of the deviation that is predicted, so that small numbers are learned beside large ones.
+
+    Args:
+        inputs: Numbers in the features.
+        hiddens: Sizes of the hidden layers of each network.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+
+    Attributes:
+        scale: Of the predicted numbers; who learns updates it.
+    """
+
+    def __init__(self, inputs: int, hiddens: tuple[int, ...], activation: str) -> None:
+        super().__init__()
+        self.scale = RunningScale(1)
+        self.center = mlp((inputs, *hiddens, 1), activation)
+        self.spread = mlp((inputs, *hiddens, 1), activation)
+
+    def mean(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the predicted numbers ``[...]``."""
+        return self.scale.inverse(self.center(features)).squeeze(-1)
+
+    def loss(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the negative log-likelihood of targets, in deviations of the data and up to a constant, ``[...]``."""
+        deviation = functional.softplus(self.spread(features)) + _LEAST_DEVIATION
+        error = (self.scale(targets.unsqueeze(-1)) - self.center(features)) / deviation
+        return (0.5 * error**2 + deviation.log()).squeeze(-1)
 
 
 class ContinuationHead(nn.Module):
