@@ -51,7 +51,8 @@ class WorldModelConfig(OffPolicyConfig):
         amplification=True,
         time_limits_as_ends=False,
         instead={
-            "recurrence": "'s memory is that of its model (world_model.type: rssm or kalman); set use_lstm and use_gru to false",
+            "recurrence": "'s memory is that of its model (world_model.type: rssm or kalman); set use_lstm and use_gru "
+            "to false",
             "central_value": "'s critic sees what its model does; set it to null",
             "normalize_values": "'s critic learns values in classes of their logarithm; set it to false",
             "entropy_annealing": " has a fixed entropy_coeff; set it to null",

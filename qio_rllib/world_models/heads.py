@@ -75,7 +75,7 @@ class TwoHotHead(nn.Module):
 
 
 class GaussianHead(nn.Module):
-    """Two networks that predict a number by the mean and the deviation of a normal distribution (Nix and Weigend, 1994).
+    """Predicts a number by the mean and the deviation of a normal distribution (D. A. Nix and A. S. Weigend, 1994).
 
     Errors count in units of the deviation that is predicted, so that small numbers are learned beside large ones.
 

@@ -36,7 +36,7 @@ def exact_beliefs(model, obs, actions):
         actions: ``[T, 1]``.
 
     Returns:
-        Mean ``[4]`` and covariance ``[4, 4]`` after each observation, and the log-likelihood of all, without its constant.
+        Mean ``[4]`` and covariance ``[4, 4]`` after each observation, and the log-likelihood of all up to its constant.
     """
 
     def numbers(parameter):
