@@ -18,7 +18,6 @@ _LEAST_DEVIATION = 1e-3  # of all noises
 _LARGEST = (
     100.0  # of means and of the mean variance, which grow without end where nothing observed depends on them
 )
-_JITTER = 1e-5  # added to variances that are drawn from, against rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,22 @@ class Belief(NamedTuple):
 
     mean: torch.Tensor  # [..., n]
     covariance: torch.Tensor  # [..., n, n]
+
+
+class _Dynamics(NamedTuple):
+    """What `KalmanModel` moves beliefs by, and that does not depend on them."""
+
+    slope: torch.Tensor  # the Jacobian's constant part, [n, n]
+    by_unit: torch.Tensor  # what the slope of each hidden unit adds to it, [units, n n]
+    noise: torch.Tensor  # covariance, [n, n]
+
+
+class _Conditioned(NamedTuple):
+    """A belief after an observation, and how far off it was."""
+
+    belief: Belief
+    errors: torch.Tensor  # of each component, given those before it, [..., D]
+    variances: torch.Tensor  # that were expected of them, [..., D]
 
 
 class KalmanModel(WorldModel):
@@ -109,12 +124,13 @@ class KalmanModel(WorldModel):
     ) -> torch.Tensor:
         """Return the state after an action and an observation, without draws; see `WorldModel.observe`."""
         begun = state[..., -1:] > 0
-        moved, start = self._moved(self._belief(state), action), self._prior(state.new_ones(state.shape[:-1]))
+        moved = self._moved(self._belief(state), action, self._dynamics())
+        start = self._prior(state.new_ones(state.shape[:-1]))
         before = Belief(
             torch.where(begun, moved.mean, start.mean),
             torch.where(begun.unsqueeze(-1), moved.covariance, start.covariance),
         )
-        return _state(self._conditioned(before, self.scale(obs))[0])
+        return _state(self._conditioned(before, self.scale(obs)).belief)
 
     def step(
         self,
@@ -128,10 +144,7 @@ class KalmanModel(WorldModel):
         if generator is None:
             reached = self._following(belief.mean, action)[0]
         else:
-            reached, covariance = self._moved(belief, action)
-            noise = torch.randn(reached.shape, generator=generator).to(reached.device)
-            factor = torch.linalg.cholesky(covariance + _JITTER * torch.eye(self.feature_size).to(reached))
-            reached = reached + (factor @ noise.unsqueeze(-1)).squeeze(-1)
+            reached = _drawn(self._moved(belief, action, self._dynamics()), generator)
         inputs = torch.cat([reached, action], dim=-1)
         certain = reached.new_zeros(*reached.shape, self.feature_size)
         return Predicted(
@@ -164,33 +177,39 @@ class KalmanModel(WorldModel):
 
         The last observation of an episode is learned from too.
         """
-        obs, following = self.scale(batch.obs), self.scale(batch.next_obs)
+        following, dynamics = self.scale(batch.next_obs), self._dynamics()
         fresh = batch.fresh.clone()
         fresh[0] = True
-        starts, start_losses = self._conditioned(self._prior(batch.fresh), obs)
-        belief = Belief(starts.mean[0], starts.covariance[0])
-        states, reached, losses = [], [], []
-        for step in range(len(obs)):
-            begins = fresh[step].unsqueeze(-1)
-            belief = Belief(
-                torch.where(begins, starts.mean[step], belief.mean),
-                torch.where(begins.unsqueeze(-1), starts.covariance[step], belief.covariance),
-            )
-            states.append(_state(belief).detach())
-            moved = self._moved(belief, batch.actions[step])
-            belief, loss = self._conditioned(moved, following[step])
-            reached.append(belief.mean)
-            losses.append(loss)
+        start = self._conditioned(self._prior(batch.fresh), self.scale(batch.obs))
+        belief = Belief(start.belief.mean[0], start.belief.covariance[0])
+        before: list[Belief] = []
+        after: list[_Conditioned] = []
+        for step in range(len(following)):
+            if step:
+                begins = fresh[step].unsqueeze(-1)
+                belief = Belief(
+                    torch.where(begins, start.belief.mean[step], belief.mean),
+                    torch.where(begins.unsqueeze(-1), start.belief.covariance[step], belief.covariance),
+                )
+            before.append(belief)
+            found = self._conditioned(self._moved(belief, batch.actions[step], dynamics), following[step])
+            after.append(found)
+            belief = found.belief
         counts, begun = batch.learned, batch.learned * fresh
-        inputs = torch.cat([torch.stack(reached), batch.actions], dim=-1)
+        errors = torch.cat([torch.stack([found.errors for found in after]), start.errors])
+        variances = torch.cat([torch.stack([found.variances for found in after]), start.variances])
+        surprise = 0.5 * (errors**2 / variances + variances.log()).sum(-1)
+        reached = torch.stack([found.belief.mean for found in after])
+        inputs = torch.cat([reached, batch.actions], dim=-1)
         parts = {
-            "observation": _mean(torch.cat([torch.stack(losses), start_losses]), torch.cat([counts, begun])),
+            "observation": _mean(surprise, torch.cat([counts, begun])),
             "reward": _mean(self.reward.loss(inputs, batch.rewards), counts),
             "continuation": _mean(self.continuation.loss(inputs, 1.0 - batch.terminated), counts),
         }
         total = parts["observation"] + self.settings.reward_weight * parts["reward"] + parts["continuation"]
+        states = _state(Belief(*(torch.stack(part) for part in zip(*before, strict=True))))
         return Learned(
-            total, {f"{name}_loss": loss.detach() for name, loss in parts.items()}, torch.stack(states)
+            total, {f"{name}_loss": loss.detach() for name, loss in parts.items()}, states.detach()
         )
 
     # -- the filter -----------------------------------------------------------------------------------------------
@@ -210,32 +229,46 @@ class KalmanModel(WorldModel):
         units = torch.tanh(self.first(inputs))
         return (mean + self.linear(inputs) + self.last(units)).clamp(-_LARGEST, _LARGEST), units
 
-    def _moved(self, belief: Belief, action: torch.Tensor) -> Belief:
-        """Return what is believed after a step that was not observed."""
+    def _dynamics(self) -> _Dynamics:
         size = self.feature_size
+        by_unit = self.last.weight.T.unsqueeze(-1) * self.first.weight[:, :size].unsqueeze(1)
+        slope = torch.eye(size).to(by_unit) + self.linear.weight[:, :size]
+        return _Dynamics(slope, by_unit.flatten(1), torch.diag(_deviation(self.motion) ** 2))
+
+    def _moved(self, belief: Belief, action: torch.Tensor, dynamics: _Dynamics) -> Belief:
+        """Return what is believed after a step that was not observed."""
         mean, units = self._following(belief.mean, action)
-        by_unit = self.last.weight.T.unsqueeze(-1) * self.first.weight[:, :size].unsqueeze(1)  # [units, n, n]
-        jacobian = ((1.0 - units**2) @ by_unit.flatten(1)).unflatten(-1, (size, size))
-        jacobian = jacobian + torch.eye(size).to(mean) + self.linear.weight[:, :size]
-        covariance = jacobian @ belief.covariance @ jacobian.transpose(-1, -2)
-        covariance = covariance + torch.diag(_deviation(self.motion) ** 2)
+        jacobian = dynamics.slope + ((1.0 - units**2) @ dynamics.by_unit).view_as(belief.covariance)
+        covariance = jacobian @ belief.covariance @ jacobian.transpose(-1, -2) + dynamics.noise
         variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         covariance = covariance * (_LARGEST / variance).clamp(max=1.0)
         return Belief(mean, 0.5 * (covariance + covariance.transpose(-1, -2)))
 
-    def _conditioned(self, belief: Belief, obs: torch.Tensor) -> tuple[Belief, torch.Tensor]:
-        """Return what is believed after scaled observations ``[..., D]``, and ``-log p(obs)`` up to a constant."""
+    def _conditioned(self, belief: Belief, obs: torch.Tensor) -> _Conditioned:
+        """Return what is believed after scaled observations ``[..., D]``."""
         mean, covariance = belief
-        noise, loss = _deviation(self.sensor) ** 2, torch.zeros_like(obs[..., 0])
+        noise, errors, variances = _deviation(self.sensor) ** 2, [], []
         for component in range(self.obs_size):
             row = covariance[..., component, :]
-            variance = row[..., component].clamp_min(0.0) + noise[component]
-            error = obs[..., component] - mean[..., component]
-            gain = row / variance.unsqueeze(-1)
-            mean = mean + gain * error.unsqueeze(-1)
+            variances.append(row[..., component, None].clamp_min(0.0) + noise[component])
+            errors.append(obs[..., component, None] - mean[..., component, None])
+            gain = row / variances[-1]
+            mean = mean + gain * errors[-1]
             covariance = covariance - gain.unsqueeze(-1) * row.unsqueeze(-2)
-            loss = loss + 0.5 * (error**2 / variance + variance.log())
-        return Belief(mean, covariance), loss
+        return _Conditioned(Belief(mean, covariance), torch.cat(errors, -1), torch.cat(variances, -1))
+
+
+def _drawn(belief: Belief, generator: torch.Generator) -> torch.Tensor:
+    """Draw states ``[..., n]``, one number after another, each given those before it."""
+    mean, covariance = belief
+    noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+    for place in range(mean.shape[-1]):
+        row = covariance[..., place, :]
+        variance = row[..., place, None].clamp_min(_LEAST_DEVIATION**2)
+        gain = row / variance
+        mean = mean + gain * variance.sqrt() * noise[..., place, None]
+        covariance = covariance - gain.unsqueeze(-1) * row.unsqueeze(-2)
+    return mean
 
 
 def _deviation(logarithm: torch.Tensor) -> torch.Tensor:
