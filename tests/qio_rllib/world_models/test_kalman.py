@@ -13,7 +13,7 @@ SMALL = {"unobserved": 2, "dynamics_size": 8, "reward_hiddens": (8,), "continuat
 SIZE = 4  # of a state: two numbers are observed
 
 
-def model_of(spread=0.3, **changes):
+def model_of(spread=0.1, **changes):
     """Return a model whose parameters all matter: each is moved by noise."""
     torch.manual_seed(0)
     model = KalmanModel(2, 1, KalmanSettings(**{**SMALL, **changes}))
@@ -294,5 +294,20 @@ def test_the_normal_distribution_of_a_reward_is_in_units_of_the_data():
     torch.testing.assert_close(head.mean(features), 20.0 + 10.0 * before)
     deviation = torch.nn.functional.softplus(head.spread(features)).squeeze(-1) + 2e-3
     normal = torch.distributions.Normal(head.mean(features), 10.0 * deviation)
-    expected = -normal.log_prob(targets) - 0.5 * np.log(2 * np.pi) - np.log(10.0)
+    expected = (-normal.log_prob(targets) - 0.5 * np.log(2 * np.pi) - np.log(10.0)) * deviation
     torch.testing.assert_close(head.loss(features, targets), expected)
+    head.loss(features, targets).sum().backward()
+    error = (head.mean(features) - targets) / (10.0 * deviation)
+    last = head.spread[-1]
+    torch.testing.assert_close(
+        last.bias.grad, ((1 - error**2) * torch.sigmoid(head.spread(features))[:, 0]).sum()[None]
+    )
+
+
+def test_the_mean_of_a_reward_has_a_quadratic_form():
+    torch.manual_seed(0)
+    head, features = GaussianHead(2, (4,), "silu"), torch.randn(5, 2)
+    before = head.mean(features)
+    head.form.weight.data = torch.tensor([[2.0, 3.0, 5.0]])
+    x, y = features.T
+    torch.testing.assert_close(head.mean(features), before + 2 * x * x + 3 * x * y + 5 * y * y)
