@@ -383,6 +383,68 @@ RIGHT_MEMORY = Claim(
     (PARTS,),
     holds=_memory_is_missing,
 )
+FILTER = "drift_control_kalman"
+MEMORY = f"{PARTS}/memory.csv"
+
+
+def _filter_pairs() -> list[tuple[float, float]]:
+    """Return the scores of seeds with a Kalman filter as memory, and of the same seeds with PlaNet's."""
+    found = f.all_scores(FILTER, "greedy")
+    return list(zip(found, f.all_scores(PLANET, "greedy")[: len(found)], strict=True))
+
+
+def _of_memory(column: str) -> list[float]:
+    return [f.number(MEMORY, column, step=str(step)) for step in LATER]
+
+
+def _memory_in_words(column: str) -> Callable[[], str]:
+    def text() -> str:
+        *first, last = (f"{value:.2f}" for value in _of_memory(column))
+        return f"{', '.join(first)} and {last}"
+
+    return text
+
+
+def _filter_is_better() -> bool:
+    """Whether a filter as memory costs less on each seed, in the mean above the aim, and is nearer to the ideal one."""
+    each = all(found > planet for found, planet in _filter_pairs())
+    ratio = f.score(FILTER, "greedy") / f.scripted_score(FILTER, "lqr")
+    nearer = zip(_of_memory("s1_model"), _of_fit(BOTH, "s1_model"), strict=True)
+    return each and ratio > AIM and all(found < other for found, other in nearer)
+
+
+FILTERED = Claim(
+    "A learned state-space model with its Kalman filter as memory (`kalman`) in place of PlaNet's recurrent one, with "
+    "s1 and s2 hidden, from as many steps ({steps}): {ratio} times the regulator's cost (without exploration; score "
+    "{score}), on the same seeds {planet} with PlaNet. The aim of 1.30 is missed; {seconds} s of training a seed, "
+    "beside other work on the machine. Fitted once, outside of a run, to the 16,000 steps of both kinds ({updates} "
+    "gradient steps on seed 100, as below), planning costs {fitted} times the regulator, where PlaNet's model costs "
+    "{planet_fitted}: after 5, 10 and 45 steps of an episode s1 is read out of the mean with errors of {error} "
+    "(PlaNet's {planet_error}, the filter that knows the true model {ideal}), and expected returns of plans correlate "
+    "with the true ones by {model} (PlaNet's {planet_model}). So the memory is learned, and what is missing in a "
+    "run is how exactly it learns from the steps that it chooses itself. Settings were chosen in two runs and ten fits "
+    "outside of RLlib on seed 100",
+    {
+        "steps": lambda: f.steps(FILTER),
+        "ratio": lambda: f.relative(FILTER, "lqr"),
+        "score": lambda: f.seeds(FILTER, "greedy"),
+        "planet": lambda: f.describe(
+            (planet / f.scripted_score(PLANET, "lqr") for _, planet in _filter_pairs()), 3
+        ),
+        "seconds": lambda: f.training_seconds(FILTER),
+        "updates": lambda: f"{int(f.rows_of(MEMORY)[0]['updates']):,}",
+        "fitted": lambda: f"{_of_memory('over_lqr')[0]:.2f}",
+        "planet_fitted": lambda: f"{_fitted(BOTH):.2f}",
+        "error": _memory_in_words("s1_model"),
+        "planet_error": _in_words(BOTH, "s1_model"),
+        "ideal": _memory_in_words("s1_ekf"),
+        "model": _memory_in_words("correlation_model"),
+        "planet_model": _in_words(BOTH, "correlation_model"),
+    },
+    CURVES + "drift_control_kalman.yaml --seeds 3; python benchmarks/planning_parts.py memory",
+    (FILTER, PLANET, PARTS),
+    holds=_filter_is_better,
+)
 
 
 WORLD_MODELS = Section(
@@ -422,6 +484,7 @@ WORLD_MODELS = Section(
             "--set world_model.reward_bins=41",
         ),
         HIDDEN,
+        FILTERED,
         LIMITS,
         WIDER,
         MORE_DATA,
