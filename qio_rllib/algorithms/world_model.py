@@ -122,9 +122,11 @@ class WorldModelConfig(OffPolicyConfig):
                 ensemble, the sequences in one of a recurrent model.
 
         Raises:
-            ConfigError: An unknown key or a value outside its range.
+            ConfigError: An unknown key, a value outside its range, or steps of ``burn_in``.
         """
         super().training(**kwargs)
+        if self.burn_in:
+            raise ConfigError("burn_in: WorldModel learns from every step of its sequences; set it to 0")
         self._take(
             behaviour=behaviour,
             model_lr=model_lr,
@@ -161,8 +163,6 @@ class WorldModelConfig(OffPolicyConfig):
             raise ConfigError("normalize_actions: WorldModel acts in [-1, 1]; leave it on")
         if self.model_config.get("communication"):
             raise ConfigError("communication: WorldModel has no messages; set it to null")
-        if self.burn_in:
-            raise ConfigError("burn_in: WorldModel learns from every step of its sequences; set it to 0")
         if self.causal_mask is not None:
             kind, settings = model_settings(self.world_model)
             if kind != ENSEMBLE:
