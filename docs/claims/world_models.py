@@ -426,7 +426,7 @@ FILTERED = Claim(
         ),
         "seconds": lambda: f.training_seconds(FILTER),
     },
-    CURVES + "drift_control_kalman.yaml --seeds 2",
+    CURVES + "drift_control_kalman.yaml --seeds 3",
     (FILTER, PLANET),
     holds=_filter_is_better,
 )
