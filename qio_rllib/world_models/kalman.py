@@ -16,7 +16,7 @@ _INITIAL_WEIGHT = 0.02  # deviation of the weights of the dynamics: at first a s
 _INITIAL_MOTION, _INITIAL_SENSOR = 0.05, 0.02  # deviations of the noises, in deviations of the observations
 _LEAST_DEVIATION = 1e-3  # of all noises
 _LARGEST = (
-    100.0  # of means and of the mean variance, which grow without end where nothing observed depends on them
+    100.0  # of means and of the mean variance, which could grow without end where nothing observed shows them
 )
 
 

@@ -158,11 +158,11 @@ def test_what_came_before_an_episode_does_not_touch_it():
 def test_the_last_observation_of_an_episode_and_its_end_are_learned():
     model, batch = model_of(), sequences()
     model.take_in(batch)
-    losses = [float(model.learn(batch, torch.Generator()).loss)]
+    losses = [float(model.learn(batch, torch.Generator()).loss.detach())]
     batch.next_obs[2, 1] = -9.0
-    losses.append(float(model.learn(batch, torch.Generator()).loss))
+    losses.append(float(model.learn(batch, torch.Generator()).loss.detach()))
     batch.terminated[2, 1] = 0.0
-    losses.append(float(model.learn(batch, torch.Generator()).loss))
+    losses.append(float(model.learn(batch, torch.Generator()).loss.detach()))
     assert len(set(losses)) == 3
 
 
@@ -241,8 +241,8 @@ def test_constant_observations_and_rewards_are_learned_without_blowing_up():
     model, batch = model_of(spread=0.0), sequences()
     constant = torch.tensor([0.1, 1e6])
     batch.obs[:], batch.next_obs[:], batch.rewards[:] = constant, constant, 1.0
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(100):
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    for _ in range(50):
         model.take_in(batch)
         learned = model.learn(batch, torch.Generator())
         optimizer.zero_grad()
@@ -251,13 +251,13 @@ def test_constant_observations_and_rewards_are_learned_without_blowing_up():
         assert all(torch.isfinite(value) for value in learned.stats.values())
     state = model.observe(torch.zeros(1, model.state_size), torch.zeros(1, 1), constant[None])
     torch.testing.assert_close(model.decode(state)[0], constant, rtol=1e-6, atol=0.01)
-    assert float(model.step(state, torch.zeros(1, 1)).rewards) == pytest.approx(1.0, abs=0.01)
+    assert float(model.step(state, torch.zeros(1, 1)).rewards.detach()) == pytest.approx(1.0, abs=0.01)
 
 
 def test_it_learns_what_only_memory_can_know():
     """A speed, drawn at the start and never observed, shows in how the first number moves; it is what is paid."""
     rng = np.random.default_rng(0)
-    length, rows = 8, 64
+    length, rows = 5, 64
     speed = rng.normal(size=rows)
     obs = np.zeros((length + 1, rows, 2), np.float32)
     obs[:, :, 0] = np.arange(length + 1)[:, None] * 0.2 * speed + rng.normal(size=rows)
@@ -269,8 +269,8 @@ def test_it_learns_what_only_memory_can_know():
     batch = Sequences(*parts, torch.zeros(length, rows), torch.ones(length, rows), torch.from_numpy(fresh))
     model = model_of(spread=0.0)
     model.take_in(batch)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(200):
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    for _ in range(100):
         optimizer.zero_grad()
         model.learn(batch, torch.Generator()).loss.backward()
         optimizer.step()
