@@ -17,6 +17,9 @@ data     What planning costs with a model that has learned once, outside of a ru
          random play and half of `lqg` with noise; from actions that tell nothing of hidden components; and from
          both of these, half each. Sizes, losses and the planner are those of that file. Beside it what the model
          knows, as above.
+memory   The same for a model whose memory is a Kalman filter, with the sizes, losses and rates of
+         `drift_control_kalman.yaml`, from the data of both. Sequences go round: behind the last step of an environment
+         its first one follows, so that starts of episodes come as often as in a replay.
 rewards  Reward heads of several kinds, fitted to the filter's estimates along the data of both, with the actions: what
          the same steps tell where the memory is right. Plans as above, which start from the filter's estimates and go
          on by the true dynamics or by dynamics that are fitted to the estimates too, are rated by the head; beside it
@@ -27,6 +30,7 @@ episodes, and tested on the others.
     python benchmarks/planning_parts.py planner
     python benchmarks/planning_parts.py model results/drift_control_planet/seed_*/policy.pt
     python benchmarks/planning_parts.py data
+    python benchmarks/planning_parts.py memory
     python benchmarks/planning_parts.py rewards
 """
 
@@ -49,9 +53,9 @@ from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.experiment import load_experiment
-from qio_rllib.models.world_model_policy import model_settings
+from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
 from qio_rllib.sampling.evaluation import evaluation_seeds
-from qio_rllib.world_models import RSSM, Planner, PlanningSettings, RSSMSettings
+from qio_rllib.world_models import Planner, PlanningSettings
 from qio_rllib.world_models.model import Sequences, WorldModel
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +69,7 @@ STEPS, HORIZON, PLANS = (0, 2, 5, 10, 20, 45), 10, 32
 NOISES, PLAN_NOISES = (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6)
 FIRST_SEED, EPISODES, PLANNED = 4_000_000, 2000, 240  # plans are drawn in the first episodes alone
 CONFIG, SEED = ROOT / "tune_configs" / "drift_control_planet.yaml", 100
+FILTER = CONFIG.with_name("drift_control_kalman.yaml")
 MIXED, EXCITED, BOTH = "mixed", "excited", "both"
 LEARNED_FROM = ((MIXED, 80), (MIXED, 800), (EXCITED, 80), (BOTH, 80))  # and of how many environments
 UPDATES, LAST = 2000, 0.1  # gradient steps, and what the learning rate falls to over the last third of them
@@ -233,11 +238,11 @@ def _observed(model: WorldModel, data: _Data) -> torch.Tensor:
 
 
 def _imagined(model: WorldModel, start: torch.Tensor, plans: torch.Tensor) -> Iterator[np.ndarray]:
-    """Yield the states after each step of plans, ``[E, N, S]``."""
+    """Yield the features after each step of plans, ``[E, N, F]``."""
     state = start[:, None].expand(-1, plans.shape[1], -1).flatten(0, 1)
     for step in range(plans.shape[2]):
         state = model.step(state, plans[:, :, step].flatten(0, 1)).state
-        yield state.unflatten(0, plans.shape[:2]).numpy()
+        yield model.features(state).unflatten(0, plans.shape[:2]).numpy()
 
 
 @torch.inference_mode()
@@ -255,21 +260,22 @@ def _known(world_model: WorldModel, data: _Data) -> list[dict[str, Any]]:
     """Return what a model knows, a row for each step."""
     rows, fitted = [], slice(None, EPISODES // 2)
     states = _observed(world_model, data)
+    features = world_model.features(states).numpy()
     everywhere = _read_out(
-        states[1:, fitted].flatten(0, 1).numpy(), data.estimates[1:, fitted].reshape(-1, 4)
+        features[1:, fitted].reshape(-1, features.shape[-1]), data.estimates[1:, fitted].reshape(-1, 4)
     )
     for step in STEPS:
-        found = _filter_errors(states[step].numpy(), data.truth[step], data.estimates[step])
+        found = _filter_errors(features[step], data.truth[step], data.estimates[step])
         found |= _ratings(world_model, states[step, :PLANNED], data, step, everywhere)
         rounded = {name: round(float(value), 4) for name, value in found.items()}
         rows.append({"step": step, **rounded, "cpu": cpu_model()})
     return rows
 
 
-def _filter_errors(states: np.ndarray, truth: np.ndarray, estimates: np.ndarray) -> dict[str, float]:
-    """Return errors of s1 and s2, read out of the model's states and of the filter."""
-    half = len(states) // 2
-    read = _with_constant(states[half:]) @ _read_out(states[:half], truth[:half])
+def _filter_errors(features: np.ndarray, truth: np.ndarray, estimates: np.ndarray) -> dict[str, float]:
+    """Return errors of s1 and s2, read out of the model's features and of the filter."""
+    half = len(features) // 2
+    read = _with_constant(features[half:]) @ _read_out(features[:half], truth[:half])
     return {
         f"{name}_{source}": float(np.sqrt(((values - truth[half:])[:, k] ** 2).mean()))
         for source, values in (("model", read), ("ekf", estimates[half:]))
@@ -380,11 +386,13 @@ def filtered_steps(source: str, environments: int, seed: int) -> tuple[Sequences
     return sequences, torch.from_numpy(np.stack(estimates))
 
 
-def _drawn(data: Sequences, count: int, length: int, rng: np.random.Generator) -> Sequences:
-    """Return sequences that begin anywhere, steps first."""
+def _drawn(
+    data: Sequences, count: int, length: int, rng: np.random.Generator, around: bool = False
+) -> Sequences:
+    """Return sequences that begin anywhere, steps first; ``around``: also where they go on at the first step."""
     steps, episodes = data.rewards.shape
-    first = rng.integers(steps - length + 1, size=count)
-    rows, columns = first + np.arange(length)[:, None], rng.integers(episodes, size=count)
+    first = rng.integers(steps if around else steps - length + 1, size=count)
+    rows, columns = (first + np.arange(length)[:, None]) % steps, rng.integers(episodes, size=count)
     return Sequences(
         data.obs[rows, columns],
         data.next_obs[rows, columns],
@@ -396,30 +404,36 @@ def _drawn(data: Sequences, count: int, length: int, rng: np.random.Generator) -
     )
 
 
-def fitted_model(data: Sequences, config: dict[str, Any], updates: int, seed: int) -> RSSM:
-    """Return a recurrent model of the sizes and losses of an experiment that has learned from data.
+def fitted_model(
+    data: Sequences, config: dict[str, Any], updates: int, seed: int, around: bool = False
+) -> WorldModel:
+    """Return a model of the sizes and losses of an experiment that has learned from data.
 
     Args:
         data: What was played.
         config: Of the experiment.
         updates: Gradient steps, at least 1.
         seed: Of weights, draws and latents.
+        around: Whether sequences go round, see `_drawn`.
     """
     torch.manual_seed(seed)
     rng, latents = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    _, settings = model_settings(config["world_model"])
-    assert isinstance(settings, RSSMSettings)
-    found = RSSM(data.obs.shape[-1], data.actions.shape[-1], settings)
+    sizes = data.obs.shape[-1], data.actions.shape[-1]
+    found = WorldModelPolicy(
+        WorldModelSpec(*sizes, is_discrete=False, world_model=config["world_model"])
+    ).model
     optimizer = torch.optim.Adam(found.parameters(), config["model_lr"][0][1], fused=True)
     falling = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: LAST ** max(0.0, 3 * update / updates - 2)
     )
     for _ in range(updates):
-        batch = _drawn(data, config["train_batch_size_per_learner"], config["model_sequence_length"], rng)
+        batch = _drawn(
+            data, config["train_batch_size_per_learner"], config["model_sequence_length"], rng, around
+        )
         found.take_in(batch)
         optimizer.zero_grad()
         found.learn(batch, latents).loss.backward()
-        torch.nn.utils.clip_grad_norm_(found.parameters(), 100.0)
+        torch.nn.utils.clip_grad_norm_(found.parameters(), config.get("grad_clip", 100.0))
         optimizer.step()
         falling.step()
     return found
@@ -427,13 +441,28 @@ def fitted_model(data: Sequences, config: dict[str, Any], updates: int, seed: in
 
 def data(episodes: int) -> list[dict[str, Any]]:
     """Return what planning costs with models of more data, over the regulator's cost, and what they know."""
-    config = dict(load_experiment(CONFIG).config)
+    return _of_fits(episodes, [(source, count, CONFIG, False) for source, count in LEARNED_FROM])
+
+
+def memory(episodes: int) -> list[dict[str, Any]]:
+    """Return the same for a model whose memory is a Kalman filter."""
+    return _of_fits(episodes, [(BOTH, 80, FILTER, True)])
+
+
+def _of_fits(episodes: int, fits: list[tuple[str, int, Path, bool]]) -> list[dict[str, Any]]:
+    """Return rows of fits.
+
+    Args:
+        episodes: That are played with each.
+        fits: Source and environments of the data, experiment, and whether sequences go round.
+    """
     env = drift_control_v0.batched_env(episodes, scenario="hidden")
     seeds = np.array(evaluation_seeds(episodes), np.uint64)
     regulator, played, rows = _played(env, seeds, LQRPolicy(env)), played_data(), []
-    for source, count in LEARNED_FROM:
+    for source, count, experiment, around in fits:
+        config = dict(load_experiment(experiment).config)
         learned_from = played_steps(source, count, SEED)
-        world_model = fitted_model(learned_from, config, UPDATES, SEED)
+        world_model = fitted_model(learned_from, config, UPDATES, SEED, around)
         with torch.inference_mode():
             policy = _Learned(env, seeds, PlanningSettings.of(config["planner"]), world_model)
             cost = _played(env, seeds, policy) / regulator
@@ -529,7 +558,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("planner", "model", "data", "rewards"))
+    parser.add_argument("what", choices=("planner", "model", "data", "memory", "rewards"))
     parser.add_argument("policies", type=Path, nargs="*", help="policy files, for `model`")
     parser.add_argument(
         "--episodes", type=int, default=20, help="of all but `model`, on the evaluation seeds (20)"
@@ -544,7 +573,8 @@ def main() -> None:
     if arguments.what == "model":
         rows = model(arguments.policies)
     else:
-        rows = {"planner": planner, "data": data, "rewards": rewards}[arguments.what](arguments.episodes)
+        parts = {"planner": planner, "data": data, "memory": memory, "rewards": rewards}
+        rows = parts[arguments.what](arguments.episodes)
     write(arguments.out / f"{arguments.what}.csv", rows)
     print("  ".join(rows[0]))
     for row in rows:

@@ -43,6 +43,7 @@ from qio_rllib.models.imagination import ImaginationSettings
 from qio_rllib.models.joint_critics import CriticSettings
 from qio_rllib.models.mixers import MixerSettings
 from qio_rllib.world_models.ensemble import EnsembleSettings
+from qio_rllib.world_models.kalman import KalmanSettings
 from qio_rllib.world_models.planning_settings import PlanningSettings
 from qio_rllib.world_models.rssm import RSSMSettings
 
@@ -66,6 +67,7 @@ MAPPINGS: dict[str, type] = {
     "imagination": ImaginationSettings,
     "interventional_consistency": ConsistencySettings,
     "influence_reward": InfluenceSettings,
+    "kalman": KalmanSettings,
     "mixer": MixerSettings,
     "participation": ParticipationSettings,
     "planner": PlanningSettings,
@@ -77,6 +79,7 @@ MAPPINGS: dict[str, type] = {
 }
 EXAMPLES: dict[str, Any] = {
     "amplification": {},
+    "burn_in": 1,
     "central_value": "observations",
     "circuit": {},
     "coordination": {},

@@ -383,6 +383,92 @@ RIGHT_MEMORY = Claim(
     (PARTS,),
     holds=_memory_is_missing,
 )
+FILTER = "drift_control_kalman"
+MEMORY = f"{PARTS}/memory.csv"
+
+
+def _filter_pairs() -> list[tuple[float, float]]:
+    """Return the scores of seeds with a Kalman filter as memory, and of the same seeds with PlaNet's."""
+    found = f.all_scores(FILTER, "greedy")
+    return list(zip(found, f.all_scores(PLANET, "greedy")[: len(found)], strict=True))
+
+
+def _of_memory(column: str) -> list[float]:
+    return [f.number(MEMORY, column, step=str(step)) for step in LATER]
+
+
+def _memory_in_words(column: str) -> Callable[[], str]:
+    def text() -> str:
+        *first, last = (f"{value:.2f}" for value in _of_memory(column))
+        return f"{', '.join(first)} and {last}"
+
+    return text
+
+
+def _filter_is_better() -> bool:
+    """Whether a filter as memory costs less than PlaNet's on each seed, and in the mean more than the aim."""
+    ratio = f.score(FILTER, "greedy") / f.scripted_score(FILTER, "lqr")
+    return all(found > planet for found, planet in _filter_pairs()) and ratio > AIM
+
+
+FILTERED = Claim(
+    "A learned state-space model with its Kalman filter as memory (`kalman`) in place of PlaNet's recurrent one, with "
+    "s1 and s2 hidden, from as many steps ({steps}), which are explored with noise of 0.5: {ratio} times the "
+    "regulator's cost (without exploration; score {score}), on the same seeds {planet} with PlaNet. The aim of 1.30 is "
+    "missed; {seconds} s of training a seed, beside other work on the machine. Settings were chosen in two runs and "
+    "ten fits outside of RLlib on seed 100",
+    {
+        "steps": lambda: f.steps(FILTER),
+        "ratio": lambda: f.relative(FILTER, "lqr"),
+        "score": lambda: f.seeds(FILTER, "greedy"),
+        "planet": lambda: f.describe(
+            (planet / f.scripted_score(PLANET, "lqr") for _, planet in _filter_pairs()), 3
+        ),
+        "seconds": lambda: f.training_seconds(FILTER),
+    },
+    CURVES + "drift_control_kalman.yaml --seeds 3",
+    (FILTER, PLANET),
+    holds=_filter_is_better,
+)
+
+
+def _one_part_is_missing() -> bool:
+    """Whether s1 is nearer to the ideal filter's than in PlaNet's memory, and s2 moves the wrong way."""
+    nearer = zip(_of_memory("s1_model"), _of_fit(BOTH, "s1_model"), strict=True)
+    farther = zip(_of_memory("s2_model"), _of_fit(BOTH, "s2_model"), strict=True)
+    worse = _of_memory("over_lqr")[0] > _fitted(BOTH) and max(_of_memory("effect_s2")) < 0
+    return worse and all(one < other for one, other in nearer) and all(one > other for one, other in farther)
+
+
+LEARNED_MEMORY = Claim(
+    "The model with a filter, fitted once to the same 16,000 steps of both kinds ({updates} gradient steps, one fit on "
+    "seed 100). After 5, 10 and 45 steps of an episode s1 is read out of its mean with errors of {error} (PlaNet's "
+    "memory {planet_error}, the filter that knows the true model {ideal}), nearly the ideal, and it has {effect} of "
+    "what actions do to s1 (PlaNet's {planet_effect}). But s2, which shows in rewards and in little else, is not found "
+    "in this fit: errors of {s2} (PlaNet's {planet_s2}, ideal {ideal_s2}), and actions move it the wrong way "
+    "({s2_effect}). Expected returns of plans correlate with the true ones by {model} (PlaNet's {planet_model}), and "
+    "planning costs {fitted} times the regulator, with PlaNet's model from the same steps {planet}. A filter is "
+    "learned from so few steps for what observations depend on, and can miss what only rewards depend on",
+    {
+        "updates": lambda: f"{int(f.rows_of(MEMORY)[0]['updates']):,}",
+        "fitted": lambda: f"{_of_memory('over_lqr')[0]:.2f}",
+        "planet": lambda: f"{_fitted(BOTH):.2f}",
+        "error": _memory_in_words("s1_model"),
+        "planet_error": _in_words(BOTH, "s1_model"),
+        "ideal": _memory_in_words("s1_ekf"),
+        "effect": _memory_in_words("effect_s1"),
+        "planet_effect": _in_words(BOTH, "effect_s1"),
+        "s2": _memory_in_words("s2_model"),
+        "planet_s2": _in_words(BOTH, "s2_model"),
+        "ideal_s2": _memory_in_words("s2_ekf"),
+        "s2_effect": _memory_in_words("effect_s2"),
+        "model": _memory_in_words("correlation_model"),
+        "planet_model": _in_words(BOTH, "correlation_model"),
+    },
+    "python benchmarks/planning_parts.py memory",
+    (PARTS,),
+    holds=_one_part_is_missing,
+)
 
 
 WORLD_MODELS = Section(
@@ -422,11 +508,13 @@ WORLD_MODELS = Section(
             "--set world_model.reward_bins=41",
         ),
         HIDDEN,
+        FILTERED,
         LIMITS,
         WIDER,
         MORE_DATA,
         OTHER_DATA,
         RIGHT_MEMORY,
+        LEARNED_MEMORY,
         Claim(
             "PETS on `swarm_cooperative_v0`, three agents who share a model, {steps} environment steps: {normalized} "
             "between random play (0) and the scripted controller (1), without exploration (score {score}); on the same "

@@ -34,7 +34,7 @@ from qio_rllib.models.world_model_module import (
     WORLD_MODEL,
     WorldModelModule,
 )
-from qio_rllib.models.world_model_policy import ENSEMBLE, PLANNER, RECURRENT, model_settings
+from qio_rllib.models.world_model_policy import ENSEMBLE, PLANNER, model_settings
 from qio_rllib.world_models.consistency import interventional_divergence
 from qio_rllib.world_models.ensemble import Ensemble
 from qio_rllib.world_models.imagination import Imagined, imagine, lambda_returns, reach_weights
@@ -51,7 +51,8 @@ class WorldModelConfig(OffPolicyConfig):
         amplification=True,
         time_limits_as_ends=False,
         instead={
-            "recurrence": "'s memory is that of its model (world_model.type: rssm); set use_lstm and use_gru to false",
+            "recurrence": "'s memory is that of its model (world_model.type: rssm or kalman); set use_lstm and use_gru "
+            "to false",
             "central_value": "'s critic sees what its model does; set it to null",
             "normalize_values": "'s critic learns values in classes of their logarithm; set it to false",
             "entropy_annealing": " has a fixed entropy_coeff; set it to null",
@@ -102,8 +103,8 @@ class WorldModelConfig(OffPolicyConfig):
         """Set the training parameters; the rest as in `OffPolicyConfig.training`.
 
         Args:
-            world_model: ``{"type": "ensemble" | "rssm", ...}`` and sizes, see `EnsembleSettings` and `RSSMSettings`;
-                missing keys take their defaults.
+            world_model: ``{"type": "ensemble" | "rssm" | "kalman", ...}`` and sizes, see `EnsembleSettings`,
+                `RSSMSettings` and `KalmanSettings`; missing keys take their defaults.
             behaviour: "planner", which plans anew at each step, or "actor", a policy that learns inside the model.
             planner: ``{"method": "cem" | "icem" | "mppi", ...}``, see `PlanningSettings`.
             causal_mask: ``{"use": "mask" | "consistency", ...}``, see `CausalMaskSettings`: an ensemble predicts each
@@ -121,9 +122,11 @@ class WorldModelConfig(OffPolicyConfig):
                 ensemble, the sequences in one of a recurrent model.
 
         Raises:
-            ConfigError: An unknown key or a value outside its range.
+            ConfigError: An unknown key, a value outside its range, or steps of ``burn_in``.
         """
         super().training(**kwargs)
+        if self.burn_in:
+            raise ConfigError("burn_in: WorldModel learns from every step of its sequences; set it to 0")
         self._take(
             behaviour=behaviour,
             model_lr=model_lr,
@@ -142,7 +145,7 @@ class WorldModelConfig(OffPolicyConfig):
     @property
     def is_recurrent(self) -> bool:
         """Whether the model has a memory."""
-        return model_settings(self.world_model)[0] == RECURRENT
+        return model_settings(self.world_model)[0] != ENSEMBLE
 
     @property
     def sequence_length(self) -> int:
@@ -190,7 +193,7 @@ class WorldModelConfig(OffPolicyConfig):
 
 
 class WorldModel(OffPolicyAlgorithm):
-    """Model-based reinforcement learning, a two-by-two of models and behaviours.
+    """Model-based reinforcement learning, a table of models and behaviours.
 
     ================  ===================================================  =========================================
     world_model.type  ``behaviour: planner``                               ``behaviour: actor``
@@ -198,6 +201,7 @@ class WorldModel(OffPolicyAlgorithm):
     ensemble          PETS (Chua et al., 2018)                             policy in a model's rollouts, as MBPO's
                                                                            (Janner et al., 2019), with Dreamer's loss
     rssm              PlaNet (Hafner et al., 2019)                         Dreamer (Hafner et al., 2020, 2021, 2023)
+    kalman            the same planner on a learned filter's mean          Dreamer's actor on that mean
     ================  ===================================================  =========================================
 
     Agents of one module share its model; each plans or learns for its own rewards.

@@ -14,6 +14,7 @@ from qio_envs.api import ConfigError, check_keys, did_you_mean
 from qio_rllib.layers import ACTIVATIONS
 from qio_rllib.models.policy_network import CATEGORICAL, SQUASHED_GAUSSIAN, PolicyNetwork, PolicySpec
 from qio_rllib.world_models.ensemble import Ensemble, EnsembleSettings
+from qio_rllib.world_models.kalman import KalmanModel, KalmanSettings
 from qio_rllib.world_models.model import WorldModel
 from qio_rllib.world_models.planning import Planner
 from qio_rllib.world_models.planning_settings import PlanningSettings
@@ -21,15 +22,20 @@ from qio_rllib.world_models.rssm import CATEGORICAL as CATEGORICAL_LATENT
 from qio_rllib.world_models.rssm import GAUSSIAN as GAUSSIAN_LATENT
 from qio_rllib.world_models.rssm import LIKELIHOOD, RSSM, SQUARED, RSSMSettings
 
-ENSEMBLE, RECURRENT = "ensemble", "rssm"
-MODELS = (ENSEMBLE, RECURRENT)
+ENSEMBLE, RECURRENT, KALMAN = "ensemble", "rssm", "kalman"
+MODELS = (ENSEMBLE, RECURRENT, KALMAN)
 PLANNER, ACTOR = "planner", "actor"
 BEHAVIOURS = (PLANNER, ACTOR)
-_SETTINGS = {ENSEMBLE: EnsembleSettings, RECURRENT: RSSMSettings}
+ModelSettings = EnsembleSettings | RSSMSettings | KalmanSettings
+_SETTINGS: dict[str, type[ModelSettings]] = {
+    ENSEMBLE: EnsembleSettings,
+    RECURRENT: RSSMSettings,
+    KALMAN: KalmanSettings,
+}
 _LEAST = {"classes": 2, "attention_heads": 0, "reward_bins": 3}  # of integers that may not be 1, or may be 0
 
 
-def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettings | RSSMSettings]:
+def model_settings(given: Mapping[str, Any] | None) -> tuple[str, ModelSettings]:
     """Read ``world_model``: its type, and sizes that fit the type.
 
     Raises:
@@ -61,6 +67,8 @@ def model_settings(given: Mapping[str, Any] | None) -> tuple[str, EnsembleSettin
     if given.get("beta", 0) > 1:
         raise ConfigError(f"world_model.beta: expected a number from 0 to 1, got {given['beta']!r}")
     settings = _SETTINGS[kind](**given)
+    if isinstance(settings, KalmanSettings):
+        return kind, settings
     if settings.attention_heads and settings.attention_size % settings.attention_heads:
         raise ConfigError(
             f"world_model.attention_size: expected a multiple of attention_heads, which is {settings.attention_heads}, "
@@ -150,9 +158,11 @@ class WorldModelPolicy(nn.Module):
             if spec.is_factored:
                 mask = torch.ones(spec.obs_size + 2, spec.obs_size + spec.num_actions, dtype=torch.bool)
             self.model = Ensemble(spec.obs_size, spec.num_actions, settings, mask)
-        else:
+        elif isinstance(settings, RSSMSettings):
             self.model = RSSM(spec.obs_size, spec.num_actions, settings)
-        self.is_recurrent = kind == RECURRENT
+        else:
+            self.model = KalmanModel(spec.obs_size, spec.num_actions, settings)
+        self.is_recurrent = kind != ENSEMBLE
         self.planner: Planner | None = None
         self.actor: PolicyNetwork | None = None
         if spec.behaviour == PLANNER:

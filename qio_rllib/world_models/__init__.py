@@ -2,6 +2,7 @@
 
 from qio_rllib.world_models.ensemble import Ensemble, EnsembleSettings
 from qio_rllib.world_models.imagination import Imagined, imagine, lambda_returns
+from qio_rllib.world_models.kalman import KalmanModel, KalmanSettings
 from qio_rllib.world_models.latents import CategoricalLatent, GaussianLatent, balanced_divergence
 from qio_rllib.world_models.model import Learned, Predicted, Sequences, WorldModel
 from qio_rllib.world_models.planning import Plan, Planner, Returns
@@ -16,6 +17,8 @@ __all__ = [
     "EnsembleSettings",
     "GaussianLatent",
     "Imagined",
+    "KalmanModel",
+    "KalmanSettings",
     "Learned",
     "Plan",
     "Planner",

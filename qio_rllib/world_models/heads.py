@@ -1,4 +1,4 @@
-"""What world models predict beside observations: rewards by two-hot classes, and whether an episode goes on."""
+"""What world models predict beside observations: rewards, by two-hot classes or a normal distribution, and ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 from qio_rllib.layers import mlp
+from qio_rllib.world_models.scales import RunningScale
+
+_LEAST_DEVIATION = 2e-3  # of a predicted normal distribution, in deviations of the data
 
 
 def symlog(values: torch.Tensor) -> torch.Tensor:
@@ -69,6 +72,50 @@ class TwoHotHead(nn.Module):
         low = functional.one_hot(below, len(self.bins)).to(share.dtype)
         high = functional.one_hot(below + 1, len(self.bins)).to(share.dtype)
         return low * (1.0 - share) + high * share
+
+
+class GaussianHead(nn.Module):
+    """Predicts a number by the mean and the deviation of a normal distribution (D. A. Nix and A. S. Weigend, 1994).
+
+    The mean is a network and a quadratic form, which many rewards of control are. An error counts in deviations that
+    are predicted, so that small numbers are learned beside large ones, and its likelihood is weighted by the deviation
+    (M. Seitzer et al., 2022, beta = 0.5): else what is predicted almost exactly would outweigh all that learns with it.
+
+    Args:
+        inputs: Numbers in the features.
+        hiddens: Sizes of the hidden layers of the networks of mean and deviation.
+        activation: A key of `qio_rllib.layers.ACTIVATIONS`.
+
+    Attributes:
+        scale: Of the predicted numbers; who learns updates it.
+        pairs: Places of the two factors of each product, ``[2, inputs (inputs + 1) / 2]``.
+    """
+
+    pairs: torch.Tensor
+
+    def __init__(self, inputs: int, hiddens: tuple[int, ...], activation: str) -> None:
+        super().__init__()
+        self.scale = RunningScale(1)
+        self.register_buffer("pairs", torch.triu_indices(inputs, inputs))
+        self.layers = mlp((inputs, *hiddens, 1), activation)
+        self.form = nn.Linear(self.pairs.shape[1], 1, bias=False)
+        nn.init.zeros_(self.form.weight)
+        self.spread = mlp((inputs, *hiddens, 1), activation)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return means in deviations of the data, ``[..., 1]``."""
+        first, second = self.pairs
+        return self.layers(features) + self.form(features[..., first] * features[..., second])
+
+    def mean(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the predicted numbers ``[...]``."""
+        return self.scale.inverse(self(features)).squeeze(-1)
+
+    def loss(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the weighted negative log-likelihood of targets, in deviations of the data, ``[...]``."""
+        deviation = functional.softplus(self.spread(features)) + _LEAST_DEVIATION
+        error = (self.scale(targets.unsqueeze(-1)) - self(features)) / deviation
+        return ((0.5 * error**2 + deviation.log()) * deviation.detach()).squeeze(-1)
 
 
 class ContinuationHead(nn.Module):

@@ -69,13 +69,17 @@ def test_sequences_are_drawn_as_they_were_played():
     torch.testing.assert_close(found.terminated, found.rewards + 1)
     torch.testing.assert_close(found.learned, found.rewards + 2)
     torch.testing.assert_close(found.fresh, found.rewards == 0)
+    around = planning_parts._drawn(data, 500, 4, np.random.default_rng(0), around=True).rewards
+    assert {*around[0].tolist()} == {float(step) for step in range(30)}
+    torch.testing.assert_close(around[1:], (around[:-1] + 3) % 30)
 
 
-def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone():
-    data = planning_parts.played_steps("mixed", 6, seed=1)
-    few, many = (planning_parts.fitted_model(data, CONFIG, updates, 0) for updates in (1, 40))
-    again = planning_parts.fitted_model(data, CONFIG, 1, 0)
-    other = planning_parts.fitted_model(data, CONFIG, 1, 1)
+@pytest.mark.parametrize("settings", [CONFIG["world_model"], {"type": "kalman", "unobserved": 2}], ids=str)
+def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone(settings):
+    data, config = planning_parts.played_steps("mixed", 6, seed=1), CONFIG | {"world_model": settings}
+    few, many = (planning_parts.fitted_model(data, config, updates, 0) for updates in (1, 40))
+    again = planning_parts.fitted_model(data, config, 1, 0)
+    other = planning_parts.fitted_model(data, config, 1, 1)
     for name, value in few.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
     assert any((other.state_dict()[name] != value).any() for name, value in few.state_dict().items())

@@ -13,12 +13,18 @@ RSSM = {
     },
     "model_sequence_length": 6,
 }  # fmt: skip
+KALMAN = {
+    "world_model": {
+        "type": "kalman", "unobserved": 2, "dynamics_size": 8, "reward_hiddens": [8], "continuation_hiddens": [8],
+    },
+    "model_sequence_length": 6,
+}  # fmt: skip
 PLANS = {"planner": {"horizon": 3, "candidates": 6, "elites": 2, "iterations": 2}}
 ACTOR = {"behaviour": "actor", "imagination_horizon": 3}
 
 
 def models(**settings):
-    """Parametrise a test by both models, each with more settings."""
+    """Parametrise a test by the models with attention, each with more settings."""
     both = [one | {"world_model": one["world_model"] | settings} for one in (ENSEMBLE, RSSM)]
     return pytest.mark.parametrize("model", both, ids=["ensemble", "rssm"])
 
