@@ -82,6 +82,8 @@ def test_a_run_leaves_its_artifacts(finished):
         "entropy.png",
         "losses.png",
         "checkpoints",
+        "checkpoints.json",
+        ".lock",
         "policy.pt",
         "evaluation.csv",
     }

@@ -160,6 +160,7 @@ def test_any_number_of_hosts_gives_the_same():
     there.stop()
 
 
+@pytest.mark.long
 def test_a_lost_host_costs_time_alone():
     undisturbed, _ = trained(federation("A2C", clients=4), 3)
     disturbed, _ = trained(federation("A2C", clients=4, num_hosts=2), 1)

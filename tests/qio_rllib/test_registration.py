@@ -181,7 +181,7 @@ RUNS = {
 
 
 # One of each kind always; those that differ from it in their losses alone are long tests.
-ALIKE = ("A2C", "COMA", "DQN", "MAAC", "MASAC", "VDN")
+ALIKE = ("A2C", "COMA", "DQN", "MAAC", "MADDPG", "MASAC", "QMIX", "VDN")
 
 
 @pytest.mark.ray
