@@ -15,10 +15,9 @@ import numpy as np
 from qio_envs.api.causal import StepGraph, checked_intervention
 from qio_envs.api.config import EnvConfig
 from qio_envs.api.errors import InvalidActionError, ResetNeededError, UnsupportedError
-from qio_envs.api.limits import Limits, Relations, check_state
+from qio_envs.api.limits import SCENARIO, Limits, Relations, check_state, matching_arrays
 
 Array = np.ndarray
-SCENARIO = "scenario"
 """Name, in a saved state, of what says which environment and settings each row is of: text ``[E]``."""
 
 
@@ -271,11 +270,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         return self.config.described(self.id)
 
     def get_state(self) -> dict[str, Array]:
-        """Return a copy of the whole state, by name; `set_state` continues from it exactly.
-
-        Beside the arrays of the state there is ``scenario``, text ``[E]``: the environment's id, the scenario's name
-        and its content hash.
-        """
+        """Return a copy of the state by name, and whose it is (`SCENARIO`); `set_state` goes on from it exactly."""
         state = {name: array.copy() for name, array in self.arrays._asdict().items()}
         return state | {SCENARIO: np.full(self.num_envs, self._scenario)}
 
@@ -283,34 +278,14 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         """Continue from a state of `get_state`, of an environment with the same id and settings.
 
         Raises:
-            ValueError: The state is of another environment or of other settings; an array is missing, unknown, or
-                differs in shape or dtype; or a number lies outside `state_limits`, or contradicts another. Nothing
-                has been set then.
+            ValueError: It does not match (`matching_arrays`), or a number lies outside `state_limits` or contradicts
+                another. Nothing has been set then.
         """
-        new = self._checked_state(state)
-        for name, have in self.arrays._asdict().items():
-            have[...] = new[name]
-
-    def _checked_state(self, state: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the arrays of a state that can be set, by name."""
         arrays = self.arrays._asdict()
-        expected = {*arrays, SCENARIO}
-        if not isinstance(state, Mapping) or set(state) != expected:
-            got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(f"state: expected the arrays {sorted(expected)}, got {got}")
-        for text in sorted({str(text) for text in np.ravel(state[SCENARIO])}):
-            if _identity(text) != _identity(self._scenario):
-                raise ValueError(f"state: expected one of {self._scenario}, got one of {text}")
-        chosen = {name: np.asarray(state[name]) for name in arrays}
+        new = matching_arrays(state, arrays, self._scenario)
+        check_state(new, self.state_limits(), self._state_relations(type(self.arrays)(**new)))
         for name, have in arrays.items():
-            new = chosen[name]
-            if new.shape != have.shape or new.dtype != have.dtype:
-                raise ValueError(
-                    f"state['{name}']: expected {have.dtype} of shape {have.shape}, "
-                    f"got {new.dtype} of shape {new.shape}"
-                )
-        check_state(chosen, self.state_limits(), self._state_relations(type(self.arrays)(**chosen)))
-        return chosen
+            have[...] = new[name]
 
     def clone(self) -> BatchedEnv:
         """Return an independent copy that continues as this one would."""
@@ -472,9 +447,3 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _identity(scenario: object) -> tuple[str, str]:
-    """Return id and content hash of what `EnvConfig.described` gives; the name of a scenario does not matter."""
-    words = str(scenario).split(" ")
-    return words[0], words[-1]

@@ -17,6 +17,8 @@ of real and imaginary part.
 Relations = Iterable[tuple[str, Array, str]]
 """For each condition the array that it is about, where it is true (bool ``[E]``), and what is expected, as text."""
 
+SCENARIO = "scenario"
+"""Name of the array in a saved state that says whose it is: what `EnvConfig.described` gives, text ``[E]``."""
 FINITE = (-np.inf, np.inf)
 """Limits of an array that may hold any finite number."""
 FLAG = (0, 1)
@@ -26,6 +28,35 @@ FLAG = (0, 1)
 def clock_limits(max_steps: int) -> dict[str, tuple[Any, Any]]:
     """Return the limits of what every state has: seed, episode, step and running."""
     return {"seed": (0, 2**64 - 1), "episode": (0, 2**32 - 1), "step": (-1, max_steps), "running": FLAG}
+
+
+def matching_arrays(state: Any, arrays: Mapping[str, Array], scenario: str) -> dict[str, Array]:
+    """Return the arrays of a saved state, which is one of the same environment and settings.
+
+    Args:
+        state: As `BatchedEnv.get_state` gives it.
+        arrays: The environment's own, by name.
+        scenario: The environment's, as `EnvConfig.described` gives it.
+
+    Raises:
+        ValueError: It is of another environment or of other settings, or an array is missing, unknown, or differs in
+            shape or dtype.
+    """
+    expected = {*arrays, SCENARIO}
+    if not isinstance(state, Mapping) or set(state) != expected:
+        got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(f"state: expected the arrays {sorted(expected)}, got {got}")
+    for text in sorted({str(text) for text in np.ravel(state[SCENARIO])}):
+        if _identity(text) != _identity(scenario):
+            raise ValueError(f"state: expected one of {scenario}, got one of {text}")
+    found = {name: np.asarray(state[name]) for name in arrays}
+    for name, have in arrays.items():
+        new = found[name]
+        if new.shape != have.shape or new.dtype != have.dtype:
+            raise ValueError(
+                f"state['{name}']: expected {have.dtype} of shape {have.shape}, got {new.dtype} of shape {new.shape}"
+            )
+    return found
 
 
 def check_state(arrays: Mapping[str, Array], limits: Limits, relations: Relations) -> None:
@@ -79,3 +110,9 @@ def _check_relation(name: str, holds: Array, expected: str) -> None:
     if not holds.all():
         index = int(np.flatnonzero(~holds)[0])
         raise ValueError(f"state['{name}'] of environment {index}: expected {expected}")
+
+
+def _identity(scenario: str) -> tuple[str, str]:
+    """Return id and content hash of what `EnvConfig.described` gives; the name of a scenario does not matter."""
+    words = scenario.split(" ")
+    return words[0], words[-1]
