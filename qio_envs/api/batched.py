@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from qio_envs.api.causal import StepGraph, checked_intervention
-from qio_envs.api.config import EnvConfig
+from qio_envs.api.config import EnvConfig, is_integer
 from qio_envs.api.errors import InvalidActionError, ResetNeededError, UnsupportedError
 from qio_envs.api.limits import SCENARIO, Limits, Relations, check_state, matching_arrays
 
@@ -303,7 +303,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         Raises:
             ValueError: ``count`` is no integer of at least 1.
         """
-        if not _is_integer(count) or count < 1:
+        if not is_integer(count) or count < 1:
             raise ValueError(f"count: expected an integer of at least 1, got {count!r}")
         result = copy.copy(self)
         result.num_envs = int(count) * self.num_envs
@@ -394,14 +394,14 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         return out
 
     def _seeds(self, seeds: int | Sequence[int] | Array) -> Array:
-        if _is_integer(seeds):
+        if is_integer(seeds):
             seeds = [int(seeds) + index for index in range(self.num_envs)]  # type: ignore[arg-type]
         # As objects: NumPy makes floats of a list that mixes integers below and above 2**63.
         values = seeds if isinstance(seeds, np.ndarray) else np.array(seeds, object)
         if values.shape != (self.num_envs,):
             raise ValueError(f"seeds: expected one or {self.num_envs} integers, got shape {values.shape}")
         for value in values:
-            if not _is_integer(value) or not 0 <= value < 2**64:
+            if not is_integer(value) or not 0 <= value < 2**64:
                 raise ValueError(f"seeds: expected integers from 0 to 2**64 - 1, got {value!r}")
         return values.astype(np.uint64)
 
@@ -443,7 +443,3 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         result = result.copy()
         result[~fits] = 0
         return result
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -178,10 +178,10 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     if "bool" in kinds:
         ok = isinstance(value, bool)
     elif "int" in kinds:  # NumPy's scalars count as well
-        ok = _is_integer(value)
+        ok = is_integer(value)
         value = int(value) if ok else value
     elif _INTEGERS in kinds:
-        ok = isinstance(value, list | tuple) and all(_is_integer(item) for item in value)
+        ok = isinstance(value, list | tuple) and all(is_integer(item) for item in value)
         value = tuple(int(item) for item in value) if ok else value
     elif "float" in kinds:
         ok = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
@@ -202,7 +202,8 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     return value
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Return whether a value is an integer, NumPy's included, and no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 

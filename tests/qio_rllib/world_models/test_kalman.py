@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_rssm import sequences
+from test_rssm import check_single_steps_carry_the_states, sequences
 
 from qio_rllib.world_models.heads import GaussianHead
 from qio_rllib.world_models.kalman import KalmanModel, KalmanSettings
@@ -116,15 +116,7 @@ def test_uncertainty_moves_by_the_jacobian_of_the_dynamics():
 def test_states_of_a_sequence_are_those_that_single_steps_carry():
     model, batch = model_of(), sequences()
     batch.fresh[0] = True
-    model.take_in(batch)
-    found = model.learn(batch, torch.Generator()).states
-    state, action = torch.zeros(3, model.state_size), torch.zeros(3, 1)
-    for step in range(6):
-        begins = batch.fresh[step].unsqueeze(-1)
-        state, action = state.masked_fill(begins, 0.0), action.masked_fill(begins, 0.0)
-        state = model.observe(state, action, batch.obs[step])
-        action = batch.actions[step]
-        torch.testing.assert_close(found[step], state.detach())
+    check_single_steps_carry_the_states(model, batch)
 
 
 def test_a_sequence_that_begins_inside_an_episode_has_another_prior():

@@ -24,6 +24,19 @@ def model_of(latent="gaussian", **changes):
     return RSSM(2, 1, RSSMSettings(**{**SMALL, "latent": latent, **changes}))
 
 
+def check_single_steps_carry_the_states(model, batch):
+    """Compare the states of sequences with those of single steps, which begin with zeros where an episode does."""
+    model.take_in(batch)
+    found = model.learn(batch, torch.Generator()).states
+    state, action = torch.zeros(3, model.state_size), torch.zeros(3, 1)
+    for step in range(6):
+        begins = batch.fresh[step].unsqueeze(-1)
+        state, action = state.masked_fill(begins, 0.0), action.masked_fill(begins, 0.0)
+        state = model.observe(state, action, batch.obs[step])
+        action = batch.actions[step]
+        torch.testing.assert_close(found[step], state.detach())
+
+
 def sequences(length=6, rows=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     obs = torch.randn(length + 1, rows, 2, generator=generator)
@@ -57,15 +70,7 @@ def test_states_of_a_sequence_are_those_that_single_steps_carry(latent):
     torch.manual_seed(0)
     model = Sure(2, 1, RSSMSettings(**SMALL, latent=latent))
     batch = sequences()
-    model.take_in(batch)
-    found = model.learn(batch, torch.Generator()).states
-    state, action = torch.zeros(3, model.state_size), torch.zeros(3, 1)
-    for step in range(6):
-        begins = batch.fresh[step].unsqueeze(-1)
-        state, action = state.masked_fill(begins, 0.0), action.masked_fill(begins, 0.0)
-        state = model.observe(state, action, batch.obs[step])
-        action = batch.actions[step]
-        torch.testing.assert_close(found[step], state.detach())
+    check_single_steps_carry_the_states(model, batch)
 
 
 def test_what_came_before_an_episode_does_not_touch_it():
