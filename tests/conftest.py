@@ -12,11 +12,14 @@ settings.load_profile("qio")
 
 
 @pytest.fixture(scope="session")
-def ray_runtime() -> Iterator[None]:
+def ray_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start Ray once for all tests that need it."""
     import ray
     import torch
+    from ray.tune.trainable import trainable
 
+    # RLlib makes a directory for every algorithm that is built, in the home directory unless told otherwise.
+    trainable.DEFAULT_STORAGE_PATH = str(tmp_path_factory.mktemp("ray_results"))
     torch.set_num_threads(1)
     folders = [str(Path(__file__).parent / "qio_rllib"), os.environ.get("PYTHONPATH", "")]
     ray.init(
