@@ -3,9 +3,9 @@
 Part ``kills``: a small experiment of each family is trained once without a disturbance. Then it is trained again,
 killed with SIGKILL at random moments and resumed, until it ends; what it leaves must equal the first, row by row, in
 all columns but times. A third of the kills takes the command alone, a third it and all processes that it has started,
-and a third the process that trains. A third of the moments are random times; the others are those at which a file is
-being written: ``progress.csv``, ``checkpoints.json``, ``run.json``, a checkpoint, Tune's state, a TensorBoard file, and
-what a finished run makes.
+and a third the process that trains. A fifth of the moments are random times; the others are those at which a file is
+being written, equally often each: ``progress.csv``, ``checkpoints.json``, ``run.json``, a checkpoint, Tune's state, a
+TensorBoard file, and what a finished run makes.
 
     python benchmarks/campaign.py kills --kills 100                     # an hour and a half on two CPUs
     python benchmarks/campaign.py kills --kills 6 --families PPO DQN    # some minutes
@@ -103,6 +103,8 @@ TARGETS = {
     "finish": "policy.pt",
 }
 """Files whose writing is a moment to kill at, and what their paths contain."""
+MOMENTS = ["any", "training", *TARGETS]
+"""Moments to kill at: a random time of the whole command, one behind a row, and those of `TARGETS`."""
 
 
 # -- processes ----------------------------------------------------------------------------------------------------
@@ -296,8 +298,10 @@ def wait_and_strike(
         watch.close()
 
 
-def kills_of(family: str, kills: int, out: Path, generator: random.Random) -> list[dict[str, Any]]:
-    """Kill and resume runs of a family so many times; one row for each start of the command."""
+def kills_of(
+    family: str, moments: Sequence[str], out: Path, generator: random.Random
+) -> list[dict[str, Any]]:
+    """Kill and resume runs of a family at moments, in their order; one row for each start of the command."""
     whole = out / f"{family}_whole"
     shutil.rmtree(whole, ignore_errors=True)
     begun = time.monotonic()
@@ -308,7 +312,7 @@ def kills_of(family: str, kills: int, out: Path, generator: random.Random) -> li
     expected = table(run)
     rows: list[dict[str, Any]] = []
     done, count = 0, 0
-    while done < kills:
+    while done < len(moments):
         count += 1
         cut = out / f"{family}_{count}"
         shutil.rmtree(cut, ignore_errors=True)
@@ -320,9 +324,8 @@ def kills_of(family: str, kills: int, out: Path, generator: random.Random) -> li
                 start(family, cut) if run is None else launch(["--resume", str(run)], cut.with_suffix(".log"))
             )
             row: dict[str, Any] = {"family": family, "run": count, "rows_before": before}
-            if done < kills:
-                choices = ["any", "training", "training", *TARGETS]
-                row["moment"] = generator.choice(choices)
+            if done < len(moments):
+                row["moment"] = moments[done]
                 row["killed"] = generator.choice(["command", "all", "trainer"])
                 struck = wait_and_strike(process, cut, generator, row["moment"], row["killed"], seconds)
             else:
@@ -346,9 +349,13 @@ def kills(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     names = arguments.families or list(FAMILIES)
+    # Moments are dealt out in turns, so that each comes equally often, over the families and in each of them.
+    moments = [MOMENTS[kill % len(MOMENTS)] for kill in range(arguments.kills)]
     for index, family in enumerate(names):
-        share = arguments.kills // len(names) + (index < arguments.kills % len(names))
-        rows += kills_of(family, share, out, random.Random(arguments.seed * 1000 + index))
+        generator = random.Random(arguments.seed * 1000 + index)
+        own = moments[index :: len(names)]
+        generator.shuffle(own)
+        rows += kills_of(family, own, out, generator)
         write_csv(out / "kills.csv", rows)
     ends = [row for row in rows if row["ended"]]
     print(f"{sum(row['struck'] for row in rows)} kills, {len(ends)} runs to their end, of these")
