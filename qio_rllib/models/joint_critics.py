@@ -28,7 +28,7 @@ class CriticSettings:
             over what the agent itself observes and does.
         hiddens: Sizes of the hidden layers.
         activation: A key of `qio_rllib.layers.ACTIVATIONS`.
-        heads: Attention heads; they divide the first hidden size.
+        heads: Attention heads of type "attention"; they divide the first hidden size.
     """
 
     type: str = "mlp"
@@ -58,6 +58,8 @@ class CriticSettings:
             raise ConfigError(f"critic.hiddens: expected sizes of at least 1, got {sizes!r}")
         if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1:
             raise ConfigError(f"critic.heads: expected an integer of at least 1, got {heads!r}")
+        if found["type"] != "attention" and "heads" in (given or {}):
+            raise ConfigError(f"critic.heads: goes with type attention, the type is {found['type']}")
         if found["type"] == "attention" and sizes[0] % heads:
             raise ConfigError(
                 f"critic.heads: {heads} heads do not divide the first hidden layer of {sizes[0]}"

@@ -155,6 +155,8 @@ class Crowd(Lives):
             {"critic": {"type": "attention", "hiddens": [10], "heads": 3}},
             "critic.heads: 3 heads do not divide",
         ),
+        ({"critic": {"heads": 4}}, "critic.heads: goes with type attention, the type is mlp"),
+        ({"critic": {"type": "own", "heads": 4}}, "critic.heads: goes with type attention, the type is own"),
         ({"critic": "attention"}, "critic: expected a mapping or null, got 'attention'"),
         ({"central_value": "state"}, "central_value: MADDPG"),
         ({"normalize_values": True}, "normalize_values: MADDPG"),
