@@ -24,7 +24,7 @@ from qio_rllib.algorithms.search_spaces import holds_search_space
 from qio_rllib.algorithms.setting_types import Range
 from qio_rllib.algorithms.settings import Settings, apply_settings, refusals
 from qio_rllib.federated.clients import Client, clients_of
-from qio_rllib.federated.settings import FederationSettings
+from qio_rllib.federated.federation_settings import FederationSettings
 from qio_rllib.learners.client_correction import CorrectionSettings
 from qio_rllib.learners.common import as_module
 from qio_rllib.mapping_settings import MappingSettings

@@ -11,13 +11,14 @@ import numpy as np
 from qio_envs.api import ConfigError
 from qio_rllib.federated import aggregation
 from qio_rllib.federated.attacks import ATTACKS, poisoned
+from qio_rllib.federated.federation_settings import MIN_GROUPS, FederationSettings
 from qio_rllib.federated.privacy import GaussianMechanism, Ledger, SkellamMechanism, gaussian_mean
 from qio_rllib.federated.secure.messages import Step
 from qio_rllib.federated.secure.primitives import digest, identities
 from qio_rllib.federated.secure.round import MIN_CLIENTS, Round, RoundFailedError
 from qio_rllib.federated.secure.simulation import SecureSum, secure_sum
 from qio_rllib.federated.server_optimizers import ServerOptimizer
-from qio_rllib.federated.settings import LYING_COUNT, MIN_GROUPS, FederationSettings
+from qio_rllib.federated.settings import LYING_COUNT
 from qio_rllib.federated.uplink import Sent, Streams, Uplink
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qio_rllib.federated.compression import RandomK, compressor
+from qio_rllib.federated.federation_settings import FederationSettings
 from qio_rllib.federated.privacy import clip, round_within, rounded_norm, skellam
-from qio_rllib.federated.settings import FederationSettings
 
 Streams = Callable[..., np.random.Generator]
 """From a purpose and integers to random numbers that belong to them alone."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qio_envs.api import ConfigError
+from qio_rllib.federated.federation_settings import FederationSettings
 from qio_rllib.federated.server import FederatedServer
 from qio_rllib.federated.server_optimizers import ServerOptimizerSettings
 from qio_rllib.federated.settings import (
@@ -13,7 +14,6 @@ from qio_rllib.federated.settings import (
     AttackSettings,
     CompressionSettings,
     DropoutSettings,
-    FederationSettings,
     ParticipationSettings,
     PrivacySettings,
     QuantizationSettings,

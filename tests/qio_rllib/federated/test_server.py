@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qio_rllib.federated import aggregation
+from qio_rllib.federated.federation_settings import FederationSettings
 from qio_rllib.federated.privacy import GaussianMechanism, SkellamMechanism, rounded_norm
 from qio_rllib.federated.secure.messages import Step
 from qio_rllib.federated.server import FederatedServer, Update
@@ -19,7 +20,6 @@ from qio_rllib.federated.settings import (
     AttackSettings,
     CompressionSettings,
     DropoutSettings,
-    FederationSettings,
     ParticipationSettings,
     PrivacySettings,
     QuantizationSettings,
