@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 OWN_RUNS = "runs"
 """Where ``rllib train`` keeps runs unless it is told otherwise, seen from the working directory."""
 
+ExperimentFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE|NAME", help="Experiment file (YAML), or the name of a ready one (rllib list)."
+    ),
+]
+
 AllowImport = Annotated[
     list[str] | None,
     typer.Option(
@@ -30,11 +37,22 @@ AllowImport = Annotated[
 ]
 
 
+def one_experiment(argument: str | None, option: str | None) -> str | None:
+    """Return the experiment that is given as an argument or behind ``--config``.
+
+    Raises:
+        ConfigError: Both are given.
+    """
+    if argument is not None and option is not None:
+        raise ConfigError(f"--config: cannot go with '{argument}', which names an experiment too")
+    return option if argument is None else argument
+
+
 def experiment_of(
     config: str | None,
     run: str | None,
     env: str | None,
-    stop: str | None,
+    stop: Sequence[str] | None,
     overrides: Sequence[str],
     seed: int | None,
     allow_import: Sequence[str] = (),
@@ -46,15 +64,17 @@ def experiment_of(
         raise ConfigError("--seed: cannot go with --set seed=...")
     is_json = config is not None and config.lstrip().startswith("{")
     if run is None:
-        for option, value in {
-            "--env": env,
-            "--stop": stop,
-            "--config with JSON": config if is_json else None,
-        }.items():
-            if value is not None:
-                raise ConfigError(f"{option}: needs --run ALGORITHM")
+        for option, value, instead in (
+            ("--env", env, "env=..."),
+            ("--stop", stop, "stop.training_iteration=100"),
+            ("--config with JSON", config if is_json else None, "lr=1e-4"),
+        ):
+            if value:
+                raise ConfigError(f"{option}: needs --run ALGORITHM (of an experiment file: --set {instead})")
         if config is None:
-            raise ConfigError("--config: an experiment file is needed (or --run and --env, or --resume)")
+            raise ConfigError(
+                "an experiment is needed: a file or the name of a ready one (rllib list), or --run and --env"
+            )
         from qio_rllib.experiments.experiment import load_experiment
 
         return load_experiment(config, overrides, seed, allow_import)
@@ -67,13 +87,35 @@ def experiment_of(
     entry: dict[str, Any] = {
         "run": run,
         "env": env,
-        "stop": json_object("--stop", stop),
+        "stop": stop_of(stop or ()),
         "config": json_object("--config", config),
     }
     from qio_rllib.experiments.experiment import Experiment, apply_overrides
 
     name = f"{run}_{env}".replace("/", "_").replace(":", "_")
     return Experiment.from_mapping(apply_overrides(entry, overrides), name).with_seed(seed)
+
+
+def stop_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Read stop criteria, each ``KEY=VALUE`` or a JSON object of several.
+
+    Raises:
+        ConfigError: Neither, or a key stands there twice.
+    """
+    from qio_rllib.artifacts.yaml_files import parse_yaml
+
+    criteria: list[tuple[str, Any]] = []
+    for text in texts:
+        key, sign, value = (part.strip() for part in text.partition("="))
+        if text.lstrip().startswith(("{", "[")):
+            criteria += json_object("--stop", text).items()
+        elif key and sign and value:
+            criteria.append((key, parse_yaml(value, f"--stop {key}")))
+        else:
+            raise ConfigError(
+                f"--stop: expected KEY=VALUE such as training_iteration=100, or a JSON object, got '{text}'"
+            )
+    return _without_repeats("--stop", criteria)
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any]:
