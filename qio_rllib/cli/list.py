@@ -34,9 +34,10 @@ def list_() -> None:
         "module:callable go too."
     )
     table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("ready experiment", no_wrap=True)
+    ready = ready_experiments()
+    table.add_column("ready experiment", min_width=max(map(len, ready)))
     table.add_column("about", no_wrap=True, overflow="ellipsis")
-    for name, path in ready_experiments().items():
+    for name, path in ready.items():
         table.add_row(name, subject(path))
     console().print(table)
     say("rllib train NAME trains one of them; --dry-run shows it.")
