@@ -6,7 +6,7 @@ Beside it the same circuit, written for PennyLane, on default.qubit with the tor
 broadcasting over the batch. Angles come in single and in double precision; default.qubit computes in double precision
 either way, so like is compared with like in the rows of float64. That all give the same numbers is checked first.
 All contestants of a task take turns over several rounds, so that a busy machine slows all alike; the table shows
-medians. Needs PennyLane (pip install 'qio[bench]').
+medians. Needs PennyLane (pip install '.[bench]').
 
     python benchmarks/circuits.py                  # about a minute
 """

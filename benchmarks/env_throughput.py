@@ -4,7 +4,7 @@ Two groups. With 10 agents: the forest as a batch of 1, 8 and 64 environments, i
 written with a Python loop over agents (`LoopForest` below, checked to give the same observations), `mpe_spread_v0` in
 these four forms too, and mpe2's simple_spread_v3, which is the same task as `mpe_spread_v0`. With 3 agents: the swarm
 (cooperative) and `mpe_spread_v0` in those forms, mpe2's simple_spread_v3, and, where it is installed
-(pip install 'qio[bench]'), VMAS's simple_spread (vectorised in torch, one thread) with 64 environments and with 4096.
+(pip install '.[bench]'), VMAS's simple_spread (vectorised in torch, one thread) with 64 environments and with 4096.
 Episodes have 200 steps; actions are random, those of spread discrete. All contestants of a group take turns over
 several rounds, so that a busy machine slows all alike; the table shows medians.
 

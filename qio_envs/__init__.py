@@ -10,6 +10,8 @@ Importing this package registers the ids ``qio_envs/...`` with Gymnasium. ``gymn
 name stands before the id: ``gymnasium.make("qio_envs:qio_envs/ForestUAV-v0")``.
 """
 
+from typing import Any
+
 from qio_envs.family_registry import Family, FamilyMember, families, family
 from qio_envs.registry import Environment, environment, environments
 
@@ -154,3 +156,12 @@ __all__ = [
     "swarm_cooperative_v0",
     "swarm_mixed_v0",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Look up ``__version__`` when it is asked for: the metadata of all installed packages are read for it."""
+    if name == "__version__":
+        from qio_envs.api.distribution import version
+
+        return version()
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

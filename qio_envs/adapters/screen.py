@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from qio_envs.api.batched import Array, BatchedEnv
+from qio_envs.api.distribution import install_command
 
 
 def check_render_mode(batch: BatchedEnv, render_mode: str | None) -> None:
@@ -59,7 +60,7 @@ class Screen:
             import pygame
         except ImportError as error:
             raise ImportError(
-                "render_mode 'human' needs pygame: pip install 'qio[human]' (rgb_array and ansi need nothing)"
+                f"render_mode 'human' needs pygame: {install_command('human')} (rgb_array and ansi need nothing)"
             ) from error
         if self._window is None:
             pygame.init()

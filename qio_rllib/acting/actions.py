@@ -40,6 +40,12 @@ class ActionSpec:
             return cls(None, tuple(space.low.tolist()), tuple(space.high.tolist()), rescaled)
         raise ConfigError(f"policies act in Discrete and one-dimensional Box spaces, not in {space}")
 
+    def __str__(self) -> str:
+        """Return it as messages show it."""
+        if self.count is not None:
+            return f"{self.count} discrete actions"
+        return f"{len(self.low)} numbers from {list(self.low)} to {list(self.high)}"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one action."""

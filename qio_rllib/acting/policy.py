@@ -38,6 +38,11 @@ class GroupSpaces:
             count = int(actions.n)
         return cls(tuple(bare_space(observations).shape or ()), count)
 
+    def __str__(self) -> str:
+        """Return it as messages show it."""
+        mask = "" if self.num_actions is None else f" with a mask of {self.num_actions} actions"
+        return f"shape {self.observation_shape}{mask}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
@@ -62,19 +67,21 @@ class Policy:
         return {agent: group.module_id for group in self.team.groups for agent in group.agents}
 
     def team_for(self, agents: Sequence[Any]) -> Team:
-        """Return the team for an environment with these agents, of whom the policy must know each.
+        """Return the team for an environment with these agents.
+
+        A policy of one module acts for any agents, more or fewer than in the training, whose spaces are those of the
+        training. One of several modules acts for those whom it knows.
 
         Raises:
-            ConfigError: An unknown agent, or other agents than those of the training where a one-hot agent index is
-                part of what they see.
+            ConfigError: An agent of whom it is not known which module is to act for it, or other agents than those of
+                the training where a one-hot agent index is part of what they see.
         """
         known = self.module_of
         for agent in agents:
             if agent not in known:
-                raise ConfigError(
-                    f"the policy knows no agent '{agent}'{did_you_mean(str(agent), map(str, known))}; "
-                    f"allowed: {', '.join(map(str, known))}"
-                )
+                group = self.group_of(agent)
+                whole = dataclasses.replace(group, agents=tuple(agents), index=np.arange(len(agents)))
+                return Team([whole], self.team.communication)
         place = {agent: index for index, agent in enumerate(agents)}
         groups = []
         for group in self.team.groups:
@@ -88,6 +95,28 @@ class Policy:
                 index = np.array([place[agent] for agent in here])
                 groups.append(dataclasses.replace(group, agents=here, index=index))
         return Team(groups, self.team.communication)
+
+    def group_of(self, agent: Any) -> AgentGroup:
+        """Return the group that acts for an agent; the only one acts for agents that the training did not have, too.
+
+        Raises:
+            ConfigError: As `team_for`.
+        """
+        groups = self.team.groups
+        for group in groups:
+            if agent in group.agents:
+                return group
+        known = list(map(str, self.module_of))
+        if len(groups) > 1:
+            raise ConfigError(
+                f"the policy knows no agent '{agent}'{did_you_mean(str(agent), known)}; allowed: {', '.join(known)}"
+            )
+        if groups[0].agent_id:
+            raise ConfigError(
+                f"agent_id: the policy was trained for the agents {', '.join(known)}, whose index is part of what "
+                f"they see; '{agent}' has none"
+            )
+        return groups[0]
 
     def player(self, explore: bool = False, seed: int | None = None) -> Player:
         """Return what acts in one episode of one environment; take a new one for each episode.

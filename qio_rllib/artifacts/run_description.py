@@ -12,13 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("ray", "torch", "numpy", "gymnasium", "pettingzoo", "qio")
+from qio_envs.api.distribution import distribution_name
+
+_PACKAGES = ("ray", "torch", "numpy", "gymnasium", "pettingzoo")
 
 
 def run_description(command: Sequence[str] | None = None) -> dict[str, Any]:
     """Return what a number must be read with: versions, machine, command and time of start."""
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    own = distribution_name()
+    for package in (*_PACKAGES, *([] if own is None else [own])):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return {

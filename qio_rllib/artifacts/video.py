@@ -10,19 +10,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qio_envs.api import ConfigError
+from qio_rllib.artifacts.rendering import rendered_env
 
 if TYPE_CHECKING:
     from qio_rllib.acting.policy import Policy
 
 MAX_FRAMES = 200
+MAX_STEPS = 1_000
+"""Steps after which a recording leaves an episode of an environment that is not known to end."""
+
 _DEFAULT_FPS = 20
 _LONGEST_SIDE = 400  # pixels
 _COLORS = 40
 
 
 def record_episode(
-    policy: Policy | str, env_id: str, env_config: Mapping[str, Any], seed: int, explore: bool = False
-) -> tuple[list[np.ndarray], float, float]:
+    policy: Policy | str,
+    env_id: str,
+    env_config: Mapping[str, Any],
+    seed: int,
+    explore: bool = False,
+    max_steps: int | None = None,
+) -> tuple[list[np.ndarray], float, dict[str, Any]]:
     """Play an episode and keep its frames.
 
     Args:
@@ -31,34 +40,28 @@ def record_episode(
         env_config: Its arguments.
         seed: Seeds the environment and the sampling.
         explore: Sample from the policy (True) or take its most probable actions (False).
+        max_steps: Steps after which the episode is left; by default `MAX_STEPS` in environments that are not known to
+            end.
 
     Returns:
-        Frames (uint8 ``[h, w, 3]``), frames per second, and the episode's return over all agents.
+        Frames (uint8 ``[h, w, 3]``), frames per second, and the episode's row, as
+        `qio_rllib.sampling.evaluation.play_episodes` gives it.
 
     Raises:
         ConfigError: The environment cannot be rendered, or is none that the policy can act in.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a display even where none is needed
 
-    from qio_rllib.acting.scripted import scripted_team
-    from qio_rllib.sampling.environments import make_env
     from qio_rllib.sampling.evaluation import play_episodes
-    from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
 
-    try:
-        shown: Any = make_env(env_id, env_config, render_mode="rgb_array")
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever an environment of anybody's raises for a mode that it lacks
-        raise ConfigError(f"env: {env_id} cannot be rendered as rgb_array ({error})") from error
     frames: list[np.ndarray] = []
-    env = ObjectVectorEnv(lambda: shown, 1)
-    try:
-        team = scripted_team(shown.batch, policy) if isinstance(policy, str) else policy.team_for(env.agents)
-        (row,) = play_episodes(team, env, [seed], explore, lambda: frames.append(_frame(shown, env_id)))
-        return frames, float(shown.metadata.get("render_fps") or _DEFAULT_FPS), row["episode_return"]
-    finally:
-        env.close()
+    with rendered_env(policy, env_id, env_config, "rgb_array") as (shown, env, team):
+        if max_steps is None and not env.has_time_limit:
+            max_steps = MAX_STEPS
+        (row,) = play_episodes(
+            team, env, [seed], explore, lambda: frames.append(_frame(shown, env_id)), max_steps
+        )
+        return frames, float(shown.metadata.get("render_fps") or _DEFAULT_FPS), row
 
 
 def save_gif(
@@ -121,7 +124,8 @@ def save_video(
     env_config: Mapping[str, Any] | None = None,
     seed: int = 0,
     explore: bool = False,
-) -> float:
+    max_steps: int | None = None,
+) -> dict[str, Any]:
     """Record an episode of a policy as a GIF.
 
     Args:
@@ -131,9 +135,10 @@ def save_video(
         env_config: Its arguments; by default, likewise.
         seed: Seeds the environment and the sampling.
         explore: Sample from the policy (True) or take its most probable actions (False).
+        max_steps: As for `record_episode`.
 
     Returns:
-        The episode's return over all agents.
+        The episode's row, as of `record_episode`.
 
     Raises:
         ConfigError: As `record_episode`.
@@ -141,13 +146,13 @@ def save_video(
     if isinstance(policy, str):
         if env_id is None:
             raise ConfigError("env: a scripted policy needs an environment")
-        frames, fps, total = record_episode(policy, env_id, env_config or {}, seed, explore)
+        frames, fps, row = record_episode(policy, env_id, env_config or {}, seed, explore, max_steps)
     else:
         if env_config is None:
             env_config = policy.env_config if env_id in (None, policy.env) else {}
-        frames, fps, total = record_episode(policy, env_id or policy.env, env_config, seed, explore)
+        frames, fps, row = record_episode(policy, env_id or policy.env, env_config, seed, explore, max_steps)
     save_gif(frames, path, fps)
-    return total
+    return row
 
 
 def _frame(env: Any, env_id: str) -> np.ndarray:

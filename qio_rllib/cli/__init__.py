@@ -10,17 +10,21 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
+
+from qio_envs.api import ConfigError
+from qio_envs.api.distribution import distribution_name, install_command, version
 
 try:
     import typer
 except ModuleNotFoundError as missing:  # a bare install has the environments only
-    print(f"rllib: needs {missing.name}; install the plug-ins: pip install 'qio[rllib]'", file=sys.stderr)
+    print(f"rllib: needs {missing.name}; install the plug-ins: {install_command('rllib')}", file=sys.stderr)
     raise SystemExit(2) from missing
 
-from qio_envs.api import ConfigError
 from qio_rllib.cli import bench, causal, credit, diagnose, evaluate, train, video
 from qio_rllib.cli import list as list_command
-from qio_rllib.cli.output import complain
+from qio_rllib.cli.output import complain, say
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 SIGNALLED = 128
@@ -28,11 +32,38 @@ SIGNALLED = 128
 
 app = typer.Typer(
     name="rllib",
-    help="Train and evaluate multi-agent policies with Ray RLlib.",
+    help="Train and evaluate multi-agent policies with Ray RLlib. This command is QIO's; Ray no longer has one.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        try:
+            ray = f"Ray {metadata.version('ray')}"
+        except metadata.PackageNotFoundError:
+            ray = "Ray, which is not installed"
+        say(f"{distribution_name() or 'qio'} {version()}: QIO's rllib command, for {ray}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_show_version,
+            help="Show whose command this is, its version and Ray's.",
+        ),
+    ] = False,
+) -> None:
+    """Take options that go before every command."""
+
+
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("diagnose")(diagnose.diagnose)
@@ -41,6 +72,23 @@ app.add_typer(causal.app, name="causal")
 app.command("list")(list_command.list_)
 app.command("video")(video.video)
 app.command("bench")(bench.bench)
+
+
+def console_script() -> int:
+    """Run what is installed as ``rllib``; where Ray has a command of that name too, say how to get either.
+
+    Which of the two lies in ``bin/`` depends on which was installed last, so that neither may pass for the other.
+    ``python -m qio_rllib.cli`` is always ours.
+    """
+    for command in metadata.entry_points(group="console_scripts", name="rllib"):
+        if command.dist is not None and command.dist.name.lower() == "ray":
+            run = f"from {command.module} import {command.attr}; {command.attr}()"
+            return complain(
+                f"Ray {command.dist.version} has a command 'rllib' of its own, which this one would hide; take "
+                f"'python -m qio_rllib.cli' for QIO's, or 'python -c \"{run}\"' for Ray's",
+                BAD_INPUT,
+            )
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

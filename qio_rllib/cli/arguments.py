@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,20 @@ if TYPE_CHECKING:
     from qio_rllib.experiments.experiment import Experiment
 
 
+RUN_FILE, POLICY_FILE = "run.json", "policy.pt"
+"""Files of a run directory."""
+
+_EPISODES = 10  # of an evaluation of which nothing says how many; RLlib's default
+
 OWN_RUNS = "runs"
 """Where ``rllib train`` keeps runs unless it is told otherwise, seen from the working directory."""
+
+ExperimentFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE|NAME", help="Experiment file (YAML), or the name of a ready one (rllib list)."
+    ),
+]
 
 AllowImport = Annotated[
     list[str] | None,
@@ -30,11 +43,22 @@ AllowImport = Annotated[
 ]
 
 
+def one_experiment(argument: str | None, option: str | None) -> str | None:
+    """Return the experiment that is given as an argument or behind ``--config``.
+
+    Raises:
+        ConfigError: Both are given.
+    """
+    if argument is not None and option is not None:
+        raise ConfigError(f"--config: cannot go with '{argument}', which names an experiment too")
+    return option if argument is None else argument
+
+
 def experiment_of(
     config: str | None,
     run: str | None,
     env: str | None,
-    stop: str | None,
+    stop: Sequence[str] | None,
     overrides: Sequence[str],
     seed: int | None,
     allow_import: Sequence[str] = (),
@@ -46,15 +70,17 @@ def experiment_of(
         raise ConfigError("--seed: cannot go with --set seed=...")
     is_json = config is not None and config.lstrip().startswith("{")
     if run is None:
-        for option, value in {
-            "--env": env,
-            "--stop": stop,
-            "--config with JSON": config if is_json else None,
-        }.items():
-            if value is not None:
-                raise ConfigError(f"{option}: needs --run ALGORITHM")
+        for option, value, instead in (
+            ("--env", env, "env=..."),
+            ("--stop", stop, "stop.training_iteration=100"),
+            ("--config with JSON", config if is_json else None, "lr=1e-4"),
+        ):
+            if value:
+                raise ConfigError(f"{option}: needs --run ALGORITHM (of an experiment file: --set {instead})")
         if config is None:
-            raise ConfigError("--config: an experiment file is needed (or --run and --env, or --resume)")
+            raise ConfigError(
+                "an experiment is needed: a file or the name of a ready one (rllib list), or --run and --env"
+            )
         from qio_rllib.experiments.experiment import load_experiment
 
         return load_experiment(config, overrides, seed, allow_import)
@@ -67,13 +93,35 @@ def experiment_of(
     entry: dict[str, Any] = {
         "run": run,
         "env": env,
-        "stop": json_object("--stop", stop),
+        "stop": stop_of(stop or ()),
         "config": json_object("--config", config),
     }
     from qio_rllib.experiments.experiment import Experiment, apply_overrides
 
     name = f"{run}_{env}".replace("/", "_").replace(":", "_")
     return Experiment.from_mapping(apply_overrides(entry, overrides), name).with_seed(seed)
+
+
+def stop_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Read stop criteria, each ``KEY=VALUE`` or a JSON object of several.
+
+    Raises:
+        ConfigError: Neither, or a key stands there twice.
+    """
+    from qio_rllib.artifacts.yaml_files import parse_yaml
+
+    criteria: list[tuple[str, Any]] = []
+    for text in texts:
+        key, sign, value = (part.strip() for part in text.partition("="))
+        if text.lstrip().startswith(("{", "[")):
+            criteria += json_object("--stop", text).items()
+        elif key and sign and value:
+            criteria.append((key, parse_yaml(value, f"--stop {key}")))
+        else:
+            raise ConfigError(
+                f"--stop: expected KEY=VALUE such as training_iteration=100, or a JSON object, got '{text}'"
+            )
+    return _without_repeats("--stop", criteria)
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any]:
@@ -127,6 +175,8 @@ def seeds_of(text: str | None) -> list[int] | None:
 def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy, list[int]]:
     """Return the policy of a checkpoint, run directory or policy file, and its evaluation seeds.
 
+    Of a run whose checkpoints are gone it is that of the policy file which the run has left.
+
     Args:
         path: Where it lies.
         allow_import: Modules that the environment which a policy file names may import.
@@ -139,7 +189,10 @@ def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy
     )
 
     if path.is_file():
-        return load_policy(path, allow_import), evaluation_seeds(10)
+        return load_policy(path, allow_import), evaluation_seeds(_EPISODES)
+    if (path / RUN_FILE).is_file() and not _has_checkpoint(path) and (path / POLICY_FILE).is_file():
+        note(f"{relative(path)} has no checkpoint any more; its {POLICY_FILE} acts")
+        return load_policy(path / POLICY_FILE, allow_import), evaluation_seeds(_evaluation_duration(path))
     path = checkpoint_of(path)
     return load_policy_from_checkpoint(path), checkpoint_experiment(path)["evaluation_seeds"]
 
@@ -147,11 +200,69 @@ def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy
 def checkpoint_of(path: Path) -> Path:
     """Return a checkpoint as it is, of a run directory the last one; say so of one that is not the user's own."""
     note_foreign_code(path)
-    if not (path / "run.json").is_file():
+    if not (path / RUN_FILE).is_file():
+        runs = runs_in(path)
+        if runs:
+            raise ConfigError(
+                f"{relative(path)}: a folder with runs, expected one of them, such as {relative(runs[-1])}"
+            )
         return path
     from qio_rllib.experiments.finished_run import final_checkpoint
 
     return final_checkpoint(path)
+
+
+def _has_checkpoint(run: Path) -> bool:
+    """Return whether a run has its last checkpoint."""
+    from qio_rllib.artifacts.run_directory import RunDirectory
+    from qio_rllib.experiments.finished_run import final_checkpoint
+
+    RunDirectory.open(run)  # a damaged one says so
+    try:
+        return final_checkpoint(run).is_dir()
+    except ConfigError:
+        return False
+
+
+def _evaluation_duration(run: Path) -> int:
+    """Return how many episodes the evaluations of a run have."""
+    from qio_rllib.artifacts.run_directory import RunDirectory
+
+    (entry,) = RunDirectory.open(run).config().values()
+    return (entry.get("config") or {}).get("evaluation_duration", _EPISODES)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the run directories in a folder of runs, of one experiment or of several; the newest is the last."""
+    found = []
+    for file in (*folder.glob(f"*/{RUN_FILE}"), *folder.glob(f"*/*/{RUN_FILE}")):
+        try:
+            started = json.loads(file.read_text(encoding="utf-8"))["start_time"]
+            time = datetime.datetime.fromisoformat(started).timestamp()
+        except (OSError, ValueError, KeyError, TypeError):  # one that is being made, or damaged
+            continue
+        if not file.parent.name.startswith("."):
+            found.append((time, file.stat().st_mtime, file.parent))
+    return [path for *_, path in sorted(found)]
+
+
+def chosen_policies(given: Sequence[Path], latest: bool) -> list[Path]:
+    """Return what is given, or the newest run: of ``runs``, or of the folder that is given.
+
+    Raises:
+        ConfigError: Nothing is given, or there is no run, or more than one folder.
+    """
+    if not latest:
+        if not given:
+            raise ConfigError("Missing argument 'CHECKPOINT' (or --latest, or --scripted NAME with --env)")
+        return [*given]
+    if len(given) > 1:
+        raise ConfigError(f"--latest: takes one folder of runs, got {len(given)} paths")
+    folder = given[0] if given else Path(OWN_RUNS)
+    runs = runs_in(folder)
+    if not runs:
+        raise ConfigError(f"--latest: there is no run in {relative(folder)}")
+    return [runs[-1]]
 
 
 def is_own_run(path: Path) -> bool:
@@ -161,7 +272,7 @@ def is_own_run(path: Path) -> bool:
 
 def note_foreign_code(path: Path) -> None:
     """Say that checkpoints are code, where one is about to be loaded that is not the user's own."""
-    is_any = any((path / name).is_file() for name in ("run.json", "rllib_checkpoint.json"))
+    is_any = any((path / name).is_file() for name in (RUN_FILE, "rllib_checkpoint.json"))
     if is_any and not is_own_run(path):
         note(
             f"{relative(path)} is not in {OWN_RUNS}/: Ray's checkpoints are pickles, and loading one runs what is in it"
@@ -169,39 +280,47 @@ def note_foreign_code(path: Path) -> None:
 
 
 def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> tuple[str, Mapping[str, Any]]:
-    """Return the environment in which a policy is to act and its settings, by default those of the training.
+    """Return the environment in which a policy is to act and its settings.
+
+    Args:
+        policy: What acts; it may act for more or fewer agents than in the training (`Policy.team_for`).
+        env: The environment; None for that of the training.
+        env_config: Settings as JSON; in the environment of the training they go on top of those of the training.
 
     Raises:
-        ConfigError: It has an agent that the policy does not know, observations of another shape, or other actions.
+        ConfigError: It has an agent for which nobody acts, observations of another shape, or other actions.
     """
     from qio_rllib.acting.actions import ActionSpec
     from qio_rllib.acting.policy import GroupSpaces
     from qio_rllib.sampling.environments import describe_env
 
     env_id = policy.env if env is None else env
-    if env_config is not None:
-        settings: Mapping[str, Any] = json_object("--env-config", env_config)
-    else:
-        settings = policy.env_config if env_id == policy.env else {}
+    given = json_object("--env-config", env_config)
+    settings = {**policy.env_config, **given} if env_id == policy.env else given
+    option = "--env-config" if env is None else "--env"
     present = describe_env(env_id, settings)
-    groups = {agent: group for group in policy.team.groups for agent in group.agents}
     for agent in present.agents:
-        if agent not in groups:
-            raise ConfigError(f"--env: {env_id} has the agent '{agent}', for which there is no policy")
+        try:
+            group = policy.group_of(agent)
+        except ConfigError as error:
+            raise ConfigError(f"{option}: {env_id} has the agent '{agent}': {error}") from error
         observations, actions = present.observation_spaces[agent], present.action_spaces[agent]
-        trained = groups[agent].actor.action
-        same = {
-            "observation": GroupSpaces.of(observations, actions) == policy.spaces[groups[agent].module_id],
-            "action": ActionSpec.of(actions, trained.rescaled) == trained,
-        }
-        for kind, is_same in same.items():
-            if not is_same:
-                raise ConfigError(f"--env: the {kind} space of {env_id} is not the one of the training")
+        seen, trained = GroupSpaces.of(observations, actions), policy.spaces[group.module_id]
+        if seen != trained:
+            raise ConfigError(
+                f"{option}: the observation space of {env_id} is not that of the training: {seen}, expected {trained}"
+            )
+        action, expected = ActionSpec.of(actions, group.actor.action.rescaled), group.actor.action
+        if action != expected:
+            raise ConfigError(
+                f"{option}: the action space of {env_id} is not that of the training: {action}, expected {expected}"
+            )
+    policy.team_for(present.agents)
     return env_id, settings
 
 
 def scripted_env(
-    checkpoint: Path | None, env: str | None, env_config: str | None
+    checkpoints: Sequence[Path], env: str | None, env_config: str | None
 ) -> tuple[str, dict[str, Any]]:
     """Return the environment in which a scripted policy is to act and its settings.
 
@@ -210,7 +329,7 @@ def scripted_env(
     """
     import qio_envs
 
-    if checkpoint is not None:
+    if checkpoints:
         raise ConfigError("--scripted: cannot go with a checkpoint, it takes its place")
     if env is None:
         raise ConfigError("--scripted: needs --env")
@@ -220,17 +339,6 @@ def scripted_env(
             f"--env: '{env}' has no scripted policies{did_you_mean(env, known)}; allowed: {', '.join(known)}"
         )
     return env, json_object("--env-config", env_config)
-
-
-def needed_checkpoint(checkpoint: Path | None) -> Path:
-    """Return the checkpoint.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if checkpoint is None:
-        raise ConfigError("Missing argument 'CHECKPOINT' (or --scripted NAME with --env)")
-    return checkpoint
 
 
 def check_output_file(out: Path | None) -> None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qio_rllib.cli.arguments import AllowImport, check_output_file, experiment_of
+from qio_rllib.cli.arguments import (
+    AllowImport,
+    ExperimentFile,
+    check_output_file,
+    experiment_of,
+    one_experiment,
+)
 from qio_rllib.cli.output import console, relative, say
 
 if TYPE_CHECKING:
@@ -16,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def bench(
-    config: Annotated[str, typer.Option(help="Experiment file (YAML).")],
+    experiment_file: ExperimentFile = None,
+    config: Annotated[str | None, typer.Option(help="The same as FILE|NAME.")] = None,
     seconds: Annotated[
         float | None, typer.Option(help="Measure for so long (default: 60, without --rounds).")
     ] = None,
@@ -30,6 +37,7 @@ def bench(
 ) -> None:
     """Time an experiment's training beside RLlib's own runner and Learner, in turns; keeps nothing that is trained."""
     check_output_file(out)
+    config = one_experiment(experiment_file, config)
     experiment = experiment_of(config, None, None, None, settings or [], None, allow_import or ())
 
     from qio_rllib.artifacts.files import write_csv

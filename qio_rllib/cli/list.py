@@ -6,12 +6,13 @@ from qio_rllib.cli.output import console, say
 
 
 def list_() -> None:
-    """Show environments with their scenarios and scripted policies, families of environments, and algorithms."""
+    """Show environments with their scenarios and scripted policies, families, algorithms, and ready experiments."""
     from rich import box
     from rich.table import Table
 
     import qio_envs
-    from qio_rllib.algorithms import ALGORITHMS
+    from qio_rllib.experiments.ready import ready_experiments, subject
+    from qio_rllib.registration import ALGORITHM_NAMES
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("environment", "scenarios", "scripted policies"):
@@ -27,8 +28,16 @@ def list_() -> None:
     for name, family in qio_envs.families().items():
         table.add_row(name, family.env, family.described())
     console().print(table)
-    say(f"algorithms    {', '.join(ALGORITHMS)}")
+    say(f"algorithms    {', '.join(ALGORITHM_NAMES)}")
     say(
         "Gymnasium ids (CartPole-v1, lbforaging:Foraging-8x8-2p-3f-v3), PettingZoo modules (mpe2.simple_spread_v3) and "
         "module:callable go too."
     )
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    ready = ready_experiments()
+    table.add_column("ready experiment", min_width=max(map(len, ready)))
+    table.add_column("about", no_wrap=True, overflow="ellipsis")
+    for name, path in ready.items():
+        table.add_row(name, subject(path))
+    console().print(table)
+    say("rllib train NAME trains one of them; --dry-run shows it.")

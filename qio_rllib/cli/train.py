@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli.arguments import OWN_RUNS, AllowImport, experiment_of, is_own_run, note_foreign_code
+from qio_rllib.cli.arguments import (
+    OWN_RUNS,
+    AllowImport,
+    ExperimentFile,
+    experiment_of,
+    is_own_run,
+    note_foreign_code,
+    one_experiment,
+)
 from qio_rllib.cli.output import console, print_yaml, progress, relative, say
 
 if TYPE_CHECKING:
@@ -20,12 +28,19 @@ if TYPE_CHECKING:
 
 
 def train(
+    experiment_file: ExperimentFile = None,
     config: Annotated[
-        str | None, typer.Option(help="Experiment file (YAML), or with --run a JSON object of settings.")
+        str | None, typer.Option(help="The same as FILE|NAME, or with --run a JSON object of settings.")
     ] = None,
     run: Annotated[str | None, typer.Option(help="Algorithm, in place of an experiment file.")] = None,
     env: Annotated[str | None, typer.Option(help="Environment, with --run.")] = None,
-    stop: Annotated[str | None, typer.Option(help="Stop criteria as a JSON object, with --run.")] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE|JSON",
+            help="Stop criterion, with --run: training_iteration=100. Repeatable.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,6 +65,7 @@ def train(
     Where a setting is ``{grid_search: [...]}``, all combinations are trained one after the other.
     """
     overrides = settings or []
+    config = one_experiment(experiment_file, config)
     if resume is not None:
         given = {"--config": config, "--run": run, "--env": env, "--stop": stop, "--seed": seed, "--out": out}
         for option, value in given.items():

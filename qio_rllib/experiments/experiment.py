@@ -37,6 +37,7 @@ from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
+from qio_rllib.experiments.ready import experiment_file
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
 from qio_rllib.named_in_file import NamedInFile
 from qio_rllib.sampling.environments import check_named_in_file, make_env
@@ -253,7 +254,8 @@ def load_experiment(
     """Read the one experiment of a YAML file.
 
     Args:
-        path: The file: ``name: {run: ..., env: ..., stop: {...}, config: {...}}``.
+        path: The file: ``name: {run: ..., env: ..., stop: {...}, config: {...}}``; or the name of a ready experiment,
+            such as ``forest_uav_ppo``.
         overrides: ``key=value`` texts that go on top, as ``--set`` takes them (`apply_overrides`).
         seed: In place of ``config.seed``.
         allow_import: Modules that environments named in the file may import, beside
@@ -262,10 +264,12 @@ def load_experiment(
     Raises:
         ConfigError: The file cannot be read, or holds something that cannot be used.
     """
+    path = experiment_file(path)
     values = read_yaml(path)
     if len(values) != 1:
         listed = ", ".join(str(key) for key in values)
-        hint = " (put them under the name of the experiment)" if set(values) & set(_SECTIONS) else ""
+        near = [key for key in values if key in _SECTIONS or did_you_mean(str(key), _SECTIONS)]
+        hint = f" ({near[0]} belongs under the name of the experiment)" if near else ""
         raise ConfigError(f"{path}: expected exactly one experiment, found the keys {listed or 'none'}{hint}")
     ((name, entry),) = values.items()
     if not isinstance(entry, Mapping):
@@ -413,7 +417,9 @@ def _validated(model: type[pydantic.BaseModel], values: Mapping[str, Any]) -> An
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
-        problem = error.errors()[0]
+        problems = error.errors()
+    # a key that nobody knows may be the one that is missing
+    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     *parents, last = problem["loc"]
     where = "".join(f"{part}." for part in parents)
     owner: Any = CheckpointSettings if parents else model

@@ -20,6 +20,7 @@ from qio_rllib.experiments.recorder import RunRecorder
 from qio_rllib.sampling.evaluation import (
     FIRST_EVALUATION_SEED,
     checkpoint_experiment,
+    cut_text,
     evaluate,
     load_policy_from_checkpoint,
     mean_scores,
@@ -67,7 +68,7 @@ def finish(
     notes = [*earlier]
     evaluation: dict[str, dict[str, float]] = {}
     with optional("evaluation", notes):
-        evaluation = _final_evaluation(checkpoint, directory)
+        evaluation = _final_evaluation(checkpoint, directory, notes)
     with optional("policy.pt", notes):
         from qio_rllib.artifacts.policy_file import save_policy
 
@@ -151,7 +152,9 @@ def optional(name: str, notes: list[str]) -> Iterator[None]:
         notes.append(f"{name}: {one_line(error)}")
 
 
-def _final_evaluation(checkpoint: Path, directory: RunDirectory) -> dict[str, dict[str, float]]:
+def _final_evaluation(
+    checkpoint: Path, directory: RunDirectory, notes: list[str]
+) -> dict[str, dict[str, float]]:
     policy, trained_on = load_policy_from_checkpoint(checkpoint), checkpoint_experiment(checkpoint)
     rows, means = [], {}
     for mode in MODES:
@@ -164,6 +167,9 @@ def _final_evaluation(checkpoint: Path, directory: RunDirectory) -> dict[str, di
         )
         rows += [{"mode": mode, **episode} for episode in episodes]
         means[mode] = mean_scores(episodes)
+        cut = cut_text(episodes)
+        if cut is not None:
+            notes.append(f"evaluation, {mode}: {cut}")
     write_csv(directory.evaluation_file, rows)
     return means
 

@@ -13,7 +13,7 @@ from qio_rllib.sampling.evaluation import play_episodes
 
 
 def evaluate_scripted(
-    name: str, env_id: str, env_config: Mapping[str, Any], seeds: Sequence[int]
+    name: str, env_id: str, env_config: Mapping[str, Any], seeds: Sequence[int], max_steps: int | None = None
 ) -> list[dict[str, Any]]:
     """Play one episode per seed with a scripted policy.
 
@@ -22,6 +22,7 @@ def evaluate_scripted(
         env_id: An id of ``qio_envs``, such as ``forest_uav_v0``.
         env_config: ``scenario`` and settings of the environment.
         seeds: One per episode.
+        max_steps: As for `play_episodes`.
 
     Returns:
         One row per episode, as of `play_episodes`.
@@ -34,4 +35,4 @@ def evaluate_scripted(
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"env_config of {env_id}: {error}") from error
     env = BatchedVectorEnv(batch)
-    return play_episodes(scripted_team(batch, name), env, seeds, explore=False)
+    return play_episodes(scripted_team(batch, name), env, seeds, explore=False, max_steps=max_steps)

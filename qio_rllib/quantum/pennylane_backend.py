@@ -8,7 +8,7 @@ values = pennylane_expectation(circuit, ["Z0"], weights, features, device="light
 ```
 
 PennyLane (V. Bergholm et al., "PennyLane: Automatic differentiation of hybrid quantum-classical computations",
-arXiv:1811.04968) is imported when one of the functions is called: ``pip install 'qio[pennylane]'``.
+arXiv:1811.04968) is imported when one of the functions is called; it comes with the extra ``pennylane``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qio_envs.api.distribution import install_command
 from qio_rllib.quantum.circuit import Circuit
 from qio_rllib.quantum.observables import Observable, Projector, check_shots, observable
 from qio_rllib.quantum.operations import Angle, Operation
@@ -136,7 +137,7 @@ def _pennylane() -> Any:
     try:
         import pennylane
     except ImportError:
-        raise ImportError("pennylane is not installed: pip install 'qio[pennylane]'") from None
+        raise ImportError(f"pennylane is not installed: {install_command('pennylane')}") from None
     return pennylane
 
 

@@ -18,6 +18,8 @@ class BatchedVectorEnv(VectorEnv):
         env: The batch; it must honour ``observe(out)``.
     """
 
+    has_time_limit = True
+
     def __init__(self, env: BatchedEnv) -> None:
         self.env = env
         self.num_envs = env.num_envs

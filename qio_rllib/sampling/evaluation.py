@@ -32,6 +32,9 @@ from qio_rllib.sampling.vector_env import VectorEnv
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Evaluation seeds count up from here, away from the seeds that training is likely to use."""
+MAX_EPISODE_STEPS = 10_000
+"""Steps after which an evaluation leaves an episode of an environment that is not known to end."""
+
 _MODULES = "learner_group/learner/rl_module"
 _LEARNER_STATE = "learner_group/learner/state.pkl"
 _CONFIG = "class_and_ctor_args.pkl"
@@ -43,7 +46,12 @@ def evaluation_seeds(episodes: int) -> list[int]:
 
 
 def evaluate(
-    policy: Policy, env_id: str, env_config: Mapping[str, Any], seeds: Sequence[int], explore: bool
+    policy: Policy,
+    env_id: str,
+    env_config: Mapping[str, Any],
+    seeds: Sequence[int],
+    explore: bool,
+    max_steps: int | None = None,
 ) -> list[dict[str, Any]]:
     """Play one episode per seed.
 
@@ -53,16 +61,17 @@ def evaluate(
         env_config: Likewise.
         seeds: One per episode; they seed the environment and the sampling.
         explore: Sample from the policy (True) or take its most probable actions (False).
+        max_steps: As for `play_episodes`.
 
     Returns:
         One row per episode, see `play_episodes`.
 
     Raises:
-        ConfigError: The environment has an agent that the policy does not know.
+        ConfigError: The policy cannot act for the agents of the environment (`Policy.team_for`).
     """
     env = make_vector_env(env_id, dict(env_config), len(seeds))
     try:
-        return play_episodes(policy.team_for(env.agents), env, seeds, explore)
+        return play_episodes(policy.team_for(env.agents), env, seeds, explore, max_steps=max_steps)
     finally:
         env.close()
 
@@ -73,6 +82,7 @@ def play_episodes(
     seeds: Sequence[int],
     explore: bool,
     watch: Callable[[], None] | None = None,
+    max_steps: int | None = None,
 ) -> list[dict[str, Any]]:
     """Play one episode in each environment.
 
@@ -82,11 +92,17 @@ def play_episodes(
         seeds: They seed the environments and the draws of the team.
         explore: As for `Team.act`.
         watch: Called after the reset and after each step.
+        max_steps: Steps after which episodes are left, at least 1; by default `MAX_EPISODE_STEPS` in environments that
+            are not known to end, and no such number in others.
 
     Returns:
         One row per episode: ``seed``, ``episode_return`` (sum over agents and steps of the rewards), ``episode_length``
-        (environment steps), and the numbers of the last info; of those that each agent has, the mean over agents.
+        (environment steps), and the numbers of the last info; of those that each agent has, the mean over agents. Where
+        an episode was left before its end, all rows have ``cut``: 1 for such an episode, 0 for one that ended.
     """
+    if max_steps is None and not env.has_time_limit:
+        max_steps = MAX_EPISODE_STEPS
+    count = 0
     rng = EpisodeStreams(seeds)
     stepper = EnvStepper(env, team)
     rows: list[dict[str, Any]] = [
@@ -110,6 +126,12 @@ def play_episodes(
                 watch()
             if not running.any():
                 return rows
+            count += 1
+            if count == max_steps:
+                for e, is_cut in enumerate(running.tolist()):
+                    rows[e] |= env.info(e) if is_cut else {}
+                    rows[e]["cut"] = int(is_cut)
+                return rows
             if step.over.any():
                 env.retire(step.over)
             stepper.advance(step)
@@ -125,6 +147,14 @@ def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if key != "seed" and values:
             means[key] = float(np.mean(values))
     return means
+
+
+def cut_text(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return how many episodes were left before their end, and when, in words; None where all ended."""
+    cut = [row for row in rows if row.get("cut")]
+    if not cut:
+        return None
+    return f"{len(cut)} of {len(rows)} episodes were cut after {cut[0]['episode_length']:,} steps, before their end"
 
 
 def evaluate_algorithm(algorithm: Any, eval_env_runner_group: Any = None) -> tuple[dict[str, Any], int, int]:

@@ -55,6 +55,7 @@ class ObjectVectorEnv(VectorEnv):
         for agent in self.agents:
             self._check_spaces(agent)
         self.state_size = state_size_of(first)
+        self.has_time_limit = all(map(_has_time_limit, self.envs))
         self._index = {agent: index for index, agent in enumerate(self.agents)}
         self._masked = [is_masked_space(self.observation_spaces[agent]) for agent in self.agents]
         self._alive = np.zeros((num_envs, len(self.agents)), bool)
@@ -302,6 +303,17 @@ def _described(env: Any) -> str | None:
     """Return what says which environment of the suite this is and its settings; None for one of anybody's."""
     batch = getattr(getattr(getattr(env, "env", env), "unwrapped", None), "batch", None)
     return batch.config.described(batch.id) if isinstance(batch, BatchedEnv) else None
+
+
+def _has_time_limit(env: Any) -> bool:
+    """Return whether an environment is of the suite, or has Gymnasium's time limit somewhere around it."""
+    if _described(env) is not None:
+        return True
+    while env is not None:
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            return True
+        env = getattr(env, "env", None)
+    return False
 
 
 def state_size_of(env: Any) -> int | None:

@@ -36,6 +36,7 @@ class VectorEnv(abc.ABC):
         action_spaces: By agent.
         num_envs: ``E``.
         state_size: Numbers in `state`; None where the environment has no global state.
+        has_time_limit: Whether every episode is known to end, by a time limit of the environment's own or by its rules.
     """
 
     agents: tuple[Agent, ...]
@@ -43,6 +44,7 @@ class VectorEnv(abc.ABC):
     action_spaces: dict[Agent, gymnasium.Space]
     num_envs: int
     state_size: int | None
+    has_time_limit: bool
 
     @abc.abstractmethod
     def reset(self, seeds: Array | None = None, mask: Array | None = None) -> None:

@@ -353,6 +353,6 @@ def test_its_policy_is_sampled_whatever_is_asked(trained, tmp_path):
 @pytest.mark.parametrize("explore", [False, True])
 def test_an_episode_of_it_can_be_recorded(trained, explore):
     policy = load_policy_from_checkpoint(trained[1])
-    frames, _, total = record_episode(policy, "chsh_v0", TEAM, seed=3, explore=explore)
+    frames, _, row = record_episode(policy, "chsh_v0", TEAM, seed=3, explore=explore)
     assert len(frames) == 6
-    assert 0 <= total <= 5
+    assert 0 <= row["episode_return"] <= 5

@@ -55,9 +55,11 @@ class Dark(gymnasium.Env):
 
 @pytest.mark.parametrize("explore", [False, True])
 def test_the_recorded_episode_is_the_one_that_is_evaluated(forest_policy, explore):
-    frames, fps, total = record_episode(forest_policy, "forest_uav_v0", forest_policy.env_config, 5, explore)
+    frames, fps, recorded = record_episode(
+        forest_policy, "forest_uav_v0", forest_policy.env_config, 5, explore
+    )
     (row,) = evaluate(forest_policy, "forest_uav_v0", forest_policy.env_config, [5], explore)
-    assert total == pytest.approx(row["episode_return"])
+    assert recorded["episode_return"] == pytest.approx(row["episode_return"])
     assert len(frames) == row["episode_length"] + 1
     assert frames[0].dtype == np.uint8
     assert frames[0].shape[2] == 3
@@ -100,9 +102,9 @@ def test_an_environment_without_renderer_is_refused(tmp_path):
 
 
 def test_a_video_of_the_policys_own_environment(tmp_path, forest_policy):
-    total = save_video(forest_policy, tmp_path / "a.gif", seed=5)
+    recorded = save_video(forest_policy, tmp_path / "a.gif", seed=5)
     (row,) = evaluate(forest_policy, "forest_uav_v0", forest_policy.env_config, [5], explore=False)
-    assert total == pytest.approx(row["episode_return"])
+    assert recorded["episode_return"] == pytest.approx(row["episode_return"])
     with Image.open(tmp_path / "a.gif") as image:
         assert image.size[0] > 100
 

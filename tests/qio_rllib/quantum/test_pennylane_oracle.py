@@ -9,6 +9,7 @@ import pytest
 import torch
 from circuit_oracle import FEATURES, WEIGHTS, random_circuit
 
+from qio_envs.api.distribution import install_command
 from qio_rllib.quantum import (
     GATES,
     Circuit,
@@ -168,7 +169,7 @@ def test_without_pennylane_the_message_names_the_extra():
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert "pip install 'qio[pennylane]'" in done.stdout, done.stderr
+    assert install_command("pennylane") in done.stdout, done.stderr
 
 
 def test_pennylane_is_imported_only_when_called():
