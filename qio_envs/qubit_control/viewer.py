@@ -8,7 +8,7 @@ import numpy as np
 
 from qio_envs.api import Array
 from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar
-from qio_envs.qubit_control.lettering import ADVANCE, HEIGHT, width, write
+from qio_envs.api.lettering import ADVANCE, HEIGHT, width, write
 
 _WIDTH = 560  # pixels of the picture
 _HEADER, _PANEL, _LABELS, _FOOTER = 40, 180, 52, 34  # heights of its parts, pixels
