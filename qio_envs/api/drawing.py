@@ -14,6 +14,8 @@ BACKGROUND = np.array([24, 28, 30], np.float32)
 TIME_BAR = np.array([120, 150, 190], np.float32)
 TEXT, QUIET = np.array([226, 232, 236], np.float32), np.array([150, 165, 175], np.float32)
 """Colours of text: what changes, and names of what is shown."""
+MARK = np.array([238, 214, 120], np.float32)
+"""Colour of targets and of marks on an axis."""
 GAP = 6
 """Pixels around a bar."""
 TEXT_ROW = 20
@@ -26,7 +28,8 @@ _HEIGHT = 10  # of a bar
 _MARK = 14  # side of the square in which the mark of a legend's entry lies, pixels
 
 Entry = tuple[str, Array, str]
-"""Of a legend: the kind of mark (cell, frame, disc, square, ring, line, cross), its RGB and its name."""
+"""Of a legend: the kind of mark (cell, frame, disc, square, ring, line, cross, or text for none), its RGB
+and its name."""
 
 
 def bar(width: int, share: float, colour: Array) -> Array:
@@ -61,6 +64,38 @@ def gauges(width: int, *items: tuple[str, float | None, Array]) -> Array:
     return np.concatenate(parts, axis=1)
 
 
+def scale_bar(
+    width: int, text: str, share: float, colour: Array, marks: Sequence[tuple[float, str]]
+) -> Array:
+    """Return a share on an axis from 0 to 1 with named marks, float32 ``[h, width, 3]``.
+
+    Args:
+        width: Of the picture, pixels.
+        text: Stands above the axis: what is shown, and its value.
+        share: Part of the axis that is filled, 0 to 1.
+        colour: RGB of the filled part, ``[3]``.
+        marks: Places on the axis, 0 to 1, and their names, a row of text each.
+    """
+    head = np.broadcast_to(BACKGROUND, (TEXT_ROW, width, 3)).copy()
+    lettering.write(head, text, (GAP, GAP), TEXT)
+    axis = bar(width, share, colour)
+    names = np.broadcast_to(BACKGROUND, (TEXT_ROW * len(marks) + GAP, width, 3)).copy()
+    picture = np.concatenate([head, axis, names])
+    placed = []
+    for place, name in marks:
+        column, size = GAP + round(place * (width - 2 * GAP)), lettering.width(name, 2)
+        is_right = column + GAP + size <= width - GAP
+        placed.append((not is_right, -column if is_right else column, column, size, name))
+    top = TEXT_ROW + axis.shape[0]
+    for row, (*_, column, _, _) in enumerate(sorted(placed)):
+        picture[TEXT_ROW + GAP - 3 : top + (row + 1) * TEXT_ROW, column - 1 : column + 1] = MARK
+    for row, (is_left, _, column, size, name) in enumerate(sorted(placed)):
+        left, start = column - GAP - size if is_left else column + GAP, top + row * TEXT_ROW + GAP
+        picture[start - 2 : start + 16, left - 2 : left + size + 2] = BACKGROUND
+        lettering.write(picture, name, (start, left), QUIET)
+    return picture
+
+
 def legend(width: int, entries: Sequence[Entry], scale: int = 2) -> Array:
     """Return what marks and colours mean, float32 ``[h, width, 3]``, ``h`` a multiple of `LEGEND_ROW` and a gap.
 
@@ -78,8 +113,8 @@ def legend(width: int, entries: Sequence[Entry], scale: int = 2) -> Array:
 @functools.lru_cache(maxsize=64)
 def _legend(width: int, entries: tuple[tuple[str, tuple[float, ...], str], ...], scale: int) -> Array:
     places, row, column = [], 0, GAP
-    for _, _, text in entries:
-        size = _MARK + GAP + lettering.width(text, scale)
+    for kind, _, text in entries:
+        size = (_MARK + GAP if kind != "text" else 0) + lettering.width(text, scale)
         if column > GAP and column + size > width - GAP:
             row, column = row + 1, GAP
         places.append((row, column))
@@ -90,7 +125,7 @@ def _legend(width: int, entries: tuple[tuple[str, tuple[float, ...], str], ...],
         middle = np.array([column + _MARK / 2, row * LEGEND_ROW + GAP + _MARK / 2])
         _draw_mark(picture, kind, colour, middle)
         top = round(middle[1] - lettering.HEIGHT * scale / 2)
-        lettering.write(picture, text, (top, column + _MARK + GAP), QUIET, scale)
+        lettering.write(picture, text, (top, column + (_MARK + GAP if kind != "text" else 0)), QUIET, scale)
     return picture
 
 
@@ -102,7 +137,7 @@ def _draw_mark(canvas: Array, kind: str, colour: Array, middle: Array) -> None:
         if kind == "frame":
             canvas[low[1] + 2 : high[1] - 2, low[0] + 2 : high[0] - 2] = BACKGROUND
     elif kind == "line":
-        line(canvas, colour, middle - [half, 0], middle + [half, 0], 2.5)
+        line(canvas, colour, middle - np.array([half, 0]), middle + np.array([half, 0]), 2.5)
     elif kind == "cross":
         for arm in (np.array([half - 2, half - 2]), np.array([half - 2, 2 - half])):
             line(canvas, colour, middle - arm, middle + arm, 2.5)
@@ -111,7 +146,7 @@ def _draw_mark(canvas: Array, kind: str, colour: Array, middle: Array) -> None:
         paint(part, colour, 1.5 - np.abs(np.hypot(columns - middle[0], rows - middle[1]) - half + 2))
     elif kind == "square":
         square(canvas, colour, OUTLINE, middle, half - 1)
-    else:
+    elif kind == "disc":
         disc(canvas, colour, OUTLINE, middle, half - 1)
 
 
@@ -141,14 +176,14 @@ def patch(canvas: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:
     return canvas[top:bottom, left:right], np.arange(left, right) + 0.5, np.arange(top, bottom)[:, None] + 0.5
 
 
-def line(canvas: Array, colour: Array, start: Array, end: Array, width: float) -> None:
+def line(canvas: Array, colour: Array, start: Array, end: Array, width: float, opacity: float = 1.0) -> None:
     """Draw a line between two points (column, row) that is ``width`` pixels wide."""
     part, columns, rows = patch(canvas, np.minimum(start, end) - width, np.maximum(start, end) + width)
     along = end - start
     share = ((columns - start[0]) * along[0] + (rows - start[1]) * along[1]) / max(float(along @ along), 1e-9)
     share = np.clip(share, 0, 1)
     distance = np.hypot(columns - start[0] - share * along[0], rows - start[1] - share * along[1])
-    paint(part, colour, width / 2 + 0.5 - distance)
+    paint(part, colour, width / 2 + 0.5 - distance, opacity)
 
 
 def thin_line(canvas: Array, colour: Array, start: Array, end: Array, opacity: float = 1.0) -> None:

@@ -117,7 +117,7 @@ def _draw_truth(canvas: Array, scene: Scene, cell: int) -> None:
         for part, shade in zip(_disc(cell), (_OUTLINE, colour), strict=True):
             patch += part[..., None] * (shade - patch)
         text = f"x{count}" if count > 1 else str(first)
-        scale = 2 if width(text, 2) + 4 <= cell and 2 * HEIGHT + 6 <= cell else 1
+        scale = 2 if width(text, 2) + 4 <= cell and cell >= 2 * HEIGHT + 6 else 1
         if width(text, scale) < cell and cell >= HEIGHT + 2:
             write_centred(canvas, text, (np.array([column, row]) + 0.5) * cell, _OUTLINE, scale)
 
