@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line
+from qio_envs.api.drawing import BACKGROUND, TIME_BAR, Entry, disc, gauges, legend, line
 
 _WIDTH, _HEIGHT = 560, 300  # pixels of the scene, without the bar
 _SCALE = 110.0  # pixels a metre
@@ -23,6 +23,12 @@ _CART_COLOUR = np.array([86, 170, 236], np.float32)
 _POLE = np.array([236, 162, 92], np.float32)
 _OUTLINE = np.array([250, 250, 250], np.float32)
 _ACTION = np.array([226, 190, 84], np.float32)
+_LEGEND: tuple[Entry, ...] = (
+    ("cell", _CART_COLOUR, "cart"),
+    ("line", _POLE, "pole"),
+    ("line", _ACTION, "last push"),
+    ("line", _LIMIT, "end of the track"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[322, 560, 3]``: cart and pole to scale on the track, the last push, elapsed time below.
+    """Return uint8 ``[366, 560, 3]``: step, score and angle, cart and pole to scale on the track, the legend.
 
     The upright lines are the ends of the track. What of a long pole lies outside the picture is cut off.
     """
@@ -68,8 +74,13 @@ def draw(scene: Scene) -> Array:
         start = cart + np.array([0, 2 * _CART[1]])
         way = np.array([_ARROW if scene.action == 1 else -_ARROW, 0.0])
         line(canvas, _ACTION, start, start + way, 6.0)
-    time = bar(_WIDTH, scene.step / scene.max_steps, TIME_BAR)
-    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, _WIDTH, 3))])
+    head = gauges(
+        _WIDTH,
+        (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
+        (f"score {scene.score:g}", None, TIME_BAR),
+        (f"{math.degrees(scene.angle):+.1f} degrees", None, TIME_BAR),
+    )
+    picture = np.concatenate([head, canvas, legend(_WIDTH, _LEGEND)])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

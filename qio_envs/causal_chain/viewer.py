@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, mark_target
+from qio_envs.api.drawing import BACKGROUND, TEXT, TIME_BAR, Entry, disc, gauges, legend, line, mark_target
+from qio_envs.api.lettering import write_centred
 
 _WIDTH, _HEIGHT = 480, 320  # pixels of the graph, without the bar
 _RADIUS = 34.0  # of a variable's disc at magnitude _FULL or more, pixels
@@ -26,6 +27,12 @@ _OUTLINE = np.array([250, 250, 250], np.float32)
 _POSITIVE = np.array([86, 170, 236], np.float32)
 _NEGATIVE = np.array([236, 112, 72], np.float32)
 _REWARD = np.array([238, 214, 120], np.float32)
+_LEGEND: tuple[Entry, ...] = (
+    ("disc", _POSITIVE, "positive"),
+    ("disc", _NEGATIVE, "negative"),
+    ("ring", _REWARD, "reward"),
+    ("line", _LINE, "effect"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[342, 480, 3]``: the causal graph with the last round's values, elapsed rounds below.
+    """Return uint8 ``[h, 480, 3]``: rounds and score, the causal graph with the last round's values, the legend.
 
     The actions a0 and a1 are above, x1, x2 and x3 below, from left to right; lines are causal effects, that of x1 on x3
     goes around below. The larger a disc the larger the magnitude; blue is positive, red negative. The cross is at x3,
@@ -58,16 +65,22 @@ def draw(scene: Scene) -> Array:
     for cause, effect in _EDGES:
         start, end = places[cause], places[effect]
         if (cause, effect) == ("x1", "x3"):
-            below = np.array([240.0, 290.0])
+            below = np.array([240.0, 312.0])
             line(canvas, _LINE, start, below, 3.0)
             start = below
         line(canvas, _LINE, start, end, 3.0)
     for name, value in scene.named.items():
         size = _LEAST + (_RADIUS - _LEAST) * min(abs(value) / _FULL, 1.0)
         disc(canvas, _NEGATIVE if value < 0 else _POSITIVE, _OUTLINE, places[name], size)
+        away = 48.0 if name.startswith("x") else -48.0
+        write_centred(canvas, f"{name} {value:+.2f}", places[name] + np.array([0, away]), TEXT)
     mark_target(canvas, _REWARD, places["x3"])
-    time = bar(_WIDTH, scene.played / scene.rounds, TIME_BAR)
-    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, _WIDTH, 3))])
+    head = gauges(
+        _WIDTH,
+        (f"round {scene.played}/{scene.rounds}", scene.played / scene.rounds, TIME_BAR),
+        (f"score {scene.score:.2f}", None, TIME_BAR),
+    )
+    picture = np.concatenate([head, canvas, legend(_WIDTH, _LEGEND)])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

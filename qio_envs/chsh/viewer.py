@@ -7,12 +7,14 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar
+from qio_envs.api.drawing import BACKGROUND, GAP, QUIET, TEXT, TIME_BAR, gauges, scale_bar
+from qio_envs.api.lettering import write, write_centred
 
-_WIDTH, _HEIGHT = 480, 320  # pixels of the table, without the bars
-_COLUMNS = (120, 360)  # where Alice and Bob sit
-_ROWS = (90, 230)  # question and answer
-_LABEL = 40  # half the side of a card, pixels
+_WIDTH, _HEIGHT = 480, 320  # pixels of the table
+_COLUMNS = (200, 380)  # where Alice and Bob sit
+_ROWS = (96, 206)  # question and answer
+_LABEL = 38  # half the side of a card, pixels
+_NAMES = ("Alice", "Bob")
 
 _CARD = np.array([40, 48, 54], np.float32)
 _EMPTY = np.array([66, 78, 86], np.float32)
@@ -43,11 +45,11 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[358, 480, 3]``: the last round, a bar for the share of rounds won, one for elapsed rounds.
+    """Return uint8 ``[h, 480, 3]``: rounds so far, the last round, and the share of rounds won.
 
-    Alice is on the left, Bob on the right; the question is above, the answer below: a ring is 0, a stroke 1. Before
-    the first round its questions are shown. The frame is green if the round was won and red if not. The marks on the
-    bar of rounds won are the classical and the quantum bound.
+    Cards are questions and answers of Alice and Bob, between whom no word passes; before the first round its
+    questions are shown. The frame is green if the round was won and red if not; the line of text says why. On the axis
+    of the share of rounds won are the best that is possible without and with entanglement.
     """
     canvas = np.broadcast_to(BACKGROUND, (_HEIGHT, _WIDTH, 3)).copy()
     first = scene.won is None
@@ -55,19 +57,31 @@ def draw(scene: Scene) -> Array:
     middle = np.array([_WIDTH / 2, _HEIGHT / 2])
     _box(canvas, frame, middle, np.array([_WIDTH / 2 - GAP, _HEIGHT / 2 - GAP]))
     _box(canvas, BACKGROUND, middle, np.array([_WIDTH / 2 - GAP - 5, _HEIGHT / 2 - GAP - 5]))
-    _box(canvas, _EMPTY, middle, np.array([1.5, _HEIGHT / 2 - 30]))  # they cannot talk
+    wall = np.array([sum(_COLUMNS) / 2, sum(_ROWS) / 2])
+    _box(canvas, _EMPTY, wall, np.array([1.5, (_ROWS[1] - _ROWS[0]) / 2 + _LABEL]))  # they cannot talk
     questions = scene.question if first else scene.asked
-    for column, colour, question, answer in zip(_COLUMNS, _AGENTS, questions, scene.answer, strict=True):
-        _box(canvas, _EMPTY, np.array([column, sum(_ROWS) / 2]), np.array([2.0, 40.0]))
+    for row, text in zip(_ROWS, ("question", "answer"), strict=True):
+        write(canvas, text, (row - 7, 26), QUIET)
+    for name, column, colour, question, answer in zip(
+        _NAMES, _COLUMNS, _AGENTS, questions, scene.answer, strict=True
+    ):
+        write_centred(canvas, name, np.array([column, 34]), colour, 3)
         _card(canvas, np.array([column, _ROWS[0]]), _QUESTION, int(question))
         _card(canvas, np.array([column, _ROWS[1]]), colour, int(answer))
+    (x, y), (a, b) = questions, scene.answer
+    rule = "won if a XOR b = x AND y" if first else f"{a} XOR {b} = {a ^ b}   {x} AND {y} = {x & y}"
+    write_centred(canvas, rule, np.array([_WIDTH / 2, 268]), TEXT)
+    if not first:
+        write_centred(canvas, "won" if scene.won else "lost", np.array([_WIDTH / 2, 294]), frame)
     share = scene.wins / scene.played if scene.played else 0.0
-    won = bar(_WIDTH, share, _WON)
-    for bound in (_CLASSICAL, _QUANTUM):
-        place = GAP + round(bound * (_WIDTH - 2 * GAP))
-        won[GAP - 3 :, place - 1 : place + 1] = _QUESTION
-    time = bar(_WIDTH, scene.played / scene.rounds, TIME_BAR)
-    picture = np.concatenate([canvas, won, time, np.broadcast_to(BACKGROUND, (GAP, _WIDTH, 3))])
+    head = gauges(
+        _WIDTH,
+        (f"round {scene.played}/{scene.rounds}", scene.played / scene.rounds, TIME_BAR),
+        (f"won {scene.wins} of {scene.played}", None, TIME_BAR),
+    )
+    marks = ((_CLASSICAL, f"classical {_CLASSICAL:.2f}"), (_QUANTUM, f"entangled {_QUANTUM:.4f}"))
+    won = scale_bar(_WIDTH, f"win rate {share:.3f}", share, _WON, marks)
+    picture = np.concatenate([head, canvas, won])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -92,12 +106,9 @@ def _box(canvas: Array, colour: Array, centre: Array, half: Array) -> None:
 
 
 def _card(canvas: Array, centre: Array, colour: Array, bit: int) -> None:
-    """Draw a card with a ring for 0, a stroke for 1, and nothing for -1."""
+    """Draw a card with a bit, or with nothing for -1."""
     _box(canvas, _EMPTY if bit < 0 else colour, centre, np.full(2, _LABEL + 3.0))
     _box(canvas, _CARD, centre, np.full(2, float(_LABEL)))
-    if bit == 1:
-        _box(canvas, colour, centre, np.array([4.0, 24.0]))
-    elif bit == 0:
-        x, y = np.arange(_WIDTH) + 0.5 - centre[0], np.arange(_HEIGHT)[:, None] + 0.5 - centre[1]
-        coverage = np.clip(4.5 - np.abs(np.hypot(x / 0.75, y) - 21), 0, 1)[..., None]
-        canvas += coverage * (colour - canvas)
+    if bit >= 0:
+        # the letter O: a large 0 of these points has a stroke that looks like an 8
+        write_centred(canvas, "O1"[bit], centre, colour, 6)

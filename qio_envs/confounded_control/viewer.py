@@ -7,7 +7,19 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, mark_target
+from qio_envs.api.drawing import (
+    BACKGROUND,
+    GAP,
+    QUIET,
+    TIME_BAR,
+    Entry,
+    disc,
+    gauges,
+    legend,
+    line,
+    mark_target,
+)
+from qio_envs.api.lettering import write
 
 _WIDTH, _HEIGHT = 480, 240  # pixels of the line on which the state moves, without the bar
 _ROW = 90
@@ -24,6 +36,7 @@ _COLOURS = {
     "mediator": np.array([122, 200, 110], np.float32),
     "u": np.array([206, 84, 84], np.float32),
 }
+_LEGEND: tuple[Entry, ...] = (("disc", _STATE, "state s"), ("ring", _TARGET, "target"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[262, 480, 3]``: the state on a line around the target, what moves it below, elapsed time.
+    """Return uint8 ``[306, 480, 3]``: step and score, the state on a line around the target, what moves it, the legend.
 
     The bars from the middle are the last action, its mediator and the hidden variable of the step to come, each as long
     as the way that the state would go by it: half a unit of the state for a unit of action and mediator.
@@ -54,10 +67,15 @@ def draw(scene: Scene) -> Array:
     for name, way in (("action", scene.action / 2), ("mediator", scene.mediator / 2), ("u", scene.u)):
         row = float(_BARS[name])
         end = middle + way * _SCALE
+        write(canvas, "u, hidden" if name == "u" else name, (round(row) - 7, GAP), QUIET)
         line(canvas, _COLOURS[name], np.array([middle, row]), np.array([end, row]), 12.0)
     disc(canvas, _STATE, _OUTLINE, np.array([middle + scene.s * _SCALE, float(_ROW)]), 10.0)
-    time = bar(_WIDTH, scene.step / scene.max_steps, TIME_BAR)
-    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, _WIDTH, 3))])
+    head = gauges(
+        _WIDTH,
+        (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
+        (f"score {scene.score:.2f}", None, TIME_BAR),
+    )
+    picture = np.concatenate([head, canvas, legend(_WIDTH, _LEGEND)])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

@@ -7,7 +7,21 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, mark_target, paint
+from qio_envs.api.drawing import (
+    BACKGROUND,
+    GAP,
+    QUIET,
+    TIME_BAR,
+    Entry,
+    disc,
+    gauges,
+    legend,
+    line,
+    mark_target,
+    paint,
+)
+from qio_envs.api.lettering import width as text_width
+from qio_envs.api.lettering import write_centred
 
 _PLANE = 400  # pixels of the side of the plane of s0 and s1
 _WIDTH = 560  # pixels of the picture
@@ -42,7 +56,7 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[422, 560, 3]``: the plane of s0 and s1 on the left, bars on the right, elapsed time below.
+    """Return uint8 ``[h, 560, 3]``: step and score, the plane of s0 and s1 on the left, bars on the right, the legend.
 
     In the plane s0 points to the right and s1 upwards. The disc is the state, the line from it the last action, the
     cross the origin. The outer ring is where the episode would end given s2 and s3, the inner rings are at quarters of
@@ -55,18 +69,31 @@ def draw(scene: Scene) -> Array:
     colours = _COMPONENTS.copy()
     colours[list(scene.hidden)] = _HIDDEN
     panels = [
-        (scene.components / scene.out_radius, colours, 3),
-        (scene.action, np.broadcast_to(_ACTION, (2, 3)), 2),
+        ("s", scene.components / scene.out_radius, colours, 3),
+        ("a", scene.action, np.broadcast_to(_ACTION, (2, 3)), 2),
     ]
     count = len(scene.distractors)
     if count:
-        panels.append((scene.distractors / scene.out_radius, np.broadcast_to(_DISTRACTOR, (count, 3)), 2))
+        panels.append(
+            ("d", scene.distractors / scene.out_radius, np.broadcast_to(_DISTRACTOR, (count, 3)), 2)
+        )
     heights = np.cumsum([0, *[share for *_, share in panels]])
     edges = np.round(heights / heights[-1] * (_PLANE - GAP)).astype(int)
-    for (values, shades, _), top, bottom in zip(panels, edges, edges[1:], strict=False):
-        _draw_bars(canvas[top + GAP : bottom, _PLANE : _WIDTH - GAP], values, shades)
-    time = bar(_WIDTH, scene.step / scene.max_steps, TIME_BAR)
-    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, _WIDTH, 3))])
+    for (letter, values, shades, _), top, bottom in zip(panels, edges, edges[1:], strict=False):
+        _draw_bars(canvas[top + GAP : bottom, _PLANE : _WIDTH - GAP], letter, values, shades)
+    head = gauges(
+        _WIDTH,
+        (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
+        (f"score {scene.score:.2f}", None, TIME_BAR),
+    )
+    entries: list[Entry] = [
+        ("disc", _COMPONENTS[0], "s0, s1"),
+        ("line", _ACTION, "action a"),
+        ("ring", _TARGET, "origin"),
+        *([("cell", _HIDDEN, "hidden")] if scene.hidden else []),
+        *([("cell", _DISTRACTOR, "distractors d")] if count else []),
+    ]
+    picture = np.concatenate([head, canvas, legend(_WIDTH, entries)])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -114,14 +141,19 @@ def _draw_plane(canvas: Array, scene: Scene) -> None:
     disc(canvas, _COMPONENTS[0], _OUTLINE, centre, _POINT)
 
 
-def _draw_bars(canvas: Array, values: Array, colours: Array) -> None:
-    """Draw shares of -1 to 1 as bars from the middle; larger ones are cut off."""
+def _draw_bars(canvas: Array, letter: str, values: Array, colours: Array) -> None:
+    """Draw shares of -1 to 1 as bars from the middle, named below where there is room; larger ones are cut off."""
     canvas[:] = _FLOOR
     height, width = canvas.shape[:2]
     middle = height // 2
     edges = np.linspace(GAP, width - GAP, len(values) + 1)
     gap = 0.15 * (edges[1] - edges[0])
-    for value, colour, left, right in zip(values, colours, edges, edges[1:], strict=False):
+    for index, (value, colour, left, right) in enumerate(
+        zip(values, colours, edges, edges[1:], strict=False)
+    ):
+        name = f"{letter}{index}"
+        if text_width(name, 2) < right - left:
+            write_centred(canvas, name, np.array([(left + right) / 2, height - 12]), QUIET)
         length = round(float(np.clip(value, -1, 1)) * (middle - GAP))
         top, bottom = sorted((middle - length, middle))
         columns = slice(round(left + gap), max(round(right - gap), round(left + gap) + 1))

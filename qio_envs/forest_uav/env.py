@@ -162,13 +162,21 @@ class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
         """
         if mode not in ("rgb_array", "ansi"):
             raise ValueError(f"mode: expected rgb_array or ansi, got {mode!r}")
+        s = self.arrays
+        blocked, monitored, unmonitored = (
+            self.without_margin(self.unpack(bits)).astype(bool)
+            for bits in (s.blocked[index], s.monitored[index], s.belief[index, 0])
+        )
+        heard = (s.heard_step[index] == s.step[index]) & (s.step[index] > 0)
         scene = viewer.Scene(
-            vegetation=self.without_margin(self.arrays.vegetation[index]),
-            blocked=self.without_margin(self.unpack(self.arrays.blocked[index])).astype(bool),
-            monitored=self.without_margin(self.unpack(self.arrays.monitored[index])).astype(bool),
-            position=self.arrays.position[index],
+            vegetation=self.without_margin(s.vegetation[index]),
+            blocked=blocked,
+            monitored=monitored,
+            believed=~unmonitored & ~blocked,
+            position=s.position[index],
+            links=np.argwhere(np.triu(heard | heard.T, 1)),
             sensing_radius=self.config.sensing_radius,
-            step=int(self.arrays.step[index]),
+            step=int(s.step[index]),
             max_steps=self.config.max_steps,
         )
         return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)

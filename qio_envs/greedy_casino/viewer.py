@@ -7,11 +7,22 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, mark_target
+from qio_envs.api.drawing import (
+    BACKGROUND,
+    TEXT,
+    TIME_BAR,
+    Entry,
+    disc,
+    gauges,
+    legend,
+    mark_target,
+    scale_bar,
+)
+from qio_envs.api.lettering import write_centred
 
-_WIDTH, _HEIGHT = 480, 320  # pixels of the table, without the bars
+_WIDTH, _HEIGHT = 480, 260  # pixels of the table
 _COLUMNS = (140, 340)  # where the machines stand
-_ROW = 170
+_ROW = 140
 _HALF = (62, 92)  # half of a machine's width and height, pixels
 
 _BODY = np.array([66, 78, 86], np.float32)
@@ -21,7 +32,18 @@ _INTENT = np.array([238, 214, 120], np.float32)
 _WON = np.array([122, 200, 110], np.float32)
 _LOST = np.array([206, 84, 84], np.float32)
 _LIGHT = np.array([120, 200, 240], np.float32)
-_MARKS = (0.15, 0.30, 0.45)  # on the bar of payouts
+_MARKS = (
+    (0.15, "intuition 0.15"),
+    (0.30, "intention unknown 0.30"),
+    (0.45, "best 0.45"),
+)  # on the axis of payouts
+_LEGEND: tuple[Entry, ...] = (
+    ("frame", _WON, "played, paid"),
+    ("frame", _LOST, "played, nothing"),
+    ("ring", _INTENT, "intends next"),
+    ("disc", _LIGHT, "blinking (hidden)"),
+    ("disc", _INTENT, "drunk (hidden)"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +62,12 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[358, 480, 3]``: the two machines, a bar for the share of rounds that paid, one for elapsed ones.
+    """Return uint8 ``[h, 480, 3]``: rounds so far, the two machines, the legend, and the share of rounds that paid.
 
     The frame around a machine is the last choice, green if it paid and red if not. The cross is on the machine that the
     agent intends to play next. Lamps are lit while the machines blink, the small disc below is there while the agent is
-    drunk; both are hidden from it. The marks on the bar of payouts are those of intuition, of every policy that does
-    not know the intention, and of the best that does.
+    drunk; both are hidden from it. On the axis of payouts are those of intuition, of every policy that does not know
+    the intention, and of the best that does.
     """
     canvas = np.broadcast_to(BACKGROUND, (_HEIGHT, _WIDTH, 3)).copy()
     for index, column in enumerate(_COLUMNS):
@@ -55,15 +77,23 @@ def draw(scene: Scene) -> Array:
         _box(canvas, _DARK, column, _ROW, _HALF[0] - 14, 34)
         lamp = np.array([column, _ROW - _HALF[1] + 26.0])
         disc(canvas, _LIGHT if scene.blinking else _DARK, _OUTLINE, lamp, 14.0)
+        write_centred(canvas, f"machine {index}", np.array([column, _ROW + _HALF[1] - 28.0]), TEXT)
+        if index == scene.machine:
+            result = "paid" if scene.paid else "nothing"
+            write_centred(
+                canvas, result, np.array([column, _ROW - _HALF[1] - 24.0]), _WON if scene.paid else _LOST
+            )
     mark_target(canvas, _INTENT, np.array([float(_COLUMNS[scene.intent]), float(_ROW)]))
     if scene.drunk:
         disc(canvas, _INTENT, _OUTLINE, np.array([_WIDTH / 2, _HEIGHT - 24.0]), 12.0)
-    paid = bar(_WIDTH, scene.payouts / scene.played if scene.played else 0.0, _WON)
-    for mark in _MARKS:
-        place = GAP + round(mark * (_WIDTH - 2 * GAP))
-        paid[GAP - 3 :, place - 1 : place + 1] = _INTENT
-    time = bar(_WIDTH, scene.played / scene.rounds, TIME_BAR)
-    picture = np.concatenate([canvas, paid, time, np.broadcast_to(BACKGROUND, (GAP, _WIDTH, 3))])
+    share = scene.payouts / scene.played if scene.played else 0.0
+    head = gauges(
+        _WIDTH,
+        (f"round {scene.played}/{scene.rounds}", scene.played / scene.rounds, TIME_BAR),
+        (f"paid {scene.payouts} of {scene.played}", None, TIME_BAR),
+    )
+    paid = scale_bar(_WIDTH, f"payout rate {share:.3f}", share, _WON, _MARKS)
+    picture = np.concatenate([head, canvas, legend(_WIDTH, _LEGEND), paid])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

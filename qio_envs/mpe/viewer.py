@@ -8,12 +8,26 @@ from collections.abc import Mapping
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, paint, patch
+from qio_envs.api.drawing import (
+    BACKGROUND,
+    GAP,
+    QUIET,
+    TIME_BAR,
+    Entry,
+    disc,
+    gauges,
+    legend,
+    line,
+    paint,
+    patch,
+)
+from qio_envs.api.lettering import write, write_centred
 
 _CANVAS = 560  # pixels of the side of the picture
 _HALF = 1.25  # half the side of what is shown at least, units of length
 _MARGIN = 0.1  # around the outermost entity, units of length
 _SECONDS = 0.25  # a velocity is drawn as the way that it would lead in this time
+_LETTERED = 10.0  # least radius of an agent with a large number, pixels
 _BOX = 14  # side of a symbol's box, pixels
 _ROWS, _COLUMNS = 21, 43  # of the text
 
@@ -53,11 +67,13 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[582, 560, 3]``: landmarks, agents, messages, and a bar for elapsed time.
+    """Return uint8 ``[h, 560, 3]``, ``h`` as the legend needs: step and score, the scene, the legend.
 
-    Agents are outlined discs with a line for their velocity: red and orange for adversaries, blue and green for others.
+    Agents are outlined discs with their numbers and a line for their velocity: red and orange for adversaries, blue
+    and green for others.
     What is solid has a light border; landmarks that are goals have yellow rings, with a line to the agent
-    that is to go there. Messages are rows of boxes, a box for each symbol, behind the colour of who speaks.
+    that is to go there. Messages are rows of boxes, a box for each symbol, between the colour and the name of who
+    speaks.
     The square is that in which agents start.
     """
     half = _extent(scene)
@@ -80,19 +96,26 @@ def draw(scene: Scene) -> Array:
         _ring(canvas, place, scene.radius[agents + landmark] * scale + 6.0)
     for n in reversed(range(agents)):
         colour = _colour(scene, n)
-        tip = centre[n] + scene.velocity[n] * np.array([1, -1]) * _SECONDS * scale
+        radius = max(scene.radius[n] * scale, 5.0)
+        speed = float(np.hypot(*scene.velocity[n]))
+        if scene.movable[n] and speed > 0:
+            way = scene.velocity[n] * np.array([1, -1]) / speed * (radius + speed * _SECONDS * scale)
+            line(canvas, _OUTLINE, centre[n], centre[n] + way, 2.0)
         disc(
             canvas,
             colour,
             _OUTLINE if scene.movable[n] else _BORDER,
             centre[n],
-            max(scene.radius[n] * scale, 5.0),
+            radius,
         )
-        if scene.movable[n]:
-            line(canvas, _OUTLINE, centre[n], tip, 2.0)
+        write_centred(canvas, str(n), centre[n], _OUTLINE, 2 if radius >= _LETTERED else 1)
     _draw_messages(canvas, scene)
-    time = bar(_CANVAS, scene.step / scene.max_steps, TIME_BAR)
-    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, _CANVAS, 3))])
+    head = gauges(
+        _CANVAS,
+        (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
+        (f"score {scene.score:.1f}", None, TIME_BAR),
+    )
+    picture = np.concatenate([head, canvas, legend(_CANVAS, _entries(scene))])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -118,6 +141,31 @@ def draw_text(scene: Scene) -> str:
     ]
     status = "  ".join([f"step {scene.step}/{scene.max_steps}", f"score {scene.score:.1f}", *words])
     return "\n".join([*("".join(letters).rstrip() for letters in marks), status])
+
+
+def _entries(scene: Scene) -> list[Entry]:
+    """Return the legend; what the task does not have is left out."""
+    looks = [
+        (LANDMARK, "landmark"),
+        (PRIMARY[0], "landmark"),
+        (PRIMARY[1], "landmark"),
+        (PRIMARY[2], "landmark"),
+        (FOOD, "food"),
+        (FOREST, "forest"),
+    ]
+    here = [
+        ("disc", colour, name)
+        for colour, name in looks
+        if (scene.landmark_colour == colour).all(axis=-1).any()
+    ]
+    landmarks = list({name: ("disc", colour, name) for _, colour, name in reversed(here)}.values())
+    return [
+        *([] if scene.adversary.all() else [("disc", _GOOD[0], "agent")]),
+        *([("disc", _ADVERSARY[0], "adversary")] if scene.adversary.any() else []),
+        *reversed(landmarks),
+        *([("ring", _GOAL, "goal")] if scene.aims else []),
+        ("line", _OUTLINE, "velocity"),
+    ]
 
 
 def _extent(scene: Scene) -> float:
@@ -146,3 +194,4 @@ def _draw_messages(canvas: Array, scene: Scene) -> None:
             box = canvas[top : top + _BOX, left : left + _BOX]
             box[:] = _LINE
             box[2:-2, 2:-2] = BACKGROUND + float(np.clip(loudness, 0, 1)) * (_OUTLINE - BACKGROUND)
+        write(canvas, f"{scene.names[n]} says", (top, GAP + (len(message) + 1) * (_BOX + 4) + 12), QUIET)

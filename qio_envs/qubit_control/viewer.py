@@ -7,22 +7,19 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar
-from qio_envs.qubit_control.lettering import ADVANCE, HEIGHT, width, write
+from qio_envs.api.drawing import BACKGROUND, QUIET, TEXT, TIME_BAR, gauges, scale_bar
+from qio_envs.api.lettering import ADVANCE, HEIGHT, width, write
 
 _WIDTH = 560  # pixels of the picture
-_HEADER, _PANEL, _LABELS, _FOOTER = 40, 180, 52, 34  # heights of its parts, pixels
+_HEADER, _PANEL, _LABELS = 42, 180, 52  # heights of its parts, pixels
 _TALLEST = 136  # pixels of a bar of length 1
-_SIDE = 12  # pixels left and right of the panels
+_LEFT, _SIDE = 50, 12  # pixels left and right of the panels
 _WHEEL = 15.0  # radius of the wheel of phases
 _TEXT_BAR = 24  # letters of the longest bar in text
 
 _FLOOR = np.array([40, 48, 54], np.float32)
 _LINE = np.array([60, 70, 78], np.float32)
-_TEXT = np.array([226, 232, 236], np.float32)
-_QUIET = np.array([150, 165, 175], np.float32)
 _FIDELITY = np.array([122, 200, 110], np.float32)
-_MARK = np.array([238, 214, 120], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,38 +57,42 @@ def _upright(state: Array) -> Array:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[524, 560, 3]``: amplitudes of the state upwards and of the target downwards.
+    """Return uint8 ``[h, 560, 3]``: amplitudes of the state upwards and of the target downwards.
 
-    A bar's length is the magnitude of an amplitude, its colour the phase (see the wheel on the right); basis states
-    are named in between, qubit 0 first. Below are the fidelity, with a mark where the episode ends, and the time.
+    A bar's length is the magnitude of an amplitude, its colour the phase (see the wheel on the right, 0 at its right);
+    basis states are named in between, qubit 0 first. Above are gates so far and the last one, below the fidelity, with
+    marks at the best so far and where the episode ends.
     """
-    height = _HEADER + 2 * _PANEL + _LABELS + _FOOTER
-    canvas = np.broadcast_to(BACKGROUND, (height, _WIDTH, 3)).copy()
-    upper, lower = _HEADER + _PANEL, _HEADER + _PANEL + _LABELS  # where bars begin
-    for top in (_HEADER, lower):
-        canvas[top : top + _PANEL, _SIDE : _WIDTH - _SIDE] = _FLOOR
+    canvas = np.broadcast_to(BACKGROUND, (2 * _PANEL + _LABELS, _WIDTH, 3)).copy()
+    upper, lower = _PANEL, _PANEL + _LABELS  # where bars begin
+    for top in (0, lower):
+        canvas[top : top + _PANEL, _LEFT : _WIDTH - _SIDE] = _FLOOR
     for share in (0.5, 1.0):
         for row in (upper - round(share * _TALLEST), lower + round(share * _TALLEST) - 1):
-            canvas[row, _SIDE : _WIDTH - _SIDE] = _LINE
-    for row, base, values, phases in (
-        (_HEADER + 8, upper, scene.state, scene.phases[0]),
-        (lower + _PANEL - 22, lower, scene.target, scene.phases[1]),
+            canvas[row, _LEFT : _WIDTH - _SIDE] = _LINE
+            write(canvas, f"{share:.1f}", (row - HEIGHT, _LEFT - 42), QUIET)
+    for row, base, name, values, phases in (
+        (8, upper, "state, magnitude", scene.state, scene.phases[0]),
+        (lower + _PANEL - 22, lower, "target, magnitude", scene.target, scene.phases[1]),
     ):
-        write(canvas, "state" if base == upper else "target", (row, _SIDE + 10), _QUIET)
+        write(canvas, name, (row, _LEFT + 10), QUIET)
         _bars(canvas, base, -1 if base == upper else 1, np.abs(values), phases)
-    _wheel(canvas, np.array([_WIDTH - _SIDE - 26.0, _HEADER + 22.0]))
+    write(canvas, "phase", (15, _WIDTH - _SIDE - 114), QUIET)
+    _wheel(canvas, np.array([_WIDTH - _SIDE - 30.0, 22.0]))
+    write(canvas, "0", (19, _WIDTH - _SIDE - 11), QUIET, 1)
     _name_basis(canvas, upper, len(scene.state))
-    gate = f"last gate {scene.last_gate}" if scene.last_gate else "no gate yet"
-    _line_of_text(canvas, 13, gate, f"gates {scene.step}/{scene.max_steps}")
-    errors = "" if scene.noise_events is None else f"   errors {scene.noise_events}"
-    _line_of_text(
-        canvas, height - 18, f"fidelity {scene.fidelity:.3f}{errors}", f"best {scene.best_fidelity:.3f}"
+    items: list[tuple[str, float | None, Array]] = [
+        (f"gates {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
+        (f"last {scene.last_gate}" if scene.last_gate else "no gate yet", None, TIME_BAR),
+    ]
+    if scene.noise_events is not None:
+        items.append((f"errors {scene.noise_events}", None, TIME_BAR))
+    marks = (
+        (scene.best_fidelity, f"best {scene.best_fidelity:.3f}"),
+        (scene.success_fidelity, f"ends at {scene.success_fidelity:g}"),
     )
-    fidelity = bar(_WIDTH, scene.fidelity, _FIDELITY)
-    place = GAP + round(scene.success_fidelity * (_WIDTH - 2 * GAP))
-    fidelity[GAP - 3 :, place - 1 : place + 1] = _MARK
-    time = bar(_WIDTH, scene.step / scene.max_steps, TIME_BAR)
-    picture = np.concatenate([canvas, fidelity, time, np.broadcast_to(BACKGROUND, (GAP, _WIDTH, 3))])
+    fidelity = scale_bar(_WIDTH, f"fidelity {scene.fidelity:.3f}", scene.fidelity, _FIDELITY, marks)
+    picture = np.concatenate([gauges(_WIDTH, *items), canvas, fidelity])
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -127,7 +128,7 @@ def _colour(phase: Array) -> Array:
 
 def _slots(size: int) -> Array:
     """Return the columns where the slots of the basis states begin and end, ``[size + 1]``."""
-    return np.linspace(_SIDE + 8, _WIDTH - _SIDE - 8, size + 1)
+    return np.linspace(_LEFT + 8, _WIDTH - _SIDE - 8, size + 1)
 
 
 def _bars(canvas: Array, base: int, direction: int, sizes: Array, phases: Array) -> None:
@@ -140,7 +141,7 @@ def _bars(canvas: Array, base: int, direction: int, sizes: Array, phases: Array)
         top = base - length if direction < 0 else base
         canvas[top : top + length, left:right] = colours[index]
         if size < 1e-3:  # so that one sees where there is nothing
-            canvas[base - 1 if direction < 0 else base, left:right] = _QUIET
+            canvas[base - 1 if direction < 0 else base, left:right] = QUIET
 
 
 def _name_basis(canvas: Array, top: int, size: int) -> None:
@@ -156,10 +157,10 @@ def _name_basis(canvas: Array, top: int, size: int) -> None:
         if chosen:
             text, scale = chosen
             place = top + (_LABELS - HEIGHT * scale) // 2, round(middle - width(text, scale) / 2)
-            write(canvas, text, place, _TEXT, scale)
+            write(canvas, text, place, TEXT, scale)
         else:
             place = top + (_LABELS - ADVANCE * letters) // 2, round(middle - HEIGHT / 2)
-            write(canvas, name, place, _TEXT, 1, upwards=True)
+            write(canvas, name, place, TEXT, 1, upwards=True)
 
 
 def _wheel(canvas: Array, centre: Array) -> None:
@@ -168,8 +169,3 @@ def _wheel(canvas: Array, centre: Array) -> None:
     y = centre[1] - np.arange(canvas.shape[0])[:, None] - 0.5
     coverage = np.clip(4.5 - np.abs(np.hypot(x, y) - _WHEEL + 4), 0, 1)[..., None]
     canvas += coverage * (_colour(np.arctan2(y, x)) - canvas)
-
-
-def _line_of_text(canvas: Array, row: int, left: str, right: str) -> None:
-    write(canvas, left, (row, _SIDE), _TEXT)
-    write(canvas, right, (row, _WIDTH - _SIDE - width(right, 2)), _TEXT)

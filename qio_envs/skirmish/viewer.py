@@ -7,11 +7,14 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, paint, patch
+from qio_envs.api.drawing import TIME_BAR, Entry, disc, gauges, legend, line, paint, patch
+from qio_envs.api.lettering import write_centred
 from qio_envs.skirmish.config import FIRST_ATTACK, UNITS
 
-_CANVAS = 720  # pixels of the longer side of the map
+_CANVAS = 640  # pixels of the longer side of the map
 _GRID = 4  # units of length between the lines of the floor
+_RADIUS = 10.0  # of a unit at least, pixels, so that its letter can be read
+_WIDE = 560  # pixels of a map beside whose step and score there is room for the teams
 _CELLS = 24  # of the text along the longer side of the map, two letters wide
 
 _FLOOR = np.array([40, 48, 54], np.float32)
@@ -23,15 +26,6 @@ _GONE = np.array([92, 100, 106], np.float32)
 _TEAMS = np.array([[86, 170, 236], [236, 112, 72]], np.float32)
 _GOOD, _BAD = np.array([122, 200, 110], np.float32), np.array([232, 84, 74], np.float32)
 
-# Letters of 5 x 5 points, a row in each five digits.
-_GLYPHS = {
-    "m": "00000 11110 10101 10101 10101",
-    "M": "10001 11011 10101 10001 10001",
-    "s": "01111 10000 01110 00001 11110",
-    "Z": "11111 00010 00100 01000 11111",
-    "z": "00000 11110 00100 01000 11110",
-    "h": "10000 10000 11110 10001 10001",
-}
 _LETTERS = [unit.letter for unit in UNITS.values()]
 _RADII = np.array([unit.radius for unit in UNITS.values()])
 
@@ -51,6 +45,11 @@ class Scene:
     step: int
     max_steps: int
 
+    @property
+    def teams(self) -> tuple[slice, slice]:
+        """Units of the allies and of the enemies."""
+        return slice(0, self.num_allies), slice(self.num_allies, len(self.alive))
+
     def target(self, unit: int) -> int | None:
         """Return the living unit that a unit attacked in the last step; None if it attacked none."""
         number = int(self.action[unit]) - FIRST_ATTACK
@@ -61,10 +60,11 @@ class Scene:
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[742, 720, 3]``, less along the shorter side of the map: units, and a bar for elapsed time.
+    """Return uint8 ``[h, w, 3]``, 640 pixels along the longer side of the map: what the teams have left, map, legend.
 
-    Allies are blue, enemies orange. A unit is a disc of its size with the letter of its type, its health as a bar
-    above, and a line to what it attacks. Crosses are where units fell.
+    Allies are blue, enemies orange. A unit is a disc with the letter of its type, of its size or a little larger, with
+    its health as a bar above, and a line to what it attacks. Crosses are where units fell. The bars of the teams are
+    their health.
     """
     scale = _CANVAS / max(scene.size)
     width, height = (round(side * scale) for side in scene.size)
@@ -84,15 +84,37 @@ def draw(scene: Scene) -> Array:
         if target is not None:
             line(canvas, _shade(scene, unit) * 0.75, centres[unit], centres[target], 1.5)
     for unit in order[scene.alive[order]]:
-        radius = max(_RADII[scene.kind[unit]] * scale, 5.0)
+        radius = max(_RADII[scene.kind[unit]] * scale, _RADIUS)
         disc(canvas, _shade(scene, unit), _OUTLINE, centres[unit], radius)
-        _letter(canvas, _LETTERS[scene.kind[unit]], centres[unit])
+        write_centred(canvas, _LETTERS[scene.kind[unit]], centres[unit], _LETTER)
     for unit in order[scene.alive[order]]:
-        radius = max(_RADII[scene.kind[unit]] * scale, 5.0)
+        radius = max(_RADII[scene.kind[unit]] * scale, _RADIUS)
         _health(canvas, float(scene.health[unit]), centres[unit] - np.array([0, radius + 4]), radius)
-    time = bar(width, scene.step / scene.max_steps, TIME_BAR)
-    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, width, 3))])
+    items = [
+        (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
+        (f"score {scene.score:.2f}", None, TIME_BAR),
+    ]
+    for name, team, colour in zip(("allies", "enemies"), scene.teams, _TEAMS, strict=True):
+        left = f"{name} {int(scene.alive[team].sum())}/{len(scene.alive[team])}"
+        items.append((left, min(float(scene.health[team].mean()), 1.0), colour))
+    rows = [items] if width >= _WIDE else [items[:2], items[2:]]
+    head = [gauges(width, *row) for row in rows]
+    picture = np.concatenate([*head, canvas, legend(width, _entries(scene))])
     return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _entries(scene: Scene) -> list[Entry]:
+    """Return the legend, with the types of units that there are."""
+    names = list(UNITS)
+    units = ", ".join(f"{_LETTERS[kind]} {names[kind]}" for kind in np.unique(scene.kind))
+    return [
+        ("disc", _TEAMS[0], "ally"),
+        ("disc", _TEAMS[1], "enemy"),
+        ("line", _TEAMS[0] * 0.75, "attacks"),
+        ("cross", _GONE, "fell"),
+        ("cell", _GOOD, "health"),
+        ("text", _LETTER, units),
+    ]
 
 
 def draw_text(scene: Scene) -> str:
@@ -132,13 +154,3 @@ def _health(canvas: Array, share: float, centre: Array, half: float) -> None:
         part, columns, rows = patch(canvas, low, high)
         inside = np.minimum(columns - low[0], high[0] - columns) + 0.5
         paint(part, colour, np.minimum(inside, np.minimum(rows - low[1], high[1] - rows) + 0.5))
-
-
-def _letter(canvas: Array, letter: str, centre: Array, scale: int = 2) -> None:
-    """Write a letter with its middle at a point (column, row)."""
-    points = np.array([[point == "1" for point in row] for row in _GLYPHS[letter].split()])
-    points = points.repeat(scale, axis=0).repeat(scale, axis=1)
-    row, column = round(float(centre[1]) - points.shape[0] / 2), round(float(centre[0]) - points.shape[1] / 2)
-    for y, x in np.argwhere(points):
-        if 0 <= row + y < canvas.shape[0] and 0 <= column + x < canvas.shape[1]:
-            canvas[row + y, column + x] = _LETTER

@@ -198,12 +198,16 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
         s = self.arrays
         first = self.team == 0
         scene = viewer.Scene(
+            task=self.config.task,
             position=s.body[index, :, :2],
+            trail=np.roll(s.trail[index], -1 - int(s.step[index]), axis=1),
             velocity=s.body[index, :, 2:],
             alive=s.alive[index],
             team=self.team,
+            informed=np.arange(self.num_agents) < (self.config.num_informed if self.config.has_target else 0),
             target=None if self.config.task == "mixed" else s.target[index],
             out_radius=self.config.out_radius,
+            sensing_range=self.config.sensing_range,
             score=float(s.returns[index, first].sum()),
             step=int(s.step[index]),
             max_steps=self.config.max_steps,

@@ -12,7 +12,7 @@ from numba import njit
 from qio_envs.api import Array
 from qio_envs.api.random import normals, uniform
 from qio_envs.swarm.config import SUCCESS_DISTANCE, TASKS
-from qio_envs.swarm.state import SwarmMetrics, SwarmRules, SwarmSight, SwarmState
+from qio_envs.swarm.state import TRAIL, SwarmMetrics, SwarmRules, SwarmSight, SwarmState
 
 START, TARGET, PROCESS, OBSERVATION, VELOCITY = 0, 1, 2, 3, 4  # streams of random numbers
 
@@ -59,6 +59,8 @@ def reset(mask: Array, state: SwarmState, rules: SwarmRules) -> None:
             body[e, n, 0], body[e, n, 1] = radius * x, radius * y
             x, y = _in_square(n, episode, VELOCITY, seed)
             body[e, n, 2], body[e, n, 3] = speed * x, speed * y
+            for k in range(TRAIL):
+                state.trail[e, n, k, 0], state.trail[e, n, k, 1] = body[e, n, 0], body[e, n, 1]
             alive[e, n] = True
             state.rewards[e, n] = 0
             state.returns[e, n] = 0
@@ -94,7 +96,7 @@ def step(
     """
     seed, episode, steps, body, alive = state.seed, state.episode, state.step, state.body, state.alive
     target, rewards, returns, team = state.target, state.rewards, state.returns, rules.team
-    running, clipped, dispersion = state.running, state.clipped, state.dispersion
+    running, clipped, dispersion, trail = state.running, state.clipped, state.dispersion, state.trail
     process_noise, out_radius = np.float32(rules.process_noise), np.float32(rules.out_radius)
     time_step, damping = np.float32(rules.time_step), np.float32(rules.damping)
     exit_penalty, task = np.float32(rules.exit_penalty), rules.task
@@ -134,7 +136,9 @@ def step(
             truncated[e, n] = over and not out
             anybody |= not out
         running[e] = anybody and not over
+        place = steps[e] % TRAIL
         for n in range(agents):
+            trail[e, n, place, 0], trail[e, n, place, 1] = body[e, n, 0], body[e, n, 1]
             rewards[e, n] = 0
         if task == _COMPETITIVE:
             _compete(body[e], alive[e], terminated[e], rewards[e])

@@ -9,6 +9,9 @@ import numpy as np
 from qio_envs.api import FLAG, Array, Limits, Relations, clock_limits
 from qio_envs.swarm.config import TASKS, SwarmConfig
 
+TRAIL = 16
+"""Positions that are kept of each agent, for pictures."""
+
 
 class SwarmState(NamedTuple):
     """Arrays of the swarm; an agent that has left keeps the position and velocity with which it left."""
@@ -26,6 +29,7 @@ class SwarmState(NamedTuple):
         Array  # float64 [E], variance of the distances to the centroid, summed over the episode's steps
     )
     clipped: Array  # int32 [E], actions with a component outside [-1, 1], of living agents
+    trail: Array  # float32 [E, N, 16, 2], position after step t at t % 16; where each started, before there were 16
 
     @classmethod
     def empty(cls, num_envs: int, num_agents: int) -> SwarmState:
@@ -42,6 +46,7 @@ class SwarmState(NamedTuple):
             returns=np.zeros((num_envs, num_agents)),
             dispersion=np.zeros(num_envs),
             clipped=np.zeros(num_envs, np.int32),
+            trail=np.zeros((num_envs, num_agents, TRAIL, 2), np.float32),
         )
 
     @classmethod
@@ -59,6 +64,7 @@ class SwarmState(NamedTuple):
             "returns": (-steps * reward, steps * reward),
             "dispersion": (0, steps * across**2),
             "clipped": (0, steps * agents),
+            "trail": (-config.max_position, config.max_position),
         }
 
     def relations(self, config: SwarmConfig) -> Relations:
@@ -66,6 +72,8 @@ class SwarmState(NamedTuple):
         distance = np.hypot(self.body[..., 0], self.body[..., 1])
         inside = (~self.alive | (distance <= 1.001 * config.out_radius)).all(axis=1)
         yield "body", inside, f"positions of living agents within {config.out_radius:g} of the origin"
+        last = self.trail[np.arange(len(self.step)), :, self.step % TRAIL]
+        yield "trail", (last == self.body[..., :2]).all(axis=(1, 2)), "the position after the last step"
         yield "alive", ~self.running | self.alive.any(axis=1), "an agent that lives while the episode runs"
 
 

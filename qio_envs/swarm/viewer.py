@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import BACKGROUND, GAP, TIME_BAR, bar, disc, line, mark_target, paint
+from qio_envs.api.drawing import (
+    BACKGROUND,
+    TIME_BAR,
+    Entry,
+    disc,
+    gauges,
+    legend,
+    line,
+    mark_target,
+    paint,
+    square,
+    thin_line,
+)
+from qio_envs.api.lettering import write_centred
 
 _CANVAS = 560  # pixels of the side of the picture
 _MARGIN = 1.08  # half the side of the picture, in radii of the arena
-_AGENT = 9.0  # radius of an agent, pixels
+_AGENT = 12.0  # radius of an agent, pixels
 _SECONDS = 0.8  # a velocity is drawn as the way that it would lead in this time
+_SEGMENT = 2  # steps between two points of a trail that are joined
 _ROWS, _COLUMNS = 21, 43  # of the text
 
 _FLOOR = np.array([40, 48, 54], np.float32)
@@ -42,22 +57,28 @@ _TEAMS = np.array(
 class Scene:
     """What a picture shows of one environment."""
 
+    task: str  # cooperative, competitive or mixed
     position: Array  # float [N, 2], units of length, y upwards
+    trail: Array  # float [N, K, 2], positions after the last K steps, the latest last
     velocity: Array  # float [N, 2], units of length a unit of time
     alive: Array  # bool [N]
     team: Array  # int [N]
+    informed: Array  # bool [N], observes a target that is drawn at reset
     target: Array | None  # float [2]; None where no point counts
     out_radius: float
+    sensing_range: float | None  # at which others are no longer observed; None for no limit
     score: float
     step: int
     max_steps: int
 
 
 def draw(scene: Scene) -> Array:
-    """Return uint8 ``[582, 560, 3]``: the arena, its target, the agents, and a bar for elapsed time.
+    """Return uint8 ``[h, 560, 3]``, ``h`` as the legend needs: step and score, the arena with its agents, the legend.
 
-    Agents are discs in the colour of their team, with a line for their velocity; those that have left are grey.
-    The inner rings are at quarters of the radius beyond which an agent is out.
+    Agents are discs with their numbers in the colour of their team, squares where they observe a target that others do
+    not; the line ahead is the velocity, the fading line behind where they were in the last 15 steps. Those that have
+    left are grey. The inner rings are at quarters of the radius beyond which an agent is out. With ``sensing_range``
+    thin lines join agents that are near enough to observe each other.
     """
     half = _MARGIN * scene.out_radius
     scale = _CANVAS / (2 * half)  # pixels a unit of length
@@ -71,16 +92,61 @@ def draw(scene: Scene) -> Array:
     paint(canvas, _BORDER, 1.7 - np.abs(radius - scene.out_radius) * scale)
     if scene.target is not None:
         mark_target(canvas, _TARGET, _pixel(scene.target, half, scale))
+    for one, other in _observing(scene):
+        ends = (_pixel(scene.position[n], half, scale) for n in (one, other))
+        thin_line(canvas, _BORDER, *ends, 0.5)
     for n in _bottom_up(scene):
         centre = _pixel(scene.position[n], half, scale)
-        colour = _TEAMS[scene.team[n] % len(_TEAMS)] if scene.alive[n] else _GONE
-        if scene.alive[n]:
-            tip = centre + scene.velocity[n] * np.array([1, -1]) * _SECONDS * scale
-            line(canvas, colour, centre, tip, 4.0)
-        disc(canvas, colour, _OUTLINE if scene.alive[n] else _LINE, centre, _AGENT)
-    time = bar(_CANVAS, scene.step / scene.max_steps, TIME_BAR)
-    picture = np.concatenate([canvas, time, np.broadcast_to(BACKGROUND, (GAP, _CANVAS, 3))])
+        if not scene.alive[n]:
+            disc(canvas, _GONE, _LINE, centre, _AGENT)
+            continue
+        colour = _TEAMS[scene.team[n] % len(_TEAMS)]
+        points = [*scene.trail[n, :-1][::_SEGMENT], scene.position[n]]
+        for place, (start, end) in enumerate(itertools.pairwise(points)):
+            if (start != end).any():
+                ends = (_pixel(point, half, scale) for point in (start, end))
+                line(canvas, colour, *ends, 3.0, 0.8 * (place + 1) / len(points))
+        speed = float(np.hypot(*scene.velocity[n]))
+        if speed > 0:
+            way = scene.velocity[n] * np.array([1, -1]) / speed * (_AGENT + speed * _SECONDS * scale)
+            line(canvas, _OUTLINE, centre, centre + way, 3.0)
+        (square if scene.informed[n] else disc)(canvas, colour, _OUTLINE, centre, _AGENT)
+        write_centred(canvas, str(n), centre, _OUTLINE, 2 if n < 10 else 1)
+    head = gauges(
+        _CANVAS,
+        (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
+        (f"score {scene.score:.1f}", None, TIME_BAR),
+    )
+    picture = np.concatenate([head, canvas, legend(_CANVAS, _entries(scene))])
     return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _entries(scene: Scene) -> list[Entry]:
+    """Return the legend; what cannot occur is left out."""
+    if scene.task == "mixed":
+        teams = [("disc", _TEAMS[0], "team A, scored"), ("disc", _TEAMS[1], "team B")]
+    elif scene.task == "competitive":
+        teams = [("disc", _TEAMS[0], "agent 0, scored"), ("disc", _TEAMS[1], "others")]
+    else:
+        teams = [("disc", _TEAMS[0], "agent")]
+    return [
+        *teams,
+        *([("square", _TEAMS[0], "knows the target")] if scene.informed.any() else []),
+        *([("ring", _TARGET, "target")] if scene.target is not None else []),
+        *([("line", _BORDER, "in sight")] if scene.sensing_range else []),
+        ("line", _OUTLINE, "velocity"),
+        ("line", _TEAMS[0], "last 15 steps"),
+        ("disc", _GONE, "has left"),
+    ]
+
+
+def _observing(scene: Scene) -> Array:
+    """Return pairs of living agents within ``sensing_range``, int ``[P, 2]``; none without a limit."""
+    if not scene.sensing_range:
+        return np.empty((0, 2), int)
+    away = np.linalg.norm(scene.position[:, None] - scene.position, axis=-1)
+    near = (away < scene.sensing_range) & scene.alive[:, None] & scene.alive
+    return np.argwhere(np.triu(near, 1))
 
 
 def draw_text(scene: Scene) -> str:

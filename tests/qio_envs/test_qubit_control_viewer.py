@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from qio_envs import qubit_control_v0
-from qio_envs.qubit_control import lettering, viewer
+from qio_envs.api import lettering
+from qio_envs.qubit_control import viewer
 
 HEIGHT, WIDTH = 524, 560
 
