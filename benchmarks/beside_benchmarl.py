@@ -44,13 +44,14 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from aggregate import describe
 from tables import append, read
 
 from qio_envs import mpe_spread_v0
 from qio_envs.api.scores import normalized_score, reference_scores
 from qio_rllib.artifacts.run_description import cpu_model
-from qio_rllib.experiments.experiment import Experiment, load_experiment, quiet_ray
+from qio_rllib.evaluation.aggregate import describe
+from qio_rllib.experiments.experiment import Experiment, load_experiment
+from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.sampling.evaluation import (
     FIRST_EVALUATION_SEED,
     evaluate,

@@ -252,7 +252,7 @@ def trained(side: str, task: str, seed: int, steps: int, ratio: int, rows: int) 
     """Yield the rows of one run, see `measure`."""
     import ray
 
-    from qio_rllib.experiments.experiment import quiet_ray
+    from qio_rllib.experiments.resources import quiet_ray
 
     with quiet_ray():
         ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)

@@ -90,7 +90,8 @@ def ours(study: Study, package: str, seed: int) -> dict[str, Any]:
     """Train and evaluate a ready experiment."""
     import ray
 
-    from qio_rllib.experiments.experiment import load_experiment, quiet_ray
+    from qio_rllib.experiments.experiment import load_experiment
+    from qio_rllib.experiments.resources import quiet_ray
     from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 
     experiment = load_experiment(ROOT / "tune_configs" / f"{study.ours[package]}.yaml", seed=seed)

@@ -297,7 +297,7 @@ def setting_cases(count: int, seed: int) -> Iterator[Case]:
 def dry_run(path: str) -> None:
     """Do what ``rllib train --dry-run`` does before it prints."""
     experiment = load_experiment(path)
-    if experiment.has_grids:
+    if experiment.is_sweep:
         for _, variant in experiment.variants():
             variant.validate()
     else:
@@ -367,7 +367,7 @@ def build(cases: Sequence[Case]) -> Iterator[tuple[Case, Outcome]]:
     """Build the Algorithms of accepted experiments, one after the other."""
     import ray
 
-    from qio_rllib.experiments.experiment import resources, start_ray
+    from qio_rllib.experiments.resources import resources, start_ray
 
     def built(path: str) -> None:
         experiment = next(variant for _, variant in load_experiment(path).variants())

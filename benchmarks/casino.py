@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from aggregate import Summary
 from tables import append, read, write
 
 import qio_envs
@@ -27,6 +26,7 @@ from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.team import Team
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.causal.bandit import ThompsonBandit
+from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.models.policy_network import PolicyNetwork

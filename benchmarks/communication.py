@@ -1,7 +1,7 @@
 """Return with learned messages: against their bandwidth, and against the share of them that is lost.
 
 Only one of three agents sees where to go and nobody sees anybody (`tune_configs/swarm_communication_maddpg.yaml`). The
-return is the team's, undiscounted, on fixed evaluation episodes without noise; across seeds what `aggregate` says: from
+return is the team's, undiscounted, on fixed evaluation episodes without noise; across seeds what `Summary` says: from
 10 seeds on the interquartile mean with a 95% interval, of fewer the mean with the least and the greatest.
 
     python benchmarks/communication.py --seeds 3     # about half a minute to a minute and a half a run
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aggregate import Summary, scores_of
 from learning_curves import train
-from tables import write
+from tables import scores_of, write
 
 import qio_envs
 from qio_envs.api import reference_scores
+from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
 

@@ -3,7 +3,7 @@
 Two agents that cannot talk share entangled qubits, separable qubits, or a random number
 (`tune_configs/chsh_entangled_ppo.yaml`). Classical pairs win at most 0.75 of the rounds, quantum ones at most
 cos^2(pi/8) = 0.8536. Each trained policy plays 100,000 rounds, whose questions no other seed is asked; across seeds
-what `aggregate` says. The exact win rate of each policy, from its distribution, stands beside what was counted.
+what `Summary` says. The exact win rate of each policy, from its distribution, stands beside what was counted.
 
     python benchmarks/entanglement.py --seeds 10      # about a quarter of a minute a run
 """
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from aggregate import Summary
 from tables import read, write
 
 import qio_envs
@@ -26,6 +25,7 @@ from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
 from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.team import Team
 from qio_rllib.artifacts.run_description import run_description
+from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv

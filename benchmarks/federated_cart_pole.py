@@ -42,7 +42,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary, interquartile_mean
 from federated_flower import SIMULATION, theirs
 from scipy.optimize import brentq
 from tables import append, read, write
@@ -51,6 +50,7 @@ import qio_envs
 from qio_envs.api import reference_scores
 from qio_rllib.algorithms import Federated, FederatedConfig
 from qio_rllib.artifacts.run_description import cpu_model, run_description
+from qio_rllib.evaluation.aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary, interquartile_mean
 from qio_rllib.sampling.evaluation import (
     FIRST_EVALUATION_SEED,
     evaluate,

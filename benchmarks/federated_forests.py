@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aggregate import Summary
 from ray.rllib.core import COMPONENT_RL_MODULE
 from tables import append, read, write
 
@@ -31,6 +30,7 @@ import qio_envs
 from qio_envs.api import reference_scores
 from qio_rllib.algorithms import FederatedConfig
 from qio_rllib.artifacts.run_description import run_description
+from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.federated.clients import Client
 from qio_rllib.sampling.evaluation import (
     FIRST_EVALUATION_SEED,

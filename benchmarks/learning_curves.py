@@ -7,7 +7,7 @@
 A seed whose raw files are there is not trained again; they appear all at once, when its training has ended.
 Scores are team returns, or returns where there is no team (environment steps on the x axis). Training: mean of the
 last episodes (``metrics_num_episodes_for_smoothing``) at each iteration.
-Evaluation: per seed the mean over the fixed evaluation episodes of the last checkpoint; across seeds what `aggregate`
+Evaluation: per seed the mean over the fixed evaluation episodes of the last checkpoint; across seeds what `Summary`
 says: from 10 seeds on the interquartile mean with a 95% interval, of fewer the mean with the least and the greatest.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aggregate import Summary, scores_of
-from tables import read, write
+from tables import read, scores_of, write
 
 import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import normalized_score, reference_scores
+from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED

@@ -1,6 +1,6 @@
 """Studies of matched controls: cells that share everything but the thing in question, over paired seeds.
 
-Per cell: what `aggregate` says of the final score (fixed evaluation episodes: what a run is judged by) and of the mean
+Per cell: what `Summary` says of the final score (fixed evaluation episodes: what a run is judged by) and of the mean
 training return (how fast it got there).
 Per pair: in how many of the seeds the first of two cells scored higher (equal scores count half), the probability of
 improvement, with a 95% bootstrap interval over seeds, drawn within each task, from 10 seeds a task on. An interval that
@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import ray
-from aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary
 from scipy import stats
 from tables import append, read, write
 
 import qio_envs
 from qio_envs.api import reference_scores
 from qio_rllib.artifacts.run_description import run_description
+from qio_rllib.evaluation.aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
 
 STEPS = "num_env_steps_sampled_lifetime"

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import ray
-from aggregate import describe
 from tables import write
 
 from qio_rllib.algorithms.ppo import PPOConfig, PPOLearner
+from qio_rllib.evaluation.aggregate import describe
 from qio_rllib.experiments.benchmark import StockPPOLearner, stock_config
 from qio_rllib.sampling.evaluation import evaluate_algorithm
 

@@ -47,7 +47,7 @@ from qio_rllib.experiments.benchmark import (
     summary,
     take_turns,
 )
-from qio_rllib.experiments.experiment import quiet_ray
+from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.stepper import one_thread

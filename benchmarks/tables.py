@@ -1,4 +1,4 @@
-"""CSV tables as lists of dictionaries."""
+"""CSV tables as lists of dictionaries, and the scores in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -31,3 +33,17 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         if is_new:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def scores_of(folder: Path, mode: str, column: str) -> list[float]:
+    """Return one score a seed: the mean of a column over the evaluation episodes of a mode.
+
+    Args:
+        folder: Holds ``seed_*/evaluation.csv``.
+        mode: "sampled" or "greedy".
+        column: Such as "team_return" or "episode_return".
+    """
+    return [
+        float(np.mean([float(row[column]) for row in read(path) if row["mode"] == mode]))
+        for path in sorted(folder.glob("seed_*/evaluation.csv"))
+    ]

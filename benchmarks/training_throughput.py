@@ -45,7 +45,7 @@ from qio_rllib.experiments.benchmark import (
     summary,
     take_turns,
 )
-from qio_rllib.experiments.experiment import quiet_ray
+from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.sampling.environments import register_with_tune
 from qio_rllib.sampling.runner import one_thread
 

@@ -12,14 +12,15 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from aggregate import Summary, describe, scores_of  # noqa: E402
-from tables import read  # noqa: E402
+from tables import read, scores_of  # noqa: E402
+
+from qio_rllib.evaluation.aggregate import Summary, describe  # noqa: E402
 
 STEPS = "num_env_steps_sampled_lifetime"
 
 
 def seeds(folder: str, mode: str = "sampled", column: str = "team_return", decimals: int = 1) -> str:
-    """Return the final evaluation of all seeds of a study in words, see `aggregate.describe`."""
+    """Return the final evaluation of all seeds of a study in words, see `describe`."""
     return describe(scores_of(RESULTS / folder, mode, column), decimals)
 
 

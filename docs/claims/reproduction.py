@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from aggregate import Summary
 from ledger import Entry, Task, load_ledger
 from tables import read
 
 from claims import figures as f
 from claims.claim import Section
 from qio_envs.api import normalized_score
+from qio_rllib.evaluation.aggregate import Summary
 
 FOLDER = "reproduction"
 NONE = "none"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from qio_rllib.algorithms.phases import EVALUATING, PhaseSignal
 from qio_rllib.manifest import MANIFEST, remove_manifest, verify, write_manifest
 
 
@@ -15,7 +17,24 @@ class CheckpointedAlgorithm(Algorithm):
 
     RLlib numbers the weights, and Learners and runners pass over those whose number is not above that of what they
     have. So an older checkpoint (population-based training) would leave newer weights where they are.
+
+    Attributes:
+        phase: Tells whoever watches the trial what it does.
     """
+
+    phase: PhaseSignal
+
+    def setup(self, config: AlgorithmConfig) -> None:
+        """Build the algorithm, and let its phases be watched."""
+        storage = getattr(self, "_storage", None)  # of a trial of Tune
+        self.phase = PhaseSignal(None if storage is None else storage.trial_fs_path)
+        super().setup(config)
+        self.phase.follow(self.metrics)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the results of an evaluation; arguments as in `Algorithm.evaluate`."""
+        self.phase.enter(EVALUATING)
+        return super().evaluate(*args, **kwargs)
 
     def save_to_path(self, path: Any = None, *, filesystem: Any = None, **kwargs: Any) -> str:
         """Write a checkpoint; arguments as in `Algorithm.save_to_path`."""

@@ -27,6 +27,7 @@ from qio_rllib.algorithms.checkpoints import CheckpointedAlgorithm
 from qio_rllib.algorithms.federated_config import FederatedConfig
 from qio_rllib.algorithms.federated_hosts import ClientRecord, Failed, Hosts, Layouts, Order, Task, Trained
 from qio_rllib.algorithms.federated_scores import ScoreScales
+from qio_rllib.algorithms.phases import LEARNING
 from qio_rllib.federated.clients import Client
 from qio_rllib.federated.server import FederatedServer, RoundPlan, RoundReport
 from qio_rllib.federated.settings import ENVIRONMENT_ATTACKS
@@ -129,6 +130,7 @@ class Federated(CheckpointedAlgorithm):
 
     def training_step(self) -> None:
         """Play a round."""
+        self.phase.enter(LEARNING)  # clients sample in it too
         server = self.federated_server
         plan = server.plan()
         attack = server.settings.attack

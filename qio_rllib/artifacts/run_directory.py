@@ -187,6 +187,11 @@ class RunDirectory:
         """Traceback of a failed run."""
         return self.path / "error.log"
 
+    @property
+    def log_file(self) -> Path:
+        """What Ray and other libraries printed while ``rllib train`` trained it."""
+        return self.path / "run.log"
+
     def write_config(self, experiment: Mapping[str, Any]) -> None:
         """Write ``config.yaml``."""
         write_atomically(self.config_file, yaml_text(experiment))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,7 @@ ExperimentFile = Annotated[
         metavar="FILE|NAME", help="Experiment file (YAML), or the name of a ready one (rllib list)."
     ),
 ]
+_MOST_SEEDS = 10_000
 
 AllowImport = Annotated[
     list[str] | None,
@@ -64,9 +66,7 @@ def experiment_of(
     allow_import: Sequence[str] = (),
 ) -> Experiment:
     """Read the experiment from a file, or from the options that RLlib's old command had."""
-    if seed is not None and any(
-        text.partition("=")[0].strip() in ("seed", "config.seed") for text in overrides
-    ):
+    if seed is not None and sets_seed(overrides):
         raise ConfigError("--seed: cannot go with --set seed=...")
     is_json = config is not None and config.lstrip().startswith("{")
     if run is None:
@@ -124,6 +124,11 @@ def stop_of(texts: Sequence[str]) -> dict[str, Any]:
     return _without_repeats("--stop", criteria)
 
 
+def sets_seed(overrides: Sequence[str]) -> bool:
+    """Return whether ``--set`` changes the seed."""
+    return any(text.partition("=")[0].strip() in ("seed", "config.seed") for text in overrides)
+
+
 def json_object(option: str, text: str | None) -> dict[str, Any]:
     """Read an option's JSON object; empty without the option.
 
@@ -163,13 +168,34 @@ def modes_of(greedy: bool, sampled: bool) -> list[str]:
 
 
 def seeds_of(text: str | None) -> list[int] | None:
-    """Read a list of seeds; None without the option."""
+    """Read seeds such as ``0-4`` or ``1,3,7-9``; None without the option.
+
+    Raises:
+        ConfigError: It is empty, a range is none, a seed stands there twice, or there are too many.
+    """
     if text is None:
         return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"--seeds: expected numbers of at least 0 such as 1,2,3, got '{text}'")
-    return [int(part) for part in parts]
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part.strip(), re.ASCII)
+        if found is None:
+            raise ConfigError(f"--seeds: expected numbers of at least 0 such as 0-4 or 1,3,7, got '{text}'")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise ConfigError(
+                f"--seeds: the range {part.strip()} ends before it begins; write {last}-{first}"
+            )
+        if len(seeds) + last - first >= _MOST_SEEDS:
+            raise ConfigError(f"--seeds: at most {_MOST_SEEDS:,} seeds are allowed, got '{text}'")
+        seeds += range(first, last + 1)
+    twice = (
+        next((seed for seed in seeds if seeds.count(seed) > 1), None)
+        if len(set(seeds)) < len(seeds)
+        else None
+    )
+    if twice is not None:
+        raise ConfigError(f"--seeds: the seed {twice} stands there twice, got '{text}'")
+    return seeds
 
 
 def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy, list[int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,13 +16,15 @@ from qio_rllib.cli.arguments import (
     is_own_run,
     note_foreign_code,
     one_experiment,
+    seeds_of,
+    sets_seed,
 )
-from qio_rllib.cli.output import console, print_yaml, progress, relative, say
+from qio_rllib.cli.output import print_yaml, relative
+from qio_rllib.cli.progress import Display, Shown
 
 if TYPE_CHECKING:
-    from qio_rllib.experiments.experiment import Experiment
-    from qio_rllib.experiments.failures import TrainingFailed
     from qio_rllib.experiments.finished_run import RunResult
+    from qio_rllib.experiments.run_output import RunOutput
 
 
 def train(
@@ -50,134 +50,145 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="LIST", help="One run for each of several seeds: 0-4, or 1,3,7.")
+    ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN_DIR", help="Continue an interrupted run, or extend a finished one."),
+        typer.Option(
+            metavar="RUN_DIR",
+            help="Continue an interrupted run, extend a finished one, or go on with a sweep (its file).",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the experiment, write nothing.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but where the results lie.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Show what Ray and its workers print too (otherwise: run.log of the run)."
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: an object for each iteration, and one for the result.")
+    ] = False,
     allow_import: AllowImport = None,
 ) -> None:
     """Train an experiment; checkpoints, tables and plots go to a new directory of their own.
 
-    Where a setting is ``{grid_search: [...]}``, all combinations are trained one after the other.
+    Several runs are trained one after the other: one for each of ``--seeds``, each value of ``{grid_search: [...]}``
+    and each of ``num_samples`` draws from samplers such as ``{loguniform: [1e-5, 1e-3]}``, in all combinations.
     """
     overrides = settings or []
     config = one_experiment(experiment_file, config)
+    kinds = {"--quiet": quiet, "--verbose": verbose, "--json": as_json, "--dry-run": dry_run}
+    chosen = [option for option, is_set in kinds.items() if is_set]
+    if len(chosen) > 1:
+        raise ConfigError(f"{chosen[0]}: cannot go with {chosen[1]}")
+    kind = Shown.QUIET if quiet else Shown.VERBOSE if verbose else Shown.JSON if as_json else Shown.LINES
     if resume is not None:
-        given = {"--config": config, "--run": run, "--env": env, "--stop": stop, "--seed": seed, "--out": out}
+        given: dict[str, Any] = {
+            "--config": config,
+            "--run": run,
+            "--env": env,
+            "--stop": stop,
+            "--seed": seed,
+            "--seeds": seeds,
+            "--out": out,
+        }
         for option, value in given.items():
             if value is not None:
                 raise ConfigError(f"{option}: cannot go with --resume, the run keeps what it began with")
         if dry_run:
             raise ConfigError("--dry-run: cannot go with --resume")
-        from qio_rllib.artifacts.run_directory import RunDirectory
-        from qio_rllib.experiments import training
-        from qio_rllib.experiments.experiment import load_experiment
-
-        note_foreign_code(resume)
-        allowed = None if is_own_run(resume) else allow_import or ()
-        goal = load_experiment(RunDirectory.open(resume).config_file, overrides, allow_import=allowed).stop
-        with progress(goal) as report:
-            result = training.resume(resume, overrides, report, allowed)
-        _print_result(result)
+        _resume(resume, overrides, allow_import or (), kind)
         return
-    experiment = experiment_of(config, run, env, stop, overrides, seed, allow_import or ())
-
-    if experiment.has_grids:
-        found = list(experiment.variants())
-        for _, variant in found:
-            variant.validate()
-        if dry_run:
-            print_yaml({experiment.name: experiment.as_dict()})
-            for number, (values, _) in enumerate(found, 1):
-                say(f"# {number} of {len(found)}: {_values_text(values)}")
-        else:
-            _train_variants(found, out if out is not None else Path(OWN_RUNS))
-        return
-    if dry_run:
+    if seed is not None and seeds is not None:
+        raise ConfigError("--seed: cannot go with --seeds")
+    several = seeds_of(seeds)
+    if several is not None and sets_seed(overrides):
+        raise ConfigError("--seeds: cannot go with --set seed=...")
+    display = Display(kind)
+    with display.loading():
+        experiment = experiment_of(config, run, env, stop, overrides, seed, allow_import or ())
+        if several is not None:
+            experiment = experiment.with_seeds(several)
         experiment.validate()
+    if dry_run:
         print_yaml({experiment.name: experiment.as_dict()})
+        if experiment.is_sweep:
+            from qio_rllib.cli.sweeps import print_variants
+
+            print_variants(experiment)
+        return
+    target = out if out is not None else Path(OWN_RUNS)
+    if experiment.is_sweep:
+        from qio_rllib.cli.sweeps import train_sweep
+        from qio_rllib.experiments.sweep import Sweep
+
+        train_sweep(Sweep.create(experiment, target), display, output_of(kind))
         return
     from qio_rllib.experiments import training
 
-    with progress(experiment.stop) as report:
-        result = training.train(experiment, out if out is not None else OWN_RUNS, report)
-    _print_result(result)
-
-
-def _train_variants(found: Sequence[tuple[Mapping[str, Any], Experiment]], out: Path) -> None:
-    """Train one variant after the other and compare them; the first that failed is raised when all are done."""
-    from qio_rllib.experiments.failures import TrainingFailed
-    from qio_rllib.experiments.training import train as train_one
-
-    outcomes: list[tuple[Mapping[str, Any], RunResult | TrainingFailed]] = []
-    failed: list[TrainingFailed] = []
-    for number, (values, variant) in enumerate(found, 1):
-        say(f"variant {number} of {len(found)}: {_values_text(values)}")
-        try:
-            with progress(variant.stop) as report:
-                outcomes.append((values, train_one(variant, out, report)))
-        except TrainingFailed as error:  # the others may still train
-            failed.append(error)
-            outcomes.append((values, error))
-    _print_variants(outcomes)
-    if failed:
-        raise failed[0]
-
-
-def _print_variants(outcomes: Sequence[tuple[Mapping[str, Any], RunResult | TrainingFailed]]) -> None:
-    """Print one row per variant: its values, the final evaluation, and where it lies."""
-    from rich import box
-    from rich.table import Table
-
-    from qio_rllib.artifacts.metrics import MODES, score_name
-    from qio_rllib.experiments.failures import TrainingFailed
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    keys = list(outcomes[0][0])
-    last_parts = [key.rpartition(".")[2] for key in keys]
-    for key, last in zip(keys, last_parts, strict=True):
-        table.add_column(
-            last if last_parts.count(last) == 1 else key.removeprefix("config."), overflow="fold"
+    with display.begin(experiment.name, experiment.stop):
+        result = training.train(
+            experiment, target, display.row, on_phase=display.phase, output=output_of(kind)
         )
-    for mode in MODES:
-        table.add_column(mode, justify="right")
-    table.add_column("results", overflow="fold")
-    for values, outcome in outcomes:
-        if isinstance(outcome, TrainingFailed):
-            scores = ["failed", ""]
-        else:
-            means = [outcome.evaluation.get(mode, {}) for mode in MODES]
-            names = [score_name(each) for each in means]
-            scores = [
-                f"{each[name]:.4g}" if name is not None else ""
-                for each, name in zip(means, names, strict=True)
-            ]
-        table.add_row(*map(_value_text, values.values()), *scores, relative(outcome.run_dir))
-    console().print(table)
+    print_result(display, result)
 
 
-def _values_text(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.removeprefix('config.')} = {_value_text(value)}" for key, value in values.items())
+def _resume(path: Path, overrides: list[str], allow_import: list[str] | tuple[()], kind: Shown) -> None:
+    """Go on with a run or a sweep."""
+    allowed = None if is_own_run(path) else allow_import
+    if path.is_file():
+        if overrides:
+            raise ConfigError("--set: cannot go with --resume of a sweep, it keeps what it began with")
+        from qio_rllib.cli.sweeps import train_sweep
+        from qio_rllib.experiments.sweep import Sweep
+
+        train_sweep(Sweep.open(path, allowed), Display(kind), output_of(kind))
+        return
+    note_foreign_code(path)
+    from qio_rllib.artifacts.run_directory import RunDirectory
+    from qio_rllib.experiments import training
+    from qio_rllib.experiments.experiment import load_experiment
+
+    goal = load_experiment(RunDirectory.open(path).config_file, overrides, allow_import=allowed)
+    display = Display(kind)
+    with display.begin(goal.name, goal.stop):
+        result = training.resume(
+            path, overrides, display.row, allowed, on_phase=display.phase, output=output_of(kind)
+        )
+    print_result(display, result)
 
 
-def _value_text(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list | bool) or value is None else str(value)
+def output_of(kind: Shown) -> RunOutput:
+    """Return what becomes of libraries' output where progress is shown in a way."""
+    from qio_rllib.experiments.run_output import RunOutput
+
+    return RunOutput.SHOWN if kind is Shown.VERBOSE else RunOutput.LOGGED
 
 
-def _print_result(result: RunResult) -> None:
+def print_result(display: Display, result: RunResult) -> None:
+    """Say what a run has left, in the way of the display."""
     from qio_rllib.artifacts.metrics import score_name
 
-    say(f"results       {relative(result.run_dir)}")
-    say(f"checkpoint    {relative(result.checkpoint)}")
+    if display.kind is Shown.JSON:
+        display.result(result)
+        return
+    display.say(f"results       {relative(result.run_dir)}")
+    if display.kind is Shown.QUIET:
+        return
+    display.say(f"checkpoint    {relative(result.checkpoint)}")
     for mode, means in result.evaluation.items():
         name = score_name(means)
         coverage = f", coverage {means['coverage']:.3f}" if "coverage" in means else ""
         if name is not None:
-            say(f"{mode:<14}{name.replace('_', ' ')} {means[name]:.4g}{coverage}")
+            display.say(f"{mode:<14}{name.replace('_', ' ')} {means[name]:.4g}{coverage}")
     for note in result.notes:
-        say(f"note          {note}")
-    say(f"evaluate it   rllib evaluate {relative(result.checkpoint)}")
+        display.say(f"note          {note}")
+    display.say(f"evaluate it   rllib evaluate {relative(result.checkpoint)}")

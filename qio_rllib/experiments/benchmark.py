@@ -37,7 +37,8 @@ from ray.rllib.utils.metrics import (
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.run_description import cpu_model
-from qio_rllib.experiments.experiment import Experiment, quiet_ray, resources, start_ray
+from qio_rllib.experiments.experiment import Experiment
+from qio_rllib.experiments.resources import quiet_ray, resources, start_ray
 from qio_rllib.learners.common import learner_threads
 from qio_rllib.sampling.environments import describe_env
 from qio_rllib.sampling.stepper import one_thread

@@ -13,36 +13,28 @@ tune.run("PPO", config=experiment.algorithm_config(), stop=experiment.stop)   # 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-import math
-import os
 import re
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import pydantic
-import ray
-from ray._private import ray_constants
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.algorithms import algorithm_config_class
 from qio_rllib.algorithms.config import ExploringConfig
-from qio_rllib.algorithms.search_spaces import GRID, combinations, grids, holds_search_space
+from qio_rllib.algorithms.search_spaces import GRID, MOST_VARIANTS, holds_alternatives, variants
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.ready import experiment_file
+from qio_rllib.experiments.resources import check_resources, quiet_ray
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
 from qio_rllib.named_in_file import NamedInFile
 from qio_rllib.sampling.environments import check_named_in_file, make_env
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""
@@ -53,17 +45,7 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 
 
 _LONGEST_NAME = 100  # bytes
-_RESOURCE_KEYS = {
-    "GPU": ("num_gpus_per_learner", "num_gpus_per_env_runner"),
-    "CPU": ("num_env_runners", "num_learners", "evaluation_num_env_runners", "num_hosts"),
-    "other": (
-        "custom_resources_per_env_runner",
-        "custom_resources_per_learner",
-        "custom_resources_for_main_process",
-    ),
-}
-_FEW = 4  # processes that any machine runs beside each other
-_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config")
+_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config", "num_samples")
 
 
 class CheckpointSettings(pydantic.BaseModel):
@@ -91,6 +73,7 @@ class _Shape(pydantic.BaseModel):
     stop: dict[str, Any]
     config: dict[str, Any] = pydantic.Field(default_factory=dict)
     checkpoint_config: CheckpointSettings = CheckpointSettings()
+    num_samples: int = pydantic.Field(default=1, ge=1, le=MOST_VARIANTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +87,7 @@ class Experiment:
         config: Parameters of the algorithm's configuration by name, whichever of its methods takes them.
         checkpoint_config: See `CheckpointSettings`.
         name: Name of the experiment; its runs lie in a directory of that name.
+        num_samples: Draws from the samplers under ``config``; each is tried with every combination of the grids.
 
     Raises:
         ConfigError: A key is missing or unknown, or has the wrong type.
@@ -115,6 +99,7 @@ class Experiment:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     checkpoint_config: CheckpointSettings = dataclasses.field(default_factory=lambda: CheckpointSettings())
     name: str = "experiment"
+    num_samples: int = 1
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)
@@ -139,15 +124,15 @@ class Experiment:
             raise ConfigError(
                 f"{name}: expected a mapping with the keys {', '.join(_SECTIONS)}, got {shown(values)}"
             )
-        if "num_samples" in values:
-            raise ConfigError("num_samples: one run is one seed; start it again with another --seed instead")
         for section, value in values.items():
-            if section != "config" and holds_search_space(value):
+            if section != "config" and holds_alternatives(value):
                 raise ConfigError(
-                    f"{section}: {shown(value)} has no place here; a grid_search stands under config"
+                    f"{section}: {shown(value)} has no place here; a search stands under config"
                 )
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
-        return cls(shape.run, shape.env, shape.stop, shape.config, shape.checkpoint_config, name)
+        return cls(
+            shape.run, shape.env, shape.stop, shape.config, shape.checkpoint_config, name, shape.num_samples
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `from_mapping` takes."""
@@ -156,6 +141,7 @@ class Experiment:
             "env": self.env,
             "stop": dict(self.stop),
             "checkpoint_config": self.checkpoint_config.model_dump(),
+            **({"num_samples": self.num_samples} if self.num_samples > 1 else {}),
             "config": dict(self.config),
         }
 
@@ -164,6 +150,11 @@ class Experiment:
         """Seed of the algorithm."""
         seed = self.config.get("seed")
         return DEFAULT_SEED if seed is None else seed
+
+    def with_seeds(self, seeds: Sequence[int]) -> Self:
+        """Return the same experiment with a grid of seeds, which go round faster than all other grids."""
+        others = {key: value for key, value in self.config.items() if key != "seed"}
+        return dataclasses.replace(self, config={**others, "seed": {GRID: [*seeds]}})
 
     def with_seed(self, seed: int | None = None) -> Self:
         """Return the same experiment with a seed (by default, its own or `DEFAULT_SEED`) in its config."""
@@ -187,7 +178,7 @@ class Experiment:
         settings = config.settings()
         for key, value in self.config.items():
             settings.checked(key, value)  # every key, before an environment is built
-            if holds_search_space(value):
+            if holds_alternatives(value):
                 raise ConfigError(
                     f"config.{key}: {shown(value)} stands for several values; take one of the experiment's variants()"
                 )
@@ -203,46 +194,53 @@ class Experiment:
         return config
 
     @property
-    def has_grids(self) -> bool:
-        """Whether a ``grid_search`` stands under ``config``."""
-        return bool(grids(self.config))
+    def is_sweep(self) -> bool:
+        """Whether it stands for several runs: a search under ``config``."""
+        return holds_alternatives(self.config) or self.num_samples > 1
 
     def variants(self) -> Iterator[tuple[dict[str, Any], Self]]:
-        """Yield every combination of the grids' values: the values by dotted key, and the experiment with them.
+        """Yield every combination of values: the values by dotted key, and the experiment with them.
 
-        An experiment without grids is yielded once, with no values.
+        An experiment without a search is yielded once, with no values. Samplers draw from the experiment's seed, so
+        that all its seeds get the same values.
 
         Raises:
-            ConfigError: A grid without values, or inside another one.
+            ConfigError: A grid without values or inside another search, a sampler that is none, too many runs.
         """
-        for chosen, config in combinations(self.config):
+        seed = self.config.get("seed")
+        drawn_from = seed if isinstance(seed, int) else DEFAULT_SEED
+        for chosen, config in variants(self.config, self.num_samples, drawn_from):
             values = {".".join(map(str, path)): value for path, value in chosen.items()}
-            yield values, dataclasses.replace(self, config=config)
+            yield values, dataclasses.replace(self, config=config, num_samples=1)
 
     def validate(self) -> AlgorithmConfig:
         """Check all that can be checked without training: environment, algorithm, stop criteria, resources.
 
         Returns:
-            The configuration of the algorithm; of the first variant where there are grids.
+            The configuration of the algorithm; of the first variant of a sweep.
 
         Raises:
-            ConfigError: Something cannot be used; with grids, in any of the variants, whose values end the message.
+            ConfigError: Something cannot be used; in a sweep, in any of the variants, whose values end the message.
         """
-        found: list[AlgorithmConfig] = []
+        found: dict[str, AlgorithmConfig] = {}
         for values, variant in self.variants():
+            others = repr({key: value for key, value in values.items() if key != "seed"})
             try:
+                if others in found:  # the same with another seed
+                    found[others].settings().checked("seed", variant.seed)
+                    continue
                 config = variant.algorithm_config()
                 check_metrics(variant.stop, config)
                 check_exploration(variant.stop, config)
                 with quiet_ray():
-                    _check_resources(config)
+                    check_resources(config)
             except ConfigError as error:
                 if not values:
                     raise
                 chosen = ", ".join(f"{key} = {value!r}" for key, value in values.items())
                 raise ConfigError(f"{error} (with {chosen})") from error
-            found.append(config)
-        return found[0]
+            found[others] = config
+        return next(iter(found.values()))
 
 
 def load_experiment(
@@ -314,76 +312,6 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     return result
 
 
-def resources(config: AlgorithmConfig) -> dict[str, float]:
-    """Return what a run of the algorithm asks Ray for, by kind (``CPU``, ``GPU``)."""
-    return config.algo_class.default_resource_request(config.copy(copy_frozen=False)).required_resources
-
-
-def start_ray(num_cpus: int) -> Any:
-    """Join the cluster that ``RAY_ADDRESS`` names, or start a Ray of one's own; return its context.
-
-    Without that variable other clusters on the machine, which Ray would look for, are left alone, and nothing on
-    another machine can reach the one that is started.
-
-    Raises:
-        ConfigError: Nobody answers at ``RAY_ADDRESS``.
-    """
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _check_address(address)
-        return ray.init(**quiet)
-    with _loopback_only():
-        return ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
-
-
-def _check_address(address: str) -> None:
-    """Refuse ``host:port`` where nobody answers: Ray would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise ConfigError(f"RAY_ADDRESS: no Ray answers at {address} ({error})") from None
-
-
-@contextlib.contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Let the Ray that is started meanwhile listen on the loopback interface alone.
-
-    The environment variable ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` does the same, before Ray is imported; Ray replaces
-    a loopback ``_node_ip_address`` by another one.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-def _check_resources(config: AlgorithmConfig) -> None:
-    """Refuse what would wait for ever: more than the machine, or the Ray that is running, has."""
-    wanted = resources(config)
-    if ray.is_initialized():
-        present, owner = ray.cluster_resources(), "the running Ray"
-    elif os.environ.get("RAY_ADDRESS"):
-        return
-    else:
-        import torch
-
-        # A Ray of our own is given the CPUs that it needs.
-        present, owner = {"GPU": torch.cuda.device_count(), "CPU": math.inf}, "this machine"
-        _note_crowding(config)
-    for kind, amount in wanted.items():
-        if amount > present.get(kind, 0):
-            keys = _RESOURCE_KEYS.get(kind, _RESOURCE_KEYS["other"])
-            key = next((key for key in keys if config.get(key)), keys[0])
-            raise ConfigError(
-                f"config.{key}: {amount:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
-            )
-
-
 def _mappings(clients: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the descriptions of clients, those in a grid too."""
     if isinstance(clients, Mapping):
@@ -391,20 +319,6 @@ def _mappings(clients: Any) -> Iterator[Mapping[str, Any]]:
         clients = clients.get(GRID)
     for entry in clients if isinstance(clients, list) else ():
         yield from _mappings(entry)
-
-
-def _note_crowding(config: AlgorithmConfig) -> None:
-    """Say so where processes outnumber the machine's CPUs by far: that works, and is slower than fewer of them."""
-    keys = ("num_env_runners", "evaluation_num_env_runners", "num_learners", "num_hosts")
-    counts = {key: config.get(key) or 0 for key in keys}
-    processes, cpus = sum(counts.values()), os.cpu_count() or 1
-    if processes > max(cpus, _FEW):
-        logger.warning(
-            "config.%s: %d processes share the %d CPUs of this machine",
-            max(counts, key=counts.__getitem__),
-            processes,
-            cpus,
-        )
 
 
 def _build_modules(config: ExploringConfig) -> None:
@@ -435,33 +349,13 @@ def _validated(model: type[pydantic.BaseModel], values: Mapping[str, Any]) -> An
         raise ConfigError(f"{where}{last}: missing; an experiment has the keys {', '.join(_SECTIONS)}")
     if problem["type"] == "greater_than_equal":
         allowed = f"an integer of at least {problem['ctx']['ge']}"
+    elif problem["type"] == "less_than_equal":
+        allowed = f"an integer of at most {problem['ctx']['le']}"
     else:
         kind = owner.model_fields[last].annotation
         names = [name for name in map(readable, members(kind)) if name is not None] or ["a mapping"]
         allowed = listing(names)
     raise ConfigError(f"{where}{last}: expected {allowed}, got {shown(problem['input'])}")
-
-
-@contextlib.contextmanager
-def quiet_ray() -> Iterator[None]:
-    """Keep Ray's log to errors, and Tune from printing and writing files of its own."""
-    settings = {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-        "TUNE_STATE_REFRESH_PERIOD": "3600",  # s; each time the loop waits for Ray's GCS, for a minute if that is gone
-    }
-    for key, value in settings.items():
-        os.environ.setdefault(key, value)
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib", "ray.tune")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 def _put(values: dict[str, Any], path: Sequence[str], value: Any, key: str) -> None:

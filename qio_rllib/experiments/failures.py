@@ -28,15 +28,19 @@ class RayLost(RuntimeError):
 
 
 class TrainingInterrupted(Exception):
-    """A run that a signal stopped; ``run_dir`` can be resumed.
+    """A run that a signal stopped; ``run_dir`` can be resumed, or the sweep that it belongs to.
 
     Attributes:
         run_dir: Its directory.
         signal: The signal; SIGINT where none was seen.
     """
 
-    def __init__(self, run_dir: Path, received: signal.Signals | None = None) -> None:
-        super().__init__(f"training was interrupted; resume it with: rllib train --resume {run_dir}")
+    def __init__(
+        self, run_dir: Path, received: signal.Signals | None = None, resume: Path | None = None
+    ) -> None:
+        super().__init__(
+            f"training was interrupted; resume it with: rllib train --resume {resume or run_dir}"
+        )
         self.run_dir = run_dir
         self.signal = signal.SIGINT if received is None else received
 

@@ -94,6 +94,17 @@ def finish(
     return RunResult(directory.path, checkpoint, evaluation, tuple(notes))
 
 
+def result_of(directory: RunDirectory) -> RunResult:
+    """Return what a finished run has left.
+
+    Raises:
+        ConfigError: It has no checkpoint.
+    """
+    info = directory.info()
+    checkpoint = final_checkpoint(directory.path)
+    return RunResult(directory.path, checkpoint, info.get("evaluation") or {}, tuple(info.get("notes") or ()))
+
+
 def final_checkpoint(run_dir: str | Path) -> Path:
     """Return the last checkpoint of a run.
 

@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from qio_rllib.algorithms.base import PRETRAINING
+from qio_rllib.algorithms.phases import PHASE_FILE, read_phase
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoint, KeptCheckpoints
 from qio_rllib.artifacts.metrics import ITERATION, STEPS, progress_row
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Report = Callable[[Mapping[str, float]], None]
 """Is called with each iteration's row of ``progress.csv``."""
 
+OnPhase = Callable[[str], None]
+"""Is called with the name of what a training begins to do: sampling, learning, evaluating, stopping, finishing."""
+
 
 class RunRecorder(tune.Callback):
     """Writes what Tune reports into the directory of the run.
@@ -34,6 +38,7 @@ class RunRecorder(tune.Callback):
         report: Called with each row of ``progress.csv``.
         keep: The newest so many checkpoints stay; None keeps all.
         signals: Where it is told to stop, by default by nobody.
+        on_phase: Called when the training begins to do something else.
 
     Attributes:
         progress: ``progress.csv``.
@@ -49,6 +54,7 @@ class RunRecorder(tune.Callback):
         report: Report | None = None,
         keep: int | None = None,
         signals: StopSignals | None = None,
+        on_phase: OnPhase | None = None,
     ) -> None:
         self.directory = directory if isinstance(directory, RunDirectory) else RunDirectory(directory)
         self.progress = ProgressFile(self.directory.progress_file)
@@ -59,6 +65,8 @@ class RunRecorder(tune.Callback):
         self.logs: Path | None = None
         self._recorded = False
         self._report = report
+        self._on_phase = on_phase
+        self._phase = ""
         self._keep = keep
         self._events: ScalarEvents | None = None
 
@@ -71,10 +79,25 @@ class RunRecorder(tune.Callback):
         self.signals.install()
         self.signals.deferred = True
 
+    def watch_phases(self) -> None:
+        """Let the training say what it does, where somebody wants to know."""
+        if self._on_phase is not None:
+            self.directory.trial.mkdir(parents=True, exist_ok=True)
+            (self.directory.trial / PHASE_FILE).write_bytes(b"")
+
+    def tell_phase(self, phase: str) -> None:
+        """Say what the training does now, if that is new."""
+        if self._on_phase is not None and phase and phase != self._phase:
+            self._phase = phase
+            self._on_phase(phase)
+
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        """Stop at once where there is nothing that a checkpoint would keep."""
+        """Stop at once where there is nothing that a checkpoint would keep; Tune calls this ten times a second."""
         if self.signals.received is not None and not self._recorded:
             raise StopRequested
+        if self._on_phase is not None:
+            stopping = self.signals.received is not None
+            self.tell_phase("stopping" if stopping else read_phase(self.directory.trial))
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Give Tune the counters that belong to the checkpoint which it goes on from: it knows the directory only."""
@@ -110,7 +133,8 @@ class RunRecorder(tune.Callback):
         self.completed = True
 
     def close(self) -> None:
-        """Finish the TensorBoard files."""
+        """Finish the TensorBoard files, and watch no longer."""
+        (self.directory.trial / PHASE_FILE).unlink(missing_ok=True)
         if self._events is not None:
             self._events.close()
             self._events = None

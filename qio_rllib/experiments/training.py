@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
@@ -15,10 +17,12 @@ from qio_envs.api import ConfigError
 from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoint, KeptCheckpoints
 from qio_rllib.artifacts.run_description import run_description, timestamp
 from qio_rllib.artifacts.run_directory import RunDirectory
-from qio_rllib.experiments.experiment import Experiment, load_experiment, quiet_ray
+from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingInterrupted, failure
 from qio_rllib.experiments.finished_run import RunResult, draw, finish, optional
-from qio_rllib.experiments.recorder import Report, RunRecorder
+from qio_rllib.experiments.recorder import OnPhase, Report, RunRecorder
+from qio_rllib.experiments.resources import quiet_ray
+from qio_rllib.experiments.run_output import RunOutput, run_output
 from qio_rllib.experiments.stop_signals import StopSignals
 from qio_rllib.experiments.tuning import ray_runtime, run_trial
 from qio_rllib.manifest import verify
@@ -31,6 +35,9 @@ def train(
     out: str | Path = "runs",
     report: Report | None = None,
     command: Sequence[str] | None = None,
+    on_phase: OnPhase | None = None,
+    output: RunOutput = RunOutput.DROPPED,
+    info: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Train, and leave everything in a new directory ``out/name/<time>``.
 
@@ -39,6 +46,9 @@ def train(
         out: Where runs are kept.
         report: Called with each iteration's row of ``progress.csv``.
         command: What is written to ``run.json`` as the command; by default ``sys.argv``.
+        on_phase: Called with what the training begins to do.
+        output: What becomes of what libraries print meanwhile.
+        info: Further entries of ``run.json``.
 
     Raises:
         ConfigError: Something cannot be used; no directory is made then.
@@ -57,13 +67,15 @@ def train(
             seed=experiment.seed,
             scenario_hash=scenario_hash(experiment.env, experiment.config.get("env_config")),
             **run_description(command),
+            **(info or {}),
         )
 
     directory = RunDirectory.create(out, experiment.name, prepare=prepare)
-    with directory.lock(), StopSignals() as signals:
-        recorder = RunRecorder(directory, report, experiment.checkpoint_config.num_to_keep, signals)
+    with directory.lock(), StopSignals() as signals, run_output(output, directory.log_file):
+        keep = experiment.checkpoint_config.num_to_keep
+        recorder = RunRecorder(directory, report, keep, signals, on_phase)
         try:
-            return _train(experiment, config, directory, recorder)
+            return _train(experiment, config, directory, recorder, output)
         except ConfigError:
             if not recorder.progress.rows:  # bad input that only the algorithm could see
                 shutil.rmtree(directory.path)
@@ -75,6 +87,8 @@ def resume(
     overrides: Sequence[str] = (),
     report: Report | None = None,
     allow_import: Sequence[str] | None = (),
+    on_phase: OnPhase | None = None,
+    output: RunOutput = RunOutput.DROPPED,
 ) -> RunResult:
     """Continue a run from its last checkpoint, in its own directory.
 
@@ -83,6 +97,8 @@ def resume(
         overrides: ``stop.<metric>=<value>`` texts; they extend a run, also one that is finished.
         report: Called with each iteration's row of ``progress.csv``.
         allow_import: What its ``config.yaml`` may import, see `load_experiment`.
+        on_phase: Called with what the training begins to do.
+        output: What becomes of what libraries print meanwhile.
 
     Raises:
         ConfigError: There is no such run, it is damaged, or it is finished.
@@ -100,7 +116,8 @@ def resume(
         experiment = load_experiment(directory.config_file, overrides, allow_import=allow_import)
         config = experiment.validate()
         finished = directory.info()["status"] == "finished"
-        recorder = RunRecorder(directory, report, experiment.checkpoint_config.num_to_keep, signals)
+        keep = experiment.checkpoint_config.num_to_keep
+        recorder = RunRecorder(directory, report, keep, signals, on_phase)
         last = recorder.progress.rows[-1] if recorder.progress.rows else {}
         if _reaches(last, experiment.stop) and (finished or experiment.stop != before.stop):
             done = ", ".join(
@@ -120,7 +137,8 @@ def resume(
         directory.error_file.unlink(missing_ok=True)
         resumed_at = [*directory.info().get("resumed_at", []), timestamp()]
         directory.update_info(status="running", end_time=None, resumed_at=resumed_at)
-        return _train(experiment, config, directory, recorder, notes)
+        with run_output(output, directory.log_file):
+            return _train(experiment, config, directory, recorder, output, notes)
 
 
 def _reaches(row: Mapping[str, float], stop: Mapping[str, float]) -> bool:
@@ -160,6 +178,7 @@ def _train(
     config: AlgorithmConfig,
     directory: RunDirectory,
     recorder: RunRecorder,
+    output: RunOutput,
     notes: Sequence[str] = (),
 ) -> RunResult:
     """Run Tune and turn its outcome into a result or an exception; ``run.json`` says which."""
@@ -168,7 +187,8 @@ def _train(
         directory.reserve_space()
         # A run may have been killed behind its last iteration.
         if recorder.restored is None or not _reaches(recorder.restored.metrics, experiment.stop):
-            _train_trial(experiment, config, directory, recorder)
+            _train_trial(experiment, config, directory, recorder, output)
+        recorder.tell_phase("finishing")
         result = finish(experiment, directory, recorder, notes)
         status = "finished"
         return result
@@ -194,7 +214,11 @@ def _train(
 
 
 def _train_trial(
-    experiment: Experiment, config: AlgorithmConfig, directory: RunDirectory, recorder: RunRecorder
+    experiment: Experiment,
+    config: AlgorithmConfig,
+    directory: RunDirectory,
+    recorder: RunRecorder,
+    output: RunOutput,
 ) -> None:
     """Run Tune until a stop criterion is reached.
 
@@ -202,8 +226,12 @@ def _train_trial(
         KeyboardInterrupt: A signal asked it to stop.
         Exception: What ended the training.
     """
+    silent = output is RunOutput.DROPPED
     try:
-        with quiet_ray(), ray_runtime(config) as recorder.logs:
+        with (
+            quiet_ray(logging.CRITICAL if silent else logging.INFO),
+            ray_runtime(config, silent) as recorder.logs,
+        ):
             recorder.signals.install()
             run_trial(experiment, directory, recorder)
         if not recorder.completed:  # Tune takes SIGUSR1

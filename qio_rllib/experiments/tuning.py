@@ -16,9 +16,10 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.run_directory import TRIAL, RunDirectory
-from qio_rllib.experiments.experiment import Experiment, resources, start_ray
+from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.experiments.failures import RayLost
 from qio_rllib.experiments.recorder import RunRecorder
+from qio_rllib.experiments.resources import resources, start_ray
 
 
 def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> None:
@@ -49,6 +50,7 @@ def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunReco
     )
     # Numbers go on behind all that was ever begun: a process that is about to die may still write one.
     trial.storage.current_checkpoint_index = recorder.checkpoints.last_number
+    recorder.watch_phases()
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "fail_fast='raise'"
@@ -76,8 +78,12 @@ class _RayWatch(tune.Callback):
 
 
 @contextlib.contextmanager
-def ray_runtime(config: AlgorithmConfig) -> Iterator[Path | None]:
+def ray_runtime(config: AlgorithmConfig, silent: bool = True) -> Iterator[Path | None]:
     """Start a Ray of just the size that the run needs, unless there is one; yields the folder of its logs.
+
+    Args:
+        config: Of the run.
+        silent: As for `start_ray`.
 
     Raises:
         ConfigError: ``RAY_ADDRESS`` names no Ray.
@@ -87,7 +93,7 @@ def ray_runtime(config: AlgorithmConfig) -> Iterator[Path | None]:
         yield None
         return
     try:
-        context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))))
+        context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))), silent)
     except ConfigError:
         raise
     except Exception as error:

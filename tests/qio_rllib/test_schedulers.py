@@ -12,7 +12,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 
 from qio_rllib.algorithms import A2CConfig, MADDPGConfig, PPOConfig
-from qio_rllib.experiments.experiment import quiet_ray
+from qio_rllib.experiments.resources import quiet_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 

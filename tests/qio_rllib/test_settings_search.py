@@ -61,7 +61,7 @@ def test_an_experiment_yields_a_variant_for_every_combination(tmp_path):
         "    lr: {grid_search: [1e-3, 1e-4]}\n    amplification: {eta: {grid_search: [0.1, 0.2]}, tau: 2.0}\n"
     )
     experiment = load_experiment(path, seed=3)
-    assert experiment.has_grids
+    assert experiment.is_sweep
     variants = list(experiment.variants())
     assert [values for values, _ in variants] == [
         {"lr": lr, "amplification.eta": eta} for lr in (1e-3, 1e-4) for eta in (0.1, 0.2)
@@ -69,13 +69,13 @@ def test_an_experiment_yields_a_variant_for_every_combination(tmp_path):
     config = variants[1][1].algorithm_config()
     assert (config.lr, config.seed) == (1e-3, 3)
     assert (config.amplification["eta"], config.amplification["tau"]) == (0.2, 2.0)
-    assert not variants[1][1].has_grids
+    assert not variants[1][1].is_sweep
     assert experiment.validate().lr == 1e-3
 
 
 def test_an_experiment_without_grids_is_its_own_variant():
     experiment = cartpole(lr=1e-3)
-    assert not experiment.has_grids
+    assert not experiment.is_sweep
     assert list(experiment.variants()) == [({}, experiment)]
 
 

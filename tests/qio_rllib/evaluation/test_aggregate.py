@@ -1,15 +1,10 @@
 """The statistics behind every table of learning results."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from aggregate import Summary, bootstrap_interval, describe, interquartile_mean
+from qio_rllib.evaluation.aggregate import Summary, bootstrap_interval, describe, interquartile_mean
 
 
 def test_interquartile_mean_is_the_mean_of_the_middle_half():

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
-from tables import read
 
 LEAST_SEEDS_FOR_INTERVAL = 10
 IQM, MEAN = "IQM, 95% interval", "mean, min to max"
@@ -81,20 +79,6 @@ class Summary:
 def describe(scores: Iterable[float], decimals: int = 1) -> str:
     """Return the text of a group of seeds, see `Summary.text`."""
     return Summary.of(scores).text(decimals)
-
-
-def scores_of(folder: Path, mode: str, column: str) -> list[float]:
-    """Return one score a seed: the mean of a column over the evaluation episodes of a mode.
-
-    Args:
-        folder: Holds ``seed_*/evaluation.csv``.
-        mode: "sampled" or "greedy".
-        column: Such as "team_return" or "episode_return".
-    """
-    return [
-        float(np.mean([float(row[column]) for row in read(path) if row["mode"] == mode]))
-        for path in sorted(folder.glob("seed_*/evaluation.csv"))
-    ]
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
