@@ -128,16 +128,19 @@ def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy
     """Return the policy of a checkpoint, run directory or policy file, and its evaluation seeds.
 
     Args:
-        path: Where it lies.
+        path: Where it lies, or ``policy:NAME``.
         allow_import: Modules that the environment which a policy file names may import.
     """
     from qio_rllib.artifacts.policy_file import load_policy
+    from qio_rllib.artifacts.pretrained import PREFIX, card_of
     from qio_rllib.sampling.evaluation import (
         checkpoint_experiment,
         evaluation_seeds,
         load_policy_from_checkpoint,
     )
 
+    if str(path).startswith(PREFIX):
+        return load_policy(path), evaluation_seeds(card_of(str(path)).episodes)
     if path.is_file():
         return load_policy(path, allow_import), evaluation_seeds(10)
     path = checkpoint_of(path)
