@@ -97,7 +97,8 @@ def card(name: str) -> Card:
 def page(text: str) -> str:
     """Return docs/policies.md with the table of what `POLICIES` names."""
     lines = [
-        "| policy | task | algorithm | actions | score (95% interval) | random | best scripted | normalised | trained with |",
+        "| policy | task | algorithm | actions | score (95% interval) | random | best scripted | normalised "
+        "| trained with |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in map(card, POLICIES):

@@ -37,6 +37,7 @@ from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
+from qio_rllib.experiments.loggers import check_installed, check_loggers
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
 from qio_rllib.named_in_file import NamedInFile
 from qio_rllib.sampling.environments import check_named_in_file, make_env
@@ -62,7 +63,7 @@ _RESOURCE_KEYS = {
     ),
 }
 _FEW = 4  # processes that any machine runs beside each other
-_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config")
+_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config", "loggers")
 
 
 class CheckpointSettings(pydantic.BaseModel):
@@ -90,6 +91,7 @@ class _Shape(pydantic.BaseModel):
     stop: dict[str, Any]
     config: dict[str, Any] = pydantic.Field(default_factory=dict)
     checkpoint_config: CheckpointSettings = CheckpointSettings()
+    loggers: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Experiment:
         config: Parameters of the algorithm's configuration by name, whichever of its methods takes them.
         checkpoint_config: See `CheckpointSettings`.
         name: Name of the experiment; its runs lie in a directory of that name.
+        loggers: Trackers that are told of each iteration, see `qio_rllib.experiments.loggers`.
 
     Raises:
         ConfigError: A key is missing or unknown, or has the wrong type.
@@ -114,6 +117,7 @@ class Experiment:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     checkpoint_config: CheckpointSettings = dataclasses.field(default_factory=lambda: CheckpointSettings())
     name: str = "experiment"
+    loggers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)
@@ -146,7 +150,8 @@ class Experiment:
                     f"{section}: {shown(value)} has no place here; a grid_search stands under config"
                 )
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
-        return cls(shape.run, shape.env, shape.stop, shape.config, shape.checkpoint_config, name)
+        loggers = check_loggers(shape.loggers)
+        return cls(shape.run, shape.env, shape.stop, shape.config, shape.checkpoint_config, name, loggers)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `from_mapping` takes."""
@@ -155,6 +160,7 @@ class Experiment:
             "env": self.env,
             "stop": dict(self.stop),
             "checkpoint_config": self.checkpoint_config.model_dump(),
+            **({"loggers": list(self.loggers)} if self.loggers else {}),
             "config": dict(self.config),
         }
 
@@ -227,6 +233,7 @@ class Experiment:
         Raises:
             ConfigError: Something cannot be used; with grids, in any of the variants, whose values end the message.
         """
+        check_installed(self.loggers)
         found: list[AlgorithmConfig] = []
         for values, variant in self.variants():
             try:
@@ -289,7 +296,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Return an experiment's mapping with ``key=value`` texts put on top.
 
     Keys are dotted (``stop.training_iteration=3``, ``config.env_config.scenario=sprint``); one that begins
-    with none of ``run``, ``env``, ``stop``, ``config`` and ``checkpoint_config`` stands for ``config.<key>``.
+    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config`` and ``loggers`` stands for ``config.<key>``.
     Values are YAML 1.2.
 
     Raises:
