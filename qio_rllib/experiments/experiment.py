@@ -296,7 +296,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Return an experiment's mapping with ``key=value`` texts put on top.
 
     Keys are dotted (``stop.training_iteration=3``, ``config.env_config.scenario=sprint``); one that begins
-    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config`` and ``loggers`` stands for ``config.<key>``.
+    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config`` and ``loggers`` stands for
+    ``config.<key>``.
     Values are YAML 1.2.
 
     Raises:
@@ -452,8 +453,8 @@ def quiet_ray() -> Iterator[None]:
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
         "TUNE_STATE_REFRESH_PERIOD": "3600",  # s; each time the loop waits for Ray's GCS, for a minute if that is gone
     }
-    for key, value in settings.items():
-        os.environ.setdefault(key, value)
+    own = {key: value for key, value in settings.items() if key not in os.environ}
+    os.environ.update(own)
     loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib", "ray.tune")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -461,6 +462,8 @@ def quiet_ray() -> Iterator[None]:
     try:
         yield
     finally:
+        for key in own:  # a tune.run of the user's own keeps its files
+            os.environ.pop(key, None)
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
 

@@ -1,4 +1,4 @@
-"""Experiment trackers that an experiment names: Ray's own callbacks, which keep to the run directory unless told otherwise.
+"""Trackers that an experiment names: Ray's own callbacks, which keep to the run directory unless told otherwise.
 
 Where they report to instead is said by their own environment variables, such as ``WANDB_MODE=online`` and
 ``MLFLOW_TRACKING_URI``.

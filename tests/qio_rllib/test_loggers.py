@@ -1,4 +1,4 @@
-"""Experiment trackers: wandb itself, offline; packages that cannot be installed beside the others are stood for by fakes."""
+"""Trackers: wandb itself, offline; fakes of the packages that cannot be installed beside the others."""
 
 import json
 import os
