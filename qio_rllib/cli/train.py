@@ -11,7 +11,7 @@ import typer
 
 from qio_envs.api import ConfigError
 from qio_rllib.cli.arguments import OWN_RUNS, AllowImport, experiment_of, is_own_run, note_foreign_code
-from qio_rllib.cli.output import console, print_yaml, progress, relative, say
+from qio_rllib.cli.output import console, note, print_yaml, progress, relative, say
 
 if TYPE_CHECKING:
     from qio_rllib.experiments.experiment import Experiment
@@ -36,8 +36,11 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN_DIR", help="Continue an interrupted run, or extend a finished one."),
+        str | None,
+        typer.Option(
+            metavar="RUN_DIR",
+            help="Continue an interrupted run, or extend a finished one; or its copy's URI.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
     dry_run: Annotated[
@@ -57,17 +60,27 @@ def train(
                 raise ConfigError(f"{option}: cannot go with --resume, the run keeps what it began with")
         if dry_run:
             raise ConfigError("--dry-run: cannot go with --resume")
+        from qio_rllib.artifacts.remote_copy import download, is_uri
         from qio_rllib.artifacts.run_directory import RunDirectory
         from qio_rllib.experiments import training
         from qio_rllib.experiments.experiment import load_experiment
 
-        note_foreign_code(resume)
-        allowed = None if is_own_run(resume) else allow_import or ()
-        goal = load_experiment(RunDirectory.open(resume).config_file, overrides, allow_import=allowed).stop
+        if is_uri(resume):
+            note(f"{resume}: Ray's checkpoints are pickles, and loading one runs what is in it")
+            run_dir, is_own = download(resume, OWN_RUNS), False
+        else:
+            run_dir, is_own = Path(resume), is_own_run(Path(resume))
+            note_foreign_code(run_dir)
+        allowed = None if is_own else allow_import or ()
+        goal = load_experiment(RunDirectory.open(run_dir).config_file, overrides, allow_import=allowed).stop
         with progress(goal) as report:
-            result = training.resume(resume, overrides, report, allowed)
+            result = training.resume(run_dir, overrides, report, allowed)
         _print_result(result)
         return
+    if out is not None and ":/" in str(out):
+        raise ConfigError(
+            f"--out: a run directory is local, got {out}; a copy elsewhere is kept with --set storage=URI"
+        )
     experiment = experiment_of(config, run, env, stop, overrides, seed, allow_import or ())
 
     if experiment.has_grids:
@@ -157,11 +170,13 @@ def _print_result(result: RunResult) -> None:
 
     say(f"results       {relative(result.run_dir)}")
     say(f"checkpoint    {relative(result.checkpoint)}")
+    if result.storage is not None:
+        say(f"copy          {result.storage}")
     for mode, means in result.evaluation.items():
         name = score_name(means)
         coverage = f", coverage {means['coverage']:.3f}" if "coverage" in means else ""
         if name is not None:
             say(f"{mode:<14}{name.replace('_', ' ')} {means[name]:.4g}{coverage}")
-    for note in result.notes:
-        say(f"note          {note}")
+    for one in result.notes:
+        say(f"note          {one}")
     say(f"evaluate it   rllib evaluate {relative(result.checkpoint)}")

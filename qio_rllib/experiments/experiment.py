@@ -36,6 +36,7 @@ from qio_rllib.algorithms.search_spaces import GRID, combinations, grids, holds_
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
+from qio_rllib.artifacts.remote_copy import open_storage
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.loggers import check_installed, check_loggers
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
@@ -63,7 +64,7 @@ _RESOURCE_KEYS = {
     ),
 }
 _FEW = 4  # processes that any machine runs beside each other
-_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config", "loggers")
+_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config", "loggers", "storage")
 
 
 class CheckpointSettings(pydantic.BaseModel):
@@ -92,6 +93,7 @@ class _Shape(pydantic.BaseModel):
     config: dict[str, Any] = pydantic.Field(default_factory=dict)
     checkpoint_config: CheckpointSettings = CheckpointSettings()
     loggers: Any = None
+    storage: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Experiment:
         checkpoint_config: See `CheckpointSettings`.
         name: Name of the experiment; its runs lie in a directory of that name.
         loggers: Trackers that are told of each iteration, see `qio_rllib.experiments.loggers`.
+        storage: URI under which a copy of the run is kept, see `qio_rllib.artifacts.remote_copy`; None for none.
 
     Raises:
         ConfigError: A key is missing or unknown, or has the wrong type.
@@ -118,6 +121,7 @@ class Experiment:
     checkpoint_config: CheckpointSettings = dataclasses.field(default_factory=lambda: CheckpointSettings())
     name: str = "experiment"
     loggers: tuple[str, ...] = ()
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)
@@ -151,7 +155,18 @@ class Experiment:
                 )
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
         loggers = check_loggers(shape.loggers)
-        return cls(shape.run, shape.env, shape.stop, shape.config, shape.checkpoint_config, name, loggers)
+        if shape.storage is not None:
+            open_storage(shape.storage)
+        return cls(
+            shape.run,
+            shape.env,
+            shape.stop,
+            shape.config,
+            shape.checkpoint_config,
+            name,
+            loggers,
+            shape.storage,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `from_mapping` takes."""
@@ -161,6 +176,7 @@ class Experiment:
             "stop": dict(self.stop),
             "checkpoint_config": self.checkpoint_config.model_dump(),
             **({"loggers": list(self.loggers)} if self.loggers else {}),
+            **({"storage": self.storage} if self.storage is not None else {}),
             "config": dict(self.config),
         }
 
@@ -296,8 +312,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Return an experiment's mapping with ``key=value`` texts put on top.
 
     Keys are dotted (``stop.training_iteration=3``, ``config.env_config.scenario=sprint``); one that begins
-    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config`` and ``loggers`` stands for
-    ``config.<key>``.
+    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config``, ``loggers`` and ``storage`` stands
+    for ``config.<key>``.
     Values are YAML 1.2.
 
     Raises:
