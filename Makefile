@@ -28,10 +28,11 @@ lint: setup  ## style, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: setup  ## write the pages that come from code and raw results: environments, settings, results, the README's headline
+docs: setup  ## write the pages that come from code and raw results: environments, settings, results, the README's headline, pretrained policies and their cards
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/settings_tables.py
 	$(BIN)/python docs/results_page.py
+	$(BIN)/python docs/policy_cards.py
 
 bench: setup  ## environment throughput beside other environments, circuits beside PennyLane, the operator's contraction
 	$(BIN)/python benchmarks/env_throughput.py

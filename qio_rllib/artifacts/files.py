@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees either the old or the new one."""
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Write a text file (UTF-8), or bytes as they are, so that a reader sees either the old or the new one."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="")
+        partial.write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
         os.replace(partial, path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -31,6 +31,7 @@ from qio_rllib.artifacts.policy_description import (
     check_description,
     read_description,
 )
+from qio_rllib.artifacts.pretrained import policy_path
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
 from qio_rllib.named_in_file import NamedInFile
@@ -100,14 +101,14 @@ def load_policy(path: str | Path, allow_import: Sequence[str] = ()) -> Policy:
     """Read a policy file; ``policy.player()`` then acts in an episode.
 
     Args:
-        path: The file.
+        path: The file, or ``policy:NAME`` for one that comes with the package (`qio_rllib.artifacts.pretrained`).
         allow_import: Modules that the environment which it names may import, beside
             `qio_rllib.named_in_file.ALLOWED_PACKAGES`, where somebody plays in `Policy.env`.
 
     Raises:
         ConfigError: The file is missing, damaged, or of another format; what is wrong in ``policy.json`` is named.
     """
-    path = Path(path)
+    path = policy_path(path)
     if not path.is_file():
         raise ConfigError(f"policy file: there is no file {path}")
     try:

@@ -1,4 +1,4 @@
-"""The ``rllib`` command: train, evaluate, diagnose, credit, causal, list, video and bench, each in a file of its own.
+"""The ``rllib`` command: one file a command.
 
 Ray and torch are imported by the commands that need them, so that ``rllib --help`` answers at once.
 """
@@ -22,7 +22,7 @@ except ModuleNotFoundError as missing:  # a bare install has the environments on
     print(f"rllib: needs {missing.name}; install the plug-ins: {install_command('rllib')}", file=sys.stderr)
     raise SystemExit(2) from missing
 
-from qio_rllib.cli import bench, causal, credit, diagnose, evaluate, train, video
+from qio_rllib.cli import bench, causal, credit, diagnose, evaluate, export, policies, train, video
 from qio_rllib.cli import list as list_command
 from qio_rllib.cli.output import complain, say
 
@@ -66,10 +66,12 @@ def _options(
 
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("diagnose")(diagnose.diagnose)
 app.command("credit")(credit.credit)
 app.add_typer(causal.app, name="causal")
 app.command("list")(list_command.list_)
+app.command("policies")(policies.policies)
 app.command("video")(video.video)
 app.command("bench")(bench.bench)
 

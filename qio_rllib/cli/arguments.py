@@ -204,16 +204,19 @@ def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy
     Of a run whose checkpoints are gone it is that of the policy file which the run has left.
 
     Args:
-        path: Where it lies.
+        path: Where it lies, or ``policy:NAME``.
         allow_import: Modules that the environment which a policy file names may import.
     """
     from qio_rllib.artifacts.policy_file import load_policy
+    from qio_rllib.artifacts.pretrained import PREFIX, card_of
     from qio_rllib.sampling.evaluation import (
         checkpoint_experiment,
         evaluation_seeds,
         load_policy_from_checkpoint,
     )
 
+    if str(path).startswith(PREFIX):
+        return load_policy(path), evaluation_seeds(card_of(str(path)).episodes)
     if path.is_file():
         return load_policy(path, allow_import), evaluation_seeds(_EPISODES)
     if (path / RUN_FILE).is_file() and not _has_checkpoint(path) and (path / POLICY_FILE).is_file():

@@ -19,7 +19,7 @@ from qio_rllib.cli.arguments import (
     seeds_of,
     sets_seed,
 )
-from qio_rllib.cli.output import print_yaml, relative
+from qio_rllib.cli.output import note, print_yaml, relative
 from qio_rllib.cli.progress import Display, Shown
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def train(
         str | None, typer.Option(metavar="LIST", help="One run for each of several seeds: 0-4, or 1,3,7.")
     ] = None,
     resume: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="RUN_DIR",
-            help="Continue an interrupted run, extend a finished one, or go on with a sweep (its file).",
+            help="Continue an interrupted run, extend a finished one, or go on with a sweep (its file); or the URI of "
+            "a run's copy.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
@@ -107,6 +108,10 @@ def train(
             raise ConfigError("--dry-run: cannot go with --resume")
         _resume(resume, overrides, allow_import or (), kind)
         return
+    if out is not None and ":/" in str(out):
+        raise ConfigError(
+            f"--out: a run directory is local, got {out}; a copy elsewhere is kept with --set storage=URI"
+        )
     if seed is not None and seeds is not None:
         raise ConfigError("--seed: cannot go with --seeds")
     several = seeds_of(seeds)
@@ -141,9 +146,17 @@ def train(
     print_result(display, result)
 
 
-def _resume(path: Path, overrides: list[str], allow_import: list[str] | tuple[()], kind: Shown) -> None:
-    """Go on with a run or a sweep."""
-    allowed = None if is_own_run(path) else allow_import
+def _resume(given: str, overrides: list[str], allow_import: list[str] | tuple[()], kind: Shown) -> None:
+    """Go on with a run, a sweep, or a copy of a run, which is brought here first."""
+    from qio_rllib.artifacts.remote_copy import download, is_uri
+
+    if is_uri(given):
+        note(f"{given}: Ray's checkpoints are pickles, and loading one runs what is in it")
+        path, is_own = download(given, OWN_RUNS), False
+    else:
+        path = Path(given)
+        is_own = is_own_run(path)
+    allowed = None if is_own else allow_import
     if path.is_file():
         if overrides:
             raise ConfigError("--set: cannot go with --resume of a sweep, it keeps what it began with")
@@ -152,7 +165,8 @@ def _resume(path: Path, overrides: list[str], allow_import: list[str] | tuple[()
 
         train_sweep(Sweep.open(path, allowed), Display(kind), output_of(kind))
         return
-    note_foreign_code(path)
+    if not is_uri(given):
+        note_foreign_code(path)
     from qio_rllib.artifacts.run_directory import RunDirectory
     from qio_rllib.experiments import training
     from qio_rllib.experiments.experiment import load_experiment
@@ -184,11 +198,13 @@ def print_result(display: Display, result: RunResult) -> None:
     if display.kind is Shown.QUIET:
         return
     display.say(f"checkpoint    {relative(result.checkpoint)}")
+    if result.storage is not None:
+        display.say(f"copy          {result.storage}")
     for mode, means in result.evaluation.items():
         name = score_name(means)
         coverage = f", coverage {means['coverage']:.3f}" if "coverage" in means else ""
         if name is not None:
             display.say(f"{mode:<14}{name.replace('_', ' ')} {means[name]:.4g}{coverage}")
-    for note in result.notes:
-        display.say(f"note          {note}")
+    for one in result.notes:
+        display.say(f"note          {one}")
     display.say(f"evaluate it   rllib evaluate {relative(result.checkpoint)}")

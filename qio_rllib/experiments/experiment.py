@@ -29,7 +29,9 @@ from qio_rllib.algorithms.search_spaces import GRID, MOST_VARIANTS, holds_altern
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
+from qio_rllib.artifacts.remote_copy import open_storage
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
+from qio_rllib.experiments.loggers import check_installed, check_loggers
 from qio_rllib.experiments.ready import experiment_file
 from qio_rllib.experiments.resources import check_resources, quiet_ray
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
@@ -45,7 +47,7 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 
 
 _LONGEST_NAME = 100  # bytes
-_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config", "num_samples")
+_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config", "num_samples", "loggers", "storage")
 
 
 class CheckpointSettings(pydantic.BaseModel):
@@ -74,6 +76,8 @@ class _Shape(pydantic.BaseModel):
     config: dict[str, Any] = pydantic.Field(default_factory=dict)
     checkpoint_config: CheckpointSettings = CheckpointSettings()
     num_samples: int = pydantic.Field(default=1, ge=1, le=MOST_VARIANTS)
+    loggers: Any = None
+    storage: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Experiment:
         checkpoint_config: See `CheckpointSettings`.
         name: Name of the experiment; its runs lie in a directory of that name.
         num_samples: Draws from the samplers under ``config``; each is tried with every combination of the grids.
+        loggers: Trackers that are told of each iteration, see `qio_rllib.experiments.loggers`.
+        storage: URI under which a copy of the run is kept, see `qio_rllib.artifacts.remote_copy`; None for none.
 
     Raises:
         ConfigError: A key is missing or unknown, or has the wrong type.
@@ -100,6 +106,8 @@ class Experiment:
     checkpoint_config: CheckpointSettings = dataclasses.field(default_factory=lambda: CheckpointSettings())
     name: str = "experiment"
     num_samples: int = 1
+    loggers: tuple[str, ...] = ()
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)
@@ -130,8 +138,19 @@ class Experiment:
                     f"{section}: {shown(value)} has no place here; a search stands under config"
                 )
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
+        loggers = check_loggers(shape.loggers)
+        if shape.storage is not None:
+            open_storage(shape.storage)
         return cls(
-            shape.run, shape.env, shape.stop, shape.config, shape.checkpoint_config, name, shape.num_samples
+            shape.run,
+            shape.env,
+            shape.stop,
+            shape.config,
+            shape.checkpoint_config,
+            name,
+            shape.num_samples,
+            loggers,
+            shape.storage,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,6 +161,8 @@ class Experiment:
             "stop": dict(self.stop),
             "checkpoint_config": self.checkpoint_config.model_dump(),
             **({"num_samples": self.num_samples} if self.num_samples > 1 else {}),
+            **({"loggers": list(self.loggers)} if self.loggers else {}),
+            **({"storage": self.storage} if self.storage is not None else {}),
             "config": dict(self.config),
         }
 
@@ -222,6 +243,7 @@ class Experiment:
         Raises:
             ConfigError: Something cannot be used; in a sweep, in any of the variants, whose values end the message.
         """
+        check_installed(self.loggers)
         found: dict[str, AlgorithmConfig] = {}
         for values, variant in self.variants():
             others = repr({key: value for key, value in values.items() if key != "seed"})
@@ -291,7 +313,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Return an experiment's mapping with ``key=value`` texts put on top.
 
     Keys are dotted (``stop.training_iteration=3``, ``config.env_config.scenario=sprint``); one that begins
-    with none of ``run``, ``env``, ``stop``, ``config`` and ``checkpoint_config`` stands for ``config.<key>``.
+    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config``, ``loggers`` and ``storage`` stands
+    for ``config.<key>``.
     Values are YAML 1.2.
 
     Raises:

@@ -38,6 +38,7 @@ class RunResult:
         checkpoint: The last checkpoint, a directory that ``rllib evaluate`` takes.
         evaluation: Means over the episodes of the final evaluation, by ``greedy`` and ``sampled``; empty where
             the policy cannot be evaluated so.
+        storage: URI of its copy in other storage, if there is one.
         notes: What could not be made (an animation of an environment without renderer) or read (a checkpoint), and why.
     """
 
@@ -45,6 +46,7 @@ class RunResult:
     checkpoint: Path
     evaluation: dict[str, dict[str, float]]
     notes: tuple[str, ...] = ()
+    storage: str | None = None
 
 
 def finish(

@@ -11,6 +11,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from qio_rllib.algorithms.base import PRETRAINING
 from qio_rllib.algorithms.phases import PHASE_FILE, read_phase
+from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoint, KeptCheckpoints
 from qio_rllib.artifacts.metrics import ITERATION, STEPS, progress_row
@@ -19,6 +20,7 @@ from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.stop_signals import StopRequested, StopSignals
 
 if TYPE_CHECKING:
+    from qio_rllib.artifacts.remote_copy import RemoteCopy
     from qio_rllib.artifacts.tensorboard import ScalarEvents
 
 Report = Callable[[Mapping[str, float]], None]
@@ -46,6 +48,8 @@ class RunRecorder(tune.Callback):
         restored: The checkpoint that the run goes on from, if any; to be set before it starts.
         completed: Whether a stop criterion was reached.
         logs: Folder of Ray's logs, where the run has started it.
+        copy: The run's copy in other storage, which follows at each checkpoint; to be set before it starts.
+        copy_problem: Why the copy is not up to date, in one line; None where it is, or where there is none.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class RunRecorder(tune.Callback):
         self.completed = False
         self.signals = StopSignals() if signals is None else signals
         self.logs: Path | None = None
+        self.copy: RemoteCopy | None = None
+        self.copy_problem: str | None = None
         self._recorded = False
         self._report = report
         self._on_phase = on_phase
@@ -107,6 +113,7 @@ class RunRecorder(tune.Callback):
     def on_trial_save(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """List the checkpoint that has been written; an error here ends the run, one in `on_checkpoint` does not."""
         self.checkpoints.add(Path(trial.checkpoint.path), self.progress.rows[-1])
+        self.update_copy()
         if self.signals.received is not None and not self.completed:
             raise StopRequested
 
@@ -131,6 +138,16 @@ class RunRecorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Note that a stop criterion was reached."""
         self.completed = True
+
+    def update_copy(self) -> None:
+        """Bring the copy up to date; storage that cannot be reached does not end a run, the next time may do it."""
+        if self.copy is None:
+            return
+        try:
+            self.copy.update()
+            self.copy_problem = None
+        except Exception as error:  # whatever file systems raise
+            self.copy_problem = f"{self.copy.uri}: {one_line(error)}"
 
     def close(self) -> None:
         """Finish the TensorBoard files, and watch no longer."""

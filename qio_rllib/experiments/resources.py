@@ -124,8 +124,8 @@ def quiet_ray(level: int = logging.CRITICAL) -> Iterator[None]:
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
         "TUNE_STATE_REFRESH_PERIOD": "3600",  # s; each time the loop waits for Ray's GCS, for a minute if that is gone
     }
-    for key, value in settings.items():
-        os.environ.setdefault(key, value)
+    own = {key: value for key, value in settings.items() if key not in os.environ}
+    os.environ.update(own)
     loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib", "ray.tune")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -133,5 +133,7 @@ def quiet_ray(level: int = logging.CRITICAL) -> Iterator[None]:
     try:
         yield
     finally:
+        for key in own:  # a tune.run of the user's own keeps its files
+            os.environ.pop(key, None)
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import shutil
@@ -15,6 +16,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoint, KeptCheckpoints
+from qio_rllib.artifacts.remote_copy import RemoteCopy
 from qio_rllib.artifacts.run_description import run_description, timestamp
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.experiments.experiment import Experiment, load_experiment
@@ -180,6 +182,28 @@ def _train(
     recorder: RunRecorder,
     output: RunOutput,
     notes: Sequence[str] = (),
+) -> RunResult:
+    """Train in the run directory, and keep its copy in other storage, if there is one, in step with it."""
+    if experiment.storage is None:
+        return _train_locally(experiment, config, directory, recorder, output, notes)
+    recorder.copy = RemoteCopy(directory, experiment.storage, experiment.name)
+    try:
+        result = _train_locally(experiment, config, directory, recorder, output, notes)
+    finally:
+        recorder.update_copy()
+    if recorder.copy_problem is not None:
+        behind = f"storage: {recorder.copy_problem}; the copy is behind, the run directory is whole"
+        result = dataclasses.replace(result, notes=(*result.notes, behind))
+    return dataclasses.replace(result, storage=recorder.copy.uri)
+
+
+def _train_locally(
+    experiment: Experiment,
+    config: AlgorithmConfig,
+    directory: RunDirectory,
+    recorder: RunRecorder,
+    output: RunOutput,
+    notes: Sequence[str],
 ) -> RunResult:
     """Run Tune and turn its outcome into a result or an exception; ``run.json`` says which."""
     status = "failed"

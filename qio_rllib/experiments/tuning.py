@@ -18,6 +18,7 @@ from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.run_directory import TRIAL, RunDirectory
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.experiments.failures import RayLost
+from qio_rllib.experiments.loggers import logger_callbacks
 from qio_rllib.experiments.recorder import RunRecorder
 from qio_rllib.experiments.resources import resources, start_ray
 
@@ -56,7 +57,8 @@ def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunReco
             "ignore", "fail_fast='raise'"
         )  # of what is left behind: Tune cleans up all the same
         try:
-            tune.run(trial, callbacks=[recorder, _RayWatch()], fail_fast="raise", verbose=0)
+            loggers = logger_callbacks(experiment.loggers, experiment.name, directory.path)
+            tune.run(trial, callbacks=[recorder, _RayWatch(), *loggers], fail_fast="raise", verbose=0)
         except _RayEnded as ended:
             raise RayLost(str(ended)) from None
 

@@ -39,6 +39,7 @@ OPERATORS: tuple[str, ...] = ("amplify", "temperature", "random")
 
 _MAX_ITERATIONS = 20
 _SMALLEST_WEIGHT = 1e-38
+_LEAST = torch.tensor(1e-60, dtype=torch.float64)  # a tensor: exporters make numbers float32, where this is 0
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,31 @@ def amplify(
     return log_probs if illegal is None else log_probs.masked_fill(illegal, lowest)
 
 
+def amplify_traceable(
+    logits: Tensor, eta: float, h_min: float, tau: float, mask: Tensor | None = None
+) -> Tensor:
+    """Apply the Q operator without decisions that depend on values, for exporters of graphs.
+
+    All rows go through all iterations of the entropy floor, so that it is slower than `amplify`; bad logits are not
+    found out, and there are no gradients to speak of. Arguments and result are else those of `amplify`, with numbers as
+    parameters.
+    """
+    lowest = torch.finfo(logits.dtype).min
+    scaled = logits if mask is None else logits.masked_fill(~mask, -math.inf)
+    if eta == 0.0:
+        log_probs = torch.log_softmax(scaled / tau, -1).clamp_min(lowest)
+    else:
+        log_probs = _amplify_amplitudes(torch.softmax(scaled / (2.0 * tau), -1), eta, mask)
+    if h_min > 0.0 and logits.shape[-1] > 1:
+        log_n = _log_num_legal(log_probs, mask)
+        below = h_min * log_n + (log_probs.exp() * log_probs).sum(-1) > 0.0
+        if mask is not None:
+            below &= mask.sum(-1) > 1  # a runtime's log_softmax of one action may be a little above 0
+        lifted = _lift_entropy(log_probs, h_min, mask, until_done=False)
+        log_probs = torch.where(below.unsqueeze(-1), lifted, log_probs)
+    return log_probs if mask is None else log_probs.masked_fill(~mask, lowest)
+
+
 def _amplify_amplitudes(amplitudes: Tensor, eta: float, mask: Tensor | None) -> Tensor:
     """Log of the Born probabilities of amplitudes [..., A] that sum to one; illegal ones hold LOG_FLOOR."""
     kept = eta / (1.0 + eta)
@@ -217,7 +243,7 @@ def _amplify_amplitudes(amplitudes: Tensor, eta: float, mask: Tensor | None) -> 
     return log_probs.masked_fill(raised <= _CLIPPED_AMPLITUDE, LOG_FLOOR)
 
 
-def _lift_entropy(log_probs: Tensor, h_min: float, mask: Tensor | None) -> Tensor:
+def _lift_entropy(log_probs: Tensor, h_min: float, mask: Tensor | None, until_done: bool = True) -> Tensor:
     """Mix rows [R, A] of entropy below ``h_min`` with the uniform law until they reach it."""
     # float64 throughout: w can be as small as h_min / log(1 / h_min), and there are few such rows.
     wide = log_probs.double()
@@ -231,14 +257,16 @@ def _lift_entropy(log_probs: Tensor, h_min: float, mask: Tensor | None) -> Tenso
     probs = torch.softmax(wide, -1)
     rest = uniform - probs
     with torch.no_grad():
-        weight = _solve_weight(probs.detach(), rest.detach(), h_min, target)
+        weight = _solve_weight(probs.detach(), rest.detach(), h_min, target, until_done)
     # One Newton step that is differentiated: dw = -(dH/dp dp) / (dH/dw), the implicit function theorem.
     gap, slope = _gap_and_slope(probs, rest, weight, target)
     weight = (weight - gap / slope.detach()).clamp(_SMALLEST_WEIGHT, 1.0).unsqueeze(-1)
     return _safe_log((1.0 - weight) * probs + weight * uniform).to(log_probs.dtype)
 
 
-def _solve_weight(probs: Tensor, rest: Tensor, h_min: float, target: float | Tensor) -> Tensor:
+def _solve_weight(
+    probs: Tensor, rest: Tensor, h_min: float, target: float | Tensor, until_done: bool
+) -> Tensor:
     """The root [R] in w of H(probs + w rest) = h_min, for rows with H(probs) < h_min, by Newton's iteration.
 
     It needs no safeguard. H is concave and increasing on [0, 1] with H(1) = 1, so a step from the left of the
@@ -255,7 +283,7 @@ def _solve_weight(probs: Tensor, rest: Tensor, h_min: float, target: float | Ten
         weight = weight.clamp(_SMALLEST_WEIGHT, 1.0)
         gap, slope = _gap_and_slope(probs, rest, weight, target)
         # Quadratic convergence: a step this small leaves an error below that of float64 after itself.
-        done = (gap.abs() <= 1e-8 * weight * slope + 1e-15).all()
+        done = until_done and (gap.abs() <= 1e-8 * weight * slope + 1e-15).all()
         weight = weight - gap / slope
         if done:
             break
@@ -273,7 +301,7 @@ def _gap_and_slope(
 
 def _safe_log(probs: Tensor) -> Tensor:
     """Log that is finite, with zero gradient, at the probability 0 of illegal actions."""
-    return probs.clamp_min(1e-60).log()
+    return probs.clamp_min(_LEAST).log()
 
 
 def _log_num_legal(rows: Tensor, mask: Tensor | None) -> float | Tensor:

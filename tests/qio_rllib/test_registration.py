@@ -33,6 +33,8 @@ def run(code, *arguments):
 
 TRAIN = """
 import ray, sys
+from qio_rllib.experiments.experiment import Experiment
+Experiment("PPO", "CartPole-v1", {"training_iteration": 1}).algorithm_config()  # leaves Tune's own files switched on
 ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 analysis = tune.run(
     "A2C",
