@@ -34,7 +34,7 @@ docs: setup  ## write the pages that come from code and raw results: environment
 	$(BIN)/python docs/results_page.py
 
 site: setup  ## build the documentation's site into site/; to read it: python -m http.server -d site
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: setup  ## environment throughput beside other environments, circuits beside PennyLane, the operator's contraction
 	$(BIN)/python benchmarks/env_throughput.py

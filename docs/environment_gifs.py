@@ -39,7 +39,9 @@ def write(environment: qio_envs.Environment, folder: Path = FOLDER) -> Path:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("ids", nargs="*", metavar="ID", help="environments; all of them when absent")
     ids = parser.parse_args().ids or list(qio_envs.environments())
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import qio_envs
 from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import BatchedEnv, reference_scores
 
-MADE = "Made by `python docs/generate.py` from the code; edit the docstrings, not this page."
+MADE = "Made by `python docs/generate.py` from the code: edit the docstrings, not this page."
 EPISODES, SEED = 20, 1000
 MANY_EPISODES = {
     "causal_chain_v0": 10_000,
@@ -67,7 +67,6 @@ def _overview() -> str:
     return _joined(
         [
             "# Environments",
-            MADE,
             "Sizes and scores are those of the scenario `default`; a score is the mean team return over the episodes that"
             " the page of the environment names. Actions are those of one agent.",
             _table(header, rows),
@@ -77,6 +76,7 @@ def _overview() -> str:
             "Every builder of an environment takes `as_team=True`.",
             rules,
             *_families(),
+            MADE,
         ]
     )
 
@@ -109,7 +109,6 @@ def _page(environment: qio_envs.Environment) -> str:
     return _joined(
         [
             f"# {environment.id}",
-            MADE,
             summary,
             f"![An episode of the scripted policy {names[-1]}](../images/environments/{environment.id}.gif)",
             f"An episode of the scripted policy `{names[-1]}`, scenario `default`.",
@@ -123,6 +122,7 @@ def _page(environment: qio_envs.Environment) -> str:
             f"Scores are mean team returns of the scripted policies over {_episodes(environment.id):,} episodes"
             f" (seeds from {SEED}).",
             _table(["scenario", "settings", "hash", *names], scenarios),
+            MADE,
         ]
     )
 
@@ -146,7 +146,13 @@ def _scores(name: str, scenario: str) -> dict[str, float]:
 def _families() -> list[str]:
     """Return the section on families, with a table of all."""
     rows = [
-        [f"`{name}`", f"[{family.env}](environments/{family.env}.md)", family.summary, family.described(), str(family.count)]
+        [
+            f"`{name}`",
+            f"[{family.env}](environments/{family.env}.md)",
+            family.summary,
+            family.described(),
+            str(family.count),
+        ]
         for name, family in qio_envs.families().items()
     ]
     return [

@@ -48,6 +48,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to what the site has, and write tables as Python-Markdown reads them."""
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation", "toc"]
     source = _source_of(page.file.src_uri)
     if not (ROOT / source).is_file():
         return markdown  # made for the site alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import html
 import os
@@ -11,10 +12,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _PICTURES = (".png", ".gif", ".svg")
-_LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", ".json": "json", ".toml": "toml", ".sh": "bash"}
+_LANGUAGES = {
+    ".py": "python",
+    ".yaml": "yaml",
+    ".cff": "yaml",
+    ".json": "json",
+    ".toml": "toml",
+    ".sh": "bash",
+}
 _RESULTS = "results/"
 _MOST_ROWS = 200
 """Rows of a table that are shown; the file itself is linked."""
+_MOST_CODE = 60_000
+"""Bytes of a folder of code that is shown whole; of a larger one its files are listed."""
 
 
 def is_picture(path: str) -> bool:
@@ -59,13 +69,16 @@ def page_of(path: str) -> str:
 
 
 def _folder(path: str) -> str:
-    """Return the page of a folder: its pictures, its summary, all its files."""
+    """Return the page of a folder: of results pictures, summary and files, of code its text if that is short."""
+    whole = (
+        sum((ROOT / folder / name).stat().st_size for folder, names in _walk(path) for name in names)
+        < _MOST_CODE
+    )
     parts = [f"{_front_matter(path)}# {path}"]
     for folder, names in _walk(path):
         inside = posixpath.relpath(folder, path)
         if inside != ".":
             parts.append(f"## {inside}")
-        links = [_link(posixpath.normpath(posixpath.join(inside, name)), ROOT / folder / name) for name in names]
         pictures = [
             f'<img src="{posixpath.normpath(posixpath.join(inside, name))}" alt="{name}" loading="lazy">'
             for name in names
@@ -76,11 +89,17 @@ def _folder(path: str) -> str:
         if "summary.csv" in names:
             parts.append(_table(ROOT / folder / "summary.csv"))
         if f"{path}/".startswith(_RESULTS):
+            links = [
+                _link(posixpath.normpath(posixpath.join(inside, name)), ROOT / folder / name)
+                for name in names
+            ]
             parts.append("\n".join(f"- {link}" for link in links))
-        else:
+        elif whole:
             for name in names:
                 parts.append(f"## {name}")
                 parts.append(_code((ROOT / folder / name).read_text(encoding="utf-8"), Path(name).suffix))
+        else:
+            parts.append("\n".join(f"- `{name}`{_summary(ROOT / folder / name)}" for name in names))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -98,6 +117,14 @@ def _link(target: str, where: Path) -> str:
     size = where.stat().st_size
     shown = f"{size / 1024:,.0f} kB" if size >= 1024 else f"{size} bytes"
     return f"[{posixpath.basename(target)}]({target}) ({shown})"
+
+
+def _summary(where: Path) -> str:
+    """Return what the first line of a module's docstring says, behind a colon."""
+    if where.suffix != ".py":
+        return ""
+    found = ast.get_docstring(ast.parse(where.read_text(encoding="utf-8")))
+    return f": {found.splitlines()[0]}" if found else ""
 
 
 def _table(where: Path) -> str:

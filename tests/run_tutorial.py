@@ -1,4 +1,4 @@
-"""Runs a tutorial of docs/tutorials as a reader does, in this process and in the working directory.
+"""Run a tutorial of docs/tutorials as a reader does, in this process and in the working directory.
 
 python tests/run_tutorial.py PAGE
 
@@ -30,6 +30,9 @@ def give(line: str) -> None:
 
 
 def main(page: Path) -> None:
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     sys.path.insert(0, ".")
     namespace: dict = {"__name__": "__tutorial__"}
     for kind, title, text in BLOCK.findall(page.read_text(encoding="utf-8")):
