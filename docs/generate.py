@@ -67,11 +67,11 @@ def _overview() -> str:
     return _joined(
         [
             "# Environments",
-            "Sizes and scores are those of the scenario `default`; a score is the mean team return over the episodes that"
-            " the page of the environment names. Actions are those of one agent.",
+            "Sizes and scores are those of the scenario `default`; a score is the mean team return over the episodes"
+            " that the page of the environment names. Actions are those of one agent.",
             _table(header, rows),
-            "How to use them: [with other frameworks](frameworks.md), [counterfactuals and interventions](counterfactuals.md),"
-            " [an environment of your own](tutorials/environment.md).",
+            "How to use them: [with other frameworks](frameworks.md), [counterfactuals and"
+            " interventions](counterfactuals.md), [an environment of your own](tutorials/environment.md).",
             "## One player for all agents",
             "Every builder of an environment takes `as_team=True`.",
             rules,

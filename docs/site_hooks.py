@@ -1,7 +1,8 @@
 """Hooks of MkDocs: pages link to files of the repository, and the site takes these in.
 
-Markdown sources are read in a repository browser too, so that they link to what lies there: ``../results/forest_uav_ppo``.
-Here whatever is linked becomes a part of the site under ``repository/`` (`site_pages` says as what), and links lead there.
+Markdown sources are read in a repository browser too, so that they link to what lies there, such as
+``../results/forest_uav_ppo``. Here whatever is linked becomes a part of the site under ``repository/`` (`site_pages`
+says as what), and links lead there.
 """
 
 from __future__ import annotations

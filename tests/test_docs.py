@@ -193,7 +193,8 @@ def test_every_page_can_be_reached_from_the_index():
 @pytest.mark.parametrize("name", ["../README.md", *PAGES])
 def test_links_lead_to_files_and_headings_that_are_there(name):
     page = (DOCS / name).resolve()
-    for target in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", page.read_text(encoding="utf-8")):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", text):
         path, _, anchor = target.partition("#")
         found = (page.parent / path) if path else page
         assert found.exists(), target
@@ -218,3 +219,43 @@ def test_the_blocks_of_the_quantum_page_run(tmp_path):
     )
     assert found.returncode == 0, found.stderr[-2000:]
     assert "RX(2*w0)" in found.stdout
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code():
+    """The longest run of words in each message stands in the code, but for messages of Python and Ray."""
+    sources = [ROOT / "Makefile", *ROOT.glob("qio_*/**/*.py")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
+    messages = re.findall(r"^\| `([^`]+)`", text_of("troubleshooting.md"), re.MULTILINE)
+    assert len(messages) > 30
+    elsewhere = {
+        "ModuleNotFoundError: No module named 'ray'",
+        "env_config of ...: got an unexpected keyword argument",
+        "unhashable type: 'slice'",
+    }
+    assert elsewhere < set(messages)
+    for message in set(messages) - elsewhere:
+        quoted = re.sub(r"'[^']*'|[a-z]*_\w+", "|", message)
+        words = max(re.findall(r"[a-z][a-z ]+[a-z]", quoted), key=len).split()
+        count = max(2, len(words) - 2)  # the first or last may be what is named
+        runs = [" ".join(words[first : first + count]) for first in range(len(words) - count + 1)]
+        assert any(run in code for run in runs), f"{message}: none of {runs} in the code"
+
+
+def test_old_names_of_settings_are_those_that_the_code_refuses():
+    from qio_rllib.algorithms.rllib_keys import OLD_STACK, RENAMED
+    from qio_rllib.experiments.stop_criteria import _STOP_HINTS
+
+    text = text_of("moving.md")
+    table = text.partition("| old | new |")[2].partition("\n\n")[0]
+    stops = re.findall(r"^\| stop at `(\w+)` \| `([\w/]+)`", table, re.MULTILINE)
+    assert stops
+    for old, new in stops:
+        assert _STOP_HINTS[old] == new
+    rows = re.findall(r"^\| (`.*?) \| (`.*?)(?:[:|]| \|)", table, re.MULTILINE)
+    assert len(rows) > 15
+    for old, new in rows:
+        names, successors = re.findall(r"`(\w+)`", old), re.findall(r"`([\w.]+)`", new)
+        assert {RENAMED[name] for name in names} == set(successors), old
+    for gone in ("observation_filter", "preprocessor_pref", "sample_collector", "exploration_config"):
+        assert gone in OLD_STACK
+        assert f"`{gone}`" in text
