@@ -55,14 +55,13 @@ def _overview() -> str:
             [
                 f"[{environment.id}](environments/{environment.id}.md)",
                 environment.summary.partition(" (")[0],
-                _kind(environment.summary),
-                str(env.num_agents),
+                _kind(environment.summary, env.num_agents),
                 _number_of_actions(env),
                 _score(scores[names[0]]),
                 f"{_score(scores[names[-1]])} ({names[-1]})",
             ]
         )
-    header = ["environment", "task", "kind", "agents", "actions", "random", "best scripted policy"]
+    header = ["environment", "task", "agents", "actions", "random", "best scripted policy"]
     rules = _docstring(TeamEnv).partition("\n\nArgs:")[0]
     return _joined(
         [
@@ -175,12 +174,12 @@ def _rules_of_the_family(environment: qio_envs.Environment) -> list[str]:
     return [f"## Common to {', '.join(members)}", _docstring(family)]
 
 
-def _kind(summary: str) -> str:
-    """Return what the parentheses of a summary say but for the actions: cooperative, one agent and the like."""
+def _kind(summary: str, agents: int) -> str:
+    """Return the number of agents, and of several what the summary's parentheses say of them but for their actions."""
     found = re.search(r"\((.*), [^,]* actions\)$", summary)
     if found is None:
         raise ValueError(f"a summary ends with its kind and its actions in parentheses: {summary}")
-    return found[1]
+    return "1" if found[1] == "one agent" else f"{agents}, {found[1]}"
 
 
 def _number_of_actions(env: BatchedEnv) -> str:

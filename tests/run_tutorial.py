@@ -14,12 +14,20 @@ from pathlib import Path
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
+def start_ray() -> None:
+    import ray
+
+    if not ray.is_initialized():
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+
 def give(line: str) -> None:
     from qio_envs.testing.command_line import main as check
     from qio_rllib.cli import main as rllib
 
     words = shlex.split(line)
     if words[0] == "rllib":
+        start_ray()
         status = rllib(words[1:])
     elif words[:3] == ["python", "-m", "qio_envs.testing"]:
         status = check(words[3:])
@@ -30,9 +38,6 @@ def give(line: str) -> None:
 
 
 def main(page: Path) -> None:
-    import ray
-
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     sys.path.insert(0, ".")
     namespace: dict = {"__name__": "__tutorial__"}
     for kind, title, text in BLOCK.findall(page.read_text(encoding="utf-8")):
@@ -40,6 +45,7 @@ def main(page: Path) -> None:
             Path(title).parent.mkdir(exist_ok=True)
             Path(title).write_text(text)
         elif kind == "python":
+            start_ray()
             exec(compile(text, f"block of {page.name}", "exec"), namespace)
         elif kind == "bash":
             for line in text.splitlines():
