@@ -8,7 +8,7 @@ KILLS  ?= 100
 # Training runs of benchmarks/reproductions.yaml: TASK=spread or TASK=spread/qmix; SEEDS and JOBS as the script says.
 REPRODUCE = $(TASK) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
 
-.PHONY: train test test-long campaign lint docs bench bench-quantum bench-training reproduce setup clean
+.PHONY: train test test-long campaign lint docs site bench bench-quantum bench-training reproduce setup clean
 
 train: $(VENV)/.training  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
@@ -33,6 +33,9 @@ docs: setup  ## write the pages that come from code and raw results: environment
 	$(BIN)/python docs/settings_tables.py
 	$(BIN)/python docs/results_page.py
 	$(BIN)/python docs/policy_cards.py
+
+site: setup  ## build the documentation's site into site/; to read it: python -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: setup  ## environment throughput beside other environments, circuits beside PennyLane, the operator's contraction
 	$(BIN)/python benchmarks/env_throughput.py
@@ -62,8 +65,8 @@ $(VENV)/.training: setup.cfg constraints.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.training
-	$(PIP) -e '.[rllib,plots,test,examples,bench,dev]'
+	$(PIP) -e '.[rllib,plots,test,examples,bench,dev,docs]'
 	@touch $@
 
 clean:  ## remove what was set up (not runs/)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

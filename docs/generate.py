@@ -1,4 +1,6 @@
-"""Write docs/environments.md from the docstrings, settings, spaces and scripted policies of the live environments.
+"""Write the pages of the environments from the docstrings, settings, spaces and scripted policies of live ones.
+
+They are docs/environments.md, which compares them, and docs/environments/<id>.md.
 
 python docs/generate.py
 """
@@ -6,7 +8,9 @@ python docs/generate.py
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import re
 from pathlib import Path
 
 import gymnasium
@@ -15,6 +19,7 @@ import qio_envs
 from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import BatchedEnv, reference_scores
 
+MADE = "Made by `python docs/generate.py` from the code: edit the docstrings, not this page."
 EPISODES, SEED = 20, 1000
 MANY_EPISODES = {
     "causal_chain_v0": 10_000,
@@ -33,21 +38,49 @@ MANY_EPISODES = {
 """Where a single episode is mostly luck."""
 
 
-def page() -> str:
-    """Return the whole page."""
-    parts = [
-        "# Environments",
-        "Made by `python docs/generate.py` from the code; edit the docstrings, not this page.",
-    ]
+def pages() -> dict[str, str]:
+    """Return all pages by their path within docs/."""
+    found = {f"environments/{name}.md": _page(it) for name, it in qio_envs.environments().items()}
+    return {"environments.md": _overview(), **found}
+
+
+def _overview() -> str:
+    """Return the page that compares the environments."""
+    rows = []
     for environment in qio_envs.environments().values():
-        parts += _environment(environment)
+        env = environment.batched_env()
+        scores = _scores(environment.id, "default")
+        names = list(scores)
+        rows.append(
+            [
+                f"[{environment.id}](environments/{environment.id}.md)",
+                environment.summary.partition(" (")[0],
+                _kind(environment.summary, env.num_agents),
+                _number_of_actions(env),
+                _score(scores[names[0]]),
+                f"{_score(scores[names[-1]])} ({names[-1]})",
+            ]
+        )
+    header = ["environment", "task", "agents", "actions", "random", "best scripted policy"]
     rules = _docstring(TeamEnv).partition("\n\nArgs:")[0]
-    parts += ["## One player for all agents", "Every builder of an environment takes `as_team=True`.", rules]
-    parts += _families()
-    return "\n\n".join(parts) + "\n"
+    return _joined(
+        [
+            "# Environments",
+            "Sizes and scores are those of the scenario `default`; a score is the mean team return over the episodes"
+            " that the page of the environment names. Actions are those of one agent.",
+            _table(header, rows),
+            "How to use them: [with other frameworks](frameworks.md), [counterfactuals and"
+            " interventions](counterfactuals.md), [an environment of your own](tutorials/environment.md).",
+            "## One player for all agents",
+            "Every builder of an environment takes `as_team=True`.",
+            rules,
+            *_families(),
+            MADE,
+        ]
+    )
 
 
-def _environment(environment: qio_envs.Environment) -> list[str]:
+def _page(environment: qio_envs.Environment) -> str:
     batched = environment.batched_class
     env = environment.batched_env()
     spaces = [
@@ -65,31 +98,60 @@ def _environment(environment: qio_envs.Environment) -> list[str]:
         for field in dataclasses.fields(batched.config_class)
     ]
     names = list(env.scripted_policies)
-    episodes = MANY_EPISODES.get(environment.id, EPISODES)
     scenarios = []
     for name, values in batched.config_class.scenarios().items():
-        scores = reference_scores(environment.batched_env(episodes, name), seed=SEED)
+        scores = _scores(environment.id, name)
         changed = ", ".join(f"{key} {value}" for key, value in values.items()) or "defaults"
         cells = [_score(scores[policy]) for policy in names]
         scenarios.append([f"`{name}`", changed, f"`{environment.content_hash(name)}`", *cells])
-    return [
-        f"## {environment.id}",
-        _docstring(batched),
-        *_rules_of_the_family(environment),
-        "### Spaces of the default scenario",
-        _table(["space", "is"], spaces),
-        "### Settings",
-        _table(["setting", "default", "allowed", "meaning"], settings),
-        "### Scenarios",
-        f"Scores are mean team returns of the scripted policies over {episodes:,} episodes (seeds from {SEED}).",
-        _table(["scenario", "settings", "hash", *names], scenarios),
-    ]
+    summary, *rest = _docstring(batched).split("\n\n", 1)
+    return _joined(
+        [
+            f"# {environment.id}",
+            summary,
+            f"![An episode of the scripted policy {names[-1]}](../images/environments/{environment.id}.gif)",
+            f"An episode of the scripted policy `{names[-1]}`, scenario `default`.",
+            *rest,
+            *_rules_of_the_family(environment),
+            "## Spaces of the default scenario",
+            _table(["space", "is"], spaces),
+            "## Settings",
+            _table(["setting", "default", "allowed", "meaning"], settings),
+            "## Scenarios",
+            f"Scores are mean team returns of the scripted policies over {_episodes(environment.id):,} episodes"
+            f" (seeds from {SEED}).",
+            _table(["scenario", "settings", "hash", *names], scenarios),
+            MADE,
+        ]
+    )
+
+
+def _joined(parts: list[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def _episodes(name: str) -> int:
+    return MANY_EPISODES.get(name, EPISODES)
+
+
+@functools.cache
+def _scores(name: str, scenario: str) -> dict[str, float]:
+    """Return the mean team return of every scripted policy; random play comes first, the best policy last."""
+    env = qio_envs.environment(name).batched_env(_episodes(name), scenario)
+    scores = reference_scores(env, seed=SEED)
+    return {policy: scores[policy] for policy in env.scripted_policies}
 
 
 def _families() -> list[str]:
     """Return the section on families, with a table of all."""
     rows = [
-        [f"`{name}`", f"[{family.env}](#{family.env})", family.summary, family.described(), str(family.count)]
+        [
+            f"`{name}`",
+            f"[{family.env}](environments/{family.env}.md)",
+            family.summary,
+            family.described(),
+            str(family.count),
+        ]
         for name, family in qio_envs.families().items()
     ]
     return [
@@ -108,8 +170,22 @@ def _rules_of_the_family(environment: qio_envs.Environment) -> list[str]:
         other.id for other in qio_envs.environments().values() if family in other.batched_class.__bases__
     ]
     if environment.id != members[0]:
-        return [f"All else is as in [{members[0]}](#{members[0]}): dynamics, spaces, endings and info."]
-    return [f"### Common to {', '.join(members)}", _docstring(family)]
+        return [f"All else is as in [{members[0]}]({members[0]}.md): dynamics, spaces, endings and info."]
+    return [f"## Common to {', '.join(members)}", _docstring(family)]
+
+
+def _kind(summary: str, agents: int) -> str:
+    """Return the number of agents, and of several what the summary's parentheses say of them but for their actions."""
+    found = re.search(r"\((.*), [^,]* actions\)$", summary)
+    if found is None:
+        raise ValueError(f"a summary ends with its kind and its actions in parentheses: {summary}")
+    return "1" if found[1] == "one agent" else f"{agents}, {found[1]}"
+
+
+def _number_of_actions(env: BatchedEnv) -> str:
+    if isinstance(env.action_space, gymnasium.spaces.Discrete):
+        return f"{env.action_space.n} discrete"
+    return f"{env.action_space.shape[0]} continuous"
 
 
 def _agents(env: BatchedEnv) -> str:
@@ -159,6 +235,12 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).with_name("environments.md")
-    target.write_text(page(), encoding="utf-8")
-    print(f"wrote {target.name}")
+    docs = Path(__file__).parent
+    written = pages()
+    for path in (docs / "environments").glob("*.md"):
+        if f"environments/{path.name}" not in written:
+            path.unlink()
+    for name, text in written.items():
+        (docs / name).parent.mkdir(exist_ok=True)
+        (docs / name).write_text(text, encoding="utf-8")
+    print(f"wrote {len(written)} pages of environments")

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import qio_envs
 from qio_rllib.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
@@ -30,10 +32,38 @@ def anchors(text: str) -> set[str]:
 # -- what is written by scripts -----------------------------------------------------------------------------------
 
 
-def test_the_environment_page_is_up_to_date():
-    from generate import page
+def test_the_pages_of_environments_are_up_to_date():
+    from generate import pages
 
-    assert text_of("environments.md") == page(), "run: make docs"
+    written = pages()
+    assert {page for page in PAGES if page.startswith("environments")} == set(written), "run: make docs"
+    for name, text in written.items():
+        assert text_of(name) == text, f"{name}: run: make docs"
+
+
+def test_every_environment_has_a_small_picture():
+    from environment_gifs import FOLDER, MOST_BYTES
+
+    assert {path.stem for path in FOLDER.iterdir()} == set(qio_envs.environments())
+    for path in FOLDER.iterdir():
+        with Image.open(path) as picture:
+            assert picture.format == "GIF"
+            assert picture.n_frames > 1, path
+        assert path.stat().st_size < MOST_BYTES, path
+
+
+def test_a_picture_that_is_too_large_loses_frames_and_is_then_refused(tmp_path, monkeypatch):
+    import environment_gifs
+
+    environment = qio_envs.environment("chsh_v0")
+    whole = environment_gifs.write(environment, tmp_path).stat().st_size
+    monkeypatch.setattr(environment_gifs, "_ATTEMPTS", ((400, 200), (400, 3)))
+    monkeypatch.setattr(environment_gifs, "MOST_BYTES", whole)
+    with Image.open(environment_gifs.write(environment, tmp_path)) as picture:
+        assert picture.n_frames == 3
+    monkeypatch.setattr(environment_gifs, "MOST_BYTES", 100)
+    with pytest.raises(ValueError, match=r"chsh_v0.gif: .* more than 100"):
+        environment_gifs.write(environment, tmp_path)
 
 
 def test_the_results_page_is_what_the_raw_files_give():
@@ -146,15 +176,25 @@ def test_every_logged_metric_of_the_committed_runs_is_explained():
                 assert f"`{column}`" in common, f"{path}: {column}"
 
 
-def test_the_index_lists_every_page():
-    linked = re.findall(r"\]\(([\w/]+\.md)\)", text_of("index.md"))
-    assert sorted(linked) == [page for page in PAGES if page != "index.md"]
+def test_every_page_can_be_reached_from_the_index():
+    reached, waiting = set(), ["index.md"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        for link in re.findall(r"\]\(([\w./]+\.md)", text_of(name)):
+            target = (DOCS / name).parent.joinpath(link).resolve()
+            if target.is_relative_to(DOCS):
+                waiting.append(target.relative_to(DOCS).as_posix())
+    assert reached == set(PAGES)
 
 
 @pytest.mark.parametrize("name", ["../README.md", *PAGES])
 def test_links_lead_to_files_and_headings_that_are_there(name):
     page = (DOCS / name).resolve()
-    for target in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", page.read_text(encoding="utf-8")):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", text):
         path, _, anchor = target.partition("#")
         found = (page.parent / path) if path else page
         assert found.exists(), target
@@ -162,7 +202,9 @@ def test_links_lead_to_files_and_headings_that_are_there(name):
             assert anchor in anchors(found.read_text(encoding="utf-8")), target
 
 
-@pytest.mark.parametrize("name", ["../README.md", *PAGES])
+@pytest.mark.parametrize(
+    "name", ["../README.md", *(page for page in PAGES if not page.startswith("tutorials/"))]
+)
 def test_experiments_that_pages_name_are_there(name):
     for config in re.findall(r"[`/](\w+\.yaml)", (DOCS / name).read_text(encoding="utf-8")):
         assert (ROOT / "tune_configs" / config).is_file(), config
@@ -177,3 +219,43 @@ def test_the_blocks_of_the_quantum_page_run(tmp_path):
     )
     assert found.returncode == 0, found.stderr[-2000:]
     assert "RX(2*w0)" in found.stdout
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code():
+    """The longest run of words in each message stands in the code, but for messages of Python and Ray."""
+    sources = [ROOT / "Makefile", *ROOT.glob("qio_*/**/*.py")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
+    messages = re.findall(r"^\| `([^`]+)`", text_of("troubleshooting.md"), re.MULTILINE)
+    assert len(messages) > 30
+    elsewhere = {
+        "ModuleNotFoundError: No module named 'ray'",
+        "env_config of ...: got an unexpected keyword argument",
+        "unhashable type: 'slice'",
+    }
+    assert elsewhere < set(messages)
+    for message in set(messages) - elsewhere:
+        quoted = re.sub(r"'[^']*'|[a-z]*_\w+", "|", message)
+        words = max(re.findall(r"[a-z][a-z ]+[a-z]", quoted), key=len).split()
+        count = max(2, len(words) - 2)  # the first or last may be what is named
+        runs = [" ".join(words[first : first + count]) for first in range(len(words) - count + 1)]
+        assert any(run in code for run in runs), f"{message}: none of {runs} in the code"
+
+
+def test_old_names_of_settings_are_those_that_the_code_refuses():
+    from qio_rllib.algorithms.rllib_keys import OLD_STACK, RENAMED
+    from qio_rllib.experiments.stop_criteria import _STOP_HINTS
+
+    text = text_of("moving.md")
+    table = text.partition("| old | new |")[2].partition("\n\n")[0]
+    stops = re.findall(r"^\| stop at `(\w+)` \| `([\w/]+)`", table, re.MULTILINE)
+    assert stops
+    for old, new in stops:
+        assert _STOP_HINTS[old] == new
+    rows = re.findall(r"^\| (`.*?) \| (`.*?)(?:[:|]| \|)", table, re.MULTILINE)
+    assert len(rows) > 15
+    for old, new in rows:
+        names, successors = re.findall(r"`(\w+)`", old), re.findall(r"`([\w.]+)`", new)
+        assert {RENAMED[name] for name in names} == set(successors), old
+    for gone in ("observation_filter", "preprocessor_pref", "sample_collector", "exploration_config"):
+        assert gone in OLD_STACK
+        assert f"`{gone}`" in text

@@ -113,6 +113,7 @@ def test_every_dependency_has_a_constraint_and_imports():
     modules_of = {
         "causal-learn": "causallearn",
         "dp-accounting": "dp_accounting",
+        "mkdocs-material": "material",
         "pillow": "PIL",
         "pygame-ce": "pygame",
         "pytest-xdist": "xdist",

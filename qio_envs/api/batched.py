@@ -18,7 +18,7 @@ from qio_envs.api.errors import InvalidActionError, ResetNeededError, Unsupporte
 from qio_envs.api.limits import SCENARIO, Limits, Relations, check_state, matching_arrays
 
 Array = np.ndarray
-"""Name, in a saved state, of what says which environment and settings each row is of: text ``[E]``."""
+"""An array; its shape and dtype stand where it is named."""
 
 
 class Transition(NamedTuple):
