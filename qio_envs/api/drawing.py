@@ -25,6 +25,8 @@ LEGEND_ROW = 18
 OUTLINE = np.array([250, 250, 250], np.float32)
 """Colour around discs and squares."""
 _HEIGHT = 10  # of a bar
+HEAD = TEXT_ROW + GAP + _HEIGHT
+"""Pixels of the height of `gauges`, which are at the top of every picture."""
 _MARK = 14  # side of the square in which the mark of a legend's entry lies, pixels
 
 Entry = tuple[str, Array, str]

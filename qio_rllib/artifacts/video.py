@@ -14,9 +14,9 @@ from qio_envs.api import ConfigError
 if TYPE_CHECKING:
     from qio_rllib.acting.policy import Policy
 
-MAX_FRAMES = 200
+MAX_FRAMES = 140
 _DEFAULT_FPS = 20
-_LONGEST_SIDE = 400  # pixels
+_LONGEST_SIDE = 800  # pixels; text in the pictures of qio_envs stays readable
 _COLORS = 40
 
 
