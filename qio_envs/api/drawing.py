@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -194,7 +195,7 @@ def thin_line(canvas: Array, colour: Array, start: Array, end: Array, opacity: f
     steep = abs(along[1]) > abs(along[0])
     major, minor = (1, 0) if steep else (0, 1)
     low, high = sorted((float(start[major]), float(end[major])))
-    places = np.arange(round(low), round(high) + 1)
+    places = np.arange(math.floor(low), math.floor(high) + 1)
     slope = along[minor] / along[major] if along[major] else 0.0
     exact = start[minor] + (places + 0.5 - start[major]) * slope - 0.5
     nearest = np.floor(exact).astype(int)
