@@ -136,7 +136,9 @@ def test_a_link_a_move_and_a_belief_change_the_forest_where_they_should():
     assert not moved[:, :9].any()
     monitored = np.zeros((20, 20), bool)
     monitored[6, 7] = True
-    known, missed = (viewer.draw(forest_scene(monitored=monitored, believed=b)) for b in (monitored, ~monitored))
+    known, missed = (
+        viewer.draw(forest_scene(monitored=monitored, believed=b)) for b in (monitored, ~monitored)
+    )
     assert not cells_changed(known, missed).any()
     below = HEAD + GAP + 480
     assert (known[below:] != missed[below:]).any()

@@ -110,8 +110,18 @@ def test_a_video_of_the_policys_own_environment(tmp_path, forest_policy):
 def test_a_gif_may_be_larger_and_of_more_colours(tmp_path):
     shades = np.add.outer(np.arange(500) // 4, np.arange(1000) // 8).astype(np.uint8)
     frame = np.stack([shades, shades, 255 - shades], axis=-1)
-    for options, width, most in (({}, 800, 40), ({"longest_side": 900, "num_colors": 128}, 900, 128)):
+    for options, width, most in (({}, 800, 64), ({"longest_side": 900, "num_colors": 128}, 900, 128)):
         with Image.open(save_gif([frame], tmp_path / "a.gif", **options)) as image:
             assert image.size[0] == width
             colors = len(image.convert("RGB").getcolors())
             assert 0.5 * most < colors <= most
+
+
+def test_common_colours_are_kept_as_they_are(tmp_path):
+    generator = np.random.default_rng(0)
+    frame = generator.integers(0, 256, (100, 100, 3)).astype(np.uint8)  # very many colours
+    frame[:60] = (25, 53, 36)
+    frame[60:80] = (222, 206, 148)
+    with Image.open(save_gif([frame], tmp_path / "a.gif")) as image:
+        shown = np.asarray(image.convert("RGB"))
+    assert (shown[:80] == frame[:80]).all()

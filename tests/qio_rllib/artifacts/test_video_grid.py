@@ -11,7 +11,9 @@ SOLO = ["--env", "forest_uav_v0", "--env-config", '{"scenario": "solo", "max_ste
 
 
 def panel(color, steps, height=40, width=60):
-    return Panel(f"panel {color}", [np.full((height, width, 3), color + step, np.uint8) for step in range(steps)])
+    return Panel(
+        f"panel {color}", [np.full((height, width, 3), color + step, np.uint8) for step in range(steps)]
+    )
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3)])
@@ -57,7 +59,10 @@ def test_the_command_records_all_policies_on_the_same_seed(tmp_path, monkeypatch
     ("arguments", "message"),
     [
         (["--scripted", "random", "--layout", "grid"], "--layout: a grid has 2 to 16 policies, got 1"),
-        (["--scripted", "random", "--scripted", "greedy"], "several policies in one video need --layout grid"),
+        (
+            ["--scripted", "random", "--scripted", "greedy"],
+            "several policies in one video need --layout grid",
+        ),
         (["--scripted", "random", "--layout", "row"], "--layout: expected single or grid, got row"),
         (["--scripted", "random", "--scripted", "x", "--layout", "grid"], "no scripted policy 'x'"),
         (["nowhere", "--scripted", "random", "--layout", "grid"], "there is no nowhere"),
