@@ -19,6 +19,7 @@ from tables import scores_of, write
 
 import qio_envs
 from qio_envs.api import reference_scores
+from qio_rllib.artifacts.plot_style import DASHES, EMPHASIS, LABEL_SIZE, REFERENCE, label_ends, new_figure
 from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
@@ -42,14 +43,11 @@ def folder_of(out: Path, bandwidth: int, drop: float) -> Path:
 
 
 def draw(out: Path, rows: list[dict[str, Any]], references: dict[str, float]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(
-        1, 2, figsize=(9, 3.8), sharey=True, layout="constrained", gridspec_kw={"width_ratios": [3, 2]}
+    title = (
+        "MADDPG with messages on swarm_cooperative_v0: one of three agents sees the target, nobody sees anybody\n"
+        f"evaluations without exploration, {rows[0]['seeds']} seeds ({rows[0]['statistic']})"
     )
+    figure, panels = new_figure(2, 2, (9, 4), title, sharey=True, gridspec_kw={"width_ratios": [3, 2]})
     lossless = [row for row in rows if row["drop"] == 0]
     lossy = [row for row in rows if row["bandwidth"] == 4]
     for axes, chosen, key, label in (
@@ -57,26 +55,19 @@ def draw(out: Path, rows: list[dict[str, Any]], references: dict[str, float]) ->
         (panels[1], lossy, "drop", "share of messages lost, bandwidth 4"),
     ):
         places = np.arange(len(chosen))
-        name = f"MADDPG, {chosen[0]['seeds']} seeds ({chosen[0]['statistic']})"
         middle = np.array([row["score"] for row in chosen])
         low, high = (np.array([row[end] for row in chosen]) for end in ("low", "high"))
         axes.errorbar(
             places, middle, yerr=[middle - low, high - middle],
-            color="#2e7d5b", marker="o", linewidth=2, capsize=4, label=name,
+            color=EMPHASIS, marker="o", linewidth=2, capsize=4,
         )  # fmt: skip
         axes.set_xticks(places, [f"{row[key]:g}" for row in chosen])
-        axes.set_xlabel(label)
-        for name, value in references.items():
-            axes.axhline(value, color="#888888", linewidth=1, linestyle=":")
-            if axes is panels[0]:
-                axes.annotate(
-                    f"scripted: {name}", (places[-1], value), (0, 3), textcoords="offset points", ha="right"
-                )
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("team return")
-    panels[0].legend(loc="center right", frameon=False)
-    figure.suptitle("One of three agents sees the target, nobody sees anybody")
-    figure.savefig(out / "communication.png", dpi=150)
+        axes.set_xlabel(label, fontsize=LABEL_SIZE)
+        for value in references.values():
+            axes.axhline(value, color=REFERENCE, linewidth=1, linestyle=DASHES)
+    panels[0].set_ylabel("team return", fontsize=LABEL_SIZE)
+    label_ends(panels[1], [(value, f"scripted: {name}", REFERENCE) for name, value in references.items()])
+    figure.savefig(out / "communication.png")
 
 
 def main() -> None:
@@ -101,7 +92,7 @@ def main() -> None:
     )
     references = reference_scores(env, seed=FIRST_EVALUATION_SEED)
     draw(arguments.out, rows, references)
-    print(f"\n{'bandwidth':>9}{'drop':>6}  team return (greedy)")
+    print(f"\n{'bandwidth':>9}{'drop':>6}  team return (without exploration)")
     for row in rows:
         print(f"{row['bandwidth']:>9}{row['drop']:>6g}  {row['text']}")
     print(", ".join(f"scripted {name}: {value:.1f}" for name, value in references.items()))

@@ -24,6 +24,7 @@ import qio_envs
 from qio_envs.chsh import CLASSICAL_BOUND, QUANTUM_BOUND
 from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.team import Team
+from qio_rllib.artifacts.plot_style import BOUND, DOTS, EMPHASIS, LABEL_SIZE, REST, TICK_SIZE, new_figure
 from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.experiments import training
@@ -88,29 +89,31 @@ def train(seeds: int, out: Path) -> None:
 
 
 def draw(rows: list[dict[str, str]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
+    figure, (axes,) = new_figure(
+        size=(7.2, 3.2), title="Win rates in the CHSH game (chsh_v0) by what the agents share"
+    )
     for place, resource in enumerate(RESOURCES):
         values = np.array([float(row["win_rate"]) for row in rows if row["resource"] == resource])
         summary = Summary.of(values)
-        colour = "#2e7d5b" if resource == "entangled" else "#666666"
+        colour = EMPHASIS if resource == "entangled" else REST
         axes.plot(values, place + np.linspace(-0.18, 0.18, len(values)), "o", color=colour, alpha=0.35, ms=5)
         axes.plot([summary.low, summary.high], [place, place], color=colour, linewidth=4)
         axes.plot(summary.score, place, "o", color=colour, markersize=9)
     for value, text in ((CLASSICAL_BOUND, "classical bound"), (QUANTUM_BOUND, "quantum bound")):
-        axes.axvline(value, color="#b04030", linewidth=1, linestyle=":")
-        axes.annotate(text, (value, -0.62), (-4, 0), textcoords="offset points", ha="right", color="#b04030")
+        axes.axvline(value, color=BOUND, linewidth=1.4, linestyle=DOTS)
+        axes.annotate(
+            f"{text} {value:.4g}", (value, -0.62), (-4, 0), textcoords="offset points", ha="right", color=BOUND,
+            fontsize=TICK_SIZE,
+        )  # fmt: skip
     axes.set_yticks(range(len(RESOURCES)), [resource.replace("_", " ") for resource in RESOURCES])
     axes.set_ylim(2.5, -0.8)
     axes.set_xlim(0.6, 0.9)
-    axes.set_xlabel(f"share of 100,000 rounds won (seeds, and their {summary.statistic})")
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    label = f"share of 100,000 rounds won ({summary.seeds} seeds as dots, and their {summary.statistic})"
+    axes.set_xlabel(label, fontsize=LABEL_SIZE)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path)
 
 
 def main() -> None:

@@ -49,6 +49,16 @@ from tables import append, read, write
 import qio_envs
 from qio_envs.api import reference_scores
 from qio_rllib.algorithms import Federated, FederatedConfig
+from qio_rllib.artifacts.plot_style import (
+    DASHES,
+    EMPHASIS,
+    LABEL_SIZE,
+    MODE_COLORS,
+    MODE_LABELS,
+    REFERENCE,
+    label_ends,
+    new_figure,
+)
 from qio_rllib.artifacts.run_description import cpu_model, run_description
 from qio_rllib.evaluation.aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary, interquartile_mean
 from qio_rllib.sampling.evaluation import (
@@ -242,24 +252,26 @@ def speedup_table(out: Path) -> None:
 
 
 def draw_speedup(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(5.4, 4), layout="constrained")
+    title = f"Federated A2C on cart_pole_v0 until return {THRESHOLD}\n{rows[0]['seeds']} seeds ({rows[0]['statistic']})"
+    figure, (axes,) = new_figure(size=(6.4, 4.2), title=title)
     clients = np.array([row["clients"] for row in rows])
     middle, low, high = (np.array([row[name] for row in rows]) for name in ("score", "low", "high"))
-    axes.plot(clients, middle[0] / clients, color="#888888", linestyle=":", label="linear speed-up")
+    axes.plot(clients, middle[0] / clients, color=REFERENCE, linestyle=DASHES, linewidth=1)
     axes.errorbar(
-        clients, middle, yerr=[middle - low, high - middle], color="#2e7d5b", marker="o", linewidth=2, capsize=4,
-        label=f"A2C, {rows[0]['seeds']} seeds ({rows[0]['statistic']})",
+        clients, middle, yerr=[middle - low, high - middle], color=EMPHASIS, marker="o", linewidth=2, capsize=4,
     )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(clients, [str(count) for count in clients])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlabel("clients")
-    axes.set_ylabel(f"environment steps of each client until return {THRESHOLD}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    axes.set_xlabel("clients", fontsize=LABEL_SIZE)
+    axes.set_ylabel(f"environment steps of each client until return {THRESHOLD}", fontsize=LABEL_SIZE)
+    ends = (
+        (float(middle[-1]), "measured", EMPHASIS),
+        (middle[0] / clients[-1], "linear speed-up", REFERENCE),
+    )
+    label_ends(axes, ends)
+    figure.savefig(path)
 
 
 # -- privacy ---------------------------------------------------------------------------------------------------------
@@ -386,32 +398,34 @@ def print_privacy(out: Path) -> None:
 
 
 def draw_privacy(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(5.4, 4), layout="constrained")
+    one = rows[0]["sampled_return"]
+    title = f"Private federated A2C on cart_pole_v0\n{one.seeds} seeds ({one.statistic})"
+    figure, (axes,) = new_figure(size=(6.8, 4.2), title=title)
+    labels = []
     noised = [row for row in rows if np.isfinite(row["epsilon"])]
     epsilon = np.array([row["epsilon"] for row in noised])
-    for mode, color in (("sampled", "#2e7d5b"), ("greedy", "#b5651d")):
+    for mode, color in MODE_COLORS.items():
         parts = [row[f"{mode}_return"] for row in noised]
         middle, low, high = (
             np.array([getattr(one, name) for one in parts]) for name in ("score", "low", "high")
         )
         axes.errorbar(
             epsilon, middle, yerr=[middle - low, high - middle], color=color, marker="o", linewidth=2, capsize=4,
-            label=f"{mode}, {parts[0].seeds} seeds ({parts[0].statistic})",
         )  # fmt: skip
+        labels.append((float(middle[epsilon.argmax()]), MODE_LABELS[mode], color))
         for row in rows:
             if not np.isfinite(row["epsilon"]):
                 without = row[f"{mode}_return"].score
-                axes.axhline(without, color=color, linestyle=":", label=f"{mode}, without privacy")
+                axes.axhline(without, color=color, linewidth=1, linestyle=DASHES)
+                labels.append((without, f"{MODE_LABELS[mode]}, no privacy", color))
     axes.set_xscale("log")
     axes.set_xticks(epsilon, [f"{one:.2g}" for one in epsilon])
     axes.minorticks_off()
     axes.set_ylim(0, 510)
-    axes.set_xlabel(f"epsilon of the simulated run, delta {DELTA:g}")
-    axes.set_ylabel("return of the common policy")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    axes.set_xlabel(f"epsilon of the simulated run, delta {DELTA:g}", fontsize=LABEL_SIZE)
+    axes.set_ylabel("return of the common policy", fontsize=LABEL_SIZE)
+    label_ends(axes, labels)
+    figure.savefig(path)
 
 
 # -- overhead --------------------------------------------------------------------------------------------------------
@@ -526,16 +540,6 @@ def overhead_table(out: Path) -> None:
         for place in sorted({0, len(mine) // 4, len(mine) // 2, 3 * len(mine) // 4, len(mine) - 1}):
             row = mine[place]
             print(f"{who:15}{row['round']:>6}{row['trainer_mib']:>14}{row['records_mib']:>14}")
-
-
-def pyplot() -> Any:
-    """Return matplotlib's pyplot, which draws to files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -37,6 +37,7 @@ import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import normalized_score, reference_scores
 from qio_rllib.algorithms import Federated, FederatedConfig
+from qio_rllib.artifacts.plot_style import LABEL_SIZE, new_figure
 from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.federated.settings import LYING_COUNT, RULES
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED, evaluate, evaluation_seeds, mean_scores
@@ -243,16 +244,10 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
     """Draw the mean scores of rules by attacks, a panel a share."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     shares = shares_of(rows)
-    figure, panels = plt.subplots(
-        len(shares), 1, figsize=(8.0, 0.6 + 2.9 * len(shares)), layout="constrained", squeeze=False
-    )
-    for axes, share in zip(panels[:, 0], shares, strict=True):
+    title = "Mean scores on cart_pole_v0 by aggregation rule (rows) and attack (columns)"
+    figure, panels = new_figure(len(shares), 1, (8.0, 0.9 + 2.9 * len(shares)), title)
+    for axes, share in zip(panels, shares, strict=True):
         found = [[scores_of(rows, (rule, attack, share)) for attack in ATTACKS] for rule in RULES]
         means = np.array([[np.mean(scores) if scores else np.nan for scores in line] for line in found])
         image = axes.imshow(means, vmin=0, vmax=1, cmap="viridis", aspect="auto")
@@ -264,11 +259,14 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
             axes.text(x, y, text, ha="center", va="center", color=colour)
         axes.set_xticks(range(len(ATTACKS)), [attack.replace("_", "\n") for attack in ATTACKS])
         axes.set_yticks(range(len(RULES)), [rule.replace("_", " ") for rule in RULES])
-        axes.set_title(f"{round(share * CLIENTS)} of {CLIENTS} clients malicious")
+        axes.grid(visible=False)
+        axes.set_title(
+            f"{round(share * CLIENTS)} of {CLIENTS} clients malicious", loc="left", fontsize=LABEL_SIZE
+        )
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=panels, label="score: random play 0, greatest return 1", shrink=0.6)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path)
 
 
 def main() -> None:

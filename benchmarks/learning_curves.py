@@ -25,6 +25,7 @@ from tables import read, scores_of, write
 import qio_envs
 from qio_envs.api import ConfigError
 from qio_envs.api.scores import normalized_score, reference_scores
+from qio_rllib.artifacts.plot_style import EMPHASIS, Series, plot_series
 from qio_rllib.evaluation.aggregate import Summary
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import Experiment, load_experiment
@@ -139,11 +140,6 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str, metric: str 
         title: Of the figure.
         metric: As for `summarise`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     curves = [read(path) for path in sorted(out.glob("seed_*/progress.csv"))]
     length = min(len(curve) for curve in curves)
     steps = np.array([float(row[STEPS]) for row in curves[0][:length]])
@@ -151,35 +147,23 @@ def draw(out: Path, rows: list[dict[str, float | str]], title: str, metric: str 
     score = team if team in curves[0][0] else "env_runners/episode_return_mean"
     scores = np.array([[float(row[score] or "nan") for row in curve[:length]] for curve in curves])
     summaries = [Summary.of(scores[:, i], resamples=1000) for i in range(length)]
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    axes.plot(steps, scores.T, color="#2e7d5b", alpha=0.25, linewidth=0.8)
-    low, high = [s.low for s in summaries], [s.high for s in summaries]
-    axes.fill_between(steps, low, high, color="#2e7d5b", alpha=0.25, linewidth=0)
-    axes.plot(
-        steps,
-        [s.score for s in summaries],
-        color="#2e7d5b",
-        linewidth=2,
-        label=f"training, {len(curves)} seeds ({summaries[0].statistic})",
+    middle, low, high = (
+        np.array([getattr(one, end) for one in summaries]) for end in ("score", "low", "high")
     )
-    references = sorted((float(row["score"]), str(row["policy"])) for row in rows if not row["seeds"])
-    for place, _ in references:
-        axes.axhline(place, color="#888888", linewidth=1, linestyle=":")
-    bottom, top = axes.get_ylim()
-    labels: list[tuple[float, str]] = []  # lines that lie close together share a label above the highest
-    for place, name in references:
-        if labels and place - labels[-1][0] < 0.06 * (top - bottom):
-            name = f"{labels.pop()[1]}, {name.removeprefix('scripted: ')}"
-        labels.append((place, name))
-    for place, name in labels:
-        axes.annotate(name, (steps[-1], place), (0, 3), textcoords="offset points", ha="right")
+    series = Series(
+        "training",
+        steps,
+        middle,
+        low,
+        high,
+        len(curves),
+        summaries[0].statistic if len(curves) > 1 else "",
+        EMPHASIS,
+    )
+    references = {str(row["policy"]): float(row["score"]) for row in rows if not row["seeds"]}
     whose = "team" if score == team else "episode"
     label = f"{whose} return, sum over agents and steps" if metric in (None, "team_return") else metric
-    axes.set(xlabel="environment steps", ylabel=label, title=title)
-    axes.legend(loc="best", frameon=False)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out / "learning_curve.png", dpi=150)
+    plot_series([series], out / "learning_curve.png", str(label), references, title)
 
 
 def report(config: Path, out: Path, overrides: list[str], metric: str | None = None) -> None:
@@ -193,7 +177,9 @@ def report(config: Path, out: Path, overrides: list[str], metric: str | None = N
     """
     rows = summarise(config, out, overrides, metric)
     write(out / "summary.csv", rows)
-    draw(out, rows, load_experiment(config).name, metric)
+    experiment = load_experiment(config)
+    title = f"{experiment.name}: {experiment.algorithm} on {experiment.env}"
+    draw(out, rows, title, metric)
     print(f"\n{'policy':<36}{'score':<46}{'normalised':>11}{'training':>11}")
     for row in rows:
         normalized = f"{row['normalized']:.3f}" if row["normalized"] != "" else ""

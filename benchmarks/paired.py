@@ -24,6 +24,7 @@ from tables import append, read, write
 
 import qio_envs
 from qio_envs.api import reference_scores
+from qio_rllib.artifacts.plot_style import EMPHASIS, GRID, LABEL_SIZE, REST, new_figure
 from qio_rllib.artifacts.run_description import run_description
 from qio_rllib.evaluation.aggregate import LEAST_SEEDS_FOR_INTERVAL, Summary
 from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
@@ -290,40 +291,29 @@ def verdict(low: float | str, high: float | str) -> str:
 
 def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> None:
     """Draw the final scores of all cells, a panel per task."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     tasks = [task for task in study.tasks if any(row["task"] == task for row in cells)]
-    figure, panels = plt.subplots(
-        1,
-        len(tasks),
-        figsize=(3.0 + 3.0 * len(tasks), 1.4 + 0.34 * len(study.cells)),
-        sharey=True,
-        layout="constrained",
-        squeeze=False,
-    )
+    size = 3.0 + 3.0 * len(tasks), 1.4 + 0.34 * len(study.cells)
+    figure, panels = new_figure(len(tasks), len(tasks), size, title, sharey=True)
     names = list(study.cells)
-    colours = {"Q operator": "#2e7d5b", "circuit": "#2e7d5b"}
-    for axes, task in zip(panels[0], tasks, strict=True):
+    colours = {"Q operator": EMPHASIS, "circuit": EMPHASIS}
+    for axes, task in zip(panels, tasks, strict=True):
         for row in (row for row in cells if row["task"] == task):
             place = names.index(row["cell"])
-            colour = next((c for key, c in colours.items() if row["cell"].startswith(key)), "#666666")
+            colour = next((c for key, c in colours.items() if row["cell"].startswith(key)), REST)
             axes.plot([row["final_low"], row["final_high"]], [place, place], color=colour, linewidth=3)
             axes.plot(row["final_score"], place, "o", color=colour, markersize=7)
-        axes.set_title(task.replace("_", " "))
+        seeds = max(row["seeds"] for row in cells if row["task"] == task)
+        axes.set_title(f"{task.replace('_', ' ')}, {seeds} seeds", loc="left", fontsize=LABEL_SIZE)
         measure = "normalised score" if study.is_normalized else f"{study.final} return"
-        axes.set_xlabel(f"{measure}\n({row['statistic']})")
-        axes.grid(axis="x", color="#dddddd")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.set_xlabel(f"{measure}\n({row['statistic']})", fontsize=LABEL_SIZE)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", color=GRID)
+        axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     labels = [name.replace("classical", "parameter-matched MLP") for name in names]
-    panels[0][0].set_yticks(range(len(names)), labels)
-    panels[0][0].invert_yaxis()
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150)
+    panels[0].set_yticks(range(len(names)), labels)
+    panels[0].invert_yaxis()
+    figure.savefig(path)
 
 
 def show(cells: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,8 @@ LEGEND_ROW = 18
 OUTLINE = np.array([250, 250, 250], np.float32)
 """Colour around discs and squares."""
 _HEIGHT = 10  # of a bar
+HEAD = TEXT_ROW + GAP + _HEIGHT
+"""Pixels of the height of `gauges`, which are at the top of every picture."""
 _MARK = 14  # side of the square in which the mark of a legend's entry lies, pixels
 
 Entry = tuple[str, Array, str]
@@ -192,7 +195,7 @@ def thin_line(canvas: Array, colour: Array, start: Array, end: Array, opacity: f
     steep = abs(along[1]) > abs(along[0])
     major, minor = (1, 0) if steep else (0, 1)
     low, high = sorted((float(start[major]), float(end[major])))
-    places = np.arange(round(low), round(high) + 1)
+    places = np.arange(math.floor(low), math.floor(high) + 1)
     slope = along[minor] / along[major] if along[major] else 0.0
     exact = start[minor] + (places + 0.5 - start[major]) * slope - 0.5
     nearest = np.floor(exact).astype(int)

@@ -24,6 +24,7 @@ from qio_envs.api.lettering import HEIGHT, width, write, write_centred
 _WIDTH = 480  # pixels of the picture, more for maps of more than 120 cells
 _BELIEF = 226  # pixels of the longer side of the belief's map, about
 
+_SHADES = 6  # of vegetation: few, so that an animation with few colours shows them as they are
 _KNOWN = np.array([[222, 206, 148], [78, 150, 70]], np.float32)  # monitored: dry grass to dense forest
 _WILD = np.array([[78, 76, 62], [26, 54, 36]], np.float32)  # the same in the dark: not monitored yet
 _ROCK = np.array([132, 128, 132], np.float32)
@@ -85,7 +86,7 @@ def draw(scene: Scene) -> Array:
 
 def _ground(scene: Scene, known: Array) -> Array:
     """Return the colours of the cells, float32 ``[H, W, 3]``; those that are not ``known`` lie in the dark."""
-    density = scene.vegetation[..., None]
+    density = ((np.floor(scene.vegetation * _SHADES) + 0.5) / _SHADES)[..., None].astype(np.float32)
     colours = np.where(
         known[..., None],
         _KNOWN[0] + density * (_KNOWN[1] - _KNOWN[0]),

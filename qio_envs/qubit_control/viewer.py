@@ -11,7 +11,7 @@ from qio_envs.api.drawing import BACKGROUND, QUIET, TEXT, TIME_BAR, gauges, scal
 from qio_envs.api.lettering import ADVANCE, HEIGHT, width, write
 
 _WIDTH = 560  # pixels of the picture
-_HEADER, _PANEL, _LABELS = 42, 180, 52  # heights of its parts, pixels
+_PANEL, _LABELS = 180, 52  # heights of its parts, pixels
 _TALLEST = 136  # pixels of a bar of length 1
 _LEFT, _SIDE = 50, 12  # pixels left and right of the panels
 _WHEEL = 15.0  # radius of the wheel of phases

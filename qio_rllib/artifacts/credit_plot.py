@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qio_rllib.artifacts.plot_style import DASHES, GRID, PALETTE, REFERENCE, legend_below, new_figure
 from qio_rllib.evaluation.advantages import TrueAdvantages, mean_over_policy
 from qio_rllib.evaluation.agreement import Agreement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SINGLE, _MEAN, _LINE = "#e08e2b", "#1f6f8b", "#5b6470"
+_SINGLE, _MEAN = PALETTE[1], PALETTE[0]
 _PARTS = ("offset", "distortion", "noise")
 
 
@@ -40,32 +41,21 @@ def plot_credit(
         path: The PNG file to write.
         title: Heading.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(2, max(1, len(estimates)))
     rows = max(1, math.ceil(len(estimates) / columns))
-    figure = Figure(figsize=(max(7.2, 4.6 * columns), 3.5 * rows + 0.9), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    size = max(7.2, 4.6 * columns), 3.5 * rows + 0.9
+    figure, grid = new_figure(max(1, len(estimates)), columns, size, title)
     for axes in grid:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e6e8eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
     for axes, (name, values) in zip(grid, estimates.items(), strict=False):
         _draw_estimator(axes, truth, taken, values)
         one = agreements[name]
         parts = ", ".join(f"{label} {_short(getattr(one, label).value)}" for label in _PARTS)
         axes.set_title(f"{name}: error {_short(one.rmse.value)}\n{parts}", loc="left", fontsize=9)
-    for axes in grid[max(1, len(estimates)) :]:
-        axes.set_visible(False)
     if estimates:
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8)
+        legend_below(figure, *grid[0].get_legend_handles_labels(), columns=1)
     else:
         _draw_truth(grid[0], truth, taken)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     figure.savefig(path)
 
 
@@ -74,7 +64,7 @@ def _draw_estimator(axes: Axes, truth: TrueAdvantages, taken: np.ndarray, values
     single = values[every, taken, 0]
     means = values[..., 1:].mean(axis=-1)
     means = means - mean_over_policy(means, truth.probabilities)[:, None]
-    axes.axline((0, 0), slope=1, color=_LINE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.axline((0, 0), slope=1, color=REFERENCE, linewidth=1, linestyle=DASHES, zorder=1)
     axes.errorbar(
         truth.advantages[every, taken], single, xerr=2 * np.nan_to_num(truth.errors[every, taken]), fmt="o",
         markersize=3.5, color=_SINGLE, ecolor="#f0cb9a", elinewidth=0.8, zorder=4,
@@ -97,7 +87,7 @@ def _draw_truth(axes: Axes, truth: TrueAdvantages, taken: np.ndarray) -> None:
         every, advantages[order], yerr=2 * errors[order], fmt="o", markersize=3.5, color=_MEAN, ecolor="#a9c9d3",
         elinewidth=0.8,
     )  # fmt: skip
-    axes.axhline(0, color=_LINE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(0, color=REFERENCE, linewidth=1, linestyle=DASHES, zorder=1)
     axes.set_xlabel("decisions in order", fontsize=8)
     axes.set_ylabel("true advantage, ± 2 standard errors", fontsize=8)
 

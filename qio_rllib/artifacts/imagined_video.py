@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qio_envs.api import BatchedEnv
+from qio_rllib.artifacts.video_grid import caption
 from qio_rllib.artifacts.world_model_plots import trajectory_figure
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.vector_env import VectorEnv
@@ -199,12 +200,8 @@ def _batches_of(env: VectorEnv) -> list[BatchedEnv]:
 
 def _captioned(picture: Array, text: str, color: tuple[int, int, int]) -> Array:
     """Put a line of text above a picture."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    strip = Image.new("RGB", (picture.shape[1], _CAPTION), _BACKGROUND)
-    draw = ImageDraw.Draw(strip)
-    draw.text((8, _CAPTION // 2), text, fill=color, font=ImageFont.load_default(18), anchor="lm")
-    return np.concatenate([np.asarray(strip), picture.astype(np.uint8)])
+    strip = caption(text, picture.shape[1], color, _CAPTION)
+    return np.concatenate([strip, picture.astype(np.uint8)])
 
 
 def _beside(left: Array, right: Array) -> Array:

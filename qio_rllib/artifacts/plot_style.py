@@ -213,6 +213,7 @@ def plot_series(
     references: Mapping[str, float] | None = None,
     title: str = "",
     xlabel: str = "environment steps",
+    note: str = "",
 ) -> None:
     """Draw curves over environment steps in one panel.
 
@@ -225,9 +226,10 @@ def plot_series(
         references: Scores of other policies by name.
         title: What is shown and on which environment.
         xlabel: What the steps are.
+        note: What else has to be said of the curves, above the panel.
     """
     figure, (axes,) = new_figure(title=title)
-    note = describe_seeds(series)
+    note = "; ".join(filter(None, [describe_seeds(series), note]))
     if note:
         axes.set_title(note, loc="left", fontsize=TICK_SIZE, color=REFERENCE)
     steps_axis(axes, xlabel)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qio_rllib.artifacts.metrics import MODES, STEPS, score_column
+from qio_rllib.artifacts.plot_style import (
+    BOUND,
+    DASHES,
+    DOTS,
+    LABEL_SIZE,
+    MODE_COLORS,
+    MODE_LABELS,
+    PALETTE,
+    TRAINING,
+    Series,
+    label_ends,
+    new_figure,
+    plot_series,
+    steps_axis,
+)
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_TRAINING, _ALPHA, _REFERENCE = "#9aa5b1", "#d1495b", "#5b6470"
-_MODE_COLORS = {"greedy": "#1f6f8b", "sampled": "#e08e2b"}
-_MODULE_COLORS = ("#1f6f8b", "#e08e2b", "#4c956c", "#8e5572", "#6c757d", "#2f4b7c", "#a05195", "#bc5090")
 _LABELS = {
     "team_return": "team return",
     "episode_return_mean": "episode return, sum over agents and steps",
@@ -30,12 +37,12 @@ def plot_learning_curve(
     references: Mapping[str, float] | None = None,
     title: str = "",
 ) -> bool:
-    """Draw the return against environment steps: training, evaluations, and reference scores as lines.
+    """Draw the return against environment steps: training, evaluations, and scripted policies as lines.
 
     Args:
         rows: Those of ``progress.csv``.
         path: The PNG file to write.
-        references: Scores of other policies by name.
+        references: Scores of scripted policies by name.
         title: Heading.
 
     Returns:
@@ -44,35 +51,31 @@ def plot_learning_curve(
     columns = {column for row in rows for column in row}
     training = score_column(columns, "env_runners/")
     evaluations = {mode: score_column(columns, f"evaluation/{mode}/") for mode in MODES}
-    if training is None and not any(evaluations.values()):
+    found = [training, *evaluations.values()]
+    if not any(found):
         return False
-    figure, axes = _figure(title)
-    _draw(axes, rows, training, color=_TRAINING, label="training", linewidth=1.8)
+    series = [_series(rows, training, "training", TRAINING)] if training else []
     for mode, column in evaluations.items():
-        _draw(
-            axes,
-            rows,
-            column,
-            color=_MODE_COLORS[mode],
-            label=f"evaluation, {mode}",
-            marker="o",
-            markersize=4,
-            linewidth=1.4,
-        )
-    _draw_references(axes, references or {})
-    name = (training or next(filter(None, evaluations.values()))).rpartition("/")[2]
-    axes.set_ylabel(_LABELS.get(name, name))
-    _finish(figure, axes, path)
+        if column:
+            series.append(_series(rows, column, MODE_LABELS[mode], MODE_COLORS[mode], marked=True))
+    name = next(filter(None, found)).rpartition("/")[2]
+    scripted = {f"scripted: {policy}": value for policy, value in (references or {}).items()}
+    note = "dots: evaluations" if any(evaluations.values()) else ""
+    plot_series(series, path, _LABELS.get(name, name), scripted, title, note=note)
     return True
 
 
-def plot_entropy(rows: Sequence[Mapping[str, float]], path: str | Path, title: str = "") -> bool:
+def plot_entropy(
+    rows: Sequence[Mapping[str, float]], path: str | Path, title: str = "", floor: float | None = None
+) -> bool:
     """Draw each module's normalised entropy (left axis) and entropy coefficient alpha (right axis, dashed).
 
     Args:
         rows: Those of ``progress.csv``.
         path: The PNG file to write.
         title: Heading.
+        floor: Least normalised entropy that the policy can have, as ``amplification`` sets it by ``h_min``; is drawn as
+            a dotted line. None where there is none.
 
     Returns:
         Whether there was something to draw.
@@ -82,89 +85,60 @@ def plot_entropy(rows: Sequence[Mapping[str, float]], path: str | Path, title: s
     alphas = [column for column in columns if column.startswith("learners/") and column.endswith("/alpha")]
     if not entropies and not alphas:
         return False
-    figure, axes = _figure(title)
-    for index, column in enumerate(entropies):
-        module = column.split("/")[1]
-        color = _MODULE_COLORS[index % len(_MODULE_COLORS)]
-        label = "normalised entropy" if len(entropies) == 1 else f"entropy, {module}"
-        _draw(axes, rows, column, color=color, label=label, linewidth=1.8)
-    axes.set_ylabel("normalised entropy")
+    figure, (axes,) = new_figure(title=title)
+    steps_axis(axes)
+    axes.set_ylabel("normalised entropy", fontsize=LABEL_SIZE)
     axes.set_ylim(-0.02, 1.02)
+    labels: list[tuple[float, str, str]] = []
+    for place, column in enumerate(entropies):
+        name = "entropy" if len(entropies) == 1 else f"entropy, {column.split('/')[1]}"
+        one = _series(rows, column, name, PALETTE[place % len(PALETTE)])
+        axes.plot(one.steps, one.middle, color=one.color, label=name, linewidth=1.8, marker=_marker(one))
+        labels.append((float(one.middle[-1]), name, str(one.color)))
+    if floor is not None and entropies:
+        axes.axhline(floor, color=BOUND, linewidth=1.4, linestyle=DOTS, label="entropy floor")
+        labels.append((floor, f"floor h_min = {floor:g}", BOUND))
     if alphas:
         right = axes.twinx()
         right.spines[["top", "left"]].set_visible(False)
-        for index, column in enumerate(alphas):
-            color = _ALPHA if len(alphas) == 1 else _MODULE_COLORS[index % len(_MODULE_COLORS)]
-            label = "alpha" if len(alphas) == 1 else f"alpha, {column.split('/')[1]}"
-            _draw(right, rows, column, color=color, label=label, linewidth=1.6, linestyle="--")
-        right.set_ylabel("entropy coefficient alpha")
-        right.set_ylim(
-            0, 1.08 * max(row[column] for column in alphas for row in rows if column in row) or 1.0
-        )
-        handles, labels = (
-            a + b for a, b in zip(*(x.get_legend_handles_labels() for x in (axes, right)), strict=True)
-        )
-    else:
-        handles, labels = axes.get_legend_handles_labels()
-    _finish(figure, axes, path, handles, labels)
+        right.set_ylabel("entropy coefficient alpha (dashed)", fontsize=LABEL_SIZE)
+        highest = max(row[column] for column in alphas for row in rows if column in row)
+        top = 1.08 * highest or 1.0
+        right.set_ylim(-top * 0.02 / 1.02, top)
+        right.tick_params(labelsize=8)
+        for place, column in enumerate(alphas):
+            color = TRAINING if len(alphas) == 1 else PALETTE[place % len(PALETTE)]
+            name = "alpha" if len(alphas) == 1 else f"alpha, {column.split('/')[1]}"
+            one = _series(rows, column, name, color)
+            right.plot(
+                one.steps,
+                one.middle,
+                color=color,
+                label=name,
+                linewidth=1.6,
+                linestyle=DASHES,
+                marker=_marker(one),
+            )
+            labels.append((-0.02 + 1.04 * _share(float(one.middle[-1]), top), name, color))
+    label_ends(axes, labels, pad=52 if alphas else 5)
+    figure.savefig(path)
     return True
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    """Make a figure that needs no display and no global state of pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
-    figure = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("environment steps")
-    axes.set_title(title, loc="left", fontsize=10)
-    return figure, axes
+def _series(
+    rows: Sequence[Mapping[str, float]], column: str, name: str, color: str, marked: bool = False
+) -> Series:
+    """Return a column over environment steps, as the curve of one run."""
+    points = [(row[STEPS], row[column]) for row in rows if column in row and STEPS in row]
+    steps, values = np.array(points, float).reshape(-1, 2).T
+    return Series(name, steps, values, color=color, marked=marked)
 
 
-def _draw(axes: Axes, rows: Sequence[Mapping[str, float]], column: str | None, **style: Any) -> None:
-    points = [(row[STEPS], row[column]) for row in rows if column in row and STEPS in row] if column else []
-    if points:
-        if len(points) == 1:
-            style.setdefault("marker", "o")
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, **style)
+def _marker(one: Series) -> str:
+    return "o" if len(one.steps) == 1 else ""
 
 
-def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
-    """Draw a labelled horizontal line for each score; labels of near scores are stacked, not overlaid."""
-    if not references:
-        return
-    for value in references.values():
-        axes.axhline(value, color=_REFERENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    low, high = axes.get_ylim()
-    gap = 0.05 * (high - low)
-    place = -np.inf
-    for name, value in sorted(references.items(), key=lambda item: item[1]):
-        place = max(value, place + gap)
-        axes.annotate(
-            name,
-            xy=(1.0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=_REFERENCE,
-        )
-
-
-def _finish(figure: Figure, axes: Axes, path: str | Path, handles: Any = None, labels: Any = None) -> None:
-    if handles is None:
-        handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False, fontsize=8
-        )
-    figure.savefig(path)
+def _share(alpha: float, top: float) -> float:
+    """Return where a coefficient lies between the ends of the right axis, 0 to 1."""
+    low = -top * 0.02 / 1.02
+    return (alpha - low) / (top - low)

@@ -15,13 +15,13 @@ from qio_rllib.artifacts.rendering import rendered_env
 if TYPE_CHECKING:
     from qio_rllib.acting.policy import Policy
 
-MAX_FRAMES = 200
+MAX_FRAMES = 140
 MAX_STEPS = 1_000
 """Steps after which a recording leaves an episode of an environment that is not known to end."""
 
 _DEFAULT_FPS = 20
-_LONGEST_SIDE = 400  # pixels
-_COLORS = 40
+_LONGEST_SIDE = 800  # pixels; text in the pictures of qio_envs stays readable
+_COLORS = 64
 
 
 def record_episode(
@@ -93,13 +93,23 @@ def save_gif(
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in images[0].size)
         images = [image.resize(size, Image.Resampling.BOX) for image in images]  # type: ignore[arg-type]
-    # One palette for all frames: no flicker, and a small file. It is made from the colours that occur, each counted
-    # once, so that a small disc keeps its colour beside large areas.
+    # One palette for all frames: no flicker, and a small file. Half of it are the commonest colours as they are, the
+    # rest is made from the other colours that occur, each counted once, so that a small disc keeps its colour too.
     chosen = {round(index) for index in np.linspace(0, len(images) - 1, 12)}
     sample = np.stack([np.asarray(images[index]) for index in sorted(chosen)]).reshape(-1, 3)
-    packed = np.unique(sample.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+    packed, counts = np.unique(
+        sample.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_counts=True
+    )
+    packed = packed[np.argsort(-counts, kind="stable")]
     colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1).astype(np.uint8)
-    palette = Image.fromarray(colors[None]).quantize(num_colors, method=Image.Quantize.MAXCOVERAGE)
+    common, rest = colors[: num_colors // 2], colors[num_colors // 2 :]
+    if len(rest):
+        others = Image.fromarray(rest[None]).quantize(
+            num_colors - len(common), method=Image.Quantize.MAXCOVERAGE
+        )
+        common = np.unique(np.concatenate([common, np.asarray(others.convert("RGB"))[0]]), axis=0)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(common.tobytes())
     shrunk = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     duration = max(20, round(1000 / fps / 10) * 10)  # GIF counts in hundredths of a second
     durations = [duration] * (len(shrunk) - 1) + [max(duration, 1500)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qio_rllib.artifacts.plot_style import BOUND, DASHES, PALETTE, REFERENCE, REST, legend_below, new_figure
 from qio_rllib.world_models.diagnostics import LEVELS, Calibration, OpenLoop
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 MAX_COMPONENTS = 6
-_MODEL, _PERSISTENCE, _REWARD = "#1f6f8b", "#9aa5b1", "#e08e2b"
-_LINES = ("#1f6f8b", "#e08e2b", "#4c956c", "#8e5572", "#6c757d", "#2f4b7c")  # MAX_COMPONENTS of them
-_REAL, _IMAGINED, _GRID, _REFERENCE = "#39424e", "#d1495b", "#e6e8eb", "#5b6470"
+_MODEL, _PERSISTENCE, _REWARD = PALETTE[0], REST, PALETTE[1]
+_LINES = PALETTE[:MAX_COMPONENTS]
+_REAL, _IMAGINED, _REFERENCE = "#39424e", BOUND, REFERENCE
 
 
 def plot_open_loop(errors: OpenLoop, path: str | Path, title: str = "") -> None:
@@ -73,7 +74,7 @@ def plot_calibration(found: Calibration, path: str | Path, title: str = "") -> N
 
     for axes in (left, right):
         axes.plot(
-            [0, 1], [0, 1], color=_REFERENCE, linewidth=1, linestyle=(0, (4, 3)), label="calibrated", zorder=1
+            [0, 1], [0, 1], color=_REFERENCE, linewidth=1, linestyle=DASHES, label="calibrated", zorder=1
         )
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
@@ -234,27 +235,14 @@ def trajectory_figure(
 def _figure(
     count: int, title: str, columns: int = 2, height: float | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of several panels that needs no display and no global state of pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Make a figure of several panels with small labels."""
     rows = -(-count // columns)
     size = (8.4, 3.9 if height is None else 0.9 + max(height * rows, 2.0))
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure, panels = new_figure(count, columns, size, title)
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=_GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
         axes.yaxis.label.set_fontsize(8)
         axes.xaxis.label.set_fontsize(8)
-        axes.tick_params(labelsize=8)
-    for axes in panels[count:]:
-        axes.set_visible(False)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    return figure, list(panels[:count])
+    return figure, panels
 
 
 def _whole_numbers(axes: Axes) -> None:
@@ -264,8 +252,4 @@ def _whole_numbers(axes: Axes) -> None:
 
 
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put one entry for each label below the panels."""
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(
-        list(unique.values()), list(unique), loc="outside lower center", ncols=5, frameon=False, fontsize=8
-    )
+    legend_below(figure, handles, labels, columns=5)

@@ -134,7 +134,7 @@ def draw(
     from qio_rllib.artifacts.plots import plot_entropy, plot_learning_curve
 
     rows = recorder.progress.rows
-    title = f"{experiment.name} ({experiment.algorithm}, {experiment.env}, seed {experiment.seed})"
+    title = f"{experiment.name}: {experiment.algorithm} on {experiment.env}, seed {experiment.seed}"
     references: dict[str, float] = {}
     if experiment.env in qio_envs.environments() and any("env_runners/team_return" in row for row in rows):
         settings = experiment.config.get("env_config") or {}
@@ -150,7 +150,8 @@ def draw(
         }
         rows = [*rows[:-1], final | rows[-1]]
     plot_learning_curve(rows, directory.path / "learning_curve.png", references, title)
-    plot_entropy(rows, directory.path / "entropy.png", title)
+    amplification = experiment.config.get("amplification") or {}
+    plot_entropy(rows, directory.path / "entropy.png", title, amplification.get("h_min"))
     pretraining = directory.pretraining_file
     early = read_csv(pretraining) if pretraining.exists() else []
     plot_losses([*early, *rows], directory.path / "losses.png", title)

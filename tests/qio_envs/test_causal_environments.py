@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qio_envs import causal_chain_v0, confounded_control_v0, environment, greedy_casino_v0
 from qio_envs.api import ConfigError, ResetNeededError, episode_scores
+from qio_envs.api.drawing import HEAD
 from qio_envs.causal_chain import CausalChain, CausalChainConfig
 from qio_envs.causal_chain import viewer as chain_viewer
 from qio_envs.confounded_control import ConfoundedControl, ConfoundedControlConfig
@@ -242,7 +243,8 @@ def test_pictures_and_text_follow_the_state(env_id):
 def test_the_picture_of_the_chain():
     scene = chain_viewer.Scene(np.array([0.5, -1, 2]), np.array([1, -1]), 0.25, 3.5, 4, 10)
     picture = chain_viewer.draw(scene)
-    assert picture.shape == (342, 480, 3)
+    assert picture.shape == (380, 480, 3)
+    picture = picture[HEAD:]
     blue, red = picture[229, 381].astype(int), picture[220, 245].astype(int)  # x3 and x2
     assert blue[2] > blue[0] + 50
     assert red[0] > red[2] + 50
@@ -254,10 +256,11 @@ def test_the_picture_of_the_chain():
 def test_the_picture_of_the_casino():
     scene = casino_viewer.Scene(True, False, 0, 1, 1, True, 3, 4, 10)
     picture = casino_viewer.draw(scene).astype(int)
-    assert picture.shape == (358, 480, 3)
-    green = picture[170, 340 + 66]  # the frame of the machine that was played
+    assert picture.shape == (458, 480, 3)
+    picture = picture[HEAD:]
+    green = picture[140, 340 + 66]  # the frame of the machine that was played
     assert green[1] > green[0] + 40
-    assert (picture[170, 140 - 66] == picture[5, 5]).all()  # the other has none
+    assert (picture[140, 140 - 66] == picture[5, 5]).all()  # the other has none
     assert casino_viewer.draw_text(scene).splitlines() == [
         "intended 1  played 1: paid", "next: drunk 1  blinking 0  intends 0", "round 4/10  paid 3"
     ]  # fmt: skip
@@ -266,7 +269,8 @@ def test_the_picture_of_the_casino():
 def test_the_picture_of_confounded_control():
     scene = control_viewer.Scene(-5.0, 2.0, 1.5, -0.5, -3.25, 4, 50, 10.0)
     picture = control_viewer.draw(scene).astype(int)
-    assert picture.shape == (262, 480, 3)
+    assert picture.shape == (300, 480, 3)
+    picture = picture[HEAD:]
     assert picture[90, 130, 2] > picture[90, 130, 0] + 50  # the disc at -5
     assert picture[150, 255, 0] > 150 > picture[150, 270, 0]  # the action moves the state by 1
     assert picture[150, 225, 0] < 60

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qio_envs import chsh_v0
 from qio_envs.api import ConfigError, InvalidActionError, ResetNeededError, episode_scores
+from qio_envs.api.drawing import HEAD
 from qio_envs.chsh import (
     CHSH,
     CLASSICAL_BOUND,
@@ -260,17 +261,18 @@ def scene_of(**changes):
 
 def test_pictures_show_the_last_round():
     won, lost = viewer.draw(scene_of()), viewer.draw(scene_of(answer=np.array([1, 1])))
-    assert (won.dtype, won.shape) == (np.uint8, (358, 480, 3))
+    assert (won.dtype, won.shape) == (np.uint8, (438, 480, 3))
+    won, lost = won[HEAD:], lost[HEAD:]
     frame = won[8, 240].astype(int)
     assert frame[1] > frame[0] + 40  # green
     frame = lost[8, 240].astype(int)
     assert frame[0] > frame[1] + 40  # red
-    alice = (won != lost).any(axis=2)[180:280, 60:180]
+    alice = (won != lost).any(axis=2)[160:250, 150:250]
     assert alice.any()  # her answer differs, Bob's does not
-    assert not (won != lost).any(axis=2)[20:300, 260:460].any()
-    first = viewer.draw(scene_of(played=0, wins=0, asked=np.full(2, -1), answer=np.full(2, -1)))
+    assert not (won != lost).any(axis=2)[20:250, 290:460].any()
+    first = viewer.draw(scene_of(played=0, wins=0, asked=np.full(2, -1), answer=np.full(2, -1)))[HEAD:]
     assert np.ptp(first[8, 240].astype(int)) < 30
-    assert (viewer.draw(scene_of(wins=2))[-32:] != won[-32:]).any()
+    assert (viewer.draw(scene_of(wins=2))[-82:] != won[-82:]).any()
 
 
 def test_text_shows_the_last_round():

@@ -7,6 +7,7 @@ from drift_settings import actions_of, close
 
 from qio_envs import drift_control_v0
 from qio_envs.api import episode_scores, reference_scores
+from qio_envs.api.drawing import HEAD
 from qio_envs.drift_control import (
     CEMPolicy,
     DriftControl,
@@ -319,7 +320,7 @@ def test_pictures_are_bytes_in_colour_and_leave_the_state_alone(scenario):
     before = env.get_state()
     for index in range(2):
         picture = env.render(index)
-        assert (picture.dtype, picture.shape) == (np.uint8, (422, 560, 3))
+        assert (picture.dtype, picture.shape) == (np.uint8, (460, 560, 3))
         np.testing.assert_array_equal(picture, env.render(index))
         assert len(env.render(index, "ansi").splitlines()) == 7 + env.config.distractors
     assert (env.render(0) != env.render(1)).any()
@@ -330,22 +331,24 @@ def test_pictures_are_bytes_in_colour_and_leave_the_state_alone(scenario):
 
 
 def test_the_state_is_where_it_is_in_the_plane():
-    picture, half = viewer.draw(scene_of(action=np.zeros(2))).astype(int), viewer._MARGIN * 3.0
+    whole, half = viewer.draw(scene_of(action=np.zeros(2))), viewer._MARGIN * 3.0
+    picture = whole[HEAD:].astype(int)
     column, row = (
         int((part + half) / (2 * half) * viewer._PLANE) for part in (1.5, 1.5)
     )  # s1 points upwards
     assert picture[row, column, 2] > picture[row, column, 0] + 60
     np.testing.assert_array_equal(picture[viewer._PLANE - row, column], viewer._FLOOR)
-    assert (viewer.draw(scene_of()) != picture).any()  # the action
-    assert (viewer.draw(scene_of(step=9))[-16:] != picture[-16:]).any()
+    assert (viewer.draw(scene_of()) != whole).any()  # the action
+    assert (viewer.draw(scene_of(step=9))[:HEAD] != whole[:HEAD]).any()
     shifted = viewer.draw(scene_of(action=np.zeros(2), components=np.array([9.0, -1e6, 0, 4])))
-    assert shifted.shape == picture.shape
+    assert shifted.shape == whole.shape
 
 
 def test_hidden_components_are_grey_and_distractors_have_bars():
     plain = viewer.draw(scene_of())
     hidden = viewer.draw(scene_of(hidden=(0,)))
-    changed = (plain != hidden).any(axis=2)
+    changed = (plain[: HEAD + viewer._PLANE] != hidden[: HEAD + viewer._PLANE]).any(axis=2)
+    assert (plain[-24:] != hidden[-24:]).any()  # the legend has one entry more
     assert changed[:, viewer._PLANE :].any()
     assert not changed[:, : viewer._PLANE].any()
     assert (viewer.draw(scene_of(distractors=np.ones(8))) != plain).any()

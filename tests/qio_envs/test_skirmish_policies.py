@@ -5,6 +5,7 @@ import pytest
 
 from qio_envs import skirmish_v0
 from qio_envs.api import InvalidActionError, episode_scores, reference_scores
+from qio_envs.api.drawing import HEAD
 from qio_envs.skirmish import FocusPolicy, NearestPolicy, Skirmish, SkirmishConfig, viewer
 from qio_envs.skirmish.config import FIRST_ATTACK, STOP
 from qio_envs.testing import CHECKS, check_parallel_env, table
@@ -191,12 +192,12 @@ def scene_of(**changes):
 
 
 def pixel(picture, x, y):
-    return picture[round(720 - y * 22.5), round(x * 22.5)].astype(int)
+    return picture[HEAD + round(640 - y * 20), round(x * 20)].astype(int)
 
 
 def test_a_picture_shows_teams_health_shots_and_the_fallen():
     picture = viewer.draw(scene_of())
-    assert (picture.dtype, picture.shape) == (np.uint8, (742, 720, 3))
+    assert (picture.dtype, picture.shape) == (np.uint8, (HEAD + 640 + 42, 640, 3))
     ally, enemy = pixel(picture, 8 - 0.4, 16), pixel(picture, 24, 24 + 0.35)
     assert ally[2] > ally[0] + 60
     assert enemy[0] > enemy[2] + 60
@@ -210,13 +211,13 @@ def test_a_picture_shows_teams_health_shots_and_the_fallen():
     assert (pixel(picture, 4, 4) != viewer._FLOOR).any()
     np.testing.assert_array_equal(pixel(picture, 28.1, 2.1), viewer._FLOOR)
     later = viewer.draw(scene_of(step=9))
-    assert (later[724:] != picture[724:]).any()
-    np.testing.assert_array_equal(later[:720], picture[:720])
+    assert (later[:HEAD] != picture[:HEAD]).any()
+    np.testing.assert_array_equal(later[HEAD:], picture[HEAD:])
 
 
 def test_a_map_that_is_not_square_keeps_its_proportions():
-    assert viewer.draw(scene_of(size=(32, 16))).shape == (382, 720, 3)
-    assert viewer.draw(scene_of(size=(16, 32))).shape == (742, 360, 3)
+    assert viewer.draw(scene_of(size=(32, 16))).shape[1] == 640
+    assert viewer.draw(scene_of(size=(16, 32))).shape[1] == 320
     assert len(viewer.draw_text(scene_of(size=(32, 16))).splitlines()) == 13
 
 

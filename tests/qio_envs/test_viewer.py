@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from qio_envs import forest_uav_v0
+from qio_envs.api.drawing import GAP, HEAD
 from qio_envs.forest_uav import viewer
+
+TOP = HEAD + GAP  # row in which the map begins
 
 
 def played(scenario, steps, **settings):
@@ -52,6 +55,8 @@ def test_text_shows_monitored_cells_obstacles_and_uavs():
         vegetation=np.zeros((2, 4), np.float32),
         blocked=np.array([[0, 0, 0, 1], [0, 0, 0, 0]], bool),
         monitored=np.array([[1, 1, 0, 0], [0, 0, 1, 0]], bool),
+        believed=np.zeros((2, 4), bool),
+        links=np.empty((0, 2), int),
         position=np.array([[0, 0], [1, 2], [1, 2]] + [[1, 3]] * 11),
         sensing_radius=1,
         step=3,
@@ -89,7 +94,7 @@ def test_the_picture_changes_where_a_uav_was():
     second = env.render(0).astype(int)
     cell = first.shape[1] // env.config.width
     row, column = env.arrays.position[0, 0] * cell
-    changed = (first != second).any(axis=2)[: env.config.height * cell]
+    changed = (first != second).any(axis=2)[TOP : TOP + env.config.height * cell]
     assert changed.any()
     changed[row : row + cell, column : column + cell] = False
     assert not changed.any()

@@ -81,13 +81,13 @@ def test_a_gif_repeats_for_ever_and_shows_the_frames(tmp_path):
 
 
 def test_long_episodes_are_thinned_and_large_frames_shrunk(tmp_path):
-    frames = [np.full((400, 800, 3), 0, np.uint8) for _ in range(MAX_FRAMES + 57)]
+    frames = [np.full((400, 1600, 3), 0, np.uint8) for _ in range(MAX_FRAMES + 57)]
     for index, frame in enumerate(frames):
-        frame[:, : 3 * index] = 120
+        frame[:, : 6 * index] = 120
     frames[-1][:100, :100] = (200, 0, 0)
     path = save_gif(frames, tmp_path / "a.gif")
     with Image.open(path) as image:
-        assert image.size == (400, 200)
+        assert image.size == (800, 200)
         assert image.n_frames == MAX_FRAMES
         image.seek(MAX_FRAMES - 1)
         last = np.asarray(image.convert("RGB"))[10, 10]
@@ -110,10 +110,20 @@ def test_a_video_of_the_policys_own_environment(tmp_path, forest_policy):
 
 
 def test_a_gif_may_be_larger_and_of_more_colours(tmp_path):
-    shades = np.add.outer(np.arange(500) // 4, np.arange(900) // 8).astype(np.uint8)
+    shades = np.add.outer(np.arange(500) // 4, np.arange(1000) // 8).astype(np.uint8)
     frame = np.stack([shades, shades, 255 - shades], axis=-1)
-    for options, width, most in (({}, 400, 40), ({"longest_side": 800, "num_colors": 128}, 800, 128)):
+    for options, width, most in (({}, 800, 64), ({"longest_side": 900, "num_colors": 128}, 900, 128)):
         with Image.open(save_gif([frame], tmp_path / "a.gif", **options)) as image:
             assert image.size[0] == width
             colors = len(image.convert("RGB").getcolors())
             assert 0.5 * most < colors <= most
+
+
+def test_common_colours_are_kept_as_they_are(tmp_path):
+    generator = np.random.default_rng(0)
+    frame = generator.integers(0, 256, (100, 100, 3)).astype(np.uint8)  # very many colours
+    frame[:60] = (25, 53, 36)
+    frame[60:80] = (222, 206, 148)
+    with Image.open(save_gif([frame], tmp_path / "a.gif")) as image:
+        shown = np.asarray(image.convert("RGB"))
+    assert (shown[:80] == frame[:80]).all()
