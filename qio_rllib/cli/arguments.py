@@ -290,8 +290,6 @@ def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> t
     Raises:
         ConfigError: It has an agent for which nobody acts, observations of another shape, or other actions.
     """
-    from qio_rllib.acting.actions import ActionSpec
-    from qio_rllib.acting.policy import GroupSpaces
     from qio_rllib.sampling.environments import describe_env
 
     env_id = policy.env if env is None else env
@@ -299,23 +297,11 @@ def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> t
     settings = {**policy.env_config, **given} if env_id == policy.env else given
     option = "--env-config" if env is None else "--env"
     present = describe_env(env_id, settings)
-    for agent in present.agents:
-        try:
-            group = policy.group_of(agent)
-        except ConfigError as error:
-            raise ConfigError(f"{option}: {env_id} has the agent '{agent}': {error}") from error
-        observations, actions = present.observation_spaces[agent], present.action_spaces[agent]
-        seen, trained = GroupSpaces.of(observations, actions), policy.spaces[group.module_id]
-        if seen != trained:
-            raise ConfigError(
-                f"{option}: the observation space of {env_id} is not that of the training: {seen}, expected {trained}"
-            )
-        action, expected = ActionSpec.of(actions, group.actor.action.rescaled), group.actor.action
-        if action != expected:
-            raise ConfigError(
-                f"{option}: the action space of {env_id} is not that of the training: {action}, expected {expected}"
-            )
-    policy.team_for(present.agents)
+    try:
+        policy.check_spaces(env_id, present.observation_spaces, present.action_spaces)
+        policy.team_for(present.agents)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from error
     return env_id, settings
 
 

@@ -132,7 +132,7 @@ def test_the_experiment_of_a_run_directory_is_named(here):
         ("x: {run: PPO, env: E, stpo: {}}", "unknown key 'stpo' (did you mean 'stop'?)"),
         ("x: {run: PPO, env: E, stop: {}}\nstpo: {}", "(stpo belongs under the name of the experiment)"),
         (
-            "x: {run: PPO, env: CartPole-v1, stop: {training_iteration: 1}, config: {model_config: {fcnet_hidens: [8]}}}",
+            "x: {run: PPO, env: CartPole-v1, stop: {time_total_s: 1}, config: {model_config: {fcnet_hidens: [8]}}}",
             "config.model_config: unknown key 'fcnet_hidens' (did you mean 'fcnet_hiddens'?)",
         ),
     ],
