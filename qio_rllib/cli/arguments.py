@@ -225,11 +225,19 @@ def _has_checkpoint(run: Path) -> bool:
 
 
 def _evaluation_duration(run: Path) -> int:
-    """Return how many episodes the evaluations of a run have."""
-    from qio_rllib.artifacts.run_directory import RunDirectory
+    """Return how many episodes the evaluations of a run have.
 
-    (entry,) = RunDirectory.open(run).config().values()
-    return (entry.get("config") or {}).get("evaluation_duration", _EPISODES)
+    Raises:
+        ConfigError: Its ``config.yaml`` holds something that cannot be used.
+    """
+    from qio_rllib.algorithms import algorithm_config_class
+    from qio_rllib.artifacts.run_directory import RunDirectory
+    from qio_rllib.experiments.experiment import load_experiment
+
+    experiment = load_experiment(RunDirectory.open(run).config_file, allow_import=None)
+    given = experiment.config.get("evaluation_duration", _EPISODES)
+    algorithm_config_class(experiment.algorithm)().settings().checked("evaluation_duration", given)
+    return given if isinstance(given, int) else _EPISODES  # a search space is no number
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -239,7 +247,14 @@ def runs_in(folder: Path) -> list[Path]:
         try:
             started = json.loads(file.read_text(encoding="utf-8"))["start_time"]
             time = datetime.datetime.fromisoformat(started).timestamp()
-        except (OSError, ValueError, KeyError, TypeError):  # one that is being made, or damaged
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ):  # one that is being made, or damaged
             continue
         if not file.parent.name.startswith("."):
             found.append((time, file.stat().st_mtime, file.parent))

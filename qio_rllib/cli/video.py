@@ -22,8 +22,9 @@ from qio_rllib.cli.output import say
 
 
 def video(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help="Checkpoint, run directory or policy file.")
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="CHECKPOINT", help="Run directory, checkpoint or policy file."),
     ] = None,
     latest: Annotated[
         bool, typer.Option("--latest", help="The newest run in runs/, or in the folder that is given.")
@@ -55,7 +56,11 @@ def video(
         raise ConfigError(f"--out: expected a file that ends in .gif, got {out}")
     check_output_file(out)
     settings: Mapping[str, Any]
-    given = [] if checkpoint is None else [checkpoint]
+    given = checkpoints or []
+    if len(given) > 1:
+        raise ConfigError(
+            f"a video shows one policy, got {len(given)} paths (--latest FOLDER takes the newest run of a folder)"
+        )
     if scripted is not None:
         if latest:
             raise ConfigError("--scripted: cannot go with --latest, it takes the place of a run")

@@ -164,7 +164,9 @@ def test_several_runs_of_an_experiment_are_evaluated_at_once(finished, here, cap
     out, err = capsys.readouterr()
     assert "mean ± deviation of episode return, CartPole-v1, 3 episodes" in out
     assert err == "rllib: note: runs/cart/2 has no checkpoint any more; its policy.pt acts\n"
-    expected = read_csv(finished.evaluation_file)  # the policy file acts as the checkpoint did, on the run's own seeds
+    expected = read_csv(
+        finished.evaluation_file
+    )  # the policy file acts as the checkpoint did, on the run's own seeds
     assert read_csv(here / "both.csv") == [
         {"run": f"runs/cart/{seed}", **row} for seed in ("1", "2") for row in expected
     ]

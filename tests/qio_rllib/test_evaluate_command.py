@@ -98,7 +98,8 @@ def run_without_checkpoints(folder, policy, started="2026-01-01T00:00:00+00:00",
     folder.mkdir(parents=True)
     run = RunDirectory(folder)
     run.update_info(status="finished", start_time=started, checkpoint="checkpoints/trial/checkpoint_000000")
-    run.write_config({"x": {"run": "PPO", "env": policy.env, "config": {"evaluation_duration": duration}}})
+    config = {"evaluation_duration": duration}
+    run.write_config({"x": {"run": "PPO", "env": policy.env, "stop": {"time_total_s": 1}, "config": config}})
     save_policy(policy, folder / "policy.pt")
     return folder
 
@@ -182,6 +183,15 @@ def test_runs_of_which_nothing_is_left_are_named(here, capsys):
     ):
         assert main(["evaluate", *arguments]) == 2
         assert message in capsys.readouterr().err
+    assert main(["video", "runs/x/1", "runs/x/2"]) == 2
+    assert "a video shows one policy, got 2 paths (--latest FOLDER" in capsys.readouterr().err
+    shutil.copytree(run, here / "hostile")
+    run_config = here / "hostile" / "config.yaml"
+    run_config.write_text(
+        run_config.read_text().replace("evaluation_duration: 4", "evaluation_duration: 1e9")
+    )
+    assert main(["evaluate", "hostile"]) == 2
+    assert "config.evaluation_duration: expected an integer from 1 to" in capsys.readouterr().err
     (run / "policy.pt").unlink()
     assert main(["evaluate", "--latest"]) == 2
     assert "checkpoint: there is no " in capsys.readouterr().err
