@@ -8,7 +8,10 @@ KILLS  ?= 100
 # Training runs of benchmarks/reproductions.yaml: TASK=spread or TASK=spread/qmix; SEEDS and JOBS as the script says.
 REPRODUCE = $(TASK) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
 
-.PHONY: train test test-long campaign lint docs site bench bench-quantum bench-training reproduce setup clean
+.PHONY: help train test test-long dist-check campaign lint docs site bench bench-quantum bench-training reproduce setup clean
+
+help:  ## what there is to make (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' Makefile
 
 train: $(VENV)/.training  ## train CONFIG; results lie in runs/
 	$(BIN)/rllib train --config $(CONFIG)
@@ -18,6 +21,9 @@ test: setup  ## all tests, a file at a time on each of two cores, under twelve m
 
 test-long: setup  ## the tests that take minutes: runs that are killed and resumed
 	$(BIN)/python -m pytest -q -m long
+
+dist-check: setup  ## build sdist and wheel, install the wheel into an empty folder, use it from another
+	$(BIN)/python -m pytest -q -m "long or not long" tests/test_distribution.py
 
 campaign: setup  ## hostile experiments and settings; then runs that are killed at random moments, KILLS times, a minute each
 	$(BIN)/python benchmarks/campaign_settings.py
@@ -57,7 +63,7 @@ setup: $(VENV)/.ready  ## everything: tests, examples, benchmarks, style
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # What training needs and no more.
-$(VENV)/.training: setup.cfg constraints.txt pyproject.toml
+$(VENV)/.training: setup.cfg setup.py constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "QIO needs Python 3.11 or newer; say which with: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)

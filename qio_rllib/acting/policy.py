@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import Array
 from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
 from qio_rllib.models.spaces import bare_space, is_masked_space
@@ -117,6 +118,38 @@ class Policy:
                 f"they see; '{agent}' has none"
             )
         return groups[0]
+
+    def check_spaces(
+        self,
+        env_id: str,
+        observation_spaces: Mapping[Any, gymnasium.Space],
+        action_spaces: Mapping[Any, gymnasium.Space],
+    ) -> None:
+        """Refuse an environment whose spaces are not those of the training.
+
+        Args:
+            env_id: Its name, for messages.
+            observation_spaces: By agent.
+            action_spaces: By agent.
+
+        Raises:
+            ConfigError: Naming the space; or an agent for which nobody acts (`team_for`).
+        """
+        for agent, observations in observation_spaces.items():
+            try:
+                group = self.group_of(agent)
+            except ConfigError as error:
+                raise ConfigError(f"{env_id} has the agent '{agent}': {error}") from error
+            seen, trained = GroupSpaces.of(observations, action_spaces[agent]), self.spaces[group.module_id]
+            actions, known = (
+                ActionSpec.of(action_spaces[agent], group.actor.action.rescaled),
+                group.actor.action,
+            )
+            for kind, here, expected in (("observation", seen, trained), ("action", actions, known)):
+                if here != expected:
+                    raise ConfigError(
+                        f"the {kind} space of {env_id} is not that of the training: {here}, expected {expected}"
+                    )
 
     def player(self, explore: bool = False, seed: int | None = None) -> Player:
         """Return what acts in one episode of one environment; take a new one for each episode.

@@ -57,10 +57,12 @@ def show_episodes(
 
     check_display()
     rows = []
-    with rendered_env(policy, env_id, env_config, "human") as (_, env, team):
+    with rendered_env(policy, env_id, env_config, "human") as (shown, env, team):
+        if "human" not in (getattr(shown, "metadata", None) or {}).get("render_modes", ("human",)):
+            raise ConfigError(f"--render: {env_id} has no render mode 'human'; {_INSTEAD}")
         try:
             for seed in seeds:
-                rows += play_episodes(team, env, [seed], explore, max_steps=max_steps)
+                rows += play_episodes(team, env, [seed], explore, _check_window, max_steps)
         except Exception as error:
             if not _is_of_window(error):
                 raise
@@ -80,6 +82,7 @@ def rendered_env(
     """
     from qio_rllib.acting.scripted import scripted_team
     from qio_rllib.sampling.environments import make_env
+    from qio_rllib.sampling.evaluation import team_in
     from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
 
     try:
@@ -90,10 +93,27 @@ def rendered_env(
         raise ConfigError(f"env: {env_id} cannot be rendered as {render_mode} ({error})") from error
     env = ObjectVectorEnv(lambda: shown, 1)
     try:
-        team = scripted_team(shown.batch, policy) if isinstance(policy, str) else policy.team_for(env.agents)
-        yield shown, env, team
+        if isinstance(policy, str):
+            yield shown, env, scripted_team(shown.batch, policy)
+        else:
+            yield shown, env, team_in(policy, env_id, env)
     finally:
         env.close()
+
+
+def _check_window() -> None:
+    """Refuse to go on where pygame, for want of a display that answers, draws in memory alone.
+
+    Raises:
+        ConfigError: It does, and nobody has asked for that.
+    """
+    pygame = sys.modules.get("pygame")
+    if pygame is None or os.environ.get("SDL_VIDEODRIVER") or not pygame.display.get_init():
+        return
+    if pygame.display.get_driver() in ("offscreen", "dummy"):
+        raise ConfigError(
+            f"--render: no display answers at DISPLAY={os.environ.get('DISPLAY', '')}; {_INSTEAD}"
+        )
 
 
 def _is_of_window(error: Exception) -> bool:

@@ -254,11 +254,19 @@ def _has_checkpoint(run: Path) -> bool:
 
 
 def _evaluation_duration(run: Path) -> int:
-    """Return how many episodes the evaluations of a run have."""
-    from qio_rllib.artifacts.run_directory import RunDirectory
+    """Return how many episodes the evaluations of a run have.
 
-    (entry,) = RunDirectory.open(run).config().values()
-    return (entry.get("config") or {}).get("evaluation_duration", _EPISODES)
+    Raises:
+        ConfigError: Its ``config.yaml`` holds something that cannot be used.
+    """
+    from qio_rllib.algorithms import algorithm_config_class
+    from qio_rllib.artifacts.run_directory import RunDirectory
+    from qio_rllib.experiments.experiment import load_experiment
+
+    experiment = load_experiment(RunDirectory.open(run).config_file, allow_import=None)
+    given = experiment.config.get("evaluation_duration", _EPISODES)
+    algorithm_config_class(experiment.algorithm)().settings().checked("evaluation_duration", given)
+    return given if isinstance(given, int) else _EPISODES  # a search space is no number
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -268,7 +276,14 @@ def runs_in(folder: Path) -> list[Path]:
         try:
             started = json.loads(file.read_text(encoding="utf-8"))["start_time"]
             time = datetime.datetime.fromisoformat(started).timestamp()
-        except (OSError, ValueError, KeyError, TypeError):  # one that is being made, or damaged
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ):  # one that is being made, or damaged
             continue
         if not file.parent.name.startswith("."):
             found.append((time, file.stat().st_mtime, file.parent))
@@ -319,8 +334,6 @@ def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> t
     Raises:
         ConfigError: It has an agent for which nobody acts, observations of another shape, or other actions.
     """
-    from qio_rllib.acting.actions import ActionSpec
-    from qio_rllib.acting.policy import GroupSpaces
     from qio_rllib.sampling.environments import describe_env
 
     env_id = policy.env if env is None else env
@@ -328,23 +341,11 @@ def evaluation_env(policy: Policy, env: str | None, env_config: str | None) -> t
     settings = {**policy.env_config, **given} if env_id == policy.env else given
     option = "--env-config" if env is None else "--env"
     present = describe_env(env_id, settings)
-    for agent in present.agents:
-        try:
-            group = policy.group_of(agent)
-        except ConfigError as error:
-            raise ConfigError(f"{option}: {env_id} has the agent '{agent}': {error}") from error
-        observations, actions = present.observation_spaces[agent], present.action_spaces[agent]
-        seen, trained = GroupSpaces.of(observations, actions), policy.spaces[group.module_id]
-        if seen != trained:
-            raise ConfigError(
-                f"{option}: the observation space of {env_id} is not that of the training: {seen}, expected {trained}"
-            )
-        action, expected = ActionSpec.of(actions, group.actor.action.rescaled), group.actor.action
-        if action != expected:
-            raise ConfigError(
-                f"{option}: the action space of {env_id} is not that of the training: {action}, expected {expected}"
-            )
-    policy.team_for(present.agents)
+    try:
+        policy.check_spaces(env_id, present.observation_spaces, present.action_spaces)
+        policy.team_for(present.agents)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from error
     return env_id, settings
 
 

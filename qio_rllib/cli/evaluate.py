@@ -64,7 +64,7 @@ def evaluate(
     checkpoints: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="CHECKPOINT...",
+            metavar="CHECKPOINT",
             help="Run directories, checkpoints or policy files; several are compared.",
         ),
     ] = None,
@@ -110,6 +110,7 @@ def evaluate(
         from qio_rllib.artifacts.rendering import check_display
 
         check_display()
+    settings: Mapping[str, Any]
     found: list[Scored] = []
     failed: list[ConfigError] = []
     if scripted is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from qio_rllib.cli.output import console, say
 
 
@@ -33,11 +35,13 @@ def list_() -> None:
         "Gymnasium ids (CartPole-v1, lbforaging:Foraging-8x8-2p-3f-v3), PettingZoo modules (mpe2.simple_spread_v3) and "
         "module:callable go too."
     )
-    table = Table(box=box.SIMPLE, pad_edge=False)
     ready = ready_experiments()
-    table.add_column("ready experiment", min_width=max(map(len, ready)))
-    table.add_column("about", no_wrap=True, overflow="ellipsis")
+    longest = max(map(len, ready))
+    room = max(20, console().width - longest - 4)  # a line for each, on narrow terminals too
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("ready experiment", no_wrap=True)
+    table.add_column("about", no_wrap=True)
     for name, path in ready.items():
-        table.add_row(name, subject(path))
+        table.add_row(name, textwrap.shorten(subject(path), room, placeholder=" ..."))
     console().print(table)
     say("rllib train NAME trains one of them; --dry-run shows it.")

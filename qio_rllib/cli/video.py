@@ -24,7 +24,7 @@ from qio_rllib.cli.output import say
 def video(
     checkpoints: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CHECKPOINT]...", help="Checkpoints, run directories or policy files."),
+        typer.Argument(metavar="CHECKPOINT", help="Run directories, checkpoints or policy files."),
     ] = None,
     latest: Annotated[
         bool, typer.Option("--latest", help="The newest run in runs/, or in the folder that is given.")
@@ -72,7 +72,10 @@ def video(
     if layout != "single":
         raise ConfigError(f"--layout: expected single or grid, got {layout}")
     if len(paths) > 1 or len(names) > 1:
-        raise ConfigError("--layout: several policies in one video need --layout grid")
+        raise ConfigError(
+            f"one video shows one policy, got {len(paths) + len(names)} (side by side: --layout grid; the newest run "
+            "of a folder: --latest FOLDER)"
+        )
     settings: Mapping[str, Any]
     if names:
         if latest:

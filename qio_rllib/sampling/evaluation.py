@@ -67,13 +67,24 @@ def evaluate(
         One row per episode, see `play_episodes`.
 
     Raises:
-        ConfigError: The policy cannot act for the agents of the environment (`Policy.team_for`).
+        ConfigError: As `team_in`.
     """
     env = make_vector_env(env_id, dict(env_config), len(seeds))
     try:
-        return play_episodes(policy.team_for(env.agents), env, seeds, explore, max_steps=max_steps)
+        return play_episodes(team_in(policy, env_id, env), env, seeds, explore, max_steps=max_steps)
     finally:
         env.close()
+
+
+def team_in(policy: Policy, env_id: str, env: VectorEnv) -> Team:
+    """Return the team of a policy for the agents of an environment.
+
+    Raises:
+        ConfigError: There are agents that the training did not have, and the policy cannot act for them.
+    """
+    if not policy.module_of.keys() >= set(env.agents):
+        policy.check_spaces(env_id, env.observation_spaces, env.action_spaces)
+    return policy.team_for(env.agents)
 
 
 def play_episodes(

@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 
@@ -151,7 +152,24 @@ def test_evaluate_refuses_an_environment_that_does_not_fit(finished, capsys):
     assert main(["evaluate", str(finished.path), "--env", "Acrobot-v1"]) == 2
     assert "observation space of Acrobot-v1" in capsys.readouterr().err
     assert main(["evaluate", str(finished.path), "--env", "forest_uav_v0"]) == 2
-    assert "agent 'uav_0'" in capsys.readouterr().err
+    assert "observation space of forest_uav_v0" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_several_runs_of_an_experiment_are_evaluated_at_once(finished, here, capsys):
+    for seed in ("1", "2"):
+        shutil.copytree(finished.path, here / "runs" / "cart" / seed)
+    shutil.rmtree(here / "runs" / "cart" / "2" / "checkpoints")
+    assert main(["evaluate", "runs/cart/1", "runs/cart/2", "--out", "both.csv"]) == 0
+    out, err = capsys.readouterr()
+    assert "mean ± deviation of episode return, CartPole-v1, 3 episodes" in out
+    assert err == "rllib: note: runs/cart/2 has no checkpoint any more; its policy.pt acts\n"
+    expected = read_csv(
+        finished.evaluation_file
+    )  # the policy file acts as the checkpoint did, on the run's own seeds
+    assert read_csv(here / "both.csv") == [
+        {"run": f"runs/cart/{seed}", **row} for seed in ("1", "2") for row in expected
+    ]
 
 
 @pytest.mark.ray
@@ -222,7 +240,7 @@ def test_a_dry_run_prints_the_resolved_experiment_and_writes_nothing(experiment_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "--config: an experiment file is needed"),
+        (["train"], "an experiment is needed: a file or the name of a ready one"),
         (["trian"], "No such command 'trian'"),
         (["train", "--confg", "x"], "--confg"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
