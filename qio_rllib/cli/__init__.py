@@ -80,4 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     finally:
         logging.disable(before)
+    if status == INTERRUPTED:  # typer has taken the KeyboardInterrupt
+        return complain("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else SUCCESS
