@@ -46,7 +46,7 @@ def plot_learning_curve(
     evaluations = {mode: score_column(columns, f"evaluation/{mode}/") for mode in MODES}
     if training is None and not any(evaluations.values()):
         return False
-    figure, axes = _figure(title)
+    figure, axes = new_figure(title)
     _draw(axes, rows, training, color=_TRAINING, label="training", linewidth=1.8)
     for mode, column in evaluations.items():
         _draw(
@@ -61,8 +61,8 @@ def plot_learning_curve(
         )
     _draw_references(axes, references or {})
     name = (training or next(filter(None, evaluations.values()))).rpartition("/")[2]
-    axes.set_ylabel(_LABELS.get(name, name))
-    _finish(figure, axes, path)
+    axes.set_ylabel(label_of(name))
+    finish_figure(figure, axes, path)
     return True
 
 
@@ -82,7 +82,7 @@ def plot_entropy(rows: Sequence[Mapping[str, float]], path: str | Path, title: s
     alphas = [column for column in columns if column.startswith("learners/") and column.endswith("/alpha")]
     if not entropies and not alphas:
         return False
-    figure, axes = _figure(title)
+    figure, axes = new_figure(title)
     for index, column in enumerate(entropies):
         module = column.split("/")[1]
         color = _MODULE_COLORS[index % len(_MODULE_COLORS)]
@@ -106,12 +106,12 @@ def plot_entropy(rows: Sequence[Mapping[str, float]], path: str | Path, title: s
         )
     else:
         handles, labels = axes.get_legend_handles_labels()
-    _finish(figure, axes, path, handles, labels)
+    finish_figure(figure, axes, path, handles, labels)
     return True
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    """Make a figure that needs no display and no global state of pyplot."""
+def new_figure(title: str, x_label: str = "environment steps") -> tuple[Figure, Axes]:
+    """Return a figure that needs no display and no global state of pyplot, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -123,7 +123,7 @@ def _figure(title: str) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel(x_label)
     axes.set_title(title, loc="left", fontsize=10)
     return figure, axes
 
@@ -160,11 +160,30 @@ def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
         )
 
 
-def _finish(figure: Figure, axes: Axes, path: str | Path, handles: Any = None, labels: Any = None) -> None:
+def label_of(metric: str) -> str:
+    """Return what an axis calls a metric."""
+    name = metric.removeprefix("env_runners/")
+    return _LABELS.get(name, name)
+
+
+def finish_figure(
+    figure: Figure,
+    axes: Axes,
+    path: str | Path,
+    handles: Any = None,
+    labels: Any = None,
+    columns: int = 4,
+) -> None:
+    """Put the legend below the axes, in so many columns at most, and write the figure."""
     if handles is None:
         handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False, fontsize=8
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=min(len(labels), columns),
+            frameon=False,
+            fontsize=8,
         )
     figure.savefig(path)

@@ -105,9 +105,7 @@ def test_every_alternative_of_a_grid_is_checked_before_anything_starts(config, m
 def test_a_grid_outside_the_config_is_refused(section):
     value = grid("PPO", "A2C")
     given = value if section in ("run", "env") else {"training_iteration": value}
-    with pytest.raises(
-        ConfigError, match=f"{section}: .* has no place here; a grid_search stands under config"
-    ):
+    with pytest.raises(ConfigError, match=f"{section}: .* has no place here; a search stands under config"):
         Experiment.from_mapping({**OUTER, section: given})
 
 
