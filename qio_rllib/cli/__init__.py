@@ -1,4 +1,4 @@
-"""The ``rllib`` command: train, evaluate, compare, diagnose, credit, causal, list, video and bench, each in a file of its own.
+"""The ``rllib`` command, each of its commands in a file of its own.
 
 Ray and torch are imported by the commands that need them, so that ``rllib --help`` answers at once.
 """
@@ -18,7 +18,7 @@ except ModuleNotFoundError as missing:  # a bare install has the environments on
     raise SystemExit(2) from missing
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli import bench, causal, compare, credit, diagnose, evaluate, train, video
+from qio_rllib.cli import bench, causal, compare, credit, diagnose, evaluate, study, train, video
 from qio_rllib.cli import list as list_command
 from qio_rllib.cli.output import complain
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("study")(study.study)
 app.command("diagnose")(diagnose.diagnose)
 app.command("credit")(credit.credit)
 app.add_typer(causal.app, name="causal")
