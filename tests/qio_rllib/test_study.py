@@ -144,7 +144,7 @@ def test_runs_of_other_settings_are_not_mixed_in(here, trained, capsys):
 def test_bad_input_is_one_line_and_leaves_no_trace(here, trained, monkeypatch, capsys, changes, message):
     write(here, **changes)
     assert main(["study", "s.yaml"]) == 2
-    out, err = capsys.readouterr()
+    _, err = capsys.readouterr()
     assert message in err
     assert err.count("\n") == 1
     assert trained == []
