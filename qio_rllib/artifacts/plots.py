@@ -61,7 +61,7 @@ def plot_learning_curve(
     name = next(filter(None, found)).rpartition("/")[2]
     scripted = {f"scripted: {policy}": value for policy, value in (references or {}).items()}
     note = "dots: evaluations" if any(evaluations.values()) else ""
-    plot_series(series, path, _LABELS.get(name, name), scripted, title, note=note)
+    plot_series(series, path, label_of(name), scripted, title, note=note)
     return True
 
 
@@ -123,6 +123,12 @@ def plot_entropy(
     label_ends(axes, labels, pad=52 if alphas else 5)
     figure.savefig(path)
     return True
+
+
+def label_of(metric: str) -> str:
+    """Return what an axis calls a metric."""
+    name = metric.removeprefix("env_runners/")
+    return _LABELS.get(name, name)
 
 
 def _series(

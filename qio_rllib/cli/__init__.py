@@ -1,4 +1,4 @@
-"""The ``rllib`` command: one file a command.
+"""The ``rllib`` command, each of its commands in a file of its own.
 
 Ray and torch are imported by the commands that need them, so that ``rllib --help`` answers at once.
 """
@@ -22,7 +22,19 @@ except ModuleNotFoundError as missing:  # a bare install has the environments on
     print(f"rllib: needs {missing.name}; install the plug-ins: {install_command('rllib')}", file=sys.stderr)
     raise SystemExit(2) from missing
 
-from qio_rllib.cli import bench, causal, credit, diagnose, evaluate, export, policies, train, video
+from qio_rllib.cli import (
+    bench,
+    causal,
+    compare,
+    credit,
+    diagnose,
+    evaluate,
+    export,
+    policies,
+    study,
+    train,
+    video,
+)
 from qio_rllib.cli import list as list_command
 from qio_rllib.cli.output import complain, say
 
@@ -67,6 +79,8 @@ def _options(
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("compare")(compare.compare)
+app.command("study")(study.study)
 app.command("diagnose")(diagnose.diagnose)
 app.command("credit")(credit.credit)
 app.add_typer(causal.app, name="causal")
@@ -130,4 +144,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     finally:
         logging.disable(before)
+    if status == INTERRUPTED:  # typer has taken the KeyboardInterrupt
+        return complain("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else SUCCESS

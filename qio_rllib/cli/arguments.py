@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +32,6 @@ ExperimentFile = Annotated[
         metavar="FILE|NAME", help="Experiment file (YAML), or the name of a ready one (rllib list)."
     ),
 ]
-_MOST_SEEDS = 10_000
 
 AllowImport = Annotated[
     list[str] | None,
@@ -168,34 +166,12 @@ def modes_of(greedy: bool, sampled: bool) -> list[str]:
 
 
 def seeds_of(text: str | None) -> list[int] | None:
-    """Read seeds such as ``0-4`` or ``1,3,7-9``; None without the option.
-
-    Raises:
-        ConfigError: It is empty, a range is none, a seed stands there twice, or there are too many.
-    """
+    """Read ``--seeds``, such as ``0-4`` or ``1,3,7-9``; None without the option."""
     if text is None:
         return None
-    seeds: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part.strip(), re.ASCII)
-        if found is None:
-            raise ConfigError(f"--seeds: expected numbers of at least 0 such as 0-4 or 1,3,7, got '{text}'")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first:
-            raise ConfigError(
-                f"--seeds: the range {part.strip()} ends before it begins; write {last}-{first}"
-            )
-        if len(seeds) + last - first >= _MOST_SEEDS:
-            raise ConfigError(f"--seeds: at most {_MOST_SEEDS:,} seeds are allowed, got '{text}'")
-        seeds += range(first, last + 1)
-    twice = (
-        next((seed for seed in seeds if seeds.count(seed) > 1), None)
-        if len(set(seeds)) < len(seeds)
-        else None
-    )
-    if twice is not None:
-        raise ConfigError(f"--seeds: the seed {twice} stands there twice, got '{text}'")
-    return seeds
+    from qio_rllib.experiments.seeds import parse_seeds
+
+    return parse_seeds(text, "--seeds")
 
 
 def load_policy_of(path: Path, allow_import: Sequence[str] = ()) -> tuple[Policy, list[int]]:

@@ -113,26 +113,33 @@ class ProgressLine:
         self._row = row
         self._estimate.add(row)
 
-    def __rich__(self) -> Table:
-        """Return the line in the width of the terminal."""
+    def __rich__(self) -> Table | Text:
+        """Return the line in the width of the terminal; where that is narrow, without time and bar."""
         leading, done, left = self._estimate.leading()
-        middle = [f"{self.phase:<10}", *self._counters(leading)]
-        end = [*([] if left is None else [_duration(left)]), *self._score()]
-        fixed = len(" ".join(middle)) + 1 + sum(len(part) + 1 for part in end)
-        room = self._width() - fixed
-        name = self._name
-        if len(name) > room - _SHORTEST_BAR - 1:
-            name = name[: max(_SHORTEST_NAME, room - _SHORTEST_BAR - 2)] + "…"
+        middle = " ".join([f"{self.phase:<10}", *self._counters(leading)])
+        time_left, score = [] if left is None else [_duration(left)], self._score()
+        end = " ".join([*time_left, *score])
+        if self._width() - len(f" {middle} {end}") < _SHORTEST_NAME:
+            end = " ".join(score)
+        room = self._width() - len(f" {middle} {end}".rstrip())
+        name, longest = self._name, max(_SHORTEST_NAME, room - _SHORTEST_BAR - 1)
+        if len(name) > longest:
+            name = f"{name[: longest - 1]}…"
         bar = min(room - len(name) - 1, _LONGEST_BAR)
+        if leading is None or bar < _SHORTEST_BAR:
+            text = Text.assemble((name, "bold"), f" {middle} {end}".rstrip())
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
         line = Table.grid(padding=(0, 1, 0, 0))
-        cells: list[Any] = [Text(name, "bold"), *(Text(part) for part in middle)]
-        if leading is not None and bar >= _SHORTEST_BAR:
-            # Before the first iteration nothing is known: an empty bar.
-            cells.append(ProgressBar(total=1.0, completed=done, width=bar))
-        cells += [Text(part) for part in end]
-        for _ in cells:
+        for _ in range(4):
             line.add_column(no_wrap=True)
-        line.add_row(*cells)
+        line.add_row(
+            Text(name, "bold"),
+            Text(middle),
+            # Before the first iteration nothing is known: an empty bar.
+            ProgressBar(total=1.0, completed=done, width=bar),
+            Text(end),
+        )
         return line
 
     def _counters(self, leading: str | None) -> list[str]:

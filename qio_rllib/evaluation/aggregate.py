@@ -115,3 +115,22 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def probability_of_improvement(first: Iterable[float], second: Iterable[float]) -> float:
+    """Return how likely a run of one group scores higher than one of another, in [0, 1]; ties count half.
+
+    That is the Mann-Whitney statistic over all pairs of runs (Agarwal et al., 2021, section 4.3).
+
+    Args:
+        first: ``[runs]``, at least one.
+        second: ``[other runs]``, at least one.
+
+    Raises:
+        ValueError: There are no scores.
+    """
+    one, other = (np.asarray(list(scores), float) for scores in (first, second))
+    if not len(one) or not len(other):
+        raise ValueError("scores: there are none")
+    wins = (one[:, None] > other).mean() + 0.5 * (one[:, None] == other).mean()
+    return float(wins)

@@ -22,8 +22,6 @@ _RESOURCE_KEYS = {
         "num_learners",
         "evaluation_num_env_runners",
         "num_hosts",
-        "num_cpus_per_learner",
-        "num_cpus_for_main_process",
     ),
     "other": (
         "custom_resources_per_env_runner",
@@ -110,6 +108,10 @@ def check_resources(config: AlgorithmConfig) -> None:
         if amount > present.get(kind, 0):
             keys = _RESOURCE_KEYS.get(kind, _RESOURCE_KEYS["other"])
             key = next((key for key in keys if config.get(key)), keys[0])
+            if kind == "CPU" and not config.get(key):  # the main process alone
+                per_learner = config.num_cpus_per_learner
+                learns = isinstance(per_learner, int | float) and per_learner >= amount
+                key = "num_cpus_per_learner" if learns else "num_cpus_for_main_process"
             raise ConfigError(
                 f"config.{key}: {amount:g} {kind}s are needed in all, {owner} has {present.get(kind, 0):g}"
             )

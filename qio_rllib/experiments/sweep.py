@@ -123,13 +123,7 @@ class Sweep:
 
     def runs(self) -> dict[int, RunDirectory]:
         """Return the runs that have begun, by number."""
-        found: dict[int, RunDirectory] = {}
-        for info_file in sorted(self.file.parent.glob("*/run.json")):
-            run = RunDirectory(info_file.parent)
-            entry = run.info().get(_SWEEP)
-            if isinstance(entry, dict) and entry.get("file") == self.file.name and "run" in entry:
-                found[entry["run"]] = run
-        return found
+        return runs_of_sweep(self.file)
 
     def train(self, variant: Variant, **how: Any) -> RunResult:
         """Train a run, go on with it, or return the result that it has.
@@ -153,3 +147,18 @@ class Sweep:
             return training.resume(run.path, allow_import=self._allow_import, **how)
         except TrainingInterrupted as error:
             raise TrainingInterrupted(error.run_dir, error.signal, self.file) from error
+
+
+def runs_of_sweep(file: Path) -> dict[int, RunDirectory]:
+    """Return the runs of a sweep that have begun, by number.
+
+    Raises:
+        ConfigError: The ``run.json`` of a run beside the file is damaged.
+    """
+    found: dict[int, RunDirectory] = {}
+    for info_file in sorted(file.parent.glob("*/run.json")):
+        run = RunDirectory(info_file.parent)
+        entry = run.info().get(_SWEEP)
+        if isinstance(entry, dict) and entry.get("file") == file.name and "run" in entry:
+            found[entry["run"]] = run
+    return found

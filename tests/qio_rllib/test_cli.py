@@ -15,7 +15,7 @@ from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main
-from qio_rllib.cli.output import progress_line
+from qio_rllib.cli.progress import progress_line
 
 SETTINGS = {
     "num_env_runners": 0,
@@ -87,6 +87,7 @@ def test_a_run_leaves_its_artifacts(finished):
         ".lock",
         "policy.pt",
         "evaluation.csv",
+        "run.log",
     }
     assert ("best.gif" in found) == (importlib.util.find_spec("pygame") is not None)
     for name in ("learning_curve.png", "entropy.png"):
@@ -291,7 +292,29 @@ def test_a_dry_run_prints_the_resolved_experiment_and_writes_nothing(experiment_
             ["train", "--config", "x.yaml", "--set", "lr={grid_search: [1, x]}"],
             "config.lr: expected a number",
         ),
-        (["train", "--config", "x.yaml", "--set", "num_samples=2"], "num_samples"),
+        (["train", "--config", "x.yaml", "--set", "num_samples=2"], "num_samples: nothing is drawn"),
+        (
+            ["train", "--config", "x.yaml", "--set", "lr={uniform: [1, 0]}"],
+            "lr: uniform takes [lower, upper], two numbers with lower < upper, got [1, 0]",
+        ),
+        (["train", "--config", "x.yaml", "--seeds", "1,1,1"], "--seeds: the seed 1 stands there twice"),
+        (["train", "--config", "x.yaml", "--seeds", "0-2,1"], "--seeds: the seed 1 stands there twice"),
+        (["train", "--config", "x.yaml", "--seeds", ""], "--seeds: expected numbers of at least 0"),
+        (["train", "--config", "x.yaml", "--seeds", "4-0"], "the range 4-0 ends before it begins; write 0-4"),
+        (["train", "--config", "x.yaml", "--seeds", "0-9999999999"], "--seeds: at most 10,000 seeds"),
+        (["train", "--config", "x.yaml", "--seeds", "0-4", "--seed", "1"], "--seed: cannot go with --seeds"),
+        (
+            ["train", "--config", "x.yaml", "--seeds", "0-4", "--set", "seed=1"],
+            "--seeds: cannot go with --set seed",
+        ),
+        (["train", "--config", "x.yaml", "--quiet", "--json"], "--quiet: cannot go with --json"),
+        (["train", "--config", "x.yaml", "-v", "--dry-run"], "--verbose: cannot go with --dry-run"),
+        (["train", "--resume", ".", "--seeds", "1"], "--seeds: cannot go with --resume"),
+        (
+            ["train", "--resume", "x.yaml"],
+            "x.yaml: neither a run directory nor the file of a sweep (sweep_<time>.yaml)",
+        ),
+        (["train", "--resume", "x.yaml", "--set", "stop.training_iteration=3"], "--set: cannot go with"),
         (["evaluate"], "Missing argument"),
         (["video"], "Missing argument"),
         (["evaluate", "--scripted", "random"], "--scripted: needs --env"),

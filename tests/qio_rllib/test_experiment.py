@@ -262,7 +262,8 @@ def test_metrics_of_the_environment_can_end_a_run():
         ({**CARTPOLE, "confg": {}}, "unknown key 'confg' .did you mean 'config'"),
         ({**CARTPOLE, "config": [1]}, "config: expected a mapping"),
         ({**CARTPOLE, "stop": 3}, "stop: expected a mapping, got 3"),
-        ({**CARTPOLE, "num_samples": 3}, "num_samples: one run is one seed"),
+        ({**CARTPOLE, "num_samples": 0}, "num_samples: expected an integer of at least 1, got 0"),
+        ({**CARTPOLE, "num_samples": 10_001}, "num_samples: expected an integer of at most 10000"),
         (
             {**CARTPOLE, "checkpoint_config": {"num_to_kep": 1}},
             "checkpoint_config: unknown key .*'num_to_keep'",
@@ -391,9 +392,24 @@ def test_checkpoints_are_as_frequent_as_evaluations(settings, checkpoints, frequ
     assert Experiment.from_mapping(values).checkpoint_frequency == frequency
 
 
-def test_more_processes_than_cpus_are_mentioned_in_one_line(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_env_runners": 50}, "config.num_env_runners: 50 CPUs are needed in all, this machine has 2"),
+        ({"num_env_runners": 2, "num_learners": 1}, "num_env_runners: 3 CPUs are needed in all"),
+        ({"num_env_runners": 1, "num_cpus_per_env_runner": 3}, "num_env_runners: 3 CPUs are needed"),
+        ({"num_cpus_for_main_process": 3}, "config.num_cpus_for_main_process: 3 CPUs are needed"),
+    ],
+)
+def test_more_than_the_machine_has_is_refused(monkeypatch, settings, message):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    cartpole(num_env_runners=4).validate()
-    assert caplog.messages == []
-    cartpole(num_env_runners=50, num_learners=1).validate()
-    assert caplog.messages == ["config.num_env_runners: 51 processes share the 2 CPUs of this machine"]
+    with pytest.raises(ConfigError, match=message):
+        cartpole(**settings).validate()
+
+
+def test_what_the_machine_has_can_be_asked_for_and_shared(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    cartpole(num_env_runners=2).validate()  # the main process waits while they sample
+    cartpole(num_env_runners=4, num_cpus_per_env_runner=0.5).validate()

@@ -30,7 +30,7 @@ def tune(monkeypatch):
     """Take the place of Tune and Ray: runs what it is given with the recorder, instead of training."""
 
     def put(act):
-        monkeypatch.setattr(training, "ray_runtime", lambda config: contextlib.nullcontext())
+        monkeypatch.setattr(training, "ray_runtime", lambda *given: contextlib.nullcontext())
         monkeypatch.setattr(training, "run_trial", lambda experiment, directory, recorder: act(recorder))
 
     return put
@@ -237,7 +237,7 @@ def test_signals_are_taken_back_from_ray_when_it_has_started(tmp_path, tune, mon
     before = signal.getsignal(signal.SIGTERM)
 
     @contextlib.contextmanager
-    def starting(config):
+    def starting(*given):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         yield
 
@@ -250,7 +250,7 @@ def test_signals_are_taken_back_from_ray_when_it_has_started(tmp_path, tune, mon
 
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_the_exit_status_tells_the_signal(tmp_path, monkeypatch, capsys, number, status):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **how):
         raise TrainingInterrupted(tmp_path, getattr(signal, number))
 
     monkeypatch.setattr(training, "train", interrupted)

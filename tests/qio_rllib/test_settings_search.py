@@ -6,7 +6,7 @@ from ray.tune.search.variant_generator import generate_variants
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import ALGORITHMS
-from qio_rllib.algorithms.search_spaces import combinations, grids, holds_search_space
+from qio_rllib.algorithms.search_spaces import combinations, grids, holds_search_space, variants
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 
 FAST = {"num_env_runners": 0, "train_batch_size_per_learner": 200, "minibatch_size": 100, "num_epochs": 1}
@@ -105,9 +105,7 @@ def test_every_alternative_of_a_grid_is_checked_before_anything_starts(config, m
 def test_a_grid_outside_the_config_is_refused(section):
     value = grid("PPO", "A2C")
     given = value if section in ("run", "env") else {"training_iteration": value}
-    with pytest.raises(
-        ConfigError, match=f"{section}: .* has no place here; a grid_search stands under config"
-    ):
+    with pytest.raises(ConfigError, match=f"{section}: .* has no place here; a search stands under config"):
         Experiment.from_mapping({**OUTER, section: given})
 
 
@@ -186,3 +184,74 @@ def test_a_critic_can_be_searched_for():
     assert (mlp.critic, own.critic) == ({"type": "mlp"}, {"type": "own"})
     assert mlp.model_config["state_size"] > 0
     assert "state_size" not in own.model_config
+
+
+# --- samplers of files -------------------------------------------------------------------------------------------
+
+SAMPLERS = {
+    "a": {"uniform": [-2, 3]},
+    "b": {"c": [{"loguniform": [1e-5, 1e-1]}]},
+    "d": {"randint": [3, 6]},
+    "e": {"choice": ["x", [8, 8], None]},
+}
+
+
+def test_draws_lie_in_their_ranges_and_cover_them():
+    found = [settings for _, settings in variants(SAMPLERS, 300, 1)]
+    a, b, d = (
+        [each["a"] for each in found],
+        [each["b"]["c"][0] for each in found],
+        [each["d"] for each in found],
+    )
+    assert -2 <= min(a) < -1.8
+    assert 2.8 < max(a) <= 3
+    assert sum(each < 1e-3 for each in b) == pytest.approx(150, abs=40)  # half of the decades
+    assert min(b) >= 1e-5
+    assert max(b) <= 1e-1
+    assert set(d) == {3, 4, 5}
+    assert {str(each["e"]) for each in found} == {"x", "[8, 8]", "None"}
+    assert {type(each) for each in a + b} == {float}
+    assert {type(each) for each in d} == {int}
+
+
+def test_draws_are_those_of_the_seed_and_more_of_them_change_none():
+    few, many = (list(variants(SAMPLERS, count, 7)) for count in (2, 4))
+    assert many[:2] == few
+    assert list(variants(SAMPLERS, 2, 8)) != few
+    assert few[0] != few[1]
+
+
+def test_each_draw_is_tried_with_every_combination():
+    settings = {"lr": {"uniform": [0, 1]}, "gamma": grid(0.9, 0.99)}
+    found = [values for values, _ in variants(settings, 2, 0)]
+    assert [values[("gamma",)] for values in found] == [0.9, 0.99] * 2
+    assert found[0][("lr",)] == found[1][("lr",)] != found[2][("lr",)]
+
+
+def test_seeds_get_the_same_draws():
+    experiment = cartpole(lr={"uniform": [1e-5, 1e-3]}).with_seeds([4, 5])
+    one, two = (values for values, _ in experiment.variants())
+    assert one["lr"] == two["lr"]
+    assert [one["seed"], two["seed"]] == [4, 5]
+    other = next(values for values, _ in cartpole(lr={"uniform": [1e-5, 1e-3]}, seed=9).variants())
+    assert other["lr"] != one["lr"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "samples", "message"),
+    [
+        ({"lr": {"uniform": [1, 0]}}, 1, "lr: uniform takes .lower, upper., two numbers with lower < upper"),
+        ({"lr": {"uniform": [0, float("inf")]}}, 1, "lr: uniform takes"),
+        ({"lr": {"uniform": 3}}, 1, "lr: uniform takes .* got 3"),
+        ({"lr": {"loguniform": [0, 1]}}, 1, "lr: loguniform takes .* two numbers above 0"),
+        ({"lr": {"randint": [0, 1.5]}}, 1, "lr: randint takes .* two integers"),
+        ({"lr": {"choice": []}}, 1, "lr: choice takes a list of at least one value"),
+        ({"lr": {"choice": [{"uniform": [0, 1]}]}}, 1, "lr: a search cannot stand inside a choice"),
+        ({"lr": grid({"uniform": [0, 1]})}, 1, "lr: a search cannot stand inside a grid_search"),
+        ({"lr": 1}, 2, "num_samples: nothing is drawn"),
+        ({"a": grid(*range(101)), "b": {"uniform": [0, 1]}}, 100, "10,100 runs; at most 10,000"),
+    ],
+)
+def test_a_sampler_that_is_none_is_refused(settings, samples, message):
+    with pytest.raises(ConfigError, match=message):
+        next(variants(settings, samples, 0))
