@@ -23,6 +23,7 @@ from ray.tune.registry import register_env as tune_register_env
 import qio_envs
 from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.models.spaces import array_space, check_space, encoded
 from qio_rllib.named_in_file import ALLOWED_PACKAGES, NamedInFile, is_within
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, state_size_of
@@ -43,7 +44,8 @@ class ParallelEnvAdapter(MultiAgentEnv):
     Against RLlib's own wrapper: an episode in which some agents terminate and the rest truncate ends; a time
     limit stays a truncation (RLlib calls an episode terminated as soon as each agent carries a flag of its own, so
     truncation of the last agents is reported for the episode as a whole); `state` is passed on; `render` is
-    called as PettingZoo defines it; space objects are made once.
+    called as PettingZoo defines it; space objects are made once; observations of other spaces than Boxes come as
+    numbers, see `array_space`.
 
     Args:
         env: A PettingZoo parallel environment.
@@ -54,7 +56,9 @@ class ParallelEnvAdapter(MultiAgentEnv):
         self.env = env
         self.possible_agents = list(env.possible_agents)
         self.agents = list(self.possible_agents)
-        self.observation_spaces = {agent: env.observation_space(agent) for agent in self.possible_agents}
+        self.observation_spaces = {
+            agent: check_space(str(agent), env.observation_space(agent)) for agent in self.possible_agents
+        }
         self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
         self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
         self.action_space = gymnasium.spaces.Dict(self.action_spaces)
@@ -65,7 +69,7 @@ class ParallelEnvAdapter(MultiAgentEnv):
         """Start an episode; return observations and infos by agent."""
         observations, infos = self.env.reset(seed=seed, options=options)
         self.agents = list(self.env.agents)
-        return observations, infos or {}
+        return self._encoded(observations), infos or {}
 
     def step(self, action_dict: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         """Advance one step; the flags hold ``__all__`` as RLlib expects."""
@@ -81,7 +85,10 @@ class ParallelEnvAdapter(MultiAgentEnv):
                 **{agent: flag and not terminated[agent] for agent, flag in truncated.items()},
                 "__all__": False,
             }
-        return observations, rewards, terminateds, truncateds, infos
+        return self._encoded(observations), rewards, terminateds, truncateds, infos
+
+    def _encoded(self, observations: Mapping[str, Any]) -> dict[str, Any]:
+        return {agent: encoded(self.observation_spaces[agent], value) for agent, value in observations.items()}
 
     def state(self) -> np.ndarray:
         """Return the environment's global state, for centralised critics."""
@@ -96,13 +103,25 @@ class ParallelEnvAdapter(MultiAgentEnv):
         self.env.close()
 
 
+class EncodedEnv(gymnasium.ObservationWrapper):
+    """Shows a Gymnasium environment's observations to RLlib's runner as numbers, see `array_space`."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.observation_space = check_space("the agent", env.observation_space)
+
+    def observation(self, observation: Any) -> Any:
+        """Return an observation as numbers."""
+        return encoded(self.observation_space, observation)
+
+
 @dataclasses.dataclass(frozen=True)
 class EnvDescription:
     """What has to be known of an environment before training; single-agent environments have the agent ``None``.
 
     Attributes:
         agents: All agents that there can be, each with an index of its own.
-        observation_spaces: By agent.
+        observation_spaces: By agent, each as its `array_space`.
         action_spaces: By agent.
         state_size: Numbers in the environment's ``state()``; None without one.
     """
@@ -195,7 +214,7 @@ def make_vector_env(env: Any, env_config: dict[str, Any], num_envs: int) -> Vect
 
     def build() -> ParallelEnv | gymnasium.Env:
         made = create(copy.copy(env_config))
-        return made.env if isinstance(made, ParallelEnvAdapter) else _with_named_agents(made)
+        return made.env if isinstance(made, ParallelEnvAdapter | EncodedEnv) else _with_named_agents(made)
 
     return ObjectVectorEnv(build, num_envs)
 
@@ -204,7 +223,7 @@ def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
     """Build an environment once to see its agents and spaces.
 
     Raises:
-        ConfigError: As `make_env`.
+        ConfigError: As `make_env`; or observations that are no fixed number of numbers.
     """
     env = make_env(env_id, env_config)
     try:
@@ -217,11 +236,12 @@ def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
                 ) from error
             return EnvDescription(
                 agents,
-                {agent: env.observation_space(agent) for agent in agents},
+                {agent: check_space(str(agent), env.observation_space(agent)) for agent in agents},
                 {agent: env.action_space(agent) for agent in agents},
                 state_size_of(env),
             )
-        return EnvDescription((None,), {None: env.observation_space}, {None: env.action_space}, None)
+        space = check_space("the agent", env.observation_space)
+        return EnvDescription((None,), {None: space}, {None: env.action_space}, None)
     finally:
         env.close()
 
@@ -264,7 +284,9 @@ class _RLlibCreator:
 
 def _for_rllib(env: ParallelEnv | gymnasium.Env) -> MultiAgentEnv | gymnasium.Env:
     env = _with_named_agents(env)
-    return ParallelEnvAdapter(env) if isinstance(env, ParallelEnv) else env
+    if isinstance(env, ParallelEnv):
+        return ParallelEnvAdapter(env)
+    return env if array_space(env.observation_space) is env.observation_space else EncodedEnv(env)
 
 
 def _with_named_agents(env: ParallelEnv | gymnasium.Env) -> ParallelEnv | gymnasium.Env:
