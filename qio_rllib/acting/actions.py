@@ -78,9 +78,7 @@ class ActionSpec:
     def from_dict(cls, values: Any) -> Self:
         """Return what `as_dict` described."""
         parts = None if values["parts"] is None else SpaceParts.from_list(values["parts"])
-        return cls(
-            values["count"], tuple(values["low"]), tuple(values["high"]), values["rescaled"], parts
-        )
+        return cls(values["count"], tuple(values["low"]), tuple(values["high"]), values["rescaled"], parts)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """Return the numbers that the environment takes for a policy's actions: scaled or clipped to the bounds.

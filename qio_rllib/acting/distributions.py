@@ -21,13 +21,13 @@ def sample(
     """Return actions and their log-probabilities.
 
     Args:
-        inputs: Log-probabilities up to a constant ``[..., A]``, or means and log deviations ``[..., 2 D]``; float32. Of a
-            product, those of each factor and then those of its ``D`` real numbers, ``[..., A_1 + ... + A_F + 2 D]``.
+        inputs: Log-probabilities up to a constant ``[..., A]``, or means and log deviations ``[..., 2 D]``; float32. Of
+            a product, those of each factor and then those of its ``D`` real numbers, ``[..., A_1 + ... + A_F + 2 D]``.
         discrete: Which of the first two.
         squashed: Whether continuous actions pass through tanh.
-        noise: Uniform on [0, 1) ``[...]`` (discrete) or standard normal ``[..., D]``, float32; of a product ``F`` of the
-            former and ``D`` of the latter, ``[..., F + D]``. None takes the most probable action, which of a squashed
-            Gaussian is the tanh of its mean.
+        noise: Uniform on [0, 1) ``[...]`` (discrete) or standard normal ``[..., D]``, float32; of a product ``F`` of
+            the former and ``D`` of the latter, ``[..., F + D]``. None takes the most probable action, which of a
+            squashed Gaussian is the tanh of its mean.
         factors: ``A_1, ..., A_F`` of a product: how many values each discrete number of an action takes.
 
     Returns:
@@ -117,8 +117,8 @@ class Distributions:
     Args:
         inputs: Logits ``[B, A]`` or means and log deviations ``[B, 2 D]``; of a product as `sample` takes them.
         discrete: Which of the first two.
-        factors: Of a product, as `sample` takes them: log-probabilities, entropies and divergences are the sums over its
-            independent factors.
+        factors: Of a product, as `sample` takes them: log-probabilities, entropies and divergences are the sums over
+            its independent factors.
 
     Attributes:
         num_outcomes: How many actions there are; None with real numbers.

@@ -115,7 +115,7 @@ TRAINING_KEYS = (
 _REASONS = {
     "discrete_actions": " needs Box actions",
     "continuous_actions": " needs Discrete actions",
-    "product_actions": " takes one discrete number from 0 or one row of real numbers as an action; PPO and A2C take more",
+    "product_actions": " takes a discrete number from 0 or a row of real numbers as an action; PPO and A2C take more",
     "action_masks": " does not know action masks; take an environment without them",
     "recurrence": " has no memory; set use_lstm and use_gru to false",
     "agent_id": " does not tell agents apart; set it to false",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
-
 import qio_envs
 from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.acting.actions import ActionSpec, is_plain

@@ -179,7 +179,9 @@ def _checked_parts(where: str, values: Any) -> SpaceParts:
         _check_spec(f"{where}[{place}]", one, Part, checks)
         sizes, starts = one.get("sizes", []), one.get("starts", [])
         if len(starts) != len(sizes) or len(sizes) not in (0, math.prod(one["shape"])):
-            raise ConfigError(f"{where}[{place}].sizes: expected one of each of {math.prod(one['shape'])} numbers")
+            raise ConfigError(
+                f"{where}[{place}].sizes: expected one of each of {math.prod(one['shape'])} numbers"
+            )
         if len(values) > 1 and not one["path"]:
             raise ConfigError(f"{where}[{place}].path: expected a key")
     parts = SpaceParts.from_list(values)

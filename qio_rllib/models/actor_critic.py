@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from qio_envs.api import ConfigError
+from qio_rllib.models.parts import SpaceParts
 from qio_rllib.models.policy_network import (
     CATEGORICAL,
     GAUSSIAN,
@@ -22,7 +23,6 @@ from qio_rllib.models.policy_network import (
     PolicySpec,
     network_keys,
 )
-from qio_rllib.models.parts import SpaceParts
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION, bare_space, is_masked_space
 from qio_rllib.models.values import (
     NUM_AGENTS,

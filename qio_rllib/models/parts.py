@@ -206,7 +206,9 @@ def action_bounds(space: gymnasium.Space) -> tuple[tuple[float, ...], tuple[floa
     return low, tuple(bound for box in boxes for bound in box.high.ravel().tolist())
 
 
-def _leaves(space: gymnasium.Space, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _leaves(
+    space: gymnasium.Space, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """Yield the spaces inside a nested one, each with its path."""
     if isinstance(space, _LEAVES):
         yield path, space
@@ -233,7 +235,9 @@ def _part_of(path: tuple[str | int, ...], space: Any, actions: bool) -> Part:
         return Part(path, (), (int(space.n),), (int(space.start),))
     shape = tuple(int(side) for side in space.shape)
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
-        sizes, starts = (tuple(int(number) for number in array.ravel()) for array in (space.nvec, space.start))
+        sizes, starts = (
+            tuple(int(number) for number in array.ravel()) for array in (space.nvec, space.start)
+        )
         return Part(path, shape, sizes, starts)
     if isinstance(space, gymnasium.spaces.MultiBinary):
         bits = math.prod(shape) if actions else 0
@@ -248,7 +252,9 @@ def _stacked(part: Part, values: Sequence[Any]) -> Array:
     except ValueError as error:  # of different shapes
         raise ValueError(f"{part.name} is not of shape {part.shape}") from error
     if array.shape != (len(values), *part.shape) or array.dtype.kind not in "buif":
-        raise ValueError(f"{part.name} is {array.dtype} of shape {array.shape[1:]}, not numbers of {part.shape}")
+        raise ValueError(
+            f"{part.name} is {array.dtype} of shape {array.shape[1:]}, not numbers of {part.shape}"
+        )
     return array.reshape(len(values), part.size)
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from pettingzoo import ParallelEnv
+from pettingzoo import AECEnv, ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
 from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
+from qio_envs.adapters.turns import as_parallel
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.models.spaces import array_space, check_space, encoded
 from qio_rllib.named_in_file import ALLOWED_PACKAGES, NamedInFile, is_within
@@ -29,10 +30,10 @@ from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, state_size_of
 from qio_rllib.sampling.vector_env import VectorEnv
 
-EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
+EnvCreator = Callable[[dict[str, Any]], ParallelEnv | AECEnv | gymnasium.Env]
 
 _CREATORS: dict[str, EnvCreator] = {}
-_PACKAGES = ("lbforaging", "mpe2", "rware")
+_PACKAGES = ("lbforaging", "magent2", "mpe2", "rware")
 """Packages of environments that the documentation names; each is installed under the name of its module."""
 _IMPORTERS = ("GymV21Environment-v0", "GymV26Environment-v0")
 """Gymnasium ids whose environments import what their arguments name."""
@@ -88,7 +89,9 @@ class ParallelEnvAdapter(MultiAgentEnv):
         return self._encoded(observations), rewards, terminateds, truncateds, infos
 
     def _encoded(self, observations: Mapping[str, Any]) -> dict[str, Any]:
-        return {agent: encoded(self.observation_spaces[agent], value) for agent, value in observations.items()}
+        return {
+            agent: encoded(self.observation_spaces[agent], value) for agent, value in observations.items()
+        }
 
     def state(self) -> np.ndarray:
         """Return the environment's global state, for centralised critics."""
@@ -151,8 +154,8 @@ def register_env(env_id: str, creator: EnvCreator) -> None:
 
     Args:
         env_id: The name; one already taken by `register_env` is replaced.
-        creator: Takes ``env_config`` (a dict) and returns a PettingZoo ``ParallelEnv`` or a Gymnasium ``Env``, of
-            several agents if its spaces are Tuples (`TupleParallelEnv`).
+        creator: Takes ``env_config`` (a dict) and returns a PettingZoo ``ParallelEnv`` or ``AECEnv``, or a Gymnasium
+            ``Env``, of several agents if its spaces are Tuples (`TupleParallelEnv`).
 
     Raises:
         ConfigError: The name belongs to an environment of this package.
@@ -166,13 +169,15 @@ def register_env(env_id: str, creator: EnvCreator) -> None:
 def make_env(
     env_id: str, env_config: Mapping[str, Any] | None = None, render_mode: str | None = None
 ) -> ParallelEnv | gymnasium.Env:
-    """Build an environment from its name; a Gymnasium one of several agents comes as a `TupleParallelEnv`.
+    """Build an environment from its name.
+
+    A Gymnasium one of several agents comes as a `TupleParallelEnv`, one of turns (PettingZoo's AEC) by `as_parallel`.
 
     Args:
         env_id: One of `register_env`'s names; an id of ``qio_envs`` (``forest_uav_v0``); a Gymnasium id
             (``CartPole-v1``), behind the package that registers it where that must be imported first
             (``lbforaging:Foraging-8x8-2p-3f-v3``); ``module:callable``; or a PettingZoo-style module
-            (``mpe2.simple_spread_v3``).
+            (``mpe2.simple_spread_v3``), with ``parallel_env`` or else ``env``.
         env_config: Keyword arguments; for ``qio_envs``, ``scenario`` and settings.
         render_mode: Passed on where given.
 
@@ -282,14 +287,16 @@ class _RLlibCreator:
         return _for_rllib(self.creator(dict(env_config)))
 
 
-def _for_rllib(env: ParallelEnv | gymnasium.Env) -> MultiAgentEnv | gymnasium.Env:
+def _for_rllib(env: ParallelEnv | AECEnv | gymnasium.Env) -> MultiAgentEnv | gymnasium.Env:
     env = _with_named_agents(env)
     if isinstance(env, ParallelEnv):
         return ParallelEnvAdapter(env)
     return env if array_space(env.observation_space) is env.observation_space else EncodedEnv(env)
 
 
-def _with_named_agents(env: ParallelEnv | gymnasium.Env) -> ParallelEnv | gymnasium.Env:
+def _with_named_agents(env: ParallelEnv | AECEnv | gymnasium.Env) -> ParallelEnv | gymnasium.Env:
+    if isinstance(env, AECEnv):
+        return as_parallel(env)
     return TupleParallelEnv(env) if has_tuple_agents(env) else env
 
 
@@ -300,7 +307,7 @@ class _KeywordCreator:
         self.env_id = env_id
         self.build = build
 
-    def __call__(self, env_config: dict[str, Any]) -> ParallelEnv | gymnasium.Env:
+    def __call__(self, env_config: dict[str, Any]) -> ParallelEnv | AECEnv | gymnasium.Env:
         with _keyword_errors(self.env_id):
             return self.build(**env_config)
 
@@ -319,7 +326,8 @@ def check_named_in_file(env_id: NamedInFile) -> None:
     """Refuse a name that would import what neither this project nor the user allows; imports nothing else.
 
     Allowed are names of `register_env` and of Tune's registry, ids of ``qio_envs``, Gymnasium ids that are registered
-    already, and of `ALLOWED_PACKAGES` Gymnasium ids, modules with ``parallel_env`` and classes of environments.
+    already, and of `ALLOWED_PACKAGES` Gymnasium ids, modules with ``parallel_env`` or ``env``, and classes of
+    environments.
 
     Raises:
         ConfigError: Anything else that exists, with what would allow it; or nothing goes by that name.
@@ -348,10 +356,10 @@ def check_named_in_file(env_id: NamedInFile) -> None:
             f"env: '{env_id}' stands in a file, and importing {package} runs its code; if you trust it, allow that "
             f"with --allow-import {package}"
         )
-    if attribute.isidentifier() and attribute != "parallel_env":
+    if attribute.isidentifier() and attribute not in ("parallel_env", "env"):
         found = getattr(_imported(env_id, module_name), attribute, None)
         if callable(found) and not (
-            isinstance(found, type) and issubclass(found, ParallelEnv | gymnasium.Env)
+            isinstance(found, type) and issubclass(found, ParallelEnv | AECEnv | gymnasium.Env)
         ):
             raise ConfigError(
                 f"env: '{env_id}' stands in a file, and {attribute} is no environment; if you trust it, allow that "
@@ -374,12 +382,14 @@ def _creator(env_id: str) -> EnvCreator:
     module_name, _, attribute = env_id.partition(":")
     module = _imported(env_id, module_name)
     build = getattr(module, attribute or "parallel_env", None)
+    if not attribute and build is None:
+        build = getattr(module, "env", None)  # PettingZoo's games of turns have nothing else
     if callable(build):
         return _KeywordCreator(env_id, build)
     if attribute in gymnasium.registry:
         return _KeywordCreator(env_id, _GymMaker(gymnasium.registry[attribute]))
     if not attribute:
-        raise ConfigError(f"env: {module_name} has no callable 'parallel_env'")
+        raise ConfigError(f"env: {module_name} has no callable 'parallel_env' or 'env'")
     raise ConfigError(
         f"env: {module_name} has no callable '{attribute}' and registers no such Gymnasium id"
         f"{did_you_mean(attribute, gymnasium.registry)}"
@@ -404,7 +414,7 @@ def _unknown(env_id: str, missing: str | None) -> ConfigError:
     return ConfigError(
         f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
         f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id (package:id where a package "
-        "registers it), module:callable, or a module with parallel_env"
+        "registers it), module:callable, or a module with parallel_env or env"
     )
 
 
