@@ -97,10 +97,11 @@ class TurnParallelEnv(ParallelEnv):
         terminated = {agent: bool(self.env.terminations[agent]) for agent in here}
         truncated = {agent: bool(self.env.truncations[agent]) for agent in here}
         infos = {agent: _numbers(self.env.infos.get(agent)) for agent in here}
-        self.agents = here
-        observations = self._observations()
-        self._skip_ended()
-        self.agents = [agent for agent in here if not (terminated[agent] or truncated[agent])]
+        living = [agent for agent in here if not (terminated[agent] or truncated[agent])]
+        last = {agent: self._observation(agent) for agent in here if agent not in living}
+        self._skip_ended()  # only then is it known whose turn it is
+        self.agents = living
+        observations = {**last, **self._observations()}
         return observations, rewards, terminated, truncated, infos
 
     def render(self) -> Any:

@@ -333,7 +333,9 @@ class FederatedConfig(ExploringConfig):
 
         for key in ("normalize_observations", "normalize_rewards"):
             if getattr(local, key):
-                raise ConfigError(f"config.local.{key}: a federation merges no running moments; set it to false")
+                raise ConfigError(
+                    f"config.local.{key}: a federation merges no running moments; set it to false"
+                )
 
     def _check_hosts(self) -> None:
         cpus = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else os.cpu_count() or 1

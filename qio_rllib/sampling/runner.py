@@ -28,7 +28,7 @@ from qio_rllib.acting.team import Team
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.causal.influence import INFLUENCE_REWARD
 from qio_rllib.sampling.counterfactuals import Counterfactuals
-from qio_rllib.sampling.discounted_returns import NORMALIZE_REWARDS, DiscountedReturns
+from qio_rllib.sampling.discounted_returns import DISCOUNTED_RETURNS, NORMALIZE_REWARDS, DiscountedReturns
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.global_state import StateSource
@@ -425,7 +425,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 "started": self._started,
                 "stepper": self.stepper.get_state(),
                 "rng": self._rng.bit_generator.state,
-                "returns": {} if self._returns is None else self._returns.present,
+                DISCOUNTED_RETURNS: {} if self._returns is None else self._returns.present,
                 **self.episodes.get_state(),
             }
         return state
@@ -460,7 +460,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if self._started:
                 self.stepper.set_state(sampling["stepper"])
                 if self._returns is not None:
-                    self._returns.present = {key: value.copy() for key, value in sampling["returns"].items()}
+                    self._returns.present = {
+                        key: value.copy() for key, value in sampling[DISCOUNTED_RETURNS].items()
+                    }
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         """Return what a checkpoint needs to build the runner again."""

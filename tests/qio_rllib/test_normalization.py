@@ -123,7 +123,7 @@ def test_rewards_are_divided_by_the_deviation_of_discounted_returns_over_rollout
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"normalize_observations": True, "circuit": {"num_qubits": 2}}, "normalize_observations: does not go with circuit"),
+        ({"normalize_observations": True, "circuit": {"num_qubits": 2}}, "normalize_obs.*: does not go with circuit"),
         ({"normalize_observations": True, "interventional_consistency": {}}, "does not go with interventional_consist"),
         ({"normalize_rewards": True, "influence_reward": {}}, "normalize_rewards: does not go with influence_reward"),
         ({"normalize_rewards": True, "team_reward": "sum", "central_value": "state"}, "does not go with team_reward"),
@@ -161,6 +161,8 @@ def test_a_resumed_run_goes_on_with_the_same_moments_and_evaluation_leaves_them(
         .debugging(seed=3)
     )
     config.min_sample_timesteps_per_iteration = 0
+    if config_class is PPOConfig:
+        config.training(minibatch_size=30, num_epochs=2)
     first = config.build_algo()
     first.train()
     path = first.save_to_path(str(tmp_path / "checkpoint"))

@@ -44,8 +44,8 @@ class Nested(gymnasium.Env):
     def step(self, action):
         assert self.action_space.contains(action), action
         self.taken.append(action)
-        gain = (action["gear"] == 2) + (action["arms"][1][1] == 3) + (action["lamps"][0] == 1)
-        return self._look(), float(gain), False, len(self.taken) >= 10, {}
+        gain = sum(map(float, (action["gear"] == 2, action["arms"][1][1] == 3, action["lamps"][0] == 1)))
+        return self._look(), gain, False, len(self.taken) >= 10, {}
 
     def _look(self):
         room = int(self.np_random.integers(-1, 2))
