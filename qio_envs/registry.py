@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from qio_envs.api.batched import BatchedEnv
-from qio_envs.api.config import ConfigError, EnvConfig, did_you_mean
+from qio_envs.api.config import ConfigError, EnvConfig, UnknownSettingError, did_you_mean
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -124,7 +124,12 @@ class Environment:
         """Return a Gymnasium ``Env``; the settings must leave one agent, unless ``as_team``."""
         from qio_envs.adapters.gymnasium import BatchedGymEnv
 
-        return BatchedGymEnv(self.batched_env(1, scenario, **settings), render_mode)
+        try:
+            return BatchedGymEnv(self.batched_env(1, scenario, **settings), render_mode)
+        except UnknownSettingError as error:
+            # Wrappers that try keywords (TorchRL's GymEnv) look for Python's own words.
+            message = f"{error} (unexpected keyword argument '{error.key}')"
+            raise UnknownSettingError(message, error.key) from None
 
     def vector_env(
         self, num_envs: int = 1, scenario: str = "default", render_mode: str | None = None, **settings: Any

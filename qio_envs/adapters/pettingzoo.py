@@ -58,6 +58,7 @@ class BatchedParallelEnv(ParallelEnv):
         self._index = {agent: index for index, agent in enumerate(self.possible_agents)}
         self._set_agents([])
         self._screen = Screen(batch, render_mode)
+        self._began = False
 
     @property
     def config(self) -> EnvConfig:
@@ -82,6 +83,7 @@ class BatchedParallelEnv(ParallelEnv):
             options: Not used.
         """
         self.batch.reset(None if seed is None else [seed])
+        self._began = True
         self._set_agents(list(self.possible_agents))
         self._screen.show_if_human()
         return self._by_agent(observations(self.batch)), self._infos()
@@ -91,12 +93,15 @@ class BatchedParallelEnv(ParallelEnv):
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         """Advance one step with an action for every living agent.
 
-        Actions of agents that have ended are ignored. A refused action changes nothing.
+        Actions of agents that have ended are ignored. A refused action changes nothing. Where the episode has ended,
+        no actions (``{}``) are a step in which nothing happens.
 
         Raises:
             InvalidActionError: An agent without action, an unknown agent, or an action that does not fit.
             ResetNeededError: The episode has ended.
         """
+        if not self.agents and self._began and isinstance(actions, Mapping) and not actions:
+            return {}, {}, {}, {}, {}
         transition = self.batch.step(self._action_array(actions))
         rewards, terminated, truncated = (self._by_agent(array[0].tolist()) for array in transition)
         result = self._by_agent(observations(self.batch)), rewards, terminated, truncated, self._infos()
@@ -120,6 +125,7 @@ class BatchedParallelEnv(ParallelEnv):
             ValueError: As `BatchedEnv.set_state`.
         """
         self.batch.set_state(state)
+        self._began = True
         alive = self.batch.agents_alive()[0]
         self._set_agents([agent for agent, lives in zip(self.possible_agents, alive, strict=True) if lives])
 

@@ -28,6 +28,23 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+class UnknownSettingError(ConfigError, TypeError):
+    """A setting that an environment does not have; also a TypeError, as for a keyword that a function does not take.
+
+    Args:
+        message: What is wrong.
+        key: The setting.
+    """
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message, key)
+        self.key = key
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
+
+
 def check_keys(where: str, settings: Any, known: Iterable[str]) -> None:
     """Refuse what is no mapping, or holds an unknown key.
 
@@ -99,14 +116,16 @@ class EnvConfig:
         """Build a configuration, refusing unknown keys with a suggestion.
 
         Raises:
-            ConfigError: An unknown key, or a value that does not fit.
+            UnknownSettingError: An unknown key.
+            ConfigError: A value that does not fit.
         """
         known = ("scenario", *cls.allowed_keys())
         for key in values:
             if key not in cls.allowed_keys():
-                raise ConfigError(
+                raise UnknownSettingError(
                     f"unknown environment setting '{key}'{did_you_mean(key, known)}; "
-                    f"allowed: {', '.join(known)}"
+                    f"allowed: {', '.join(known)}",
+                    key,
                 )
         return cls(**values)
 

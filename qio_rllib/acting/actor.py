@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qio_rllib.acting.actions import ActionSpec
-from qio_rllib.acting.distributions import sample, uniform_inputs
+from qio_rllib.acting.distributions import noise_of, sample, uniform_inputs
 from qio_rllib.models.policy_network import SQUASHED_GAUSSIAN, PolicyNetwork
 from qio_rllib.models.values import CentralInputs, ValueNetwork
 from qio_rllib.random_numbers import RandomNumbers
@@ -121,7 +121,7 @@ class NetworkActor:
             self.memory[POLICY_MEMORY] = network.state_size
             if self.value is not None:
                 self.memory[VALUE_MEMORY] = self.value.state_size
-        size = network.spec.num_actions * (1 if network.spec.is_discrete else 2)
+        size = network.spec.num_parameters
         shapes: dict[str, tuple[tuple[int, ...], type]] = {
             DIST_INPUTS: ((size,), np.float32),
             LOGP: ((), np.float32),
@@ -159,12 +159,10 @@ class NetworkActor:
         noise = None
         if explore or random_actions or self.samples_only:
             assert rng is not None
-            if self.action.count is not None:
-                noise = rng.random((envs, agents), np.float32)
-            else:
-                noise = rng.standard_normal((envs, agents, len(self.action.low)), np.float32)
+            noise = noise_of(rng, (envs, agents), self.action)
         squashed = self.network.spec.distribution == SQUASHED_GAUSSIAN
-        actions, logp = sample(parameters, self.action.count is not None, squashed, noise)
+        discrete, factors = self.action.count is not None, self.action.factors
+        actions, logp = sample(parameters, discrete, squashed, noise, factors)
         columns = {DIST_INPUTS: parameters, LOGP: logp}
         return Acted(actions, state, {name: columns[name] for name in self.records})
 

@@ -23,7 +23,7 @@ from qio_rllib.acting.actor import (
     NetworkActor,
     State,
 )
-from qio_rllib.acting.distributions import sample, uniform_inputs
+from qio_rllib.acting.distributions import noise_of, sample, uniform_inputs
 from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.models.actor_critic import ActorCritic, PolicyModule
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
@@ -126,9 +126,7 @@ class ModuleActor:
         noise = None
         if explore or random_actions:
             assert rng is not None
-            discrete = self.action.count is not None
-            draw, width = (rng.random, ()) if discrete else (rng.standard_normal, (len(self.action.low),))
-            noise = draw((envs, agents, *width), np.float32)
+            noise = noise_of(rng, (envs, agents), self.action)
         actions, logp = sample(parameters, self.action.count is not None, False, noise)
         columns = {DIST_INPUTS: parameters, LOGP: logp}
         return Acted(actions, state, {name: columns[name] for name in self.records})

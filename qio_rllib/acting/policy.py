@@ -13,7 +13,8 @@ from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import Array
 from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
-from qio_rllib.models.spaces import bare_space, is_masked_space
+from qio_rllib.models.parts import SpaceParts
+from qio_rllib.models.spaces import EncodedBox, bare_space, is_masked_space
 
 _OBSERVATION, _ACTION_MASK = "observation", "action_mask"
 
@@ -25,19 +26,38 @@ class GroupSpaces:
     Attributes:
         observation_shape: Of one agent's observation.
         num_actions: Discrete actions where observations come with an action mask, else None.
+        parts: What writes observations of other spaces than Boxes as numbers; None for Boxes.
     """
 
     observation_shape: tuple[int, ...]
     num_actions: int | None = None
+    parts: SpaceParts | None = None
 
     @classmethod
     def of(cls, observations: gymnasium.Space, actions: gymnasium.Space) -> Self:
-        """Return what agents with these spaces see; with an action mask, the actions are Discrete."""
+        """Return what agents with these spaces see.
+
+        Args:
+            observations: As `array_space` gives it.
+            actions: Discrete where observations come with an action mask.
+        """
         count = None
         if is_masked_space(observations):
             assert isinstance(actions, gymnasium.spaces.Discrete)
             count = int(actions.n)
-        return cls(tuple(bare_space(observations).shape or ()), count)
+        bare = bare_space(observations)
+        parts = bare.parts if isinstance(bare, EncodedBox) else None
+        return cls(tuple(bare.shape or ()), count, parts)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Return what `as_dict` described."""
+        parts = None if values["parts"] is None else SpaceParts.from_list(values["parts"])
+        return cls(tuple(values["observation_shape"]), values["num_actions"], parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON."""
+        return {**dataclasses.asdict(self), "parts": None if self.parts is None else self.parts.as_list()}
 
     def __str__(self) -> str:
         """Return it as messages show it."""
@@ -220,8 +240,7 @@ class Player:
             chosen = group.actor.action.to_env(acted.actions)[0]
             for column, agent in enumerate(group.agents):
                 if agent in given:
-                    action = chosen[column]
-                    actions[agent] = int(action) if group.actor.action.count is not None else action
+                    actions[agent] = group.actor.action.structured(chosen[column])
         return actions[None] if single else {agent: actions[agent] for agent in given}
 
     def _inputs(self, group: AgentGroup, given: Mapping[Any, Any]) -> GroupInputs:
@@ -238,6 +257,13 @@ class Player:
                 if not isinstance(value, Mapping) or set(value) != {_OBSERVATION, _ACTION_MASK}:
                     raise ConfigError(f"{whose}: expected a mapping of {_OBSERVATION} and {_ACTION_MASK}")
                 value, legal = value[_OBSERVATION], np.asarray(value[_ACTION_MASK])
+            if spaces.parts is not None:
+                row = np.empty((1, spaces.parts.encoded_size), np.float32)
+                try:
+                    spaces.parts.encode([value], row)
+                except ValueError as error:
+                    raise ConfigError(f"{whose}: {error}") from error
+                value = row.reshape(spaces.observation_shape)
             value = np.asarray(value, np.float32)
             if value.shape != spaces.observation_shape:
                 raise ConfigError(f"{whose}: expected shape {spaces.observation_shape}, got {value.shape}")

@@ -31,9 +31,12 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
+        product_actions=True,
         several_learners=True,
         central_value=True,
         normalize_values=True,
+        normalize_observations=True,
+        normalize_rewards=True,
         amplification=True,
         entropy_annealing=True,
         circuit=True,

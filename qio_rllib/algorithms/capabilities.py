@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.actions import ActionSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +19,17 @@ class Capabilities:
     Attributes:
         discrete_actions: Discrete action spaces.
         continuous_actions: Box action spaces.
+        product_actions: Action spaces of several numbers that are chosen independently: MultiDiscrete, MultiBinary, and
+            Dict or Tuple of these and of Discrete and Box; Discrete that does not begin at 0, and Box of other than one
+            dimension.
         action_masks: Observations with an ``action_mask``: illegal actions are never taken.
         recurrence: Modules with memory, ``model_config: {use_lstm: true}`` or ``{use_gru: true}``.
         agent_id: A one-hot index within the module beside the observation, ``agent_id``.
         several_learners: ``num_learners`` above 1.
         central_value: A value network that sees more than its agent, ``central_value``.
         normalize_values: Standardised value targets, ``normalize_values``.
+        normalize_observations: Observations in units of their running deviation, ``normalize_observations``.
+        normalize_rewards: Rewards in units of the running deviation of returns, ``normalize_rewards``.
         amplification: The Q operator, ``amplification``.
         entropy_annealing: A law of the entropy coefficient, ``entropy_annealing``.
         circuit: Quantum circuits as networks, ``circuit``.
@@ -43,12 +49,15 @@ class Capabilities:
 
     discrete_actions: bool = True
     continuous_actions: bool = True
+    product_actions: bool = False
     action_masks: bool = True
     recurrence: bool = True
     agent_id: bool = True
     several_learners: bool = False
     central_value: bool = False
     normalize_values: bool = False
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
     amplification: bool = False
     entropy_annealing: bool = False
     circuit: bool = False
@@ -88,6 +97,8 @@ TRAINING_KEYS = (
     "agent_id",
     "central_value",
     "normalize_values",
+    "normalize_observations",
+    "normalize_rewards",
     "amplification",
     "entropy_annealing",
     "circuit",
@@ -104,12 +115,15 @@ TRAINING_KEYS = (
 _REASONS = {
     "discrete_actions": " needs Box actions",
     "continuous_actions": " needs Discrete actions",
+    "product_actions": " takes a discrete number from 0 or a row of real numbers as an action; PPO and A2C take more",
     "action_masks": " does not know action masks; take an environment without them",
     "recurrence": " has no memory; set use_lstm and use_gru to false",
     "agent_id": " does not tell agents apart; set it to false",
     "several_learners": " learns in one Learner",
     "central_value": " has no value network; set it to null",
     "normalize_values": " has no value network; set it to false",
+    "normalize_observations": " takes observations as they are; PPO's and A2C's networks normalise; set it to false",
+    "normalize_rewards": " takes rewards as they are; PPO and A2C normalise; set it to false",
     "amplification": " has no policy over discrete actions to amplify; set it to null",
     "entropy_annealing": "'s loss has no entropy coefficient; set it to null",
     "circuit": "'s networks are no circuits; set it to null",
@@ -141,13 +155,16 @@ def check_action_spaces(
         spaces: Agents and their action spaces.
 
     Raises:
-        ConfigError: Naming the first agent that it cannot act for.
+        ConfigError: Naming the first agent that it cannot act for, or a kind of space that no policy acts in.
     """
     for agent, space in spaces:
         end = f", {'the environment' if agent is None else agent} has {space}"
-        if isinstance(space, gymnasium.spaces.Discrete):
+        spec = ActionSpec.of(space, rescaled=False)
+        if spec.parts is not None:
+            capabilities.refuse("product_actions", algorithm, "env", end)
+        elif spec.count is not None:
             capabilities.refuse("discrete_actions", algorithm, "env", end)
-        elif isinstance(space, gymnasium.spaces.Box):
+        else:
             capabilities.refuse("continuous_actions", algorithm, "env", end)
 
 

@@ -40,6 +40,8 @@ from qio_rllib.algorithms.validation import (
     check_counterfactual_baseline,
     check_imagination,
     check_influence_reward,
+    check_normalization,
+    check_product_actions,
     check_runner,
     check_team,
     check_team_reward,
@@ -52,7 +54,9 @@ from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.imagination import IMAGINATION
+from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE, TEAM_VALUE
+from qio_rllib.sampling.discounted_returns import NORMALIZE_REWARDS
 from qio_rllib.sampling.environments import (
     EnvDescription,
     describe_env,
@@ -97,6 +101,12 @@ class ExploringConfig(AlgorithmConfig):
     central_value = in_model(STATE_SOURCE, "What the value network sees besides the agent's own observation.")
     entropy_annealing = in_learner(ENTROPY_ANNEALING, "The annealing law.")
     normalize_values = in_learner(NORMALIZE_VALUES, "Whether value targets are standardised.", False)
+    normalize_observations = in_model(
+        NORMALIZE_OBSERVATIONS, "Whether observations are normalised by their running moments.", False
+    )
+    normalize_rewards = in_learner(
+        NORMALIZE_REWARDS, "Whether rewards are divided by the running deviation of returns.", False
+    )
     counterfactual_baseline = in_learner(
         COUNTERFACTUAL_BASELINE, "How advantages are taken against other actions."
     )
@@ -222,6 +232,8 @@ class ExploringConfig(AlgorithmConfig):
         entropy_annealing: Mapping[str, Any] | None = NotProvided,
         central_value: Literal["state", "observations"] | None = NotProvided,
         normalize_values: bool = NotProvided,
+        normalize_observations: bool = NotProvided,
+        normalize_rewards: bool = NotProvided,
         circuit: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
         imagination: Mapping[str, Any] | None = NotProvided,
@@ -248,6 +260,13 @@ class ExploringConfig(AlgorithmConfig):
             normalize_values: Whether the value network learns targets that are standardised by their running mean and
                 deviation (PopArt: van Hasselt et al., 2016), so that it need not first find their scale.
                 ``vf_clip_param`` and the reported value losses are then in standard deviations.
+            normalize_observations: Whether networks take observations (central values: states too) less their running
+                mean, in running standard deviations, clipped to 10 of them. Each module has its own, over all that its
+                agents observed in all runners. They move behind each update; acting and evaluation do not change them,
+                and policy files hold them.
+            normalize_rewards: Whether the Learner divides rewards by the running standard deviation of the discounted
+                return so far, each module by its own. Value losses are then in these units; returns are reported
+                without it.
             circuit: ``{"num_qubits": 4, "num_layers": 3, ...}``, see `CircuitSettings`: policy and value network (of
                 DQN the Q-network) are quantum circuits, or with ``kind: classical`` MLPs of as many parameters. None:
                 as ``model_config`` says.
@@ -285,6 +304,8 @@ class ExploringConfig(AlgorithmConfig):
             agent_id=agent_id,
             central_value=central_value,
             normalize_values=normalize_values,
+            normalize_observations=normalize_observations,
+            normalize_rewards=normalize_rewards,
             amplification=amplification,
             entropy_annealing=entropy_annealing,
             circuit=circuit,
@@ -309,7 +330,7 @@ class ExploringConfig(AlgorithmConfig):
                 self._measure_states(central_value, description)
             else:
                 self._set_states(None if central_value is None else {STATE_SOURCE: central_value})
-        for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID):
+        for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID, NORMALIZE_OBSERVATIONS):
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
         if TEAM_REWARD in own and self.has_team_value:
@@ -323,8 +344,8 @@ class ExploringConfig(AlgorithmConfig):
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the network; arguments as in `AlgorithmConfig.rl_module`.
 
-        ``agent_id``, ``amplification``, ``central_value``, ``circuit``, ``coordination`` and ``imagination`` stay as
-        they were set.
+        ``agent_id``, ``amplification``, ``central_value``, ``circuit``, ``coordination``, ``imagination`` and
+        ``normalize_observations`` stay as they were set.
 
         Raises:
             ConfigError: A key of ``model_config`` that this package's modules do not know, or a value that they do not
@@ -354,6 +375,7 @@ class ExploringConfig(AlgorithmConfig):
             ConfigError: Naming the setting.
         """
         check_capabilities(self)
+        check_product_actions(self)
         super().validate()
         check_team(self)
         check_runner(self)
@@ -371,6 +393,7 @@ class ExploringConfig(AlgorithmConfig):
             check_influence_reward(self)
         if self.team_reward is not None:
             check_team_reward(self)
+        check_normalization(self)
 
     def check_window(self) -> None:
         """Refuse windows of a module with memory that no rollout can hold."""

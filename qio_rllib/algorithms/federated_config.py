@@ -331,6 +331,12 @@ class FederatedConfig(ExploringConfig):
                 'too (personal: ["value"])'
             )
 
+        for key in ("normalize_observations", "normalize_rewards"):
+            if getattr(local, key):
+                raise ConfigError(
+                    f"config.local.{key}: a federation merges no running moments; set it to false"
+                )
+
     def _check_hosts(self) -> None:
         cpus = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else os.cpu_count() or 1
         if self.num_hosts > cpus:

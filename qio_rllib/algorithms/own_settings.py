@@ -17,7 +17,9 @@ from qio_rllib.learners.policy_consistency import CONSISTENCY, ConsistencySettin
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
+from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE, TEAM_VALUE
+from qio_rllib.sampling.discounted_returns import NORMALIZE_REWARDS
 from qio_rllib.sampling.groups import AGENT_ID
 from qio_rllib.sampling.team_reward import TEAM_REWARD
 
@@ -32,6 +34,7 @@ OWN_MODEL_SETTINGS = (
     COORDINATION,
     IMAGINATION,
     AGENT_ID,
+    NORMALIZE_OBSERVATIONS,
     STATE_SOURCE,
     STATE_SIZE,
     NUM_AGENTS,
@@ -41,6 +44,7 @@ OWN_MODEL_SETTINGS = (
 
 OWN_LEARNER_SETTINGS = (
     NORMALIZE_VALUES,
+    NORMALIZE_REWARDS,
     ENTROPY_ANNEALING,
     COUNTERFACTUAL_BASELINE,
     CONSISTENCY,

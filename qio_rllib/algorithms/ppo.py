@@ -32,9 +32,12 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
+        product_actions=True,
         several_learners=True,
         central_value=True,
         normalize_values=True,
+        normalize_observations=True,
+        normalize_rewards=True,
         amplification=True,
         entropy_annealing=True,
         circuit=True,
@@ -95,7 +98,7 @@ class PPOLearner(OnPolicyLearner, PPOTorchLearner):
             stats["vf_loss"] = value_loss.detach()
             stats["vf_loss_unclipped"] = errors.detach().mean()
         if config.use_kl_loss:
-            before = Distributions(batch[Columns.ACTION_DIST_INPUTS], policy.discrete)
+            before = policy.like(batch[Columns.ACTION_DIST_INPUTS])
             divergence = before.divergence(policy).mean()
             loss = loss + self.curr_kl_coeffs_per_module[module_id] * divergence
             stats["mean_kl_loss"] = divergence.detach()

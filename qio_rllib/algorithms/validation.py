@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
-
 import qio_envs
 from qio_envs.api import BatchedEnv, ConfigError
+from qio_rllib.acting.actions import ActionSpec, is_plain
 from qio_rllib.algorithms.capabilities import TRAINING_KEYS, check_action_spaces, is_wanted
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.causal.baseline import (
@@ -25,7 +24,9 @@ from qio_rllib.learners.policy_consistency import (
     ConsistencySettings,
     components_of_graph,
 )
+from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
+from qio_rllib.models.imagination import IMAGINATION
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.models.values import STATE_SIZE
@@ -59,11 +60,56 @@ def check_capabilities(config: Any) -> None:
     annealing = config.entropy_annealing
     if annealing is not None and annealing.get("law", "quantum") == "quantum":
         for agent, space in description.action_spaces.items():
-            if isinstance(space, gymnasium.spaces.Box):
+            if ActionSpec.of(space, rescaled=False).low:
                 raise ConfigError(
                     "entropy_annealing.law: quantum follows the normalised entropy, which Box actions do not have "
                     f"({'the environment' if agent is None else agent} has {space}); take exponential"
                 )
+
+
+def check_product_actions(config: Any) -> None:
+    """Refuse what takes a policy for one discrete or one continuous choice, with actions that are several."""
+    description = None if config.in_evaluation else config.describe_env()
+    if description is None:
+        return
+    for agent, space in description.action_spaces.items():
+        if is_plain(space):
+            continue
+        end = f"{'the environment' if agent is None else agent} has {space}"
+        if not config.is_batched:
+            raise ConfigError(
+                f"env_runner_cls: such actions need BatchedEnvRunner, got {config.env_runner_cls}; {end}"
+            )
+        if not config.has_own_modules:
+            raise ConfigError(f"rl_module: such actions need a module of this package (ActorCritic); {end}")
+        for key in (
+            CIRCUIT,
+            COORDINATION,
+            IMAGINATION,
+            COUNTERFACTUAL_BASELINE,
+            CONSISTENCY,
+            INFLUENCE_REWARD,
+        ):
+            if getattr(config, key) is not None:
+                raise ConfigError(
+                    f"{key}: needs Discrete (from 0) or one-dimensional Box actions; {end}; set it to null"
+                )
+        if config.amplification is not None and not ActionSpec.of(space, rescaled=False).factors:
+            raise ConfigError(f"amplification: needs discrete numbers in actions, {end}; set it to null")
+
+
+def check_normalization(config: Any) -> None:
+    """Refuse what learns from, or acts by, observations and rewards in their own units."""
+    if config.normalize_observations:
+        if not config.has_own_modules:
+            raise ConfigError("normalize_observations: needs a module of this package (ActorCritic)")
+        for key in (CIRCUIT, COORDINATION, IMAGINATION, CONSISTENCY):
+            if getattr(config, key) is not None:
+                raise ConfigError(f"normalize_observations: does not go with {key}; set one of the two off")
+    if config.normalize_rewards:
+        for key in (COUNTERFACTUAL_BASELINE, INFLUENCE_REWARD, TEAM_REWARD):
+            if getattr(config, key) is not None:
+                raise ConfigError(f"normalize_rewards: does not go with {key}; set one of the two off")
 
 
 def check_window(config: Any) -> None:
@@ -235,6 +281,8 @@ def check_runner(config: Any) -> None:
         )
     for key in (
         "normalize_values",
+        "normalize_observations",
+        "normalize_rewards",
         "agent_id",
         "imagination",
         COUNTERFACTUAL_BASELINE,

@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from qio_envs.api import ConfigError, check_keys
 from qio_rllib.acting.communication import Communication
-from qio_rllib.models.policy_network import DISCRETE, DISTRIBUTIONS, PolicySpec
+from qio_rllib.models.parts import Part, SpaceParts
+from qio_rllib.models.policy_network import DISCRETE, DISTRIBUTIONS, PRODUCT, PolicySpec
 from qio_rllib.models.world_model_policy import BEHAVIOURS, WorldModelSpec
 
 POLICY, WORLD_MODEL = "policy", "world_model"
@@ -31,8 +32,8 @@ _SLACK = 1 << 24  # numbers in constants that stand in no state dictionary
 
 _KEYS = ("format", "env", "env_config", "communication", "groups")
 _GROUP_KEYS = ("module", "agents", "index", "agent_id", "action", "spaces")
-_ACTION_KEYS = ("count", "low", "high", "rescaled")
-_SPACES_KEYS = ("observation_shape", "num_actions")
+_ACTION_KEYS = ("count", "low", "high", "rescaled", "parts")
+_SPACES_KEYS = ("observation_shape", "num_actions", "parts")
 _Checks = Mapping[str, tuple[str, Callable[[Any], Any]]]
 """By key: what is allowed, in words, and whether a value is that."""
 
@@ -137,6 +138,10 @@ def _check_group(where: str, entry: Any) -> None:
         raise ConfigError(
             f"{where}.spaces.num_actions: expected the count of the actions or null, got {count}"
         )
+    if entry["spaces"]["parts"] is not None:
+        size = _checked_parts(f"{where}.spaces.parts", entry["spaces"]["parts"]).encoded_size
+        if size != math.prod(shape):
+            raise ConfigError(f"{where}.spaces.parts: expected {math.prod(shape)} numbers, got {size}")
     seen = math.prod(shape) + (len(entry["agents"]) if entry["agent_id"] else 0)
     key = kinds[0]
     check = _check_policy if key == POLICY else _check_world_model
@@ -150,8 +155,39 @@ def _check_action(where: str, action: Any) -> None:
         _check(f"{where}.{key}", action[key], "a list of numbers", _is_list_of(_is_number))
     _check(f"{where}.rescaled", action["rescaled"], "true or false", _is_flag)
     bounds = len(action["low"])
-    if len(action["high"]) != bounds or (action["count"] is None) != (bounds > 0):
+    width = bounds
+    if action["parts"] is not None:
+        parts = _checked_parts(f"{where}.parts", action["parts"])
+        width += len(parts.factors)
+        if sum(part.size for part in parts.parts) != width:
+            raise ConfigError(f"{where}.parts: expected {bounds} real numbers, as in low")
+    if len(action["high"]) != bounds or (action["count"] is None) != (width > 0):
         raise ConfigError(f"{where}: expected a count, or as many bounds below as above")
+
+
+def _checked_parts(where: str, values: Any) -> SpaceParts:
+    """Return the parts of a space, which must be some, of sizes that fit their shapes."""
+    _check(where, values, "a list of parts", lambda value: isinstance(value, list) and value)
+    checks: _Checks = {
+        "path": ("a list of keys", _is_list_of(lambda key: isinstance(key, str) or _is_count(key))),
+        "shape": ("a list of sizes", _is_list_of(_is_size)),
+        "sizes": ("a list of sizes", _is_list_of(_is_size)),
+        "starts": ("a list of integers", _is_list_of(lambda start: type(start) is int)),
+        "scale": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    }
+    for place, one in enumerate(values):
+        _check_spec(f"{where}[{place}]", one, Part, checks)
+        sizes, starts = one.get("sizes", []), one.get("starts", [])
+        if len(starts) != len(sizes) or len(sizes) not in (0, math.prod(one["shape"])):
+            raise ConfigError(
+                f"{where}[{place}].sizes: expected one of each of {math.prod(one['shape'])} numbers"
+            )
+        if len(values) > 1 and not one["path"]:
+            raise ConfigError(f"{where}[{place}].path: expected a key")
+    parts = SpaceParts.from_list(values)
+    if sum(part.size for part in parts.parts) > _MAX_NUMBER or parts.encoded_size > _MAX_NUMBER:
+        raise ConfigError(f"{where}: expected at most {_MAX_NUMBER:,} numbers")
+    return parts
 
 
 def _check_policy(where: str, spec: Any, seen: int, action: Mapping[str, Any]) -> None:
@@ -159,12 +195,13 @@ def _check_policy(where: str, spec: Any, seen: int, action: Mapping[str, Any]) -
     checks: _Checks = {
         "observation_shape": ("a list of sizes", _is_list_of(_is_count)),
         "distribution": (f"one of {', '.join(DISTRIBUTIONS)}", lambda value: value in DISTRIBUTIONS),
-        "num_actions": ("a number of actions", _is_size),
+        "num_actions": ("a number of actions", _is_count if _is_product(spec) else _is_size),
         "bandwidth": ("an integer of at least 0", _is_count),
         "dueling": ("true or false", _is_flag),
         "small_outputs": ("true or false", _is_flag),
         "has_action_mask": ("true or false", _is_flag),
         "network": ("a mapping", _is_mapping),
+        "factors": ("a list of sizes", _is_list_of(_is_size)),
     }
     _check_spec(where, spec, PolicySpec, checks)
     if math.prod(spec["observation_shape"]) != seen:
@@ -176,8 +213,20 @@ def _check_policy(where: str, spec: Any, seen: int, action: Mapping[str, Any]) -
         raise ConfigError(
             f"{where}.distribution: {spec['distribution']} is of {kind} actions, action.count is {action['count']}"
         )
+    parts = action["parts"]
+    factors = [] if parts is None else list(SpaceParts.from_list(parts).factors)
+    if spec.get("factors", []) != factors or (spec["distribution"] == PRODUCT) != bool(factors):
+        raise ConfigError(
+            f"{where}.factors: expected {factors}, as in action.parts, with the distribution {PRODUCT} where there are "
+            f"some, got {_shown(spec.get('factors', []))} and {spec['distribution']}"
+        )
     _check_num_actions(where, spec["num_actions"], action)
     _check_sizes(f"{where}.network", spec.get("network", {}))
+
+
+def _is_product(spec: Any) -> bool:
+    """Whether a specification says that its distribution is a product, whose Gaussian factors may be none."""
+    return isinstance(spec, Mapping) and spec.get("distribution") == PRODUCT
 
 
 def _check_world_model(where: str, spec: Any, seen: int, action: Mapping[str, Any]) -> None:

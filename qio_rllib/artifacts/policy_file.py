@@ -38,7 +38,7 @@ from qio_rllib.named_in_file import NamedInFile
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-FORMAT = 2
+FORMAT = 3
 _DESCRIPTION = "policy.json"
 _KIND_KEYS: dict[type, str] = {NetworkActor: POLICY, WorldModelActor: WORLD_MODEL}
 
@@ -75,7 +75,7 @@ def save_policy(policy: Policy, path: str | Path) -> Path:
                 "agent_id": group.agent_id,
                 "action": actor.action.as_dict(),
                 _KIND_KEYS[type(actor)]: actor.network.spec.as_dict(),
-                "spaces": dataclasses.asdict(policy.spaces[group.module_id]),
+                "spaces": policy.spaces[group.module_id].as_dict(),
             }
         )
         buffer = io.BytesIO()
@@ -180,8 +180,7 @@ def _built(
                 entry["agent_id"],
             )
         )
-        shape = tuple(entry["spaces"]["observation_shape"])
-        spaces[entry["module"]] = GroupSpaces(shape, entry["spaces"]["num_actions"])
+        spaces[entry["module"]] = GroupSpaces.from_dict(entry["spaces"])
     team = Team(groups, Communication.of(description["communication"]))
     env = NamedInFile.of(description["env"], allow_import)
     return Policy(team, spaces, env, description["env_config"])

@@ -41,6 +41,7 @@ from qio_rllib.learners.common import (
 from qio_rllib.learners.counterfactual_model import CounterfactualModel
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
+from qio_rllib.learners.normalization import Normalization
 from qio_rllib.learners.policy_consistency import PolicyConsistency
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
@@ -56,6 +57,7 @@ from qio_rllib.sampling.team_reward import TEAM_REWARD, as_one_agent, with_team_
 
 _GENERATOR_STATE = "minibatch_generator"
 _POPART_STATE = "popart"
+_NORMALIZATION_STATE = "normalization"
 _ENTROPY_STATE = "entropy_coefficients"
 _IMAGINATION_STATE = "imagination_generator"
 _CONSISTENCY_STATE = "interventional_consistency"
@@ -75,8 +77,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     their own: throughout it a policy imagines what it imagined while acting. With ``team_reward`` all agents learn from
     their team's reward, until the last of them has ended: an action's advantage is that of the team's step, one value
     of the global state is learned, and the rows of a step stay in one minibatch. With ``interventional_consistency``
-    the loss has a term that counts how the policy changes with numbers on which no reward depends. A federation sets
-    `correction`.
+    the loss has a term that counts how the policy changes with numbers on which no reward depends. Observations and
+    rewards are normalised by `Normalization`. A federation sets `correction`.
 
     A subclass says what is minimised in `losses`.
 
@@ -105,6 +107,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
         self._counterfactual_model = CounterfactualModel.of(self.config)
         self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
+        self._normalization = Normalization.of(self.config)
         self._team_reward: str | None = settings.get(TEAM_REWARD)
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
@@ -243,6 +246,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
                 state[COUNTERFACTUAL_BASELINE] = self._counterfactual_model.get_state()
             if self._consistency is not None:
                 state[_CONSISTENCY_STATE] = self._consistency.get_state()
+            if self._normalization is not None:
+                state[_NORMALIZATION_STATE] = self._normalization.get_state()
             if self._normalizes_values:
                 state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
             state[_ENTROPY_STATE] = self.entropy_coefficients.get_state()
@@ -260,6 +265,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             self._counterfactual_model.set_state(state[COUNTERFACTUAL_BASELINE])
         if self._consistency is not None and _CONSISTENCY_STATE in state:
             self._consistency.set_state(state[_CONSISTENCY_STATE])
+        if self._normalization is not None and _NORMALIZATION_STATE in state:
+            self._normalization.set_state(state[_NORMALIZATION_STATE])
         if _POPART_STATE in state:
             self._popart.clear()
             for module_id, scale in state[_POPART_STATE].items():
@@ -295,6 +302,8 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             if self._consistency is not None:
                 self._consistency.prepare(module_id, self.module[module_id].unwrapped(), module_parts)
             self._epochs(module_id, batch, num_epochs, minibatch_size)
+            if self._normalization is not None:
+                self._normalization.learn(module_id, self.module[module_id].unwrapped(), module_parts)
             self._imagine_better(module_id, module_parts)
             if self._counterfactual_model is not None:
                 count = self._num_actions(module_id)
@@ -321,6 +330,11 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         config = self.config.get_config_for_module(module_id)
         module = self.module[module_id].unwrapped()
         popart = self._popart[module_id] if self._normalizes_values else None
+        if self._normalization is not None:
+            parts = self._normalization.scaled_rewards(module_id, parts)
+            deviation = self._normalization.reward_deviation(module_id)
+            if deviation is not None:
+                self.metrics.log_value((module_id, "reward_deviation"), deviation, window=1)
         if self._influence is not None:
             parts = self._with_influence(module_id, parts, self._influence)
         if self._counterfactual_model is not None:
@@ -435,7 +449,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         """Take one gradient step on a minibatch; return what to report of it."""
         dist_inputs, values = self._forward(self.module[module_id], batch)
         columns = batch.flat_columns()
-        policy = Distributions(batch.flat(dist_inputs), batch.discrete)
+        policy = batch.policy(dist_inputs)
         loss, stats = self.losses(module_id, config, columns, policy, batch.flat(values))
         if self._consistency is not None:
             module = self.module[module_id].unwrapped()
@@ -457,9 +471,9 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
             stats["gradient_norm"] = norm
         stats["total_loss"] = loss.detach()
         self.entropy_coefficients.updated(module_id)
-        if batch.discrete:
+        if policy.num_outcomes is not None:
             legal = batch.inputs.legal
-            count = policy.probs.shape[-1] if legal is None else batch.flat(legal.sum(-1))
+            count = policy.num_outcomes if legal is None else batch.flat(legal.sum(-1))
             self.entropy_coefficients.record(module_id, policy.entropy(), count)
         return stats
 
@@ -467,7 +481,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         """Return the mean of KL(reference || policy) over the rows of a minibatch, in nats, a scalar."""
         with torch.no_grad():
             dist_inputs, _ = self._forward(reference, batch)
-        return Distributions(batch.flat(dist_inputs), batch.discrete).divergence(policy).mean()
+        return batch.policy(dist_inputs).divergence(policy).mean()
 
     def _forward(self, module: Any, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a module's distribution parameters and values of a minibatch, in its shape."""

@@ -157,7 +157,7 @@ class PolicyConsistency:
         chosen, source = chosen.to(rows.device), source.to(rows.device)
         changed = rows.scatter(1, chosen, rows[source].gather(1, chosen))
         inputs, _ = module.policy(changed, batch.inputs.legal)
-        return policy.divergence(Distributions(inputs, policy.discrete)).mean()
+        return policy.divergence(policy.like(inputs)).mean()
 
     def get_state(self) -> dict[str, Any]:
         """Return what a checkpoint holds: components, what they will be sought in, and random numbers."""

@@ -16,6 +16,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
+from qio_rllib.acting.distributions import Distributions
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.common import as_tensor
@@ -41,6 +42,7 @@ class TrainingBatch:
         columns: ``actions``, ``action_logp``, ``action_dist_inputs``, ``advantages`` and ``value_targets``.
         valid: Steps of windows in which the agent acted, bool ``[T, W]``; None for rows.
         discrete: Whether actions are discrete.
+        factors: Of a product of spaces, how many values each discrete number of an action takes; () otherwise.
         observation_shape: Of one agent's observation, which `inputs` holds flat.
     """
 
@@ -48,6 +50,7 @@ class TrainingBatch:
     columns: dict[str, torch.Tensor]
     valid: torch.Tensor | None
     discrete: bool
+    factors: tuple[int, ...]
     observation_shape: tuple[int, ...]
 
     @property
@@ -86,6 +89,7 @@ class TrainingBatch:
             {name: part(tensor) for name, tensor in self.columns.items()},
             None if self.valid is None else part(self.valid),
             self.discrete,
+            self.factors,
             self.observation_shape,
         )
 
@@ -110,6 +114,10 @@ class TrainingBatch:
     def flat(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rows of a tensor in which an agent acted, ``[B, ...]``."""
         return tensor if self.valid is None else tensor[self.valid]
+
+    def policy(self, dist_inputs: torch.Tensor) -> Distributions:
+        """Return the distributions with some parameters, in the batch's shape, in the rows in which an agent acted."""
+        return Distributions(self.flat(dist_inputs), self.discrete, self.factors)
 
     def flat_columns(self) -> dict[str, torch.Tensor]:
         """Return the columns as rows."""
@@ -225,7 +233,8 @@ def batch_of(
         joined.pop("fresh", None),
     )
     shape = parts[0].observations.shape[3:]
-    return TrainingBatch(inputs, joined, joined.pop("valid", None), discrete, shape)
+    factors = module.policy.spec.factors if own else ()
+    return TrainingBatch(inputs, joined, joined.pop("valid", None), discrete, factors, shape)
 
 
 def _team_values(module: Any, team: ModuleRollout, device: Any) -> tuple[Array, Array]:
@@ -277,7 +286,9 @@ class _Part:
 
     def _perceived(self, rows: Array) -> Array:
         """Return flat observations ``[..., D]`` as the module's networks take them."""
-        if not isinstance(self.module, ActorCritic) or self.module.policy.imagination is None:
+        if not isinstance(self.module, ActorCritic):
+            return rows
+        if self.module.policy.imagination is None and self.module.policy.scale is None:
             return rows
         with torch.inference_mode():
             return _numpy(self.module.policy.perceived(as_tensor(rows).to(self.device)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
@@ -15,9 +14,11 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from qio_envs.api import ConfigError
+from qio_rllib.models.parts import SpaceParts
 from qio_rllib.models.policy_network import (
     CATEGORICAL,
     GAUSSIAN,
+    PRODUCT,
     PolicyNetwork,
     PolicySpec,
     network_keys,
@@ -60,7 +61,8 @@ class ModuleInputs:
 class PolicyModule(TorchRLModule, InferenceOnlyAPI):
     """An RLModule around a `PolicyNetwork`, as runners take it; base of all modules of this package.
 
-    Observations are a Box, or a Dict of ``observation`` and ``action_mask`` (0 = illegal).
+    Observations are a Box, or a Dict of ``observation`` and ``action_mask`` (0 = illegal). Actions are Discrete, a Box,
+    or a product of such spaces (MultiDiscrete, MultiBinary, Dict, Tuple), which have independent distributions.
     """
 
     policy: PolicyNetwork
@@ -75,14 +77,14 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI):
 
     def policy_spec(self) -> PolicySpec:
         """Return the specification of the policy network; subclasses say more."""
-        discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
-        actions = int(self.action_space.n) if discrete else math.prod(self.action_space.shape)
+        action = action_numbers(self.action_space)
         return PolicySpec(
             observation_shape=tuple(bare_space(self.observation_space).shape or ()),
-            distribution=CATEGORICAL if discrete else GAUSSIAN,
-            num_actions=actions,
+            distribution=action.distribution,
+            num_actions=action.num_actions,
             has_action_mask=self.has_action_mask,
             network=network_keys(self.settings),
+            factors=action.factors,
         )
 
     def memory_sizes(self) -> dict[str, int]:
@@ -250,6 +252,27 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
             values, ends = self.value.unroll(rows, None, states[VALUE], fresh)
             state = ends[len(rows) - 1]
         return values.transpose(0, 1), state
+
+
+class ActionNumbers(NamedTuple):
+    """What a policy network has to know of an action space; as in `PolicySpec`."""
+
+    distribution: str
+    num_actions: int
+    factors: tuple[int, ...]
+
+
+def action_numbers(space: gymnasium.Space) -> ActionNumbers:
+    """Return what a policy network has to know of an action space.
+
+    Raises:
+        ConfigError: A kind of space that no policy acts in.
+    """
+    if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
+        return ActionNumbers(CATEGORICAL, int(space.n), ())
+    parts = SpaceParts.of(space, actions=True)
+    real = sum(part.size for part in parts.parts if not part.sizes)
+    return ActionNumbers(PRODUCT if parts.factors else GAUSSIAN, real, parts.factors)
 
 
 def settings_of(model_config: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from qio_rllib.layers import ACTIVATIONS, hidden_layers
 
 _LARGE_IMAGE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. (2015)
 _SMALL_IMAGE = ((16, 3, 2), (32, 3, 2))
+_BOARD = ((32, 3, 1),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class NetworkSettings:
         fcnet_bias_initializer: Likewise for biases.
         fcnet_bias_initializer_kwargs: Likewise.
         conv_filters: ``[[channels, kernel, stride], ...]`` for images ``[height, width, channels]``; None for three
-            layers (sides of 42 and more) or two (smaller ones).
+            layers (sides of 42 and more), two (of 7 and more), one (of 3 and more), or none.
         conv_activation: A key of `ACTIVATIONS`.
         head_fcnet_hiddens: Sizes of the hidden layers of each head.
         head_fcnet_activation: A key of `ACTIVATIONS`.
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
         self.extra = extra
         self.convolutions: nn.Sequential | None = None
         inputs = math.prod(self.shape)
-        if len(self.shape) == 3:
+        if len(self.shape) == 3 and (min(self.shape[:2]) >= 3 or settings.conv_filters):
             self.convolutions, inputs = _convolutions(self.shape, settings)
         sizes = [inputs + extra, *settings.fcnet_hiddens]
         self.layers = nn.Sequential(*encoder_layers(sizes, settings))
@@ -120,15 +121,25 @@ class Head(nn.Module):
         inputs: Numbers in the features.
         outputs: Numbers returned.
         settings: Layers.
-        gaussian: Whether the second half of the outputs are log deviations, which are clipped.
+        gaussian: Whether of the outputs behind ``logits`` the second half are log deviations, which are clipped.
+        logits: Outputs in front that belong to no Gaussian.
     """
 
-    def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, gaussian: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        settings: NetworkSettings,
+        gaussian: bool = False,
+        logits: int = 0,
+    ) -> None:
         super().__init__()
         self.limit = settings.log_std_clip_param if gaussian else None
-        self.log_std = nn.Parameter(torch.zeros(outputs // 2)) if gaussian and settings.free_log_std else None
+        self.logits = logits
+        numbers = (outputs - logits) // 2
+        self.log_std = nn.Parameter(torch.zeros(numbers)) if gaussian and settings.free_log_std else None
         sizes = [inputs, *settings.head_fcnet_hiddens]
-        own = outputs if self.log_std is None else outputs // 2
+        own = outputs if self.log_std is None else outputs - numbers
         self.layers = nn.Sequential(
             *hidden_layers(sizes, settings.head_fcnet_activation), nn.Linear(sizes[-1], own)
         )
@@ -138,15 +149,19 @@ class Head(nn.Module):
         found = self.layers(features)
         if self.limit is None:
             return found
+        logits, numbers = found[..., : self.logits], found[..., self.logits :]
         if self.log_std is not None:
-            mean, log_std = found, self.log_std.expand_as(found)
+            mean, log_std = numbers, self.log_std.expand_as(numbers)
         else:
-            mean, log_std = found.chunk(2, dim=-1)
-        return torch.cat([mean, log_std.clamp(-self.limit, self.limit)], dim=-1)
+            mean, log_std = numbers.chunk(2, dim=-1)
+        gaussian = torch.cat([mean, log_std.clamp(-self.limit, self.limit)], dim=-1)
+        return torch.cat([logits, gaussian], dim=-1) if self.logits else gaussian
 
 
 def _convolutions(shape: Sequence[int], settings: NetworkSettings) -> tuple[nn.Sequential, int]:
-    filters = settings.conv_filters or (_LARGE_IMAGE if min(shape[:2]) >= 42 else _SMALL_IMAGE)
+    side = min(shape[:2])
+    default = _LARGE_IMAGE if side >= 42 else _SMALL_IMAGE if side >= 7 else _BOARD
+    filters = settings.conv_filters or default
     layers: list[nn.Module] = []
     channels = shape[2]
     for filters_out, kernel, stride in filters:

@@ -31,14 +31,16 @@ from qio_rllib.models.imagination import (
 )
 from qio_rllib.models.memory import Memory, memory_kind
 from qio_rllib.models.networks import Encoder, Head, NetworkSettings
+from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS, RunningScale
 
 CATEGORICAL = "categorical"
 GAUSSIAN = "gaussian"
 DETERMINISTIC = "deterministic"
 SQUASHED_GAUSSIAN = "squashed_gaussian"
 EPSILON_GREEDY = "epsilon_greedy"
+PRODUCT = "product"
 DISCRETE = (CATEGORICAL, EPSILON_GREEDY)
-DISTRIBUTIONS = (CATEGORICAL, GAUSSIAN, DETERMINISTIC, SQUASHED_GAUSSIAN, EPSILON_GREEDY)
+DISTRIBUTIONS = (CATEGORICAL, GAUSSIAN, DETERMINISTIC, SQUASHED_GAUSSIAN, EPSILON_GREEDY, PRODUCT)
 
 LEAST_PROBABILITY = 1e-12
 _LEAST_DEVIATION = 1e-8  # a Gaussian needs a deviation above 0
@@ -52,14 +54,17 @@ class PolicySpec:
     Attributes:
         observation_shape: Of one agent's observation, a one-hot agent index in it included.
         distribution: One of `DISTRIBUTIONS`. "deterministic" is a Gaussian about a deterministic action in [-1, 1],
-            with the deviation `PolicyNetwork.exploration`; "epsilon_greedy" takes the outputs as Q-values.
-        num_actions: Discrete actions, or components of a continuous one.
+            with the deviation `PolicyNetwork.exploration`; "epsilon_greedy" takes the outputs as Q-values; "product" is
+            of independent factors: categorical ones, and Gaussian ones behind them.
+        num_actions: Discrete actions, or components of a continuous one; of a product its Gaussian factors.
         bandwidth: Numbers in a message and in an inbox; 0 without communication.
         dueling: Whether Q-values are a state value plus advantages (Wang et al., 2016).
         small_outputs: Whether the last layer begins near 0, where tanh and softmax have gradients.
         network: Keys of ``model_config`` that shape it: those of `NetworkSettings`, ``use_lstm``, ``lstm_cell_size``,
-            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination``, ``imagination`` and ``amplification``.
+            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination``, ``imagination``, ``amplification`` and
+            ``normalize_observations``.
         has_action_mask: Whether observations come with an action mask.
+        factors: How many values each categorical factor of a product takes.
     """
 
     observation_shape: tuple[int, ...]
@@ -70,11 +75,13 @@ class PolicySpec:
     small_outputs: bool = False
     has_action_mask: bool = False
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    factors: tuple[int, ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the specification that `as_dict` described."""
-        return cls(**{**values, "observation_shape": tuple(values["observation_shape"])})
+        tuples = {key: tuple(values.get(key, ())) for key in ("observation_shape", "factors")}
+        return cls(**{**values, **tuples})
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON."""
@@ -90,11 +97,16 @@ class PolicySpec:
         """Whether actions are discrete."""
         return self.distribution in DISCRETE
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers ``K`` that the distribution is given by."""
+        return sum(self.factors) + self.num_actions * (1 if self.is_discrete else 2)
+
 
 def network_keys(model_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of ``model_config`` a `PolicySpec` keeps."""
     kept = {*NetworkSettings().as_dict(), "use_lstm", "lstm_cell_size", "use_gru", "gru_cell_size"}
-    kept |= {CIRCUIT, COORDINATION, IMAGINATION, "amplification"}
+    kept |= {CIRCUIT, COORDINATION, IMAGINATION, "amplification", NORMALIZE_OBSERVATIONS}
     return {key: value for key, value in model_config.items() if key in kept}
 
 
@@ -111,6 +123,7 @@ class PolicyNetwork(nn.Module):
         amplification: The Q operator's settings; its eta, h_min and tau are the buffers of these names.
         exploration: Buffer: deviation of the noise ("deterministic"), share of uniformly random actions ("categorical"
             with ``explore``), or epsilon ("epsilon_greedy"). 0 at first.
+        scale: What observations are normalised by, or None.
         samples_only: Whether only samples of the policy mean anything, not its most probable actions: agents that
             share a state could not find them by themselves.
 
@@ -131,6 +144,9 @@ class PolicyNetwork(nn.Module):
         imagination = ImaginationSettings.of(spec.network.get(IMAGINATION))
         self.samples_only = coordination is not None
         self.amplification, self.is_amplified = self._operator()
+        self.scale: RunningScale | None = None
+        if spec.network.get(NORMALIZE_OBSERVATIONS):
+            self.scale = RunningScale(math.prod(spec.observation_shape))
         self.encoder: nn.Module
         self.head: nn.Module
         self.memory: Memory | None = None
@@ -162,9 +178,11 @@ class PolicyNetwork(nn.Module):
             self.encoder = encoder
             self.memory = Memory.of(spec.network, encoder.size)
             self.feature_size = features = encoder.size if self.memory is None else self.memory.size
-            gaussian = spec.distribution in (GAUSSIAN, SQUASHED_GAUSSIAN)
-            outputs = spec.num_actions * (2 if gaussian else 1)
-            self.head = Head(features, outputs + spec.dueling, settings, spec.distribution == GAUSSIAN)
+            two = spec.distribution in (GAUSSIAN, SQUASHED_GAUSSIAN, PRODUCT)
+            logits = sum(spec.factors)
+            outputs = logits + spec.num_actions * (2 if two else 1)
+            gaussian = spec.distribution in (GAUSSIAN, PRODUCT) and spec.num_actions > 0
+            self.head = Head(features, outputs + spec.dueling, settings, gaussian, logits)
             if spec.small_outputs:
                 last = self.head.layers[-1]
                 assert isinstance(last, nn.Linear)
@@ -211,7 +229,12 @@ class PolicyNetwork(nn.Module):
         return self.distribution(self.outputs(features), legal, explore), state
 
     def perceived(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return what the encoder takes: rows ``[..., input_size]``, and behind them imagined rollouts if there are."""
+        """Return what the encoder takes: rows ``[..., input_size]`` in the units of `scale`.
+
+        Behind them are imagined rollouts, if there are.
+        """
+        if self.scale is not None:
+            return self.scale(rows)
         return rows if self.imagination is None else torch.cat([rows, self.imagination(rows)], dim=-1)
 
     def features(
@@ -257,9 +280,18 @@ class PolicyNetwork(nn.Module):
         """Return the parameters of the distribution for the head's outputs ``[..., K]``.
 
         Categorical: logits (log-probabilities with an operator or a mask) ``[..., A]``. Gaussian and squashed Gaussian:
-        means and log deviations ``[..., 2 D]``; of the latter before tanh.
+        means and log deviations ``[..., 2 D]``; of the latter before tanh. Product: the former of each categorical
+        factor, then the latter of all Gaussian ones. The operator acts on the amplitudes of each categorical factor by
+        itself, with the same strength, floor and temperature: on the product state of all factors it is the tensor
+        product of these operators, and leaves it a product state.
         """
         kind = self.spec.distribution
+        if kind == PRODUCT:
+            if not self.is_amplified:
+                return outputs
+            factors = self.spec.factors
+            *logits, rest = outputs.split([*factors, outputs.shape[-1] - sum(factors)], dim=-1)
+            return torch.cat([*(self.operated(factor, None) for factor in logits), rest], dim=-1)
         if kind == GAUSSIAN:
             return outputs
         if kind == SQUASHED_GAUSSIAN:
@@ -295,7 +327,7 @@ class PolicyNetwork(nn.Module):
         settings = self.spec.network.get("amplification")
         if settings is None:
             return Amplification(0.0, 0.0, 1.0), False
-        if self.spec.distribution != CATEGORICAL:
+        if self.spec.distribution != CATEGORICAL and not self.spec.factors:
             raise ConfigError("amplification: needs a policy over discrete actions")
         return Amplification(**settings), True
 

@@ -14,6 +14,7 @@ from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings, ImaginingEncoder, Shape
 from qio_rllib.models.memory import Memory
 from qio_rllib.models.networks import Encoder, Head, NetworkSettings, encoder_layers
+from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS, RunningScale
 
 STATE_SOURCE, STATE_SIZE, NUM_AGENTS = "state_source", "state_size", "num_agents"
 """Keys of ``model_config``: where global states come from, their size, and the number of agents."""
@@ -63,6 +64,9 @@ class ValueNetwork(nn.Module):
         imagined: Of what the policy imagines, which stands behind observations; None where it imagines nothing. A
             central critic does not look at it.
         team: Whether a central critic values the global state alone, once for all agents; it needs no memory.
+
+    Attributes:
+        state_scale: What a central critic's states are normalised by, or None.
     """
 
     def __init__(
@@ -82,6 +86,9 @@ class ValueNetwork(nn.Module):
         self.is_central = central is not None
         self.is_team = team
         self.size = size = math.prod(shape)
+        self.state_scale: RunningScale | None = None
+        if central is not None and model_config.get(NORMALIZE_OBSERVATIONS):
+            self.state_scale = RunningScale(central[0])
         if circuit is not None and central is None:
             self.encoder, self.head = nn.Identity(), circuit.network(size, 1)
             return
@@ -112,7 +119,12 @@ class ValueNetwork(nn.Module):
 
     def features(self, rows: torch.Tensor, central: CentralInputs | None) -> torch.Tensor:
         """Return what memory or head take, ``[..., F]``, of observations as `PolicyNetwork.perceived` gives them."""
-        return self.encoder(rows[..., : self.size], central) if self.is_central else self.encoder(rows)
+        if not self.is_central:
+            return self.encoder(rows)
+        if self.state_scale is not None:
+            assert central is not None
+            central = dataclasses.replace(central, states=self.state_scale(central.states))
+        return self.encoder(rows[..., : self.size], central)
 
     def forward(
         self, rows: torch.Tensor, central: CentralInputs | None = None, state: torch.Tensor | None = None
@@ -130,7 +142,8 @@ class ValueNetwork(nn.Module):
 
     def of_states(self, states: torch.Tensor) -> torch.Tensor:
         """Return a team's values ``[U]`` of global states ``[U, S]``."""
-        return self.head(self.encoder(states)).squeeze(-1)
+        scaled = states if self.state_scale is None else self.state_scale(states)
+        return self.head(self.encoder(scaled)).squeeze(-1)
 
     def unroll(
         self,

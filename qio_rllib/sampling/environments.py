@@ -15,23 +15,25 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from pettingzoo import ParallelEnv
+from pettingzoo import AECEnv, ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
 from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
+from qio_envs.adapters.turns import as_parallel
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.models.spaces import array_space, check_space, encoded
 from qio_rllib.named_in_file import ALLOWED_PACKAGES, NamedInFile, is_within
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, state_size_of
 from qio_rllib.sampling.vector_env import VectorEnv
 
-EnvCreator = Callable[[dict[str, Any]], ParallelEnv | gymnasium.Env]
+EnvCreator = Callable[[dict[str, Any]], ParallelEnv | AECEnv | gymnasium.Env]
 
 _CREATORS: dict[str, EnvCreator] = {}
-_PACKAGES = ("lbforaging", "mpe2", "rware")
+_PACKAGES = ("lbforaging", "magent2", "mpe2", "rware")
 """Packages of environments that the documentation names; each is installed under the name of its module."""
 _IMPORTERS = ("GymV21Environment-v0", "GymV26Environment-v0")
 """Gymnasium ids whose environments import what their arguments name."""
@@ -43,7 +45,8 @@ class ParallelEnvAdapter(MultiAgentEnv):
     Against RLlib's own wrapper: an episode in which some agents terminate and the rest truncate ends; a time
     limit stays a truncation (RLlib calls an episode terminated as soon as each agent carries a flag of its own, so
     truncation of the last agents is reported for the episode as a whole); `state` is passed on; `render` is
-    called as PettingZoo defines it; space objects are made once.
+    called as PettingZoo defines it; space objects are made once; observations of other spaces than Boxes come as
+    numbers, see `array_space`.
 
     Args:
         env: A PettingZoo parallel environment.
@@ -54,7 +57,9 @@ class ParallelEnvAdapter(MultiAgentEnv):
         self.env = env
         self.possible_agents = list(env.possible_agents)
         self.agents = list(self.possible_agents)
-        self.observation_spaces = {agent: env.observation_space(agent) for agent in self.possible_agents}
+        self.observation_spaces = {
+            agent: check_space(str(agent), env.observation_space(agent)) for agent in self.possible_agents
+        }
         self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
         self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
         self.action_space = gymnasium.spaces.Dict(self.action_spaces)
@@ -65,7 +70,7 @@ class ParallelEnvAdapter(MultiAgentEnv):
         """Start an episode; return observations and infos by agent."""
         observations, infos = self.env.reset(seed=seed, options=options)
         self.agents = list(self.env.agents)
-        return observations, infos or {}
+        return self._encoded(observations), infos or {}
 
     def step(self, action_dict: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         """Advance one step; the flags hold ``__all__`` as RLlib expects."""
@@ -81,7 +86,12 @@ class ParallelEnvAdapter(MultiAgentEnv):
                 **{agent: flag and not terminated[agent] for agent, flag in truncated.items()},
                 "__all__": False,
             }
-        return observations, rewards, terminateds, truncateds, infos
+        return self._encoded(observations), rewards, terminateds, truncateds, infos
+
+    def _encoded(self, observations: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            agent: encoded(self.observation_spaces[agent], value) for agent, value in observations.items()
+        }
 
     def state(self) -> np.ndarray:
         """Return the environment's global state, for centralised critics."""
@@ -96,13 +106,25 @@ class ParallelEnvAdapter(MultiAgentEnv):
         self.env.close()
 
 
+class EncodedEnv(gymnasium.ObservationWrapper):
+    """Shows a Gymnasium environment's observations to RLlib's runner as numbers, see `array_space`."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.observation_space = check_space("the agent", env.observation_space)
+
+    def observation(self, observation: Any) -> Any:
+        """Return an observation as numbers."""
+        return encoded(self.observation_space, observation)
+
+
 @dataclasses.dataclass(frozen=True)
 class EnvDescription:
     """What has to be known of an environment before training; single-agent environments have the agent ``None``.
 
     Attributes:
         agents: All agents that there can be, each with an index of its own.
-        observation_spaces: By agent.
+        observation_spaces: By agent, each as its `array_space`.
         action_spaces: By agent.
         state_size: Numbers in the environment's ``state()``; None without one.
     """
@@ -132,8 +154,8 @@ def register_env(env_id: str, creator: EnvCreator) -> None:
 
     Args:
         env_id: The name; one already taken by `register_env` is replaced.
-        creator: Takes ``env_config`` (a dict) and returns a PettingZoo ``ParallelEnv`` or a Gymnasium ``Env``, of
-            several agents if its spaces are Tuples (`TupleParallelEnv`).
+        creator: Takes ``env_config`` (a dict) and returns a PettingZoo ``ParallelEnv`` or ``AECEnv``, or a Gymnasium
+            ``Env``, of several agents if its spaces are Tuples (`TupleParallelEnv`).
 
     Raises:
         ConfigError: The name belongs to an environment of this package.
@@ -147,13 +169,15 @@ def register_env(env_id: str, creator: EnvCreator) -> None:
 def make_env(
     env_id: str, env_config: Mapping[str, Any] | None = None, render_mode: str | None = None
 ) -> ParallelEnv | gymnasium.Env:
-    """Build an environment from its name; a Gymnasium one of several agents comes as a `TupleParallelEnv`.
+    """Build an environment from its name.
+
+    A Gymnasium one of several agents comes as a `TupleParallelEnv`, one of turns (PettingZoo's AEC) by `as_parallel`.
 
     Args:
         env_id: One of `register_env`'s names; an id of ``qio_envs`` (``forest_uav_v0``); a Gymnasium id
             (``CartPole-v1``), behind the package that registers it where that must be imported first
             (``lbforaging:Foraging-8x8-2p-3f-v3``); ``module:callable``; or a PettingZoo-style module
-            (``mpe2.simple_spread_v3``).
+            (``mpe2.simple_spread_v3``), with ``parallel_env`` or else ``env``.
         env_config: Keyword arguments; for ``qio_envs``, ``scenario`` and settings.
         render_mode: Passed on where given.
 
@@ -195,7 +219,7 @@ def make_vector_env(env: Any, env_config: dict[str, Any], num_envs: int) -> Vect
 
     def build() -> ParallelEnv | gymnasium.Env:
         made = create(copy.copy(env_config))
-        return made.env if isinstance(made, ParallelEnvAdapter) else _with_named_agents(made)
+        return made.env if isinstance(made, ParallelEnvAdapter | EncodedEnv) else _with_named_agents(made)
 
     return ObjectVectorEnv(build, num_envs)
 
@@ -204,7 +228,7 @@ def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
     """Build an environment once to see its agents and spaces.
 
     Raises:
-        ConfigError: As `make_env`.
+        ConfigError: As `make_env`; or observations that are no fixed number of numbers.
     """
     env = make_env(env_id, env_config)
     try:
@@ -217,11 +241,12 @@ def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
                 ) from error
             return EnvDescription(
                 agents,
-                {agent: env.observation_space(agent) for agent in agents},
+                {agent: check_space(str(agent), env.observation_space(agent)) for agent in agents},
                 {agent: env.action_space(agent) for agent in agents},
                 state_size_of(env),
             )
-        return EnvDescription((None,), {None: env.observation_space}, {None: env.action_space}, None)
+        space = check_space("the agent", env.observation_space)
+        return EnvDescription((None,), {None: space}, {None: env.action_space}, None)
     finally:
         env.close()
 
@@ -262,12 +287,16 @@ class _RLlibCreator:
         return _for_rllib(self.creator(dict(env_config)))
 
 
-def _for_rllib(env: ParallelEnv | gymnasium.Env) -> MultiAgentEnv | gymnasium.Env:
+def _for_rllib(env: ParallelEnv | AECEnv | gymnasium.Env) -> MultiAgentEnv | gymnasium.Env:
     env = _with_named_agents(env)
-    return ParallelEnvAdapter(env) if isinstance(env, ParallelEnv) else env
+    if isinstance(env, ParallelEnv):
+        return ParallelEnvAdapter(env)
+    return env if array_space(env.observation_space) is env.observation_space else EncodedEnv(env)
 
 
-def _with_named_agents(env: ParallelEnv | gymnasium.Env) -> ParallelEnv | gymnasium.Env:
+def _with_named_agents(env: ParallelEnv | AECEnv | gymnasium.Env) -> ParallelEnv | gymnasium.Env:
+    if isinstance(env, AECEnv):
+        return as_parallel(env)
     return TupleParallelEnv(env) if has_tuple_agents(env) else env
 
 
@@ -278,7 +307,7 @@ class _KeywordCreator:
         self.env_id = env_id
         self.build = build
 
-    def __call__(self, env_config: dict[str, Any]) -> ParallelEnv | gymnasium.Env:
+    def __call__(self, env_config: dict[str, Any]) -> ParallelEnv | AECEnv | gymnasium.Env:
         with _keyword_errors(self.env_id):
             return self.build(**env_config)
 
@@ -297,7 +326,8 @@ def check_named_in_file(env_id: NamedInFile) -> None:
     """Refuse a name that would import what neither this project nor the user allows; imports nothing else.
 
     Allowed are names of `register_env` and of Tune's registry, ids of ``qio_envs``, Gymnasium ids that are registered
-    already, and of `ALLOWED_PACKAGES` Gymnasium ids, modules with ``parallel_env`` and classes of environments.
+    already, and of `ALLOWED_PACKAGES` Gymnasium ids, modules with ``parallel_env`` or ``env``, and classes of
+    environments.
 
     Raises:
         ConfigError: Anything else that exists, with what would allow it; or nothing goes by that name.
@@ -326,10 +356,10 @@ def check_named_in_file(env_id: NamedInFile) -> None:
             f"env: '{env_id}' stands in a file, and importing {package} runs its code; if you trust it, allow that "
             f"with --allow-import {package}"
         )
-    if attribute.isidentifier() and attribute != "parallel_env":
+    if attribute.isidentifier() and attribute not in ("parallel_env", "env"):
         found = getattr(_imported(env_id, module_name), attribute, None)
         if callable(found) and not (
-            isinstance(found, type) and issubclass(found, ParallelEnv | gymnasium.Env)
+            isinstance(found, type) and issubclass(found, ParallelEnv | AECEnv | gymnasium.Env)
         ):
             raise ConfigError(
                 f"env: '{env_id}' stands in a file, and {attribute} is no environment; if you trust it, allow that "
@@ -352,12 +382,14 @@ def _creator(env_id: str) -> EnvCreator:
     module_name, _, attribute = env_id.partition(":")
     module = _imported(env_id, module_name)
     build = getattr(module, attribute or "parallel_env", None)
+    if not attribute and build is None:
+        build = getattr(module, "env", None)  # PettingZoo's games of turns have nothing else
     if callable(build):
         return _KeywordCreator(env_id, build)
     if attribute in gymnasium.registry:
         return _KeywordCreator(env_id, _GymMaker(gymnasium.registry[attribute]))
     if not attribute:
-        raise ConfigError(f"env: {module_name} has no callable 'parallel_env'")
+        raise ConfigError(f"env: {module_name} has no callable 'parallel_env' or 'env'")
     raise ConfigError(
         f"env: {module_name} has no callable '{attribute}' and registers no such Gymnasium id"
         f"{did_you_mean(attribute, gymnasium.registry)}"
@@ -382,7 +414,7 @@ def _unknown(env_id: str, missing: str | None) -> ConfigError:
     return ConfigError(
         f"env: unknown environment '{env_id}'{did_you_mean(env_id, known)}; allowed: "
         f"{', '.join([*qio_envs.environments(), *_CREATORS])}, a Gymnasium id (package:id where a package "
-        "registers it), module:callable, or a module with parallel_env"
+        "registers it), module:callable, or a module with parallel_env or env"
     )
 
 

@@ -15,7 +15,16 @@ from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
 from qio_envs.api import BatchedEnv, ConfigError
-from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION, bare_space, is_masked_space
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.models.parts import SpaceParts
+from qio_rllib.models.spaces import (
+    ACTION_MASK,
+    OBSERVATION,
+    EncodedBox,
+    bare_space,
+    check_space,
+    is_masked_space,
+)
 from qio_rllib.sampling.pickling import WholePickler
 from qio_rllib.sampling.vector_env import (
     Agent,
@@ -40,7 +49,7 @@ class ObjectVectorEnv(VectorEnv):
         num_envs: ``E``.
 
     Raises:
-        ConfigError: The environments differ in their agents or spaces, or a space cannot be held in arrays.
+        ConfigError: The environments differ in their agents or spaces, or a space is no fixed number of numbers.
     """
 
     def __init__(self, make: Callable[[], ParallelEnv | gymnasium.Env], num_envs: int) -> None:
@@ -48,7 +57,9 @@ class ObjectVectorEnv(VectorEnv):
         self.num_envs = num_envs
         first = self.envs[0]
         self.agents = tuple(first.possible_agents)
-        self.observation_spaces = {agent: first.observation_space(agent) for agent in self.agents}
+        self.observation_spaces = {
+            agent: check_space(name_of(agent), first.observation_space(agent)) for agent in self.agents
+        }
         self.action_spaces = {agent: first.action_space(agent) for agent in self.agents}
         for index, env in enumerate(self.envs[1:], start=1):
             self._check_alike(index, env)
@@ -58,6 +69,9 @@ class ObjectVectorEnv(VectorEnv):
         self.has_time_limit = all(map(_has_time_limit, self.envs))
         self._index = {agent: index for index, agent in enumerate(self.agents)}
         self._masked = [is_masked_space(self.observation_spaces[agent]) for agent in self.agents]
+        bare = [bare_space(self.observation_spaces[agent]) for agent in self.agents]
+        self._parts = [space.parts if isinstance(space, EncodedBox) else None for space in bare]
+        self._actions = [ActionSpec.of(self.action_spaces[agent], rescaled=False) for agent in self.agents]
         self._alive = np.zeros((num_envs, len(self.agents)), bool)
         self._observations: list[Mapping[Agent, Any]] = [{} for _ in self.envs]
         self._infos: list[Mapping[Agent, Any]] = [{} for _ in self.envs]
@@ -95,9 +109,11 @@ class ObjectVectorEnv(VectorEnv):
             listed = values.tolist() if values.ndim == 2 else values
             for column, index in enumerate(agents):
                 agent = self.agents[index]
+                spec = self._actions[index]
                 for e in range(self.num_envs):
                     if self._alive[e, index]:
-                        chosen[e][agent] = listed[e][column]
+                        action = listed[e][column]
+                        chosen[e][agent] = action if spec.parts is None else spec.structured(action)
         for e, env in enumerate(self.envs):
             if not chosen[e]:
                 continue
@@ -129,6 +145,10 @@ class ObjectVectorEnv(VectorEnv):
         Raises:
             InvalidSampleError: An agent's observation is missing, of the wrong shape, or not of numbers.
         """
+        parts = self._parts[agents[0]]
+        if parts is not None:
+            self._encode(parts, agents, out)
+            return
         shape, names = out.shape[2:], [self.agents[index] for index in agents]
         plain = not self._masked[agents[0]]
         for e, obs in enumerate(self._observations):
@@ -220,6 +240,44 @@ class ObjectVectorEnv(VectorEnv):
                 )
             self._alive[env_index, self._index[agent]] = agent not in ended
 
+    def _encode(self, parts: SpaceParts, agents: Array, out: Array) -> None:
+        """Write observations of other spaces than Boxes, of all agents and environments at once."""
+        rows = out.reshape(self.num_envs * len(agents), -1)
+        places, values = [], []
+        for e, obs in enumerate(self._observations):
+            for column, index in enumerate(agents):
+                name = self.agents[index]
+                if self._alive[e, index] or name in obs:
+                    value = obs.get(name)
+                    if self._masked[index]:
+                        value = value.get(OBSERVATION) if isinstance(value, Mapping) else None
+                    places.append(e * len(agents) + column)
+                    values.append(value)
+        if len(places) == len(rows):
+            found = rows
+        else:
+            rows[:] = 0.0
+            found = np.empty((len(places), rows.shape[1]), np.float32)
+        try:
+            parts.encode(values, found)
+        except ValueError:
+            self._refuse_first(parts, agents, places, values)
+        if found is not rows:
+            rows[places] = found
+
+    def _refuse_first(self, parts: SpaceParts, agents: Array, places: list[int], values: list[Any]) -> None:
+        """Name the first observation that cannot be written as numbers."""
+        row = np.empty((1, parts.encoded_size), np.float32)
+        for place, value in zip(places, values, strict=True):
+            try:
+                parts.encode([value], row)
+            except ValueError as error:
+                e, column = divmod(place, len(agents))
+                agent = self.agents[agents[column]]
+                given = " ".join(reprlib.repr(value).split())
+                what = f"observation of {name_of(agent)} is {given}: {error}, in {self.observation_spaces[agent]}"
+                raise InvalidSampleError(e, self._steps[e], what) from error
+
     def _part(self, env_index: int, index: int, name: str, shape: tuple[int, ...]) -> Array:
         """Return an agent's observation or action mask."""
         agent = self.agents[index]
@@ -238,11 +296,6 @@ class ObjectVectorEnv(VectorEnv):
 
     def _check_spaces(self, agent: Agent) -> None:
         space, actions = self.observation_spaces[agent], self.action_spaces[agent]
-        if not isinstance(bare_space(space), gymnasium.spaces.Box):
-            raise ConfigError(
-                f"env: observations of {name_of(agent)} are {space}; a Box is needed, or a Dict of '{OBSERVATION}' "
-                f"(Box) and '{ACTION_MASK}'; wrap the environment (supersuit or gymnasium.wrappers can flatten)"
-            )
         if isinstance(space, gymnasium.spaces.Dict) and not (
             isinstance(actions, gymnasium.spaces.Discrete) and space[ACTION_MASK].shape == (actions.n,)
         ):
@@ -259,7 +312,11 @@ class ObjectVectorEnv(VectorEnv):
             )
         for agent in self.agents:
             for kind, ours, theirs in (
-                ("observation", self.observation_spaces[agent], env.observation_space(agent)),
+                (
+                    "observation",
+                    self.observation_spaces[agent],
+                    check_space(name_of(agent), env.observation_space(agent)),
+                ),
                 ("action", self.action_spaces[agent], env.action_space(agent)),
             ):
                 if ours != theirs:

@@ -28,6 +28,7 @@ from qio_rllib.acting.team import Team
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.causal.influence import INFLUENCE_REWARD
 from qio_rllib.sampling.counterfactuals import Counterfactuals
+from qio_rllib.sampling.discounted_returns import DISCOUNTED_RETURNS, NORMALIZE_REWARDS, DiscountedReturns
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.global_state import StateSource
@@ -112,6 +113,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._teams: dict[tuple, Team] = {}
         self.stepper: EnvStepper | None = None
         self.num_envs = 0
+        self._returns: DiscountedReturns | None = None
+        if self.config.learner_config_dict.get(NORMALIZE_REWARDS) and not self.config.in_evaluation:
+            self._returns = DiscountedReturns(self.config.gamma)
         self._limits_end = not getattr(
             self.config, "bootstrap_at_time_limit", True
         )  # a stock configuration has none
@@ -349,6 +353,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if episodes_left is not None and ended >= episodes_left:
                 break
         rollout = recorder.finish()
+        if self._returns is not None:
+            for module_id, part in rollout.modules.items():
+                self._returns.add(module_id, part)
         if self._limits_end:
             for module_id, part in rollout.modules.items():
                 rollout.modules[module_id] = with_limits_as_ends(part)
@@ -418,6 +425,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 "started": self._started,
                 "stepper": self.stepper.get_state(),
                 "rng": self._rng.bit_generator.state,
+                DISCOUNTED_RETURNS: {} if self._returns is None else self._returns.present,
                 **self.episodes.get_state(),
             }
         return state
@@ -451,6 +459,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self.episodes.set_state(sampling, running=self._started)
             if self._started:
                 self.stepper.set_state(sampling["stepper"])
+                if self._returns is not None:
+                    self._returns.present = {
+                        key: value.copy() for key, value in sampling[DISCOUNTED_RETURNS].items()
+                    }
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         """Return what a checkpoint needs to build the runner again."""

@@ -26,12 +26,23 @@ class Masked(gymnasium.Env):
     action_space = gymnasium.spaces.Discrete(3)
 
 
+class Product(gymnasium.Env):
+    """Two discrete numbers and a real one as an action."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Dict(
+        {"gears": gymnasium.spaces.MultiDiscrete([2, 3]), "gas": gymnasium.spaces.Box(-1, 1, (1,), np.float32)}
+    )
+
+
+register_env("capabilities_product", lambda env_config: Product())
 register_env("capabilities_masked", lambda env_config: Masked())
 
 # Of each capability a use of it, and where.
 USES = {
     "discrete_actions": (("CartPole-v1", {}), lambda config: config),
     "continuous_actions": (("Pendulum-v1", {}), lambda config: config),
+    "product_actions": (("capabilities_product", {}), lambda config: config),
     "action_masks": (("capabilities_masked", {}), lambda config: config),
     "recurrence": (
         FOREST,
@@ -41,6 +52,8 @@ USES = {
     "several_learners": (FOREST, lambda config: config.learners(num_learners=2)),
     "central_value": (FOREST, lambda config: config.training(central_value="observations")),
     "normalize_values": (FOREST, lambda config: config.training(normalize_values=True)),
+    "normalize_observations": (FOREST, lambda config: config.training(normalize_observations=True)),
+    "normalize_rewards": (FOREST, lambda config: config.training(normalize_rewards=True)),
     "amplification": (FOREST, lambda config: config.training(amplification={})),
     "entropy_annealing": (FOREST, lambda config: config.training(entropy_annealing={"law": "quantum"})),
     "circuit": (("CartPole-v1", {}), lambda config: config.training(circuit={"num_qubits": 2})),
@@ -66,6 +79,7 @@ NAMED = {
     "time_limits_as_ends": "bootstrap_at_time_limit",
     "discrete_actions": "env",
     "continuous_actions": "env",
+    "product_actions": "env",
     "action_masks": "env",
     "recurrence": "use_gru",
     "several_learners": "num_learners",

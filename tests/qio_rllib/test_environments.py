@@ -95,7 +95,7 @@ def test_description_tells_homogeneous_from_heterogeneous():
         ("no.such.module", {}, "unknown environment 'no.such.module'"),
         ("no_such_module:make", {}, "unknown environment 'no_such_module:make'"),
         ("mpe2.simple_spread_v3:make", {}, "mpe2.simple_spread_v3 has no callable 'make'"),
-        ("mpe2", {}, "mpe2 has no callable 'parallel_env'"),
+        ("mpe2", {}, "mpe2 has no callable 'parallel_env' or 'env'"),
         ("broken_module:make", {}, "broken_module cannot be imported .*no_such_dependency"),
         ("", {}, "env: "),
         (

@@ -332,7 +332,7 @@ def objects(_):
 
 
 def deep(members):
-    nested = b'{"format": 2, "env": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    nested = b'{"format": 3, "env": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     return zipped([("policy.json", nested), ("module.pt", members["module.pt"])])
 
 

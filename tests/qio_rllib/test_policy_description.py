@@ -41,7 +41,7 @@ DESCRIPTIONS = {
     "no object": (text("[1]"), "it has format None"),
     "null": (text("null"), "it has format None"),
     "nested too deep": (wrong("env_config", value=json.loads("[" * 50 + "]" * 50)), "nested too deep"),
-    "a key twice": (text('{"format": 2, "format": 2}'), "a key stands there twice"),
+    "a key twice": (text('{"format": 3, "format": 2}'), "a key stands there twice"),
     "an unknown key": (wrong("group", "colour", value=1), r"groups\[0\]: unknown key 'colour'"),
     "an unknown key of the network": (wrong(*SPEC, "duelling", value=True), "unknown key 'duelling' .*dueling"),
     "no groups": (wrong("groups", value=MISSING), "policy.json.groups: missing"),
@@ -71,7 +71,7 @@ DESCRIPTIONS = {
     "null for sizes": (wrong(*SPEC, "network", "fcnet_hiddens", value=None), "its networks cannot be built"),
     "an unknown activation": (wrong(*SPEC, "network", "fcnet_activation", value="step"), "networks cannot be built"),
     "a size of thousands of digits": (
-        text('{"format": 2, "env": ' + "9" * 5000 + "}"),
+        text('{"format": 3, "env": ' + "9" * 5000 + "}"),
         "policy.json: not valid JSON",
     ),
     "a size that no memory holds": (
@@ -144,7 +144,7 @@ WORLD_MODEL = {
 
 def of_world_model(**changes):
     return {
-        "format": 2,
+        "format": 3,
         "env": "Pendulum-v1",
         "env_config": {},
         "communication": None,
@@ -154,8 +154,8 @@ def of_world_model(**changes):
                 "agents": [None],
                 "index": [0],
                 "agent_id": False,
-                "action": {"count": None, "low": [-2.0], "high": [2.0], "rescaled": True},
-                "spaces": {"observation_shape": [3], "num_actions": None},
+                "action": {"count": None, "low": [-2.0], "high": [2.0], "rescaled": True, "parts": None},
+                "spaces": {"observation_shape": [3], "num_actions": None, "parts": None},
                 "world_model": WORLD_MODEL | changes,
             }
         ],

@@ -315,10 +315,14 @@ MASK = gymnasium.spaces.Box(0, 1, (4,), np.int8)
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (gymnasium.spaces.Discrete(4), r"observations of b are Discrete\(4\); a Box is needed"),
-        (gymnasium.spaces.Dict({"observation": BOX, "rest": BOX}), "observations of b are Dict"),
+        (gymnasium.spaces.Text(4), r"observations of b are Text\(.*\); Text has no fixed number of values"),
         (
-            gymnasium.spaces.Dict({"observation": gymnasium.spaces.Discrete(3), "action_mask": MASK}),
+            gymnasium.spaces.Dict({"observation": BOX, "rest": gymnasium.spaces.Sequence(BOX)}),
+            "observations of b are Dict.*; Sequence has no fixed number of values",
+        ),
+        (gymnasium.spaces.Dict({3: BOX}), "observations of b are .*; keys of Dict spaces must be texts, got 3"),
+        (
+            gymnasium.spaces.Dict({"observation": gymnasium.spaces.Text(3), "action_mask": MASK}),
             "observations of b are Dict",
         ),
         (

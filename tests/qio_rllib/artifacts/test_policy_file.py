@@ -278,7 +278,7 @@ def test_files_of_the_format_before_say_what_to_do(tmp_path):
         archive.writestr("policy.json", json.dumps({"format": 1, "env": "CartPole-v1", "modules": {}}))
         archive.writestr("default_policy.pt2", b"a torch.export program")
     with pytest.raises(
-        ConfigError, match=r"format 1, expected 2; if it was made by an earlier version, train again"
+        ConfigError, match=r"format 1, expected 3; if it was made by an earlier version, train again"
     ) as caught:
         load_policy(path)
     assert "\n" not in str(caught.value)
@@ -291,7 +291,7 @@ def described(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (described(format=3), "has format 3, expected 2"),
+        (described(format=2), "has format 2, expected 3"),
         (lambda name, data: None if name == "policy.json" else data, "damaged"),
         (lambda name, data: data if name == "policy.json" else None, "expected the members"),
         (lambda name, data: data if name == "policy.json" else data[:100], "damaged"),
