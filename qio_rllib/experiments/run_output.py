@@ -57,25 +57,32 @@ def _all_is_said() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirected(log: Path) -> Iterator[None]:
-    """Put a file in place of standard output and standard error: of Python's, and of the process's, for C libraries."""
-    with log.open("a", encoding="utf-8", buffering=1) as file:
-        _flush()
-        saved = {number: os.dup(number) for number in (1, 2)}
-        try:
-            for number in saved:
+    """Put a file in place of standard output and standard error: of Python's, and of the process's, for C libraries.
+
+    A log that cannot be written ends no training.
+    """
+    try:
+        file = log.open("a", encoding="utf-8", buffering=1)
+    except OSError:
+        file = open(os.devnull, "a", encoding="utf-8")  # noqa: SIM115, it is closed below
+    _flush()
+    saved: dict[int, int] = {}
+    try:
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # it is closed, and stays so
+                saved[number] = os.dup(number)
                 os.dup2(file.fileno(), number)
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-                yield
-        finally:
-            with contextlib.suppress(OSError, ValueError):  # a full disk
-                file.flush()
-            _flush()
-            for number, copy in saved.items():
-                os.dup2(copy, number)
-                os.close(copy)
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # what is left to be written has no room on the disk
+            file.close()
+        for number, copy in saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -322,3 +322,13 @@ def test_what_is_printed_meanwhile_goes_to_the_log(tmp_path, capfd):
     with run_output(RunOutput.SHOWN, log):
         print("shown")
     assert capfd.readouterr().out == "shown\n"
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, capfd):
+    with run_output(RunOutput.LOGGED, tmp_path / "nowhere" / "run.log"):
+        print("lost")
+    if os.path.exists("/dev/full"):
+        with run_output(RunOutput.LOGGED, Path("/dev/full")), contextlib.suppress(OSError):
+            print("lost too")
+    os.write(1, b"seen\n")
+    assert capfd.readouterr() == ("seen\n", "")
