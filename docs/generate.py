@@ -14,6 +14,9 @@ import gymnasium
 import qio_envs
 from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import BatchedEnv, reference_scores
+from qio_rllib.artifacts.files import read_csv
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 EPISODES, SEED = 20, 1000
 MANY_EPISODES = {
@@ -44,6 +47,7 @@ def page() -> str:
     rules = _docstring(TeamEnv).partition("\n\nArgs:")[0]
     parts += ["## One player for all agents", "Every builder of an environment takes `as_team=True`.", rules]
     parts += _families()
+    parts += _foreign()
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,6 +100,27 @@ def _families() -> list[str]:
         "## Families",
         _docstring(qio_envs.Family).partition("\n\nAttributes:")[0],
         _table(["family", "environment", "is", "members", "count"], rows),
+    ]
+
+
+def _foreign() -> list[str]:
+    """Return the section on environments of others, with a table of those that were tried."""
+    rows = read_csv(RESULTS / "foreign_environments.csv")
+    count = sum(row["trained"] == "yes" for row in rows)
+    table = [
+        [
+            f"`{row['env']}`",
+            row["trained"],
+            f"{row['seconds']:.0f}",
+            str(row.get("reason", "")).replace("|", "\\|"),
+        ]
+        for row in rows
+    ]
+    return [
+        "## Environments of others",
+        "`python benchmarks/foreign_environments.py` trains one iteration of PPO in each, by one command in a process of its own on "
+        f"a shared machine: {count} of the {len(rows)} that were tried. Versions: {rows[-1]['versions']}.",
+        _table(["environment", "trained", "seconds", "why not"], table),
     ]
 
 
