@@ -148,7 +148,9 @@ def versions() -> str:
 
 def main() -> None:
     """Train in each environment, and keep a row of each; those of a run before are replaced."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=list(ENVIRONMENTS), default=list(ENVIRONMENTS))
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one environment")
     parser.add_argument("--out", type=Path, default=RESULTS)

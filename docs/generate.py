@@ -18,6 +18,9 @@ import gymnasium
 import qio_envs
 from qio_envs.adapters.team import TeamEnv
 from qio_envs.api import BatchedEnv, reference_scores
+from qio_rllib.artifacts.files import read_csv
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 MADE = "Made by `python docs/generate.py` from the code: edit the docstrings, not this page."
 EPISODES, SEED = 20, 1000
@@ -75,6 +78,7 @@ def _overview() -> str:
             "Every builder of an environment takes `as_team=True`.",
             rules,
             *_families(),
+            *_foreign(),
             MADE,
         ]
     )
@@ -158,6 +162,27 @@ def _families() -> list[str]:
         "## Families",
         _docstring(qio_envs.Family).partition("\n\nAttributes:")[0],
         _table(["family", "environment", "is", "members", "count"], rows),
+    ]
+
+
+def _foreign() -> list[str]:
+    """Return the section on environments of others, with a table of those that were tried."""
+    rows = read_csv(RESULTS / "foreign_environments.csv")
+    count = sum(row["trained"] == "yes" for row in rows)
+    table = [
+        [
+            f"`{row['env']}`",
+            row["trained"],
+            f"{row['seconds']:.0f}",
+            str(row.get("reason", "")).replace("|", "\\|"),
+        ]
+        for row in rows
+    ]
+    return [
+        "## Environments of others",
+        "`python benchmarks/foreign_environments.py` trains one iteration of PPO in each, by one command in a process of "
+        f"its own on a shared machine: {count} of the {len(rows)} that were tried. Versions: {rows[-1]['versions']}.",
+        _table(["environment", "trained", "seconds", "why not"], table),
     ]
 
 

@@ -33,10 +33,10 @@ class UnknownSettingError(ConfigError, TypeError):
 
     Args:
         message: What is wrong.
-        key: The setting.
+        key: The setting; "" where somebody has rephrased the message (Gymnasium does).
     """
 
-    def __init__(self, message: str, key: str) -> None:
+    def __init__(self, message: str, key: str = "") -> None:
         super().__init__(message, key)
         self.key = key
 

@@ -320,6 +320,8 @@ def _keyword_errors(env_id: str) -> Iterator[None]:
         raise ConfigError(f"env_config: {error}") from error
     except TypeError as error:
         raise ConfigError(f"env_config of {env_id}: {error}") from error
+    except gymnasium.error.Error as error:
+        raise ConfigError(f"env: {env_id} cannot be made: {' '.join(str(error).split())}") from error
 
 
 def check_named_in_file(env_id: NamedInFile) -> None:
