@@ -22,6 +22,7 @@ MAX_STEPS = 1_000
 _DEFAULT_FPS = 20
 _LONGEST_SIDE = 800  # pixels; text in the pictures of qio_envs stays readable
 _COLORS = 64
+_COMMON = 0.01  # share of the pixels of a colour that is kept as it is
 
 
 def record_episode(
@@ -93,16 +94,17 @@ def save_gif(
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in images[0].size)
         images = [image.resize(size, Image.Resampling.BOX) for image in images]  # type: ignore[arg-type]
-    # One palette for all frames: no flicker, and a small file. Half of it are the commonest colours as they are, the
-    # rest is made from the other colours that occur, each counted once, so that a small disc keeps its colour too.
+    # One palette for all frames: no flicker, and a small file. Common colours stay as they are, in half of it at most;
+    # the rest is made from the other colours that occur, each counted once, so that a small disc keeps its colour too.
     chosen = {round(index) for index in np.linspace(0, len(images) - 1, 12)}
     sample = np.stack([np.asarray(images[index]) for index in sorted(chosen)]).reshape(-1, 3)
     packed, counts = np.unique(
         sample.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_counts=True
     )
     packed = packed[np.argsort(-counts, kind="stable")]
+    exact = min(int((counts >= _COMMON * counts.sum()).sum()), num_colors // 2)
     colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1).astype(np.uint8)
-    common, rest = colors[: num_colors // 2], colors[num_colors // 2 :]
+    common, rest = colors[:exact], colors[exact:]
     if len(rest):
         others = Image.fromarray(rest[None]).quantize(
             num_colors - len(common), method=Image.Quantize.MAXCOVERAGE

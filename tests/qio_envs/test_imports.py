@@ -21,7 +21,6 @@ ORDER = [
     "planning",
     "estimation",
     "search",
-    "lettering",
     "policies",
     "viewer",
     "env",

@@ -58,13 +58,13 @@ def test_pictures_are_bytes_in_colour_and_leave_the_state_alone(env_id, scenario
 
 def test_agents_are_where_they_are_in_the_colour_of_their_team():
     picture = viewer.draw(scene_of(position=np.array([[-2.5, 0.0], [2.5, 2.5]]), target=None))
-    blue, red = pixel(picture, -2.6, 0), pixel(picture, 2.4, 2.5)
+    blue, red = pixel(picture, -2.66, 0), pixel(picture, 2.34, 2.5)
     assert blue[2] > blue[0] + 60  # y points upwards
     assert red[0] > red[2] + 60
     np.testing.assert_array_equal(pixel(picture, 2.5, -2.5), viewer._FLOOR)
     np.testing.assert_array_equal(pixel(picture, 5.2, 5.2), pixel(picture, -5.2, 5.2))
     gone = viewer.draw(scene_of(position=np.array([[-2.5, 0.0], [2.5, 2.5]]), alive=np.array([False, True])))
-    assert np.ptp(pixel(gone, -2.6, 0)) < 30  # grey
+    assert np.ptp(pixel(gone, -2.66, 0)) < 30  # grey
 
 
 def test_velocities_target_and_time_are_shown():
