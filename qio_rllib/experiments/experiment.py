@@ -36,7 +36,7 @@ from qio_rllib.algorithms.search_spaces import GRID, combinations, grids, holds_
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
-from qio_rllib.artifacts.remote_copy import open_storage
+from qio_rllib.artifacts.remote_copy import check_uri, open_storage
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.loggers import check_installed, check_loggers
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
@@ -156,7 +156,7 @@ class Experiment:
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
         loggers = check_loggers(shape.loggers)
         if shape.storage is not None:
-            open_storage(shape.storage)
+            check_uri(shape.storage)
         return cls(
             shape.run,
             shape.env,
@@ -250,6 +250,8 @@ class Experiment:
             ConfigError: Something cannot be used; with grids, in any of the variants, whose values end the message.
         """
         check_installed(self.loggers)
+        if self.storage is not None:
+            open_storage(self.storage)
         found: list[AlgorithmConfig] = []
         for values, variant in self.variants():
             try:

@@ -82,7 +82,7 @@ def test_a_run_tells_all_three_trackers_of_every_iteration_and_keeps_it_in_its_d
     }
     done = subprocess.run(
         [sys.executable, "-m", "qio_rllib.cli", "train", "--config", "tracked.yaml"],
-        cwd=tmp_path, capture_output=True, text=True, env=env,
+        cwd=tmp_path, capture_output=True, text=True, env=env, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs/tracked").iterdir()
