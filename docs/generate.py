@@ -181,7 +181,8 @@ def _foreign() -> list[str]:
     return [
         "## Environments of others",
         "`python benchmarks/foreign_environments.py` trains one iteration of PPO in each, by one command in a process "
-        f"of its own on a shared machine: {count} of the {len(rows)} that were tried. Versions: {rows[-1]['versions']}.",
+        f"of its own on a shared machine: {count} of the {len(rows)} that were tried. "
+        f"Versions: {rows[-1]['versions']}.",
         _table(["environment", "trained", "seconds", "why not"], table),
     ]
 

@@ -168,7 +168,7 @@ class _ExportedModule(torch.nn.Module):
         self.agents = group.agents
         self.agent_count = len(group.agents) if group.agent_id else 0
         self.spaces = policy.spaces[group.module_id]
-        self.operator = tuple(float(getattr(self.network, name)) for name in ("eta", "h_min", "tau"))
+        self.operator = (float(self.network.eta), float(self.network.h_min), float(self.network.tau))
         low, high = (
             torch.tensor(bound, dtype=torch.float32) for bound in (self.action.low, self.action.high)
         )
@@ -307,9 +307,9 @@ def _graph(module: _ExportedModule, file_format: str) -> bytes:
             )
             assert found is not None
             for value in (*found.model.graph.inputs, *found.model.graph.outputs):
+                assert value.shape is not None
                 value.shape[0] = "batch"
-            found.save(buffer)
-            return buffer.getvalue()
+            return found.model_proto.SerializeToString()
     except Exception as error:  # whatever an operator makes the exporters raise
         reason = " ".join(str(error).split())
         raise ConfigError(

@@ -29,16 +29,25 @@ def is_uri(text: Any) -> bool:
     return isinstance(text, str) and re.match(r"[a-zA-Z][\w+.-]*://", text) is not None
 
 
-def open_storage(uri: Any) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Return the file system of a URI and the path in it.
+def check_uri(uri: Any) -> None:
+    """Refuse what is no URI.
 
     Raises:
-        ConfigError: It is no URI, or nothing here knows its scheme.
+        ConfigError: With an example of one.
     """
     if not is_uri(uri):
         raise ConfigError(
             f"storage: expected a URI such as s3://bucket/runs or file:///mnt/runs, got {uri!r:.100}"
         )
+
+
+def open_storage(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return the file system of a URI and the path in it.
+
+    Raises:
+        ConfigError: It is no URI, or nothing here knows its scheme.
+    """
+    check_uri(uri)
     scheme, _, path = uri.partition("://")
     try:
         return pyarrow.fs.FileSystem.from_uri(uri)

@@ -29,7 +29,7 @@ from qio_rllib.algorithms.search_spaces import GRID, MOST_VARIANTS, holds_altern
 from qio_rllib.algorithms.setting_types import listing, members, readable, shown
 from qio_rllib.algorithms.settings import apply_settings, refusals
 from qio_rllib.artifacts.metrics import ITERATION
-from qio_rllib.artifacts.remote_copy import open_storage
+from qio_rllib.artifacts.remote_copy import check_uri, open_storage
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.loggers import check_installed, check_loggers
 from qio_rllib.experiments.ready import experiment_file
@@ -140,7 +140,7 @@ class Experiment:
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
         loggers = check_loggers(shape.loggers)
         if shape.storage is not None:
-            open_storage(shape.storage)
+            check_uri(shape.storage)
         return cls(
             shape.run,
             shape.env,
@@ -244,6 +244,8 @@ class Experiment:
             ConfigError: Something cannot be used; in a sweep, in any of the variants, whose values end the message.
         """
         check_installed(self.loggers)
+        if self.storage is not None:
+            open_storage(self.storage)
         found: dict[str, AlgorithmConfig] = {}
         for values, variant in self.variants():
             others = repr({key: value for key, value in values.items() if key != "seed"})

@@ -6,6 +6,7 @@ Where they report to instead is said by their own environment variables, such as
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.logger import LoggerCallback
 
 from qio_envs.api import ConfigError, did_you_mean
 
 
-def _wandb(name: str, run_dir: Path) -> tune.Callback:
+def _wandb(name: str, run_dir: Path) -> LoggerCallback:
     from ray.air.integrations.wandb import WandbLoggerCallback
 
     os.environ.setdefault("WANDB_MODE", "offline")  # Ray asks for a key where this is not set
@@ -31,7 +33,7 @@ def _wandb(name: str, run_dir: Path) -> tune.Callback:
     )
 
 
-def _mlflow(name: str, run_dir: Path) -> tune.Callback:
+def _mlflow(name: str, run_dir: Path) -> LoggerCallback:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     return MLflowLoggerCallback(
@@ -41,13 +43,39 @@ def _mlflow(name: str, run_dir: Path) -> tune.Callback:
     )
 
 
-def _aim(name: str, run_dir: Path) -> tune.Callback:
+def _aim(name: str, run_dir: Path) -> LoggerCallback:
     from ray.tune.logger.aim import AimLoggerCallback
 
     return AimLoggerCallback(repo=str(run_dir), experiment_name=name)
 
 
-LOGGERS: dict[str, Callable[[str, Path], tune.Callback]] = {"wandb": _wandb, "mlflow": _mlflow, "aim": _aim}
+class _EndOfTrials(tune.Callback):
+    """Tells loggers of the end of a trial that Tune says nothing about, after an error or a signal.
+
+    Ray's callback for wandb would wait for half an hour.
+    """
+
+    def __init__(self, loggers: list[LoggerCallback]) -> None:
+        self._loggers = loggers
+        self._ended = False
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Note that they know."""
+        self._ended = True
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Note that they know."""
+        self._ended = True
+
+    def on_experiment_end(self, trials: list, **info: Any) -> None:
+        """Tell them; those that never heard of the trial, or fail at this too, change nothing."""
+        for logger in () if self._ended else self._loggers:
+            for trial in trials:
+                with contextlib.suppress(Exception):
+                    logger.log_trial_end(trial, failed=True)
+
+
+LOGGERS: dict[str, Callable[[str, Path], LoggerCallback]] = {"wandb": _wandb, "mlflow": _mlflow, "aim": _aim}
 """By name, which is also that of the package: what makes the callback of an experiment's name and run directory."""
 
 
@@ -89,4 +117,5 @@ def logger_callbacks(names: tuple[str, ...], experiment: str, run_dir: Path) -> 
         experiment: Name of the experiment: the project or experiment of the tracker.
         run_dir: Where they write unless an environment variable of theirs says otherwise.
     """
-    return [LOGGERS[name](experiment, run_dir) for name in names]
+    loggers = [LOGGERS[name](experiment, run_dir) for name in names]
+    return [_EndOfTrials(loggers), *loggers] if loggers else []

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.tune.logger import LoggerCallback
 from toy_experiments import CARTPOLE
 
 from qio_envs.api import ConfigError
@@ -26,6 +27,7 @@ def record(package, call, **values):
 MLFLOW = """
 from types import SimpleNamespace
 from fake_record import record
+__version__ = "3.0.0"
 def set_tracking_uri(uri): record("mlflow", "uri", uri=uri)
 def get_tracking_uri(): return None
 def set_registry_uri(uri): pass
@@ -80,7 +82,7 @@ def test_a_run_tells_all_three_trackers_of_every_iteration_and_keeps_it_in_its_d
     }
     done = subprocess.run(
         [sys.executable, "-m", "qio_rllib.cli", "train", "--config", "tracked.yaml"],
-        cwd=tmp_path, capture_output=True, text=True, env=env,
+        cwd=tmp_path, capture_output=True, text=True, env=env, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs/tracked").iterdir()
@@ -130,13 +132,36 @@ def test_a_missing_package_is_named_before_anything_starts(monkeypatch):
 def test_the_trackers_own_variables_come_first(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_PROJECT", "elsewhere")
-    (callback,) = logger_callbacks(("wandb",), "forest", tmp_path)
+    _, callback = logger_callbacks(("wandb",), "forest", tmp_path)
     assert callback.project == "elsewhere"
     assert (callback.group, callback.kwargs["mode"], callback.kwargs["dir"]) == (
         "forest",
         "disabled",
         str(tmp_path),
     )
+
+
+def test_a_trial_that_ends_without_tunes_word_is_ended_for_the_trackers(monkeypatch):
+    """Ray's callback for wandb would wait half an hour for a trial that nobody has ended."""
+
+    class Tracker(LoggerCallback):
+        def __init__(self, ended, broken=False):
+            self.ended, self.broken = ended, broken
+
+        def log_trial_end(self, trial, failed=False):
+            if self.broken:
+                raise KeyError(trial)
+            self.ended.append((trial, failed))
+
+    for tells, expected in ((False, [("trial", True)]), (True, [])):
+        ended = []
+        made = {"aim": lambda *_: Tracker([], broken=True), "wandb": lambda *_, ended=ended: Tracker(ended)}
+        monkeypatch.setattr("qio_rllib.experiments.loggers.LOGGERS", made)
+        first, *_ = logger_callbacks(("aim", "wandb"), "x", Path())
+        if tells:
+            first.on_trial_complete(1, ["trial"], "trial")
+        first.on_experiment_end(["trial"])
+        assert ended == expected
 
 
 def test_an_experiment_keeps_its_loggers():

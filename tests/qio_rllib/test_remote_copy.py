@@ -140,7 +140,7 @@ def test_a_download_refuses_what_is_no_run_or_is_here(tmp_path, bucket):
 )
 def test_what_is_no_storage_is_named(given, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        Experiment.from_mapping({**CARTPOLE, "storage": given})
+        Experiment.from_mapping({**CARTPOLE, "storage": given}).validate()
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError):
         open_storage(given)
