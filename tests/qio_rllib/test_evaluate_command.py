@@ -188,10 +188,10 @@ def test_runs_of_which_nothing_is_left_are_named(here, capsys):
     shutil.copytree(run, here / "hostile")
     run_config = here / "hostile" / "config.yaml"
     run_config.write_text(
-        run_config.read_text().replace("evaluation_duration: 4", "evaluation_duration: 1e9")
+        run_config.read_text().replace("evaluation_duration: 4", "evaluation_duration: 2000000000")
     )
     assert main(["evaluate", "hostile"]) == 2
-    assert "config.evaluation_duration: expected an integer from 1 to" in capsys.readouterr().err
+    assert "config.evaluation_duration: expected an integer" in capsys.readouterr().err
     (run / "policy.pt").unlink()
     assert main(["evaluate", "--latest"]) == 2
     assert "checkpoint: there is no " in capsys.readouterr().err

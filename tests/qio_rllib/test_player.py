@@ -1,5 +1,7 @@
 """`Player`: one episode of one environment, by agent or alone; who comes back remembers nothing; errors."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -136,12 +138,28 @@ def test_teams_are_cut_to_the_agents_of_an_environment():
     (group,) = team.groups
     assert group.agents == ("a", "c")
     assert group.index.tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="agent_id: the policy was trained for the agents a, b, c"):
+        policy_of(agent_id=True).team_for(["a", "c"])
+
+
+def test_the_module_of_all_agents_acts_for_others_too():
+    policy = policy_of()
+    (group,) = policy.team_for(["d", "a", "b", "c", "e"]).groups
+    assert group.agents == ("d", "a", "b", "c", "e")
+    assert group.index.tolist() == [0, 1, 2, 3, 4]
+    assert group.actor is policy.team.groups[0].actor
+    with pytest.raises(ConfigError, match="agent_id: .* agents a, b, c, .*; 'd' has none"):
+        policy_of(agent_id=True).team_for(["a", "b", "c", "d"])
+    (whole,) = policy.team.groups
+    parts = [
+        dataclasses.replace(whole, module_id=str(i), agents=(agent,), index=np.array([i]))
+        for i, agent in enumerate("abc")
+    ]
+    several = dataclasses.replace(policy, team=Team(parts))
     with pytest.raises(
         ConfigError, match=r"the policy knows no agent 'cc' \(did you mean 'c'\?\); allowed: a, b, c"
     ):
-        policy.team_for(["a", "cc"])
-    with pytest.raises(ConfigError, match="agent_id: the policy was trained for the agents a, b, c"):
-        policy_of(agent_id=True).team_for(["a", "c"])
+        several.team_for(["a", "cc"])
 
 
 @pytest.mark.parametrize(
