@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console, ConsoleDimensions
 from rich.live import Live
@@ -186,7 +186,7 @@ class Display:
 
     def __init__(self, kind: Shown, stream: IO[str] | None = None, console: Console | None = None) -> None:
         self.kind = kind
-        self._stream: Any = _Stream(_own_output()) if stream is None else stream
+        self._stream = cast(IO[str], _Stream(_own_output())) if stream is None else stream
         self._console = Console(file=self._stream, highlight=False) if console is None else console
         self._stop: Mapping[str, float] = {}
         self._number = 0
