@@ -89,9 +89,14 @@ LARGE = (
 )
 
 
+def steps_in(env: str) -> int:
+    """Return the environment steps of an iteration."""
+    return 16 if env in LARGE else 128
+
+
 def command(env: str, out: str) -> list[str]:
     """Return the command that trains an iteration."""
-    steps = 16 if env in LARGE else 128
+    steps = steps_in(env)
     config = {
         "env_config": ENVIRONMENTS[env],
         "num_env_runners": 0,
@@ -128,6 +133,7 @@ def trained(env: str, timeout: float) -> dict[str, Any]:
     return {
         "env": env,
         "env_config": json.dumps(ENVIRONMENTS[env]),
+        "steps": steps_in(env),
         "trained": "yes" if is_trained else "no",
         "reason": "" if is_trained else last[:300],
         "seconds": round(time.monotonic() - start, 1),
@@ -148,7 +154,9 @@ def versions() -> str:
 
 def main() -> None:
     """Train in each environment, and keep a row of each; those of a run before are replaced."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=list(ENVIRONMENTS), default=list(ENVIRONMENTS))
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one environment")
     parser.add_argument("--out", type=Path, default=RESULTS)

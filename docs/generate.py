@@ -110,6 +110,7 @@ def _foreign() -> list[str]:
     table = [
         [
             f"`{row['env']}`",
+            f"{row['steps']:.0f}",
             row["trained"],
             f"{row['seconds']:.0f}",
             str(row.get("reason", "")).replace("|", "\\|"),
@@ -118,9 +119,9 @@ def _foreign() -> list[str]:
     ]
     return [
         "## Environments of others",
-        "`python benchmarks/foreign_environments.py` trains one iteration of PPO in each, by one command in a process of its own on "
-        f"a shared machine: {count} of the {len(rows)} that were tried. Versions: {rows[-1]['versions']}.",
-        _table(["environment", "trained", "seconds", "why not"], table),
+        "`python benchmarks/foreign_environments.py` trains one iteration of PPO in each, by one command in a process "
+        f"of its own on a busy machine: {count} of the {len(rows)} that were tried. Versions: {rows[-1]['versions']}.",
+        _table(["environment", "steps", "trained", "seconds", "why not"], table),
     ]
 
 

@@ -31,7 +31,10 @@ class Product(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gymnasium.spaces.Dict(
-        {"gears": gymnasium.spaces.MultiDiscrete([2, 3]), "gas": gymnasium.spaces.Box(-1, 1, (1,), np.float32)}
+        {
+            "gears": gymnasium.spaces.MultiDiscrete([2, 3]),
+            "gas": gymnasium.spaces.Box(-1, 1, (1,), np.float32),
+        }
     )
 
 

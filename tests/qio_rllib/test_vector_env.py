@@ -320,7 +320,10 @@ MASK = gymnasium.spaces.Box(0, 1, (4,), np.int8)
             gymnasium.spaces.Dict({"observation": BOX, "rest": gymnasium.spaces.Sequence(BOX)}),
             "observations of b are Dict.*; Sequence has no fixed number of values",
         ),
-        (gymnasium.spaces.Dict({3: BOX}), "observations of b are .*; keys of Dict spaces must be texts, got 3"),
+        (
+            gymnasium.spaces.Dict({3: BOX}),
+            "observations of b are .*; keys of Dict spaces must be texts, got 3",
+        ),
         (
             gymnasium.spaces.Dict({"observation": gymnasium.spaces.Text(3), "action_mask": MASK}),
             "observations of b are Dict",
