@@ -89,9 +89,14 @@ LARGE = (
 )
 
 
+def steps_in(env: str) -> int:
+    """Return the environment steps of an iteration."""
+    return 16 if env in LARGE else 128
+
+
 def command(env: str, out: str) -> list[str]:
     """Return the command that trains an iteration."""
-    steps = 16 if env in LARGE else 128
+    steps = steps_in(env)
     config = {
         "env_config": ENVIRONMENTS[env],
         "num_env_runners": 0,
@@ -128,6 +133,7 @@ def trained(env: str, timeout: float) -> dict[str, Any]:
     return {
         "env": env,
         "env_config": json.dumps(ENVIRONMENTS[env]),
+        "steps": steps_in(env),
         "trained": "yes" if is_trained else "no",
         "reason": "" if is_trained else last[:300],
         "seconds": round(time.monotonic() - start, 1),

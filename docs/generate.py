@@ -172,6 +172,7 @@ def _foreign() -> list[str]:
     table = [
         [
             f"`{row['env']}`",
+            f"{row['steps']:.0f}",
             row["trained"],
             f"{row['seconds']:.0f}",
             str(row.get("reason", "")).replace("|", "\\|"),
@@ -181,9 +182,9 @@ def _foreign() -> list[str]:
     return [
         "## Environments of others",
         "`python benchmarks/foreign_environments.py` trains one iteration of PPO in each, by one command in a process "
-        f"of its own on a shared machine: {count} of the {len(rows)} that were tried. "
+        f"of its own on a busy machine: {count} of the {len(rows)} that were tried. "
         f"Versions: {rows[-1]['versions']}.",
-        _table(["environment", "trained", "seconds", "why not"], table),
+        _table(["environment", "steps", "trained", "seconds", "why not"], table),
     ]
 
 

@@ -93,8 +93,8 @@ def draw(scene: Scene) -> Array:
     if scene.target is not None:
         mark_target(canvas, _TARGET, _pixel(scene.target, half, scale))
     for one, other in _observing(scene):
-        ends = (_pixel(scene.position[n], half, scale) for n in (one, other))
-        thin_line(canvas, _BORDER, *ends, 0.5)
+        seer, seen = (_pixel(scene.position[n], half, scale) for n in (one, other))
+        thin_line(canvas, _BORDER, seer, seen, 0.5)
     for n in _bottom_up(scene):
         centre = _pixel(scene.position[n], half, scale)
         if not scene.alive[n]:
@@ -104,8 +104,8 @@ def draw(scene: Scene) -> Array:
         points = [*scene.trail[n, :-1][::_SEGMENT], scene.position[n]]
         for place, (start, end) in enumerate(itertools.pairwise(points)):
             if (start != end).any():
-                ends = (_pixel(point, half, scale) for point in (start, end))
-                line(canvas, colour, *ends, 3.0, 0.8 * (place + 1) / len(points))
+                first, last = (_pixel(point, half, scale) for point in (start, end))
+                line(canvas, colour, first, last, 3.0, 0.8 * (place + 1) / len(points))
         speed = float(np.hypot(*scene.velocity[n]))
         if speed > 0:
             way = scene.velocity[n] * np.array([1, -1]) / speed * (_AGENT + speed * _SECONDS * scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qio_rllib.artifacts.metrics import STEPS
 from qio_rllib.artifacts.plot_style import PALETTE, TICK_SIZE, legend_below, new_figure, steps_axis
@@ -41,7 +42,7 @@ def plot_losses(rows: Sequence[Mapping[str, float]], path: str | Path, title: st
             key = f"learners/{module}/{_UPDATES}" if by_updates else STEPS
             points = [(row[key], row[column]) for row in rows if column in row and key in row]
             if points:
-                style = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
+                style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
                 color = PALETTE[place % len(PALETTE)]
                 axes.plot(*zip(*points, strict=True), color=color, label=module, linewidth=1.5, **style)
         axes.set_title(name.replace("_", " "), loc="left", fontsize=TICK_SIZE + 1)

@@ -150,9 +150,9 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], pad: float 
     if not labels:
         return
     axes.set_ylim(*axes.get_ylim())
-    figure = axes.get_figure()
+    figure, place_in_grid = axes.get_figure(root=True), axes.get_subplotspec()
     assert figure is not None
-    rows = axes.get_subplotspec().get_gridspec().nrows if axes.get_subplotspec() is not None else 1
+    rows = 1 if place_in_grid is None else place_in_grid.get_gridspec().nrows
     # The axes take about 0.8 of their row of the grid; a letter is TICK_SIZE / 72 inches high.
     height = 0.8 * float(figure.get_figheight()) / rows
     gap = _LEAST_GAP * TICK_SIZE / 72 / height

@@ -4,13 +4,16 @@ import importlib
 import pickle
 
 import gymnasium
+import numpy as np
 import pytest
 from pettingzoo import ParallelEnv
 from ray.rllib.algorithms.ppo import PPOConfig as StockPPOConfig
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from toy_endings import Endings
+from toy_runners import config_of, learner_of, runner_of
 
 from qio_envs.adapters.tuple_agents import TupleParallelEnv
+from qio_envs.adapters.turns import TurnParallelEnv
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.sampling.environments import (
@@ -240,3 +243,43 @@ def test_without_our_settings_it_is_stock_ppo():
         "_rl_module_spec",
         "_learner_class",
     }
+
+
+def test_what_gymnasium_cannot_make_is_said_in_one_line():
+    def needs_more(**settings):
+        raise gymnasium.error.DependencyNotInstalled(
+            'something is not installed,\nrun `pip install "something"`'
+        )
+
+    gymnasium.register("needs_more-v0", entry_point=needs_more)
+    try:
+        with pytest.raises(ConfigError) as caught:
+            make_env("needs_more-v0")
+    finally:
+        del gymnasium.registry["needs_more-v0"]
+    expected = 'env: needs_more-v0 cannot be made: something is not installed, run `pip install "something"`'
+    assert str(caught.value) == expected
+
+
+def test_games_of_turns_build_and_say_what_they_are():
+    env = make_env("pettingzoo.classic.tictactoe_v3")
+    assert isinstance(env, TurnParallelEnv)
+    assert isinstance(make_env("pettingzoo.classic.rps_v2:env"), ParallelEnv)
+    described = describe_env("pettingzoo.classic.tictactoe_v3")
+    assert described.homogeneous
+    assert described.action_spaces["player_1"] == gymnasium.spaces.Discrete(10)
+
+
+def test_a_policy_learns_from_a_game_of_turns():
+    config = config_of("pettingzoo.classic.tictactoe_v3", fragment=24)
+    runner = runner_of(config)
+    learner = learner_of(config, runner)
+    (rollout,) = runner.sample()
+    part = rollout.modules["shared"]
+    waits = part.actions == 9
+    assert (waits.sum(-1) == 1)[part.acted.all(-1)].all()  # one moves, one waits
+    taken = np.take_along_axis(part.action_mask[:-1], part.actions[..., None], -1)
+    assert taken[part.acted].all()
+    assert part.terminated.any()
+    assert set(np.unique(part.rewards)) <= {-1.0, 0.0, 1.0}
+    learner.update(episodes=[rollout], num_epochs=1, minibatch_size=24)

@@ -36,7 +36,7 @@ def module_of(actions):
 
 def batch_of(rows, legal=None):
     columns = {"action_logp": torch.zeros(len(rows))}
-    return TrainingBatch(ModuleInputs(rows, legal), columns, None, legal is not None, (4,))
+    return TrainingBatch(ModuleInputs(rows, legal), columns, None, legal is not None, (), (4,))
 
 
 def term_of(module, rows, legal=None, components=(1, 3), seed=5):
