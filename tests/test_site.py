@@ -137,6 +137,11 @@ def test_a_page_that_the_navigation_forgets_is_named(caplog, tmp_path):
     assert re.findall(r"[\w/]+\.md", record.getMessage()) == ["forgotten.md"]
 
 
+def test_anchors_are_those_of_repository_browsers():
+    slug = load_config(str(ROOT / "mkdocs.yml")).mdx_configs["toc"]["slugify"]
+    assert slug("Q & A - of `team_reward`, Größe", "-") == "q--a---of-team_reward-größe"
+
+
 def test_a_folder_without_pages_is_no_entry_of_the_navigation():
     with pytest.raises(SystemExit, match=r"nav: nothing/\* has no page"):
         site_hooks._expanded([{"Nothing": ["nothing/*"]}], DOCS)
