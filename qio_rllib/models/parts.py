@@ -56,7 +56,7 @@ class Part:
             try:
                 if not isinstance(value, kind | np.ndarray):
                     raise TypeError
-                value = value[key]
+                value = value[key]  # type: ignore[index]  # keys of mappings are texts, places of sequences integers
             except (KeyError, IndexError, TypeError) as error:
                 raise ValueError(f"it has no {self.name}") from error
         return value
@@ -101,7 +101,7 @@ class SpaceParts:
     @classmethod
     def from_list(cls, values: Sequence[Mapping[str, Any]]) -> Self:
         """Return what `as_list` described."""
-        kept = (
+        kept: Iterator[dict[str, Any]] = (
             {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
             for one in values
         )
