@@ -72,8 +72,8 @@ class TupleEnv(gymnasium.Env):
 
     def _all(self, observations: dict[Any, Any]) -> tuple[Any, ...]:
         return tuple(
-            observations[agent] if agent in observations else _zeros(space)
-            for agent, space in zip(self.agents, self.observation_space, strict=True)
+            observations[agent] if agent in observations else _zeros(self.env.observation_space(agent))
+            for agent in self.agents
         )
 
 

@@ -42,7 +42,8 @@ class TurnParallelEnv(ParallelEnv):
         self.agents: list[Any] = []
         self.render_mode = getattr(env, "render_mode", None)
         self.metadata = env.metadata
-        self.observation_spaces, self.action_spaces = {}, {}
+        self.observation_spaces: dict[Any, gymnasium.Space] = {}
+        self.action_spaces: dict[Any, gymnasium.spaces.Discrete] = {}
         for agent in self.possible_agents:
             actions = env.action_space(agent)
             if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:

@@ -52,7 +52,7 @@ class Part:
             ValueError: The value has no such part.
         """
         for key in self.path:
-            kind = Mapping if isinstance(key, str) else Sequence
+            kind: Any = Mapping if isinstance(key, str) else Sequence
             try:
                 if not isinstance(value, kind | np.ndarray):
                     raise TypeError
@@ -101,7 +101,7 @@ class SpaceParts:
     @classmethod
     def from_list(cls, values: Sequence[Mapping[str, Any]]) -> Self:
         """Return what `as_list` described."""
-        kept = (
+        kept: Iterator[dict[str, Any]] = (
             {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
             for one in values
         )
