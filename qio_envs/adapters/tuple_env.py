@@ -29,7 +29,7 @@ class TupleEnv(gymnasium.Env):
         self.env: Any = env
         self.agents = list(env.possible_agents)
         self.n_agents = len(self.agents)
-        self.observation_space: gymnasium.spaces.Tuple = gymnasium.spaces.Tuple(
+        self.observation_space = gymnasium.spaces.Tuple(
             [env.observation_space(agent) for agent in self.agents]
         )
         self.action_space = gymnasium.spaces.Tuple([env.action_space(agent) for agent in self.agents])
@@ -72,8 +72,8 @@ class TupleEnv(gymnasium.Env):
 
     def _all(self, observations: dict[Any, Any]) -> tuple[Any, ...]:
         return tuple(
-            observations[agent] if agent in observations else _zeros(space)
-            for agent, space in zip(self.agents, self.observation_space.spaces, strict=True)
+            observations[agent] if agent in observations else _zeros(self.env.observation_space(agent))
+            for agent in self.agents
         )
 
 

@@ -52,7 +52,7 @@ class Part:
             ValueError: The value has no such part.
         """
         for key in self.path:
-            kind = Mapping if isinstance(key, str) else Sequence
+            kind: Any = Mapping if isinstance(key, str) else Sequence
             try:
                 if not isinstance(value, kind | np.ndarray):
                     raise TypeError
