@@ -41,7 +41,7 @@ def test_the_wheel_holds_both_packages_their_data_and_the_ready_experiments(buil
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".yaml") or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml", ".pt") or path.name == "py.typed"
     }
     assert {f"{package}/py.typed" for package in PACKAGES} <= expected
     assert len(READY) > 40

@@ -95,12 +95,13 @@ class MAACConfig(SoftConfig):
 
 
 def _critic(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kind = CriticSettings.of({"type": _ATTENTION, **settings}).type
+    attending = {"type": _ATTENTION, **settings}
+    kind = CriticSettings.of(attending).type
     if kind != _ATTENTION:
         raise ConfigError(
             f"critic: MAAC's critic attends to the other agents, expected {_ATTENTION}, got {kind}"
         )
-    return dict(settings)
+    return attending
 
 
 class MAAC(OffPolicyAlgorithm):

@@ -203,7 +203,7 @@ def test_the_command_line_on_a_gymnasium_environment_of_several_agents(capsys):
         (["toy_parallel:make_nothing"], "ENV: 'toy_parallel:make_nothing' gives object, no PettingZoo"),
         (
             ["forest_uav_v0", "--kwarg", "num_uav=3"],
-            "ENV: 'forest_uav_v0' cannot be made: ConfigError: unknown",
+            "ENV: 'forest_uav_v0' cannot be made: UnknownSettingError: unknown",
         ),
         (["forest_uav_v0", "--kwarg", "num_uavs"], "argument --kwarg: expected key=value, got 'num_uavs'"),
         (["forest_uav_v0", "--steps", "0"], "--steps: expected at least 1, got 0"),

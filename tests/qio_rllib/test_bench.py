@@ -153,9 +153,9 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, complai
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--config", "nope.yaml"], "rllib: nope.yaml: No such file or directory"),
+        (["--config", "nope.yaml"], "rllib: nope.yaml: No such file; 'rllib list' names"),
         (["--config", "{}"], "rllib: --config with JSON: needs --run ALGORITHM"),
-        ([], "rllib: Missing option '--config'"),
+        ([], "rllib: an experiment is needed: a file or the name of a ready one"),
     ],
 )
 def test_a_missing_experiment_is_one_line(capsys, arguments, complaint):

@@ -301,7 +301,7 @@ def test_a_name_must_name_a_directory(name):
         ("", "the file is empty"),
         ("[1]", "the file is a list"),
         ("a: {run: PPO}\nb: {run: PPO}", "exactly one experiment, found the keys a, b"),
-        ("run: PPO\nenv: x", "put them under the name of the experiment"),
+        ("run: PPO\nenv: x", "run belongs under the name of the experiment"),
         ("a:\n  run: PPO\n  run: A2C\n", "x.yaml, line 3: not valid YAML: found duplicate key"),
         ("a:\n  run: [PPO\n  env: x\n", "x.yaml, line 3: not valid YAML"),
         ("a: 3", "x.yaml: a: expected a mapping"),

@@ -56,6 +56,8 @@ VALUES = {
     "model_lr": (1e-2, FOREST),
     "model_sequence_length": (9, FOREST),
     "n_step": (3, FOREST),
+    "normalize_observations": (True, FOREST),
+    "normalize_rewards": (True, FOREST),
     "normalize_values": (True, FOREST),
     "num_critic_updates": (5, FOREST),
     "num_steps_sampled_before_learning_starts": (10, FOREST),

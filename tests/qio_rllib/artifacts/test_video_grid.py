@@ -61,7 +61,7 @@ def test_the_command_records_all_policies_on_the_same_seed(tmp_path, monkeypatch
         (["--scripted", "random", "--layout", "grid"], "--layout: a grid has 2 to 16 policies, got 1"),
         (
             ["--scripted", "random", "--scripted", "greedy"],
-            "several policies in one video need --layout grid",
+            "one video shows one policy, got 2 (side by side: --layout grid",
         ),
         (["--scripted", "random", "--layout", "row"], "--layout: expected single or grid, got row"),
         (["--scripted", "random", "--scripted", "x", "--layout", "grid"], "no scripted policy 'x'"),
