@@ -198,7 +198,7 @@ def pixel(picture, x, y):
 def test_a_picture_shows_teams_health_shots_and_the_fallen():
     picture = viewer.draw(scene_of())
     assert (picture.dtype, picture.shape) == (np.uint8, (HEAD + 640 + 42, 640, 3))
-    ally, enemy = pixel(picture, 8 - 0.4, 16), pixel(picture, 24, 24 + 0.35)
+    ally, enemy = pixel(picture, 8 - 0.4, 16), pixel(picture, 24 - 0.2, 24 + 0.2)
     assert ally[2] > ally[0] + 60
     assert enemy[0] > enemy[2] + 60
     shot = pixel(picture, 16, 20)

@@ -92,7 +92,7 @@ def test_a_run_leaves_its_artifacts(finished):
     assert ("best.gif" in found) == (importlib.util.find_spec("pygame") is not None)
     for name in ("learning_curve.png", "entropy.png"):
         with Image.open(finished.path / name) as image:
-            assert image.size == (1080, 660)
+            assert image.size == (1080, 630)
     info = finished.info()
     assert info["status"] == "finished"
     assert info["seed"] == 5

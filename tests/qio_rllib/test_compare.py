@@ -53,7 +53,7 @@ def test_groups_are_experiments_and_few_seeds_have_a_mean_and_a_range(here, caps
         ("one", 2, 60)
     }
     with Image.open("c/curves.png") as image:
-        assert image.size == (1080, 660)
+        assert image.size == (1080, 630)
     out, err = capsys.readouterr()
     assert err == ""
     for part in ("one", "0,1,2", "mean 30", "10 to 60", "probability", "0.50", "written to c: curves.png"):

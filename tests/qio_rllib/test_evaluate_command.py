@@ -184,7 +184,10 @@ def test_runs_of_which_nothing_is_left_are_named(here, capsys):
         assert main(["evaluate", *arguments]) == 2
         assert message in capsys.readouterr().err
     assert main(["video", "runs/x/1", "runs/x/2"]) == 2
-    assert "one video shows one policy, got 2 (side by side: --layout grid; the newest run of a folder: --latest FOLDER)" in capsys.readouterr().err
+    assert (
+        "one video shows one policy, got 2 (side by side: --layout grid; the newest run of a folder: --latest FOLDER)"
+        in capsys.readouterr().err
+    )
     shutil.copytree(run, here / "hostile")
     run_config = here / "hostile" / "config.yaml"
     run_config.write_text(

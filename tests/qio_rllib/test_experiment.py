@@ -143,7 +143,7 @@ def test_the_projects_own_settings_reach_the_config():
         ({"action_mask_key": 3}, "config.action_mask_key: expected a text, got 3"),
         (
             {"num_env_runners": 1, "custom_resources_per_env_runner": {"tpu": 2}},
-            "config.custom_resources_per_env_runner: 2 tpus are needed in all, this machine has 0",
+            "config.custom_resources_per_env_runner: 2 tpus are needed in all, (this machine|the running Ray) has 0",
         ),
         ({"num_gpus_per_learner": 99}, "config.num_gpus_per_learner: 99 GPUs are needed"),
         (
