@@ -154,6 +154,7 @@ def test_out_is_local(capsys):
     )
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_run_whose_machine_is_lost_goes_on_from_its_copy(tmp_path):
     """The run directory is gone, the copy is not: the rest equals what the run itself would have done."""
