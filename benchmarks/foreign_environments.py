@@ -157,7 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="*", choices=list(ENVIRONMENTS), default=list(ENVIRONMENTS))
+    parser.add_argument(
+        "--only", nargs="*", choices=list(ENVIRONMENTS), default=list(ENVIRONMENTS), metavar="ENV"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one environment")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()

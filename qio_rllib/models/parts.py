@@ -56,7 +56,7 @@ class Part:
             try:
                 if not isinstance(value, kind | np.ndarray):
                     raise TypeError
-                value = value[key]  # type: ignore[index]  # keys of mappings are texts, places of sequences integers
+                value = value[key]
             except (KeyError, IndexError, TypeError) as error:
                 raise ValueError(f"it has no {self.name}") from error
         return value
