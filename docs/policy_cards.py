@@ -73,7 +73,7 @@ def card(name: str) -> Card:
         env=experiment["env"],
         env_config=experiment["config"].get("env_config") or {},
         algorithm="MAPPO" if experiment["config"].get("central_value") else experiment["run"],
-        command=f"rllib train --config {config} --seed {info['seed']}",
+        command=f"rllib train {Path(config).stem} --seed {info['seed']}",
         seed=info["seed"],
         env_steps=int(float(last[figures.STEPS])),
         training_seconds=round(float(last["time_total_s"]), 1),

@@ -72,7 +72,9 @@ def test_the_commands_take_names(capsys, tmp_path, monkeypatch):
     assert main(["policies"]) == 0
     out = capsys.readouterr().out
     for name, card in cards().items():
-        assert f"policy:{name}: {card.command}  (MIT)" in out
+        assert f"policy:{name}\n" in out
+        assert f"  {card.mode} {card.score:.1f}: {card.normalized:.2f} between random play" in out
+        assert f"  rllib train {name} --seed 0\n" in out
     assert main(["policies", "forest_uav_ppo"]) == 0
     assert f"sha256: {card_of('forest_uav_ppo').sha256}\n" in capsys.readouterr().out
     assert main(["evaluate", "policy:swarm_masac", "--greedy", "--out", "rows.csv"]) == 0
