@@ -124,7 +124,8 @@ class Settings:
         if name in self.setters:
             raise ConfigError(f"{where}.{key}: its settings stand directly under config")
         settable = [setting.name for setting in self.known.values() if setting.in_file]
-        hint = did_you_mean(str(key), [*settable, *RENAMED])
+        of_networks = did_you_mean(str(key), _model_settings()).replace("mean '", "mean 'model_config.")
+        hint = did_you_mean(str(key), [*settable, *RENAMED]) or of_networks
         allowed = (
             ""
             if hint

@@ -142,6 +142,10 @@ def test_the_projects_own_settings_reach_the_config():
         ({"num_learners": 0, "minibatch_size": 999}, "config.minibatch_size: .*minibatch_size.* must be <="),
         ({"action_mask_key": 3}, "config.action_mask_key: expected a text, got 3"),
         (
+            {"fcnet_hidens": [8]},
+            r"unknown key 'fcnet_hidens' \(did you mean 'model_config.fcnet_hiddens'\?\)",
+        ),
+        (
             {"num_env_runners": 1, "custom_resources_per_env_runner": {"tpu": 2}},
             "config.custom_resources_per_env_runner: 2 tpus are needed in all, (this machine|the running Ray) has 0",
         ),
