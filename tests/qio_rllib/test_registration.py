@@ -182,8 +182,8 @@ RUNS = {
 }
 
 
-# One of each kind always; those that differ from it in their losses alone are long tests.
-ALIKE = ("A2C", "COMA", "DQN", "MAAC", "MADDPG", "MASAC", "QMIX", "VDN")
+# One of each kind always; those that differ from it in their losses alone, or have runs of their own elsewhere, are long.
+ALIKE = ("A2C", "COMA", "DQN", "Federated", "MAAC", "MADDPG", "MASAC", "QMIX", "VDN")
 
 
 @pytest.mark.ray
