@@ -182,7 +182,8 @@ RUNS = {
 }
 
 
-# One of each kind always; those that differ from it in their losses alone, or have runs of their own elsewhere, are long.
+# One of each kind always; those that differ from it in their losses alone, or train in tests of their own, are long
+# tests.
 ALIKE = ("A2C", "COMA", "DQN", "Federated", "MAAC", "MADDPG", "MASAC", "QMIX", "VDN")
 
 
