@@ -1,4 +1,4 @@
-"""Text and CSV files that are whole whenever somebody reads them."""
+"""Text and CSV files that are whole whenever somebody reads them, and locks of what one process may write."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from qio_envs.api import ConfigError
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:
@@ -21,6 +25,31 @@ def write_atomically(path: Path, text: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)  # a full disk has no room for a part of a file
         raise
+
+
+@contextlib.contextmanager
+def only_writer(lock_file: Path, owner: str, kind: str) -> Iterator[None]:
+    """Be the only process that trains something; the system takes the lock from a process that dies.
+
+    Args:
+        lock_file: What is locked.
+        owner: Path of what is trained, for messages.
+        kind: What it is, for messages.
+
+    Raises:
+        ConfigError: Another process has the lock, or it cannot be written.
+    """
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ConfigError(f"{owner}: another process is training this {kind}") from error
+    except OSError as error:
+        raise ConfigError(f"{owner}: cannot be written to ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:

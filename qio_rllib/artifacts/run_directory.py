@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from qio_envs.api import ConfigError
-from qio_rllib.artifacts.files import write_atomically
+from qio_rllib.artifacts.files import only_writer, write_atomically
 from qio_rllib.artifacts.yaml_files import read_yaml, yaml_text
 
 STATUSES = ("running", "finished", "interrupted", "failed")
@@ -105,17 +103,8 @@ class RunDirectory:
         Raises:
             ConfigError: Another process has it, or the directory cannot be written to.
         """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise ConfigError(f"{self.path}: another process is training this run") from error
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written to ({error.strerror})") from error
-        try:
+        with only_writer(self.path / ".lock", f"{self.path}", "run"):
             yield
-        finally:
-            lock.release()
 
     def reserve_space(self) -> None:
         """Keep a little room on the disk for what a run that ends without room on it has to write.

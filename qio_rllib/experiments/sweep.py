@@ -9,10 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from qio_envs.api import ConfigError
-from qio_rllib.artifacts.files import write_atomically
+from qio_rllib.artifacts.files import only_writer, write_atomically
 from qio_rllib.artifacts.run_description import timestamp
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.artifacts.yaml_files import yaml_text
@@ -109,17 +107,8 @@ class Sweep:
         Raises:
             ConfigError: Another process does.
         """
-        lock = FileLock(self.file.with_name(f".{self.file.stem}.lock"))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise ConfigError(f"{self.file}: another process is training this sweep") from error
-        except OSError as error:
-            raise ConfigError(f"{self.file}: cannot be locked ({error.strerror})") from error
-        try:
+        with only_writer(self.file.with_name(f".{self.file.stem}.lock"), f"{self.file}", "sweep"):
             yield
-        finally:
-            lock.release()
 
     def runs(self) -> dict[int, RunDirectory]:
         """Return the runs that have begun, by number."""
