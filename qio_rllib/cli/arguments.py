@@ -33,6 +33,11 @@ ExperimentFile = Annotated[
     ),
 ]
 
+OtherEnv = Annotated[str | None, typer.Option(help="Another environment than that of the training.")]
+OtherEnvConfig = Annotated[
+    str | None,
+    typer.Option(help="Its settings as a JSON object; of the training's environment, only what changes."),
+]
 AllowImport = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,6 +11,8 @@ import typer
 from qio_envs.api import ConfigError
 from qio_rllib.cli.arguments import (
     AllowImport,
+    OtherEnv,
+    OtherEnvConfig,
     check_output_file,
     chosen_policies,
     evaluation_env,
@@ -33,11 +35,8 @@ def video(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episode.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Most probable actions (default).")] = False,
     sampled: Annotated[bool, typer.Option("--sampled", help="Sampled actions.")] = False,
-    env: Annotated[str | None, typer.Option(help="Another environment than that of the training.")] = None,
-    env_config: Annotated[
-        str | None,
-        typer.Option(help="Its settings as a JSON object; of the training's environment, only what changes."),
-    ] = None,
+    env: OtherEnv = None,
+    env_config: OtherEnvConfig = None,
     max_steps: Annotated[
         int | None,
         typer.Option(
