@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from qio_rllib.world_models.extended_kalman import LARGEST, Moves, filtered
 from qio_rllib.world_models.heads import ContinuationHead, GaussianHead
 from qio_rllib.world_models.model import Learned, Predicted, Sequences, WorldModel
 from qio_rllib.world_models.scales import RunningScale
@@ -15,9 +16,6 @@ from qio_rllib.world_models.scales import RunningScale
 _INITIAL_WEIGHT = 0.02  # deviation of the weights of the dynamics: at first a state stays as it is
 _INITIAL_MOTION, _INITIAL_SENSOR = 0.05, 0.02  # deviations of the noises, in deviations of the observations
 _LEAST_DEVIATION = 1e-3  # of all noises
-_LARGEST = (
-    100.0  # of means and of the mean variance, which could grow without end where nothing observed shows them
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,37 +175,25 @@ class KalmanModel(WorldModel):
 
         The last observation of an episode is learned from too.
         """
-        following, dynamics = self.scale(batch.next_obs), self._dynamics()
+        following = self.scale(batch.next_obs)
         fresh = batch.fresh.clone()
         fresh[0] = True
         start = self._conditioned(self._prior(batch.fresh), self.scale(batch.obs))
-        belief = Belief(start.belief.mean[0], start.belief.covariance[0])
-        before: list[Belief] = []
-        after: list[_Conditioned] = []
-        for step in range(len(following)):
-            if step:
-                begins = fresh[step].unsqueeze(-1)
-                belief = Belief(
-                    torch.where(begins, start.belief.mean[step], belief.mean),
-                    torch.where(begins.unsqueeze(-1), start.belief.covariance[step], belief.covariance),
-                )
-            before.append(belief)
-            found = self._conditioned(self._moved(belief, batch.actions[step], dynamics), following[step])
-            after.append(found)
-            belief = found.belief
+        found = filtered(
+            self._moves(), start.belief.mean, start.belief.covariance, fresh, batch.actions, following
+        )
         counts, begun = batch.learned, batch.learned * fresh
-        errors = torch.cat([torch.stack([found.errors for found in after]), start.errors])
-        variances = torch.cat([torch.stack([found.variances for found in after]), start.variances])
+        errors = torch.cat([found.errors, start.errors])
+        variances = torch.cat([found.variances, start.variances])
         surprise = 0.5 * (errors**2 / variances + variances.log()).sum(-1)
-        reached = torch.stack([found.belief.mean for found in after])
-        inputs = torch.cat([reached, batch.actions], dim=-1)
+        inputs = torch.cat([found.means, batch.actions], dim=-1)
         parts = {
             "observation": _mean(surprise, torch.cat([counts, begun])),
             "reward": _mean(self.reward.loss(inputs, batch.rewards), counts),
             "continuation": _mean(self.continuation.loss(inputs, 1.0 - batch.terminated), counts),
         }
         total = parts["observation"] + self.settings.reward_weight * parts["reward"] + parts["continuation"]
-        states = _state(Belief(*(torch.stack(part) for part in zip(*before, strict=True))))
+        states = _state(Belief(found.means_before, found.covariances_before))
         return Learned(
             total, {f"{name}_loss": loss.detach() for name, loss in parts.items()}, states.detach()
         )
@@ -227,7 +213,14 @@ class KalmanModel(WorldModel):
         """Return ``f(mean, action)`` and the units of its hidden layer."""
         inputs = torch.cat([mean, action], dim=-1)
         units = torch.tanh(self.first(inputs))
-        return (mean + self.linear(inputs) + self.last(units)).clamp(-_LARGEST, _LARGEST), units
+        return (mean + self.linear(inputs) + self.last(units)).clamp(-LARGEST, LARGEST), units
+
+    def _moves(self) -> Moves:
+        """Return the parameters of the filter over sequences."""
+        return Moves(
+            self.linear.weight, self.linear.bias, self.first.weight, self.first.bias, self.last.weight,
+            _deviation(self.motion) ** 2, _deviation(self.sensor) ** 2,
+        )  # fmt: skip
 
     def _dynamics(self) -> _Dynamics:
         size = self.feature_size
@@ -241,7 +234,7 @@ class KalmanModel(WorldModel):
         jacobian = dynamics.slope + ((1.0 - units**2) @ dynamics.by_unit).view_as(belief.covariance)
         covariance = jacobian @ belief.covariance @ jacobian.transpose(-1, -2) + dynamics.noise
         variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        covariance = covariance * (_LARGEST / variance).clamp(max=1.0)
+        covariance = covariance * (LARGEST / variance).clamp(max=1.0)
         return Belief(mean, 0.5 * (covariance + covariance.transpose(-1, -2)))
 
     def _conditioned(self, belief: Belief, obs: torch.Tensor) -> _Conditioned:
