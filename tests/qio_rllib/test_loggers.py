@@ -71,6 +71,7 @@ FILES = {
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_run_tells_all_three_trackers_of_every_iteration_and_keeps_it_in_its_directory(tmp_path):
     for name, text in FILES.items():
         (tmp_path / "fakes" / name).parent.mkdir(parents=True, exist_ok=True)
