@@ -8,23 +8,11 @@ import numpy as np
 import torch
 from numba import njit
 
+from qio_rllib.world_models.kalman import LARGEST, Moves
+
 Array = np.ndarray
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in any order; numbers that are not finite stay so
-LARGEST = 100.0
-"""Of means, and of the mean variance, which could grow without end where nothing observed shows them."""
-
-
-class Moves(NamedTuple):
-    """How beliefs move: ``f(s, a) = s + A [s, a] + b + W tanh(V [s, a] + c)`` with noise."""
-
-    weight: torch.Tensor  # A, [n, n + A]
-    bias: torch.Tensor  # b, [n]
-    first: torch.Tensor  # V, [U, n + A]
-    offset: torch.Tensor  # c, [U]
-    last: torch.Tensor  # W, [n, U]
-    motion: torch.Tensor  # variances of the motion's noise, [n]
-    sensor: torch.Tensor  # variances of the sensors' noise, [D]
 
 
 class Filtered(NamedTuple):

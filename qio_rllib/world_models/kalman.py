@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from qio_rllib.world_models.extended_kalman import LARGEST, Moves, filtered
 from qio_rllib.world_models.heads import ContinuationHead, GaussianHead
 from qio_rllib.world_models.model import Learned, Predicted, Sequences, WorldModel
 from qio_rllib.world_models.scales import RunningScale
@@ -16,6 +15,22 @@ from qio_rllib.world_models.scales import RunningScale
 _INITIAL_WEIGHT = 0.02  # deviation of the weights of the dynamics: at first a state stays as it is
 _INITIAL_MOTION, _INITIAL_SENSOR = 0.05, 0.02  # deviations of the noises, in deviations of the observations
 _LEAST_DEVIATION = 1e-3  # of all noises
+
+
+LARGEST = 100.0
+"""Of means, and of the mean variance, which could grow without end where nothing observed shows them."""
+
+
+class Moves(NamedTuple):
+    """How beliefs move: ``f(s, a) = s + A [s, a] + b + W tanh(V [s, a] + c)`` with noise."""
+
+    weight: torch.Tensor  # A, [n, n + A]
+    bias: torch.Tensor  # b, [n]
+    first: torch.Tensor  # V, [U, n + A]
+    offset: torch.Tensor  # c, [U]
+    last: torch.Tensor  # W, [n, U]
+    motion: torch.Tensor  # variances of the motion's noise, [n]
+    sensor: torch.Tensor  # variances of the sensors' noise, [D]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +46,7 @@ class KalmanSettings:
         reward_weight: Of the reward's loss, beside the likelihood of the observations.
     """
 
-    unobserved: int = 4
+    unobserved: int = 2
     dynamics_size: int = 32
     reward_hiddens: tuple[int, ...] = (64,)
     continuation_hiddens: tuple[int, ...] = (32,)
@@ -175,6 +190,8 @@ class KalmanModel(WorldModel):
 
         The last observation of an episode is learned from too.
         """
+        from qio_rllib.world_models.extended_kalman import filtered  # numba, which acting does without
+
         following = self.scale(batch.next_obs)
         fresh = batch.fresh.clone()
         fresh[0] = True
