@@ -53,12 +53,11 @@ def record_episode(
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a display even where none is needed
 
-    from qio_rllib.sampling.evaluation import play_episodes
+    from qio_rllib.sampling.evaluation import play_episodes, step_cap
 
     frames: list[np.ndarray] = []
     with rendered_env(policy, env_id, env_config, "rgb_array") as (shown, env, team):
-        if max_steps is None and not env.has_time_limit:
-            max_steps = MAX_STEPS
+        max_steps = step_cap(env, max_steps, MAX_STEPS)
         (row,) = play_episodes(
             team, env, [seed], explore, lambda: frames.append(_frame(shown, env_id)), max_steps
         )

@@ -33,7 +33,7 @@ from qio_rllib.sampling.vector_env import VectorEnv
 FIRST_EVALUATION_SEED = 1_000_000
 """Evaluation seeds count up from here, away from the seeds that training is likely to use."""
 MAX_EPISODE_STEPS = 10_000
-"""Steps after which an evaluation leaves an episode of an environment that is not known to end."""
+"""Steps after which an episode of an environment that is not known to end is left."""
 
 _MODULES = "learner_group/learner/rl_module"
 _LEARNER_STATE = "learner_group/learner/state.pkl"
@@ -87,6 +87,19 @@ def team_in(policy: Policy, env_id: str, env: VectorEnv) -> Team:
     return policy.team_for(env.agents)
 
 
+def step_cap(env: VectorEnv, max_steps: int | None, otherwise: int | None = None) -> int | None:
+    """Return after how many steps episodes are left; None for environments that are known to end.
+
+    Args:
+        env: The environments.
+        max_steps: What was asked for; it holds for any environment.
+        otherwise: For environments that are not known to end; `MAX_EPISODE_STEPS` when absent.
+    """
+    if max_steps is not None or env.has_time_limit:
+        return max_steps
+    return MAX_EPISODE_STEPS if otherwise is None else otherwise
+
+
 def play_episodes(
     team: Team,
     env: VectorEnv,
@@ -111,8 +124,7 @@ def play_episodes(
         (environment steps), and the numbers of the last info; of those that each agent has, the mean over agents. Where
         an episode was left before its end, all rows have ``cut``: 1 for such an episode, 0 for one that ended.
     """
-    if max_steps is None and not env.has_time_limit:
-        max_steps = MAX_EPISODE_STEPS
+    max_steps = step_cap(env, max_steps)
     count = 0
     rng = EpisodeStreams(seeds)
     stepper = EnvStepper(env, team)
@@ -165,7 +177,12 @@ def cut_text(rows: Sequence[Mapping[str, Any]]) -> str | None:
     cut = [row for row in rows if row.get("cut")]
     if not cut:
         return None
-    return f"{len(cut)} of {len(rows)} episodes were cut after {cut[0]['episode_length']:,} steps, before their end"
+    return cut_in_words(len(cut), len(rows), cut[0]["episode_length"])
+
+
+def cut_in_words(cut: int, episodes: int, steps: int) -> str:
+    """Return in words that some of the episodes were left after so many steps."""
+    return f"{cut} of {episodes} episodes were cut after {steps:,} steps, before their end"
 
 
 def evaluate_algorithm(algorithm: Any, eval_env_runner_group: Any = None) -> tuple[dict[str, Any], int, int]:
