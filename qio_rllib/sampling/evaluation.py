@@ -21,14 +21,14 @@ from ray.rllib.utils.metrics import EVALUATION_RESULTS
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.actor import Acted, NetworkActor
 from qio_rllib.acting.policy import EpisodeStreams, GroupSpaces, Policy
 from qio_rllib.acting.team import Team
 from qio_rllib.manifest import METADATA, verify
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.groups import groups_of, team_of
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
-from qio_rllib.sampling.vector_env import VectorEnv
+from qio_rllib.sampling.vector_env import Array, VectorEnv
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Evaluation seeds count up from here, away from the seeds that training is likely to use."""
@@ -107,6 +107,7 @@ def play_episodes(
     explore: bool,
     watch: Callable[[], None] | None = None,
     max_steps: int | None = None,
+    hear: Callable[[Array], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Play one episode in each environment.
 
@@ -118,6 +119,8 @@ def play_episodes(
         watch: Called after the reset and after each step.
         max_steps: Steps after which episodes are left, at least 1; by default `MAX_EPISODE_STEPS` in environments that
             are not known to end, and no such number in others.
+        hear: Is given what agents of a team with communication tell each other, float32 ``[E, N, B]``: zeros before the
+            reset, then in each step before the environments take it.
 
     Returns:
         One row per episode: ``seed``, ``episode_return`` (sum over agents and steps of the rewards), ``episode_length``
@@ -132,12 +135,24 @@ def play_episodes(
         {"seed": seed, "episode_return": 0.0, "episode_length": 0} for seed in seeds
     ]
     running = np.ones(len(seeds), bool)
+
+    def told(acted: list[Acted]) -> list[Acted]:
+        messages = team.messages(acted)
+        assert messages is not None
+        assert hear is not None
+        hear(messages)
+        return acted
+
+    replace = None
+    if hear is not None and team.communication is not None:
+        replace = told
+        hear(np.zeros((len(seeds), team.num_agents, team.communication.bandwidth), np.float32))
     with one_thread():
         stepper.reset(np.array(seeds, np.uint64))
         if watch is not None:
             watch()
         while True:
-            step = stepper.step(rng, explore)
+            step = stepper.step(rng, explore, replace=replace)
             gains = step.rewards.sum(axis=1, dtype=np.float64)
             for e in np.flatnonzero(running).tolist():
                 rows[e]["episode_return"] += float(gains[e])
