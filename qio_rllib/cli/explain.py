@@ -44,8 +44,8 @@ def explain(
     from rich import box
     from rich.table import Table
 
+    from qio_rllib.artifacts.causal_plots import draw_influences
     from qio_rllib.artifacts.files import write_atomically, write_csv
-    from qio_rllib.causal.drawing import draw_influences
     from qio_rllib.experiments.explanation import explain as find
 
     seed = seeds[0] if seed is None else seed
