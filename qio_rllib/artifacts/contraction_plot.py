@@ -61,7 +61,7 @@ def plot_contraction(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Non
             if cell["infinite_share"] > 0.0
         ]
         if dots:
-            axes.scatter(*zip(*dots, strict=True), s=6, color="black")
+            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=6, color="black")
         axes.grid(visible=False)
         axes.set_title(f"{metric.replace('_', ' ')}, {mode}", loc="left", fontsize=LABEL_SIZE)
     for axes in panels[:: len(metrics)]:
