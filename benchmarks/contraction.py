@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from qio_rllib.exploration import METRICS, plot, sweep
+from qio_rllib.artifacts.contraction_plot import plot_contraction
+from qio_rllib.exploration import METRICS, sweep
 from qio_rllib.exploration.contraction import MODES
 
 ETAS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -36,7 +37,7 @@ def main() -> None:
             | {"torch": torch.__version__}
             for row in rows
         )
-    plot(rows, args.out / "contraction.png")
+    plot_contraction(rows, args.out / "contraction.png")
 
     print(f"geometric mean factor, {args.actions} actions, tau {args.tau:g}, {args.samples} pairs a cell;")
     print("* below 1 with 95% confidence and no infinite sample, ~ some samples infinite")

@@ -89,6 +89,9 @@ LARGE = (
 )
 
 
+COLUMNS = ("env", "env_config", "steps", "trained", "reason", "seconds", "versions")
+
+
 def steps_in(env: str) -> int:
     """Return the environment steps of an iteration."""
     return 16 if env in LARGE else 128
@@ -168,7 +171,8 @@ def main() -> None:
         rows[env] = trained(env, arguments.timeout)
         shown = rows[env]
         print(f"{env}: {shown['trained']} {shown['reason']} ({shown['seconds']} s)", flush=True)
-        write_csv(arguments.out, [rows[name] for name in ENVIRONMENTS if name in rows])
+        kept = [rows[name] for name in ENVIRONMENTS if name in rows]
+        write_csv(arguments.out, [{key: row.get(key, "") for key in COLUMNS} for row in kept])
     count = sum(row["trained"] == "yes" for row in rows.values())
     print(f"{count} of {len(rows)} environments trained")
 

@@ -312,7 +312,7 @@ def draw(study: Study, cells: list[dict[str, Any]], path: Path, title: str) -> N
         axes.tick_params(axis="y", length=0)
     labels = [name.replace("classical", "parameter-matched MLP") for name in names]
     panels[0].set_yticks(range(len(names)), labels)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(names) - 0.5, -0.5)  # the first on top
     figure.savefig(path)
 
 

@@ -108,6 +108,8 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
             empty where there is nothing.
         action_dependent_draws: Why the meaning of a step's random numbers depends on actions, so that
             `counterfactual` is refused; None where it does not.
+        shown_messages: For pictures alone: what agents told each other in the last step, float32 ``[E, N, B]`` in
+            [-1, 1], set by whoever plays; None where they do not talk.
     """
 
     id: str
@@ -116,6 +118,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
     config_class: type[EnvConfig]
     scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {}
     action_dependent_draws: str | None = None
+    shown_messages: Array | None = None
 
     possible_agents: tuple[str, ...]
     observation_space: gymnasium.spaces.Box
@@ -306,7 +309,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         if not is_integer(count) or count < 1:
             raise ValueError(f"count: expected an integer of at least 1, got {count!r}")
         result = copy.copy(self)
-        result.num_envs = int(count) * self.num_envs
+        result.num_envs, result.shown_messages = int(count) * self.num_envs, None
         tiled = {
             name: np.tile(array, (int(count),) + (1,) * (array.ndim - 1))
             for name, array in self.arrays._asdict().items()

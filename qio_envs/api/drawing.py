@@ -25,6 +25,15 @@ LEGEND_ROW = 18
 """Pixels of a row of a legend."""
 OUTLINE = np.array([250, 250, 250], np.float32)
 """Colour around discs and squares."""
+MESSAGE_LOW, MESSAGE_HIGH = np.array([70, 110, 230], np.float32), np.array([235, 80, 60], np.float32)
+"""Colours of the numbers -1 and 1 of a message."""
+_MESSAGE_MIDDLE = np.array([225, 225, 225], np.float32)  # of 0
+_MESSAGE_WIDTH, _MESSAGE_CELL, _MESSAGE_HEIGHT = (
+    48,
+    8,
+    8,
+)  # pixels: at most, of a number at most, of a message
+_MESSAGE_SHADES = 4  # from 0 to 1: few, so that an animation with few colours shows them as they are
 _HEIGHT = 10  # of a bar
 HEAD = TEXT_ROW + GAP + _HEIGHT
 """Pixels of the height of `gauges`, which are at the top of every picture."""
@@ -222,6 +231,34 @@ def square(canvas: Array, colour: Array, outline: Array, centre: Array, half: fl
     distance = np.maximum(np.abs(columns - centre[0]), np.abs(rows - centre[1]))
     paint(part, colour, half + 0.5 - distance, 0.7)
     paint(part, outline, 1.5 - np.abs(distance - half + 1))
+
+
+def draw_message(canvas: Array, message: Array, middle: Array) -> None:
+    """Draw the numbers of a message as cells from left to right, between `MESSAGE_LOW` and `MESSAGE_HIGH` in colour.
+
+    Args:
+        canvas: Float32 ``[h, w, 3]``, is written; what lies outside is left out.
+        message: Float ``[B]`` in [-1, 1]; of more than 48 numbers the first ones are shown.
+        middle: Column and row.
+    """
+    numbers = np.clip(message[:_MESSAGE_WIDTH], -1, 1)
+    cell = max(1, min(_MESSAGE_CELL, _MESSAGE_WIDTH // len(numbers)))
+    shares = np.round(np.abs(numbers) * _MESSAGE_SHADES)[:, None] / _MESSAGE_SHADES
+    ends = np.where(numbers[:, None] < 0, MESSAGE_LOW, MESSAGE_HIGH)
+    colours = (_MESSAGE_MIDDLE + shares * (ends - _MESSAGE_MIDDLE)).astype(np.float32)
+    strip = np.broadcast_to(BACKGROUND, (_MESSAGE_HEIGHT + 2, cell * len(numbers) + 2, 3)).copy()
+    strip[1:-1, 1:-1] = colours.repeat(cell, 0)
+    left, top = (round(float(middle[axis]) - strip.shape[1 - axis] / 2) for axis in (0, 1))
+    rows, columns = top + np.arange(strip.shape[0]), left + np.arange(strip.shape[1])
+    seen = (rows >= 0) & (rows < canvas.shape[0]), (columns >= 0) & (columns < canvas.shape[1])
+    canvas[np.ix_(rows[seen[0]], columns[seen[1]])] = strip[np.ix_(*seen)]
+
+
+def message_entries(messages: Array | None) -> list[Entry]:
+    """Return what a legend says of messages; nothing where there are none."""
+    if messages is None:
+        return []
+    return [("cell", MESSAGE_LOW, "message -1"), ("cell", MESSAGE_HIGH, "message 1")]
 
 
 def mark_target(canvas: Array, colour: Array, centre: Array) -> None:

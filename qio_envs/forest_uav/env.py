@@ -178,6 +178,7 @@ class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
             sensing_radius=self.config.sensing_radius,
             step=int(s.step[index]),
             max_steps=self.config.max_steps,
+            messages=None if self.shown_messages is None else self.shown_messages[index],
         )
         return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)
 

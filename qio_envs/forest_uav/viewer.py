@@ -15,8 +15,10 @@ from qio_envs.api.drawing import (
     TEXT_ROW,
     TIME_BAR,
     Entry,
+    draw_message,
     gauges,
     legend,
+    message_entries,
     thin_line,
 )
 from qio_envs.api.lettering import HEIGHT, width, write, write_centred
@@ -51,6 +53,9 @@ class Scene:
     step: int
     max_steps: int
     chosen: int = 0  # UAV whose belief is shown
+    messages: Array | None = (
+        None  # float [N, B] in [-1, 1], told in the last step; None where no policy talks
+    )
 
     @property
     def coverage(self) -> float:
@@ -65,7 +70,8 @@ def draw(scene: Scene) -> Array:
 
     Cells have the colours of their vegetation, from dry grass to dense forest, in the dark until they are monitored;
     rocks cannot be entered. UAVs are discs with their numbers (a purple disc counts several in one cell), in the square
-    that they sense. Lines join UAVs of which at least one has heard the other in this step. In the map of beliefs,
+    that they sense. Lines join UAVs of which at least one has heard the other in this step. What a policy told its
+    others stands above its UAV (below it in the first row), a cell for each number. In the map of beliefs,
     cells that are monitored without the UAV's knowledge are orange.
     """
     rows, columns = scene.vegetation.shape
@@ -121,6 +127,10 @@ def _draw_truth(canvas: Array, scene: Scene, cell: int) -> None:
         scale = 2 if width(text, 2) + 4 <= cell and cell >= 2 * HEIGHT + 6 else 1
         if width(text, scale) < cell and cell >= HEIGHT + 2:
             write_centred(canvas, text, (np.array([column, row]) + 0.5) * cell, _OUTLINE, scale)
+    if scene.messages is not None and scene.step > 0:
+        for centre, message in zip(centres, scene.messages, strict=True):
+            away = cell / 2 + 5
+            draw_message(canvas, message, centre + np.array([0, -away if centre[1] > cell else away]))
 
 
 def _draw_belief(scene: Scene, picture_width: int) -> Array:
@@ -157,6 +167,7 @@ def _entries(scene: Scene) -> list[Entry]:
         *([("disc", _UAV, "UAV"), ("disc", _CROWD, "several in a cell")] if several else []),
         ("frame", _OUTLINE, "sensed by a UAV"),
         *([("line", _RADIO, "radio in this step")] if several else []),
+        *message_entries(scene.messages),
     ]
     return entries
 

@@ -211,6 +211,7 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
             score=float(s.returns[index, first].sum()),
             step=int(s.step[index]),
             max_steps=self.config.max_steps,
+            messages=None if self.shown_messages is None else self.shown_messages[index],
         )
         return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)
 

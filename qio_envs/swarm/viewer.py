@@ -13,10 +13,12 @@ from qio_envs.api.drawing import (
     TIME_BAR,
     Entry,
     disc,
+    draw_message,
     gauges,
     legend,
     line,
     mark_target,
+    message_entries,
     paint,
     square,
     thin_line,
@@ -70,6 +72,7 @@ class Scene:
     score: float
     step: int
     max_steps: int
+    messages: Array | None = None  # float [N, B] in [-1, 1], told in the last step; None where nobody talks
 
 
 def draw(scene: Scene) -> Array:
@@ -78,7 +81,8 @@ def draw(scene: Scene) -> Array:
     Agents are discs with their numbers in the colour of their team, squares where they observe a target that others do
     not; the line ahead is the velocity, the fading line behind where they were in the last 15 steps. Those that have
     left are grey. The inner rings are at quarters of the radius beyond which an agent is out. With ``sensing_range``
-    thin lines join agents that are near enough to observe each other.
+    thin lines join agents that are near enough to observe each other. What an agent told the others in the last step
+    stands above it, a cell for each number.
     """
     half = _MARGIN * scene.out_radius
     scale = _CANVAS / (2 * half)  # pixels a unit of length
@@ -112,6 +116,8 @@ def draw(scene: Scene) -> Array:
             line(canvas, _OUTLINE, centre, centre + way, 3.0)
         (square if scene.informed[n] else disc)(canvas, colour, _OUTLINE, centre, _AGENT)
         write_centred(canvas, str(n), centre, _OUTLINE, 2 if n < 10 else 1)
+        if scene.messages is not None and scene.step > 0:
+            draw_message(canvas, scene.messages[n], centre - np.array([0, _AGENT + 7]))
     head = gauges(
         _CANVAS,
         (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
@@ -137,6 +143,7 @@ def _entries(scene: Scene) -> list[Entry]:
         ("line", _OUTLINE, "velocity"),
         ("line", _TEAMS[0], "last 15 steps"),
         ("disc", _GONE, "has left"),
+        *message_entries(scene.messages),
     ]
 
 

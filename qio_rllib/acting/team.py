@@ -73,6 +73,15 @@ class Team:
         """Return every group's memory at the start of an episode."""
         return [initial_state(group.actor, num_envs, len(group.index)) for group in self.groups]
 
+    def messages(self, acted: Sequence[Acted]) -> Array | None:
+        """Return what agents told each other in what `act` gave, float32 ``[E, N, B]``; None if they do not talk."""
+        if self.communication is None:
+            return None
+        sent = np.zeros((len(acted[0].actions), self.num_agents, self.communication.bandwidth), np.float32)
+        for group, one in zip(self.groups, acted, strict=True):
+            sent[:, group.index] = one.extras[MESSAGES]
+        return sent
+
     def act(
         self,
         inputs: Sequence[GroupInputs],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qio_envs.api import ConfigError
+from qio_envs.api import Array, BatchedEnv, ConfigError
 
 if TYPE_CHECKING:
     from qio_rllib.acting.policy import Policy
@@ -62,7 +62,9 @@ def show_episodes(
             raise ConfigError(f"--render: {env_id} has no render mode 'human'; {_INSTEAD}")
         try:
             for seed in seeds:
-                rows += play_episodes(team, env, [seed], explore, _check_window, max_steps)
+                rows += play_episodes(
+                    team, env, [seed], explore, _check_window, max_steps, message_viewer(shown)
+                )
         except Exception as error:
             if not _is_of_window(error):
                 raise
@@ -99,6 +101,18 @@ def rendered_env(
             yield shown, env, team_in(policy, env_id, env)
     finally:
         env.close()
+
+
+def message_viewer(shown: Any) -> Callable[[Array], None] | None:
+    """Return what gives an environment the messages that its pictures show; None where it is none of ``qio_envs``."""
+    batch = getattr(shown, "batch", None)
+    if not isinstance(batch, BatchedEnv):
+        return None
+
+    def show(messages: Array) -> None:
+        batch.shown_messages = messages
+
+    return show
 
 
 def _check_window() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qio_envs.api import ConfigError
-from qio_rllib.artifacts.rendering import rendered_env
+from qio_rllib.artifacts.rendering import message_viewer, rendered_env
 
 if TYPE_CHECKING:
     from qio_rllib.acting.policy import Policy
@@ -53,14 +53,19 @@ def record_episode(
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a display even where none is needed
 
-    from qio_rllib.sampling.evaluation import play_episodes
+    from qio_rllib.sampling.evaluation import play_episodes, step_cap
 
     frames: list[np.ndarray] = []
     with rendered_env(policy, env_id, env_config, "rgb_array") as (shown, env, team):
-        if max_steps is None and not env.has_time_limit:
-            max_steps = MAX_STEPS
+        max_steps = step_cap(env, max_steps, MAX_STEPS)
         (row,) = play_episodes(
-            team, env, [seed], explore, lambda: frames.append(_frame(shown, env_id)), max_steps
+            team,
+            env,
+            [seed],
+            explore,
+            lambda: frames.append(_frame(shown, env_id)),
+            max_steps,
+            message_viewer(shown),
         )
         return frames, float(shown.metadata.get("render_fps") or _DEFAULT_FPS), row
 

@@ -38,6 +38,13 @@ OtherEnvConfig = Annotated[
     str | None,
     typer.Option(help="Its settings as a JSON object; of the training's environment, only what changes."),
 ]
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Leave an episode after so many steps (default: 10,000 where the environment names no time limit).",
+    ),
+]
 AllowImport = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli.arguments import AllowImport, load_policy_of
-from qio_rllib.cli.output import console, relative, say, seeds_text
+from qio_rllib.cli.arguments import AllowImport, MaxSteps, load_policy_of
+from qio_rllib.cli.output import console, note, relative, say, seeds_text
 
 
 def diagnose(
@@ -19,6 +19,7 @@ def diagnose(
     random_actions: Annotated[
         bool, typer.Option("--random-actions", help="Uniform random actions in place of the policy's.")
     ] = False,
+    max_steps: MaxSteps = None,
     out: Annotated[Path, typer.Option(help="Directory for tables, figures and the GIF.")] = Path("diagnosis"),
     allow_import: AllowImport = None,
 ) -> None:
@@ -35,7 +36,7 @@ def diagnose(
 
     check_world_model(policy, str(checkpoint))
     seeds = evaluation_seeds(episodes)
-    found = compare(policy, seeds, horizon, out, random_actions)
+    found = compare(policy, seeds, horizon, out, random_actions, max_steps)
 
     from rich import box
     from rich.table import Table
@@ -50,4 +51,6 @@ def diagnose(
     for name in dict.fromkeys(name for lines in columns.values() for name in lines):
         table.add_row(name, *(lines.get(name, "") for lines in columns.values()))
     console().print(table)
+    if found[0].cut is not None:
+        note(f"{found[0].cut} (--max-steps)")
     say(f"written to {relative(out)}")

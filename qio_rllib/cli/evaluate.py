@@ -14,6 +14,7 @@ import typer
 from qio_envs.api import ConfigError
 from qio_rllib.cli.arguments import (
     AllowImport,
+    MaxSteps,
     OtherEnv,
     OtherEnvConfig,
     check_output_file,
@@ -79,13 +80,7 @@ def evaluate(
     sampled: Annotated[bool, typer.Option("--sampled", help="Sampled actions only.")] = False,
     env: OtherEnv = None,
     env_config: OtherEnvConfig = None,
-    max_steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Leave an episode after so many steps (default: 10,000 where the environment names no time limit).",
-        ),
-    ] = None,
+    max_steps: MaxSteps = None,
     render: Annotated[bool, typer.Option("--render", help="Show the episodes in a window.")] = False,
     scripted: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scripted policy of --env in place of a checkpoint.")

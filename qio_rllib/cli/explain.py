@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qio_envs.api import ConfigError
-from qio_rllib.cli.arguments import AllowImport, load_policy_of
+from qio_rllib.cli.arguments import AllowImport, MaxSteps, load_policy_of
 from qio_rllib.cli.output import console, relative, say
 
 _SHOWN = 12  # lines of the table in the terminal
@@ -31,6 +31,7 @@ def explain(
     sampled: Annotated[
         bool, typer.Option("--sampled", help="Sampled actions in place of greedy ones.")
     ] = False,
+    max_steps: MaxSteps = None,
     allow_import: AllowImport = None,
 ) -> None:
     """Say which variables moved a decision of a policy, and how far, by exact counterfactuals."""
@@ -43,12 +44,12 @@ def explain(
     from rich import box
     from rich.table import Table
 
+    from qio_rllib.artifacts.causal_plots import draw_influences
     from qio_rllib.artifacts.files import write_atomically, write_csv
-    from qio_rllib.causal.drawing import draw_influences
     from qio_rllib.experiments.explanation import explain as find
 
     seed = seeds[0] if seed is None else seed
-    found = find(policy, seed, step, agent, lags, draws, episodes, sampled)
+    found = find(policy, seed, step, agent, lags, draws, episodes, sampled, max_steps)
     who = f", {found.agent}" if found.agent else ""
     say(f"{found.env}{who}, step {found.step} of the episode of seed {found.seed}, {found.mode}")
     table = Table(box=box.SIMPLE, pad_edge=False)

@@ -14,6 +14,7 @@ import numpy as np
 
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.artifacts.causal_plots import draw_graph
 from qio_rllib.artifacts.files import write_atomically, write_csv
 from qio_rllib.causal.datasets import (
     INTERVENED,
@@ -23,7 +24,6 @@ from qio_rllib.causal.datasets import (
     observed_transitions,
     play_graph,
 )
-from qio_rllib.causal.drawing import draw_graph
 from qio_rllib.causal.estimation import Effect, linear_effect
 from qio_rllib.causal.graph import CausalGraph, Edge
 from qio_rllib.causal.identification import check_adjustment, identify

@@ -29,6 +29,7 @@ from qio_rllib.artifacts.world_model_plots import (
     plot_trajectories,
 )
 from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.evaluation import cut_in_words, step_cap
 from qio_rllib.sampling.recorded_episodes import record_episodes, world_model_groups
 from qio_rllib.world_models.diagnostics import Calibration, OpenLoop, calibration, open_loop_errors
 from qio_rllib.world_models.ensemble import Ensemble
@@ -52,6 +53,7 @@ class Diagnosis:
         open_loop: Errors over the horizon.
         calibration: One step ahead.
         is_discrete: Whether its actions are.
+        cut: How many of them were left before their end, in words; None where all ended.
     """
 
     module_id: str
@@ -59,6 +61,7 @@ class Diagnosis:
     open_loop: OpenLoop
     calibration: Calibration
     is_discrete: bool
+    cut: str | None = None
 
 
 def check_world_model(policy: Policy, name: str) -> None:
@@ -74,7 +77,12 @@ def check_world_model(policy: Policy, name: str) -> None:
 
 
 def diagnose(
-    policy: Policy, seeds: Sequence[int], horizon: int, out: Path, random_actions: bool = False
+    policy: Policy,
+    seeds: Sequence[int],
+    horizon: int,
+    out: Path,
+    random_actions: bool = False,
+    max_steps: int | None = None,
 ) -> list[Diagnosis]:
     """Play episodes with a policy in its own environment, compare with its world models, and write all of it.
 
@@ -88,6 +96,7 @@ def diagnose(
         horizon: Steps to predict without observations, at least 1.
         out: The directory, made once there is something to write.
         random_actions: Take uniform random actions instead.
+        max_steps: Steps after which episodes are left, as for `qio_rllib.sampling.evaluation.play_episodes`.
 
     Raises:
         ConfigError: No world model, or all episodes are shorter than a start and the horizon.
@@ -96,7 +105,10 @@ def diagnose(
     env = make_vector_env(policy.env, dict(policy.env_config), len(seeds))
     try:
         team, scenes = policy.team_for(env.agents), SceneRecorder(env)
-        played = record_episodes(team, env, seeds, random_actions=random_actions, watch=scenes)
+        cap = step_cap(env, max_steps)
+        played, left = record_episodes(
+            team, env, seeds, random_actions=random_actions, watch=scenes, max_steps=cap
+        )
     finally:
         env.close()
     actors: dict[str, WorldModelActor] = {}
@@ -104,7 +116,8 @@ def diagnose(
         actor = team.groups[g].actor
         assert isinstance(actor, WorldModelActor)
         actors[team.groups[g].module_id] = actor
-    found = [_diagnosed(name, actors[name], episodes, horizon) for name, episodes in played.items()]
+    cut = cut_in_words(left, len(seeds), cap) if left and cap is not None else None
+    found = [_diagnosed(name, actors[name], episodes, horizon, cut) for name, episodes in played.items()]
     out.mkdir(parents=True, exist_ok=True)
     for name, parts in (
         ("open_loop", [(one.module_id, one.open_loop.rows()) for one in found]),
@@ -137,7 +150,9 @@ def summary(one: Diagnosis) -> dict[str, str]:
     return lines
 
 
-def _diagnosed(module_id: str, actor: WorldModelActor, episodes: Episodes, horizon: int) -> Diagnosis:
+def _diagnosed(
+    module_id: str, actor: WorldModelActor, episodes: Episodes, horizon: int, cut: str | None
+) -> Diagnosis:
     model: WorldModel = actor.network.model
     longest = int(episodes.lengths.max())
     if longest < 1 + horizon:
@@ -154,6 +169,7 @@ def _diagnosed(module_id: str, actor: WorldModelActor, episodes: Episodes, horiz
         open_loop_errors(model, episodes, starts, horizon),
         calibration(model, episodes, draws),
         actor.network.spec.is_discrete,
+        cut,
     )
 
 

@@ -21,7 +21,7 @@ from qio_rllib.causal.explanation import Explanation, Influence, decision_ancest
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.branches import ACTION, OBSERVATION, STATE, Branches, Change, Moment, place_of
 from qio_rllib.sampling.environments import make_vector_env
-from qio_rllib.sampling.evaluation import evaluation_seeds
+from qio_rllib.sampling.evaluation import cut_in_words, evaluation_seeds, step_cap
 from qio_rllib.sampling.recorded_transitions import agent_index
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
 from qio_rllib.sampling.streams import generator
@@ -76,6 +76,7 @@ def explain(
     draws: int = 16,
     episodes: int = 16,
     explore: bool = False,
+    max_steps: int | None = None,
 ) -> Explanation:
     """Explain one decision of one agent.
 
@@ -97,11 +98,13 @@ def explain(
         draws: Values that each variable is set to, at least 1.
         episodes: Of the policy, from which these values are drawn, at least 1.
         explore: Whether the policy samples.
+        max_steps: Steps after which episodes are left, as for `qio_rllib.sampling.evaluation.play_episodes`; the
+            explanation's notes say where any were. A decision that is named may lie beyond it.
 
     Raises:
         ConfigError: An unknown agent, a step beyond the episode, lags beyond its start or where there can be none.
     """
-    explainer = _Explainer(policy, seed, agent, explore)
+    explainer = _Explainer(policy, seed, agent, explore, max_steps)
     try:
         with one_thread():
             return explainer.explain(step, lags, draws, episodes)
@@ -110,9 +113,12 @@ def explain(
 
 
 class _Explainer:
-    def __init__(self, policy: Policy, seed: int, agent: str | None, explore: bool) -> None:
+    def __init__(
+        self, policy: Policy, seed: int, agent: str | None, explore: bool, max_steps: int | None
+    ) -> None:
         self.policy, self.seed, self.explore = policy, seed, explore
         self.env = self._make(1)
+        self.cap = step_cap(self.env, max_steps)
         self.team = deciding_team(policy.team_for(self.env.agents))
         self.agent = 0 if agent is None else agent_index(self.env, agent)
         self.g, self.member = place_of(self.team, self.agent)
@@ -218,10 +224,15 @@ class _Explainer:
         """Return the step after the agent's last one in the episode."""
         stepper, rng = self._started(self.env, [self.seed])
         step = last = 0
-        while stepper.alive.any():
+        while stepper.alive.any() and step != self.cap:
             step += 1
             last = step if stepper.alive[0, self.agent] else last
             self._advance(stepper, rng)
+        if stepper.alive.any():
+            self.notes.append(
+                f"the episode of seed {self.seed} was cut after {step:,} steps (--max-steps): the decision is in the "
+                "middle of these"
+            )
         return last
 
     def _play(self, step: int, lags: int) -> list[_Point]:
@@ -313,7 +324,9 @@ class _Explainer:
         kept: list[list[Array]] = [[] for _ in variables]
         try:
             stepper, rng = self._started(env, evaluation_seeds(episodes))
-            while stepper.alive.any():
+            count = 0
+            while stepper.alive.any() and count != self.cap:
+                count += 1
                 alive, components, started = stepper.alive.copy(), self._components(env), stepper.steps > 0
                 obs = stepper.obs[self.g].reshape(*stepper.obs[self.g].shape[:2], -1).copy()
                 acted = self._advance(stepper, rng)
@@ -329,6 +342,9 @@ class _Explainer:
                         g, member = place_of(self.team, variable.agent)
                         done = acted[g].actions[here, member]
                         values.append(done if variable.key is None else done[:, variable.key])
+            left = int(stepper.alive.any(axis=1).sum())
+            if left:
+                self.notes.append(f"{cut_in_words(left, episodes, count)} (--max-steps)")
         finally:
             env.close()
         pools = [np.concatenate(values) for values in kept]

@@ -26,14 +26,17 @@ def ready_experiments() -> dict[str, Path]:
 
 
 def subject(path: Path) -> str:
-    """Return the first sentence of the comment at the head of an experiment file; empty without one."""
+    """Return what the comment at the head of an experiment file begins with, to its first full stop or colon.
+
+    A file without such a comment has an empty one.
+    """
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))
     text = " ".join(lines)
-    return re.split(r"\.(?: (?=[A-Z])|$)", text, maxsplit=1)[0]
+    return re.split(r"\.(?: (?=[A-Z])|$)|: ", text, maxsplit=1)[0]
 
 
 def experiment_file(given: str | Path) -> Path:

@@ -19,7 +19,6 @@ from qio_rllib.exploration.contraction import (
     ContractionEstimate,
     distance,
     estimate_contraction,
-    plot,
     sweep,
 )
 from qio_rllib.exploration.controls import operate, random_control, temperature_control
@@ -39,7 +38,6 @@ __all__ = [
     "make_annealing",
     "normalized_entropy",
     "operate",
-    "plot",
     "random_control",
     "sweep",
     "temperature_control",

@@ -21,19 +21,19 @@ from ray.rllib.utils.metrics import EVALUATION_RESULTS
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.actor import Acted, NetworkActor
 from qio_rllib.acting.policy import EpisodeStreams, GroupSpaces, Policy
 from qio_rllib.acting.team import Team
 from qio_rllib.manifest import METADATA, verify
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.groups import groups_of, team_of
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
-from qio_rllib.sampling.vector_env import VectorEnv
+from qio_rllib.sampling.vector_env import Array, VectorEnv
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Evaluation seeds count up from here, away from the seeds that training is likely to use."""
 MAX_EPISODE_STEPS = 10_000
-"""Steps after which an evaluation leaves an episode of an environment that is not known to end."""
+"""Steps after which an episode of an environment that is not known to end is left."""
 
 _MODULES = "learner_group/learner/rl_module"
 _LEARNER_STATE = "learner_group/learner/state.pkl"
@@ -87,6 +87,19 @@ def team_in(policy: Policy, env_id: str, env: VectorEnv) -> Team:
     return policy.team_for(env.agents)
 
 
+def step_cap(env: VectorEnv, max_steps: int | None, otherwise: int | None = None) -> int | None:
+    """Return after how many steps episodes are left; None for environments that are known to end.
+
+    Args:
+        env: The environments.
+        max_steps: What was asked for; it holds for any environment.
+        otherwise: For environments that are not known to end; `MAX_EPISODE_STEPS` when absent.
+    """
+    if max_steps is not None or env.has_time_limit:
+        return max_steps
+    return MAX_EPISODE_STEPS if otherwise is None else otherwise
+
+
 def play_episodes(
     team: Team,
     env: VectorEnv,
@@ -94,6 +107,7 @@ def play_episodes(
     explore: bool,
     watch: Callable[[], None] | None = None,
     max_steps: int | None = None,
+    hear: Callable[[Array], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Play one episode in each environment.
 
@@ -105,14 +119,15 @@ def play_episodes(
         watch: Called after the reset and after each step.
         max_steps: Steps after which episodes are left, at least 1; by default `MAX_EPISODE_STEPS` in environments that
             are not known to end, and no such number in others.
+        hear: Is given what agents of a team with communication tell each other, float32 ``[E, N, B]``: zeros before the
+            reset, then in each step before the environments take it.
 
     Returns:
         One row per episode: ``seed``, ``episode_return`` (sum over agents and steps of the rewards), ``episode_length``
         (environment steps), and the numbers of the last info; of those that each agent has, the mean over agents. Where
         an episode was left before its end, all rows have ``cut``: 1 for such an episode, 0 for one that ended.
     """
-    if max_steps is None and not env.has_time_limit:
-        max_steps = MAX_EPISODE_STEPS
+    max_steps = step_cap(env, max_steps)
     count = 0
     rng = EpisodeStreams(seeds)
     stepper = EnvStepper(env, team)
@@ -120,12 +135,24 @@ def play_episodes(
         {"seed": seed, "episode_return": 0.0, "episode_length": 0} for seed in seeds
     ]
     running = np.ones(len(seeds), bool)
+
+    def told(acted: list[Acted]) -> list[Acted]:
+        messages = team.messages(acted)
+        assert messages is not None
+        assert hear is not None
+        hear(messages)
+        return acted
+
+    replace = None
+    if hear is not None and team.communication is not None:
+        replace = told
+        hear(np.zeros((len(seeds), team.num_agents, team.communication.bandwidth), np.float32))
     with one_thread():
         stepper.reset(np.array(seeds, np.uint64))
         if watch is not None:
             watch()
         while True:
-            step = stepper.step(rng, explore)
+            step = stepper.step(rng, explore, replace=replace)
             gains = step.rewards.sum(axis=1, dtype=np.float64)
             for e in np.flatnonzero(running).tolist():
                 rows[e]["episode_return"] += float(gains[e])
@@ -165,7 +192,12 @@ def cut_text(rows: Sequence[Mapping[str, Any]]) -> str | None:
     cut = [row for row in rows if row.get("cut")]
     if not cut:
         return None
-    return f"{len(cut)} of {len(rows)} episodes were cut after {cut[0]['episode_length']:,} steps, before their end"
+    return cut_in_words(len(cut), len(rows), cut[0]["episode_length"])
+
+
+def cut_in_words(cut: int, episodes: int, steps: int) -> str:
+    """Return in words that some of the episodes were left after so many steps."""
+    return f"{cut} of {episodes} episodes were cut after {steps:,} steps, before their end"
 
 
 def evaluate_algorithm(algorithm: Any, eval_env_runner_group: Any = None) -> tuple[dict[str, Any], int, int]:

@@ -30,7 +30,8 @@ def record_episodes(
     explore: bool = False,
     random_actions: bool = False,
     watch: Callable[[], None] | None = None,
-) -> dict[str, Episodes]:
+    max_steps: int | None = None,
+) -> tuple[dict[str, Episodes], int]:
     """Play one episode in each environment, as an evaluation does, and keep what the agents saw, did and got.
 
     Args:
@@ -40,10 +41,12 @@ def record_episodes(
         explore: As for `Team.act`.
         random_actions: Likewise.
         watch: Called after the reset and after each step.
+        max_steps: Steps after which episodes are left, at least 1; None for their ends.
 
     Returns:
-        The episodes of each module that has a world model. A sequence is what one agent lives through, from its first
-        step to its last: they stand in the order of environments, then agents, then lives (of agents that return).
+        The episodes of each module that has a world model, and how many environments were left before the end of their
+        episode. A sequence is what one agent lives through, from its first step to its last: they stand in the order of
+        environments, then agents, then lives (of agents that return).
 
     Raises:
         ConfigError: An agent appears after the first step, and its model sees others: their steps have to be known from
@@ -53,11 +56,12 @@ def record_episodes(
     stepper = EnvStepper(env, team)
     kept: dict[int, list[tuple[Array, ...]]] = {g: [] for g in world_model_groups(team)}
     running = np.ones(len(seeds), bool)
+    count = 0
     with one_thread():
         stepper.reset(np.array(seeds, np.uint64))
         if watch is not None:
             watch()
-        while running.any():
+        while running.any() and count != max_steps:
             obs, fresh = [part.copy() for part in stepper.obs], stepper.fresh.copy()
             alive = stepper.alive & running[:, None]
             step = stepper.step(rng, explore, random_actions)
@@ -73,6 +77,7 @@ def record_episodes(
                 actions = actor.executed(step.acted[g].actions)
                 steps.append((obs[g], actions, rewards, terminated, here, begins, following[g].copy()))
             running &= ~step.over
+            count += 1
             if running.any():
                 if step.over.any():
                     env.retire(step.over)
@@ -82,7 +87,7 @@ def record_episodes(
         group = team.groups[g]
         assert isinstance(group.actor, WorldModelActor)
         found[group.module_id] = _episodes(steps, group.actor.network.model.sees_others)
-    return found
+    return found, int(running.sum())
 
 
 def _episodes(steps: Sequence[tuple[Array, ...]], joint: bool) -> Episodes:

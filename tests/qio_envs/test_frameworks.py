@@ -1,11 +1,12 @@
 """Our environments within wrappers, loops and environments of other frameworks."""
 
 import gymnasium
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import supersuit
 import torch
-from gymnasium.wrappers import RenderCollection
+from gymnasium.wrappers import RecordVideo, RenderCollection
 from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatistics
 from torchrl.envs import GymEnv
 from torchrl.envs.utils import check_env_specs
@@ -100,6 +101,25 @@ def test_rendering_wrappers_get_frames():
     assert frames[0].dtype == np.uint8
     assert frames[0].ndim == 3
     env.close()
+
+
+def test_gymnasiums_recorder_writes_a_film_of_each_episode(tmp_path):
+    plain = gymnasium.make("qio_envs/ForestUAV-v0", render_mode="rgb_array", **SOLO)
+    env = RecordVideo(plain, str(tmp_path), episode_trigger=lambda episode: True)
+    for seed in range(2):
+        env.reset(seed=seed)
+        while not env.step(0)[3]:
+            pass
+    height, width = plain.render().shape[:2]
+    env.close()
+    films = sorted(tmp_path.glob("*.mp4"))
+    assert len(films) == 2
+    for film in films:
+        about, *frames = imageio_ffmpeg.read_frames(str(film))
+        assert about["size"] == (width, height)
+        assert about["fps"] == plain.metadata["render_fps"]
+        assert len(frames) == 6  # of the reset, and of five steps
+        assert np.ptp(np.frombuffer(frames[0], np.uint8)) > 100
 
 
 def test_a_loop_over_tuples_plays_what_the_parallel_environment_plays():

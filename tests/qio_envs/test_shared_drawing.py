@@ -12,8 +12,11 @@ from qio_envs.api.drawing import (
     HEAD,
     LEGEND_ROW,
     MARK,
+    MESSAGE_HIGH,
+    MESSAGE_LOW,
     QUIET,
     TEXT,
+    draw_message,
     gauges,
     legend,
     scale_bar,
@@ -202,3 +205,46 @@ def test_thin_lines_join_their_ends_and_stay_on_the_canvas(end):
     away = np.abs((columns + 0.5 - start[0]) * along[1] - (rows + 0.5 - start[1]) * along[0])
     assert away.max() < 1.5
     assert canvas[6, 5].max() > 0.5
+
+
+# --- messages ------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_message_are_cells_from_left_to_right():
+    canvas = np.zeros((20, 40, 3), np.float32)
+    draw_message(canvas, np.array([-1.0, 0.0, 1.0, 7.0]), np.array([20, 10]))
+    cells = canvas[10, [4 + 4, 4 + 12, 4 + 20, 4 + 28]]
+    np.testing.assert_array_equal(cells[[0, 2, 3]], [MESSAGE_LOW, MESSAGE_HIGH, MESSAGE_HIGH])
+    assert np.ptp(cells[1]) == 0  # 0 is grey
+    assert (canvas[10, [0, 1, 38, 39]] == 0).all()
+    half = np.zeros((20, 40, 3), np.float32)
+    draw_message(half, np.array([0.5]), np.array([20, 10]))
+    np.testing.assert_allclose(half[10, 20], (cells[1] + MESSAGE_HIGH) / 2)
+
+
+@pytest.mark.parametrize("middle", [(-3, 10), (43, 10), (20, -2), (20, 21), (-90, 10), (20, 90)])
+def test_of_a_message_at_the_edge_what_lies_inside_is_drawn(middle):
+    middle = np.array(middle)
+    canvas, larger = np.zeros((20, 40, 3), np.float32), np.zeros((220, 240, 3), np.float32)
+    draw_message(canvas, np.array([-1.0, 0.2, 1.0]), middle)
+    draw_message(larger, np.array([-1.0, 0.2, 1.0]), middle + 100)
+    np.testing.assert_array_equal(canvas, larger[100:120, 100:140])
+
+
+@pytest.mark.parametrize("env_id", ["swarm_cooperative_v0", "forest_uav_v0"])
+def test_messages_are_shown_where_agents_talk(env_id):
+    env = played(env_id, 3)
+    silent = env.render(1)
+    env.shown_messages = np.zeros((2, env.num_agents, 2), np.float32)
+    env.shown_messages[1] = [-1, 1]
+    talking = env.render(1)
+    for colour, text in ((MESSAGE_LOW, "message -1"), (MESSAGE_HIGH, "message 1")):
+        assert len(found(talking, text, QUIET))
+        assert not len(found(silent, text, QUIET))
+        cells = [(picture == colour).all(axis=-1).sum() for picture in (silent, talking)]
+        assert cells[1] > cells[0] + 14 * 14 + 40  # more than the mark of the legend
+    assert not (env.render(0) == MESSAGE_LOW).all(axis=-1)[:400].any()  # each environment its own
+    assert env.branch(2).shown_messages is None
+    env.reset(5)
+    assert env.render(1).shape == talking.shape  # nobody has talked, in a picture of the same size
+    assert not (env.render(1)[:400] == MESSAGE_LOW).all(axis=-1).any()

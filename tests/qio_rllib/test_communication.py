@@ -8,14 +8,18 @@ from toy_off_policy import Setup, setup_of
 
 from qio_envs import swarm_cooperative_v0
 from qio_envs.api import ConfigError
+from qio_envs.swarm import viewer
 from qio_rllib.acting.communication import Communication, inbox
 from qio_rllib.acting.policy import episode_generator
 from qio_rllib.algorithms import MADDPGConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
+from qio_rllib.artifacts.rendering import show_episodes
+from qio_rllib.artifacts.video import record_episode
 from qio_rllib.learners.transitions import inboxes_by_group
-from qio_rllib.sampling.environments import register_env
+from qio_rllib.sampling.environments import make_vector_env, register_env
 from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
+from qio_rllib.sampling.stepper import EnvStepper
 
 ENV = {"scenario": "hidden_target", "max_steps": 10}
 PARTS = {"first": ["agent_0"], "others": ["agent_1", "agent_2"]}
@@ -264,3 +268,38 @@ def test_a_bandwidth_of_zero_is_silence():
     part = runner.sample()[0].modules["shared"]
     assert "messages" not in part.columns
     assert policy_of(runner, "shared").speaker is None
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["video", "window"])
+def test_pictures_show_what_agents_told_each_other_in_the_step(monkeypatch, how):
+    config = config_of(drop=0.0, policies=PARTS)
+    runner = BatchedEnvRunner(config=config)
+    policy = policy_from_modules(dict(runner.module.items()), config)
+    scenes, draw = [], viewer.draw
+    monkeypatch.setattr(viewer, "draw", lambda scene: scenes.append(scene) or draw(scene))
+    if how == "video":
+        frames, _, row = record_episode(policy, "swarm_cooperative_v0", ENV, 5)
+        assert {frame.shape for frame in frames} == {frames[0].shape}
+    else:
+        monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+        (row,) = show_episodes(policy, "swarm_cooperative_v0", ENV, [5])
+    assert row["episode_length"] == 10
+    assert [scene.step for scene in scenes] == list(range(11))
+    assert (scenes[0].messages == 0).all()
+    env = make_vector_env("swarm_cooperative_v0", ENV, 1)
+    stepper = EnvStepper(env, policy.team_for(env.agents))
+    stepper.reset(np.array([5], np.uint64))
+    for scene in scenes[1:]:
+        spoken = [
+            group.actor.speak(seen)[0] for group, seen in zip(stepper.team.groups, stepper.obs, strict=True)
+        ]
+        np.testing.assert_allclose(scene.messages, np.concatenate(spoken), atol=1e-6)
+        stepper.advance(stepper.step(None, False))
+    assert np.ptp([scene.messages for scene in scenes[1:]]) > 0.01
+    # who does not talk has none
+    scenes.clear()
+    record_episode("controller", "swarm_cooperative_v0", ENV, 5)
+    assert {scene.messages is None for scene in scenes} == {True}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toy_endless import register_endless
 from toy_lives import Lives
 
 from qio_envs import drift_control_v0
@@ -19,6 +20,7 @@ from qio_rllib.cli import main
 from qio_rllib.experiments.diagnosis import diagnose, summary
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
+from qio_rllib.sampling import evaluation
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import evaluate, evaluation_seeds
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv
@@ -173,13 +175,33 @@ def test_modules_have_files_of_their_own(here):
     )
 
 
+def test_episodes_that_never_end_are_left_and_a_note_says_so(here, capsys, monkeypatch):
+    register_endless()
+    group = AgentGroup("default_policy", (None,), np.arange(1), actor_of(2, ActionSpec(2)))
+    policy = Policy(Team([group]), {"default_policy": GroupSpaces((2,))}, "endless", {})
+    monkeypatch.setattr(evaluation, "MAX_EPISODE_STEPS", 23)
+    assert run(policy, "--episodes", "2", "--horizon", "3", "--out", "a") == 0
+    out, err = capsys.readouterr()
+    assert err == "rllib: note: 2 of 2 episodes were cut after 23 steps, before their end (--max-steps)\n"
+    assert "2, 46" in out  # episodes, steps
+    assert run(policy, "--episodes", "2", "--horizon", "3", "--max-steps", "9", "--out", "b") == 0
+    out, err = capsys.readouterr()
+    assert "2 of 2 episodes were cut after 9 steps" in err
+    assert "2, 18" in out
+    # an episode that ends in the step in which it would be left has ended
+    assert run(drift_policy(), "--episodes", "2", "--horizon", "3", "--max-steps", "12", "--out", "c") == 0
+    assert capsys.readouterr().err == ""
+    assert run(drift_policy(), "--episodes", "2", "--horizon", "3", "--max-steps", "11", "--out", "d") == 0
+    assert "2 of 2 episodes were cut after 11 steps" in capsys.readouterr().err
+
+
 # -- what is recorded
 
 
 def test_recorded_episodes_are_those_that_an_evaluation_plays():
     policy, seeds = drift_policy(), evaluation_seeds(3)
     env = make_vector_env(policy.env, dict(policy.env_config), 3)
-    found = record_episodes(policy.team_for(env.agents), env, seeds)["shared"]
+    found = record_episodes(policy.team_for(env.agents), env, seeds)[0]["shared"]
     rows = evaluate(policy, policy.env, policy.env_config, seeds, explore=False)
     assert found.lengths.tolist() == [row["episode_length"] for row in rows]
     np.testing.assert_allclose(found.rewards.sum(0), [row["episode_return"] for row in rows], rtol=1e-5)
@@ -189,7 +211,7 @@ def test_recorded_rewards_and_actions_belong_to_the_observations_around_them():
     """The reward is -|s'|^2 - 0.01 |a|^2 of what is seen after the step and of the action as executed."""
     policy = drift_policy(out_radius=2, max_steps=60)
     env = make_vector_env(policy.env, dict(policy.env_config), 8)
-    found = record_episodes(policy.team_for(env.agents), env, range(8), random_actions=True)["shared"]
+    found = record_episodes(policy.team_for(env.agents), env, range(8), random_actions=True)[0]["shared"]
     here = found.present
     assert len(set(found.lengths.tolist())) > 1
     rewards = -found.obs[1:].square().sum(-1) - 0.01 * found.actions.square().sum(-1)
@@ -204,7 +226,7 @@ def test_each_life_of_an_agent_is_a_sequence():
     agents = ("a", "b", "c")
     env = ObjectVectorEnv(Lives, 2)
     team = Team([AgentGroup("shared", agents, np.arange(3), actor_of(3, ActionSpec(3)))])
-    found = record_episodes(team, env, [0, 1])["shared"]
+    found = record_episodes(team, env, [0, 1])[0]["shared"]
     assert found.lengths.tolist() == [2, 3, 5] * 2
     assert found.rewards[:, 1].tolist() == [3, 4, 5, 0, 0]
     assert found.terminated.sum(0).tolist() == [1, 1, 0] * 2

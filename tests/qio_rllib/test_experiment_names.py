@@ -1,6 +1,8 @@
 """Experiments by file and by name, stop criteria as options, and whose command ``rllib`` is."""
 
+import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,16 +43,17 @@ def test_every_ready_experiment_goes_by_its_name_and_says_what_it_is():
         assert experiment_file(name) == path
         assert path.stem == name
         about = subject(path)
-        assert 20 < len(about) < 400
+        assert 15 < len(about) < 130
         assert not about.startswith("#")
         assert path.read_text().replace("\n# ", " ").startswith(f"# {about}")
 
 
-def test_the_subject_ends_with_its_first_sentence(tmp_path):
+def test_the_subject_ends_at_its_first_full_stop_or_colon(tmp_path):
     path = tmp_path / "x.yaml"
     for text, expected in {
         "# Solved (0.15. The rest).\n# Next. More\nx: 1\n# Late.": "Solved (0.15",
-        "# After Iqbal et al., 2019: an\n# actor. Then\n": "After Iqbal et al., 2019: an actor",
+        "# After Iqbal et al., 2019, an\n# actor: seen. Then\n": "After Iqbal et al., 2019, an actor",
+        "# Of 2:1 odds: one. Two\n": "Of 2:1 odds",
         "# No full stop\nx: 1\n": "No full stop",
         "x: 1\n": "",
     }.items():
@@ -72,12 +75,31 @@ def test_a_ready_experiment_is_trained_by_its_name_anywhere(here, capsys, argume
     assert "lr: 1e-05" in printed
 
 
-def test_list_names_each_ready_experiment_on_a_line_of_its_own(capsys):
+@pytest.mark.parametrize("width", [80, 120])
+def test_list_says_everything_whole_in_the_width_of_the_terminal(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
     assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in out
+    assert "..." not in out
+
+    def row(name):
+        """What stands beside a name, in the columns of its table and in the lines below it."""
+        (first,) = [number for number, line in enumerate(lines) if line.split()[:1] == [name]]
+        indent = re.match(r"\S+\s+", lines[first]).end()
+        below = itertools.takewhile(lambda line: line[:1] == " " and line.strip(), lines[first + 1 :])
+        return [lines[first][indent:], *(line[indent:] for line in below)]
+
     for name, path in ready_experiments().items():
-        (line,) = [line for line in lines if line.split()[:1] == [name]]
-        assert line.split(maxsplit=1)[1][:15] == subject(path)[:15]
+        assert " ".join(" ".join(row(name)).split()) == subject(path)
+    for name, environment in qio_envs.environments().items():
+        said = " ".join(row(name))
+        assert all(
+            word in said for word in [*environment.scenarios(), *environment.batched_class.scripted_policies]
+        )
+    assert len(lines) < 16_000 / width
 
 
 def test_algorithms_are_listed_without_importing_them():
@@ -87,8 +109,8 @@ def test_algorithms_are_listed_without_importing_them():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("algorithms ")]
-    assert set(line.split(maxsplit=1)[1].split(", ")) == set(ALGORITHMS)
+    (paragraph,) = [part for part in done.stdout.split("\n\n") if part.startswith("algorithms: ")]
+    assert set(" ".join(paragraph.split()[1:]).split(", ")) == set(ALGORITHMS)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_explaining import LSTM
+from toy_endless import Endless, register_endless
 from toy_policies import toy_policy
 
 from qio_rllib.artifacts.files import read_csv
 from qio_rllib.artifacts.policy_file import save_policy
 from qio_rllib.cli import main
+from qio_rllib.sampling import evaluation
 
 
 @pytest.fixture
@@ -51,6 +53,29 @@ def test_the_same_command_explains_the_same(here):
         assert main(["causal", "explain", "swarm.pt", "--step", "4", "--sampled", "--out", name]) == 0
     one, other = ((here / name / "explanation.csv").read_bytes() for name in ("a", "b"))
     assert one == other
+
+
+def test_episodes_that_never_end_are_left_and_the_explanation_says_so(here, capsys, monkeypatch):
+    register_endless()
+    save_policy(toy_policy("endless"), "endless.pt")
+    monkeypatch.setattr(evaluation, "MAX_EPISODE_STEPS", 30)
+    monkeypatch.setattr(Endless, "steps", 0)
+    assert main(["causal", "explain", "endless.pt", "--episodes", "3", "--seed", "5", "--out", "a"]) == 0
+    said = capsys.readouterr().out
+    assert "step 15 of the episode of seed 5" in said
+    assert (
+        "note: the episode of seed 5 was cut after 30 steps (--max-steps): the decision is in the middle"
+        in said
+    )
+    assert "note: 3 of 3 episodes were cut after 30 steps, before their end (--max-steps)" in said
+    assert Endless.steps == 30 + 16 + 3 * 30  # its length, up to the decision, and where values come from
+    # a decision that is named may come later
+    arguments = ["endless.pt", "--episodes", "2", "--max-steps", "7", "--step", "40", "--out", "b"]
+    assert main(["causal", "explain", *arguments]) == 0
+    notes = json.loads((here / "b" / "explanation.json").read_text())["notes"]
+    assert [note for note in notes if "cut" in note] == [
+        "2 of 2 episodes were cut after 7 steps, before their end (--max-steps)"
+    ]
 
 
 EXPLAIN = ["explain", "drift.pt", "--out", "e"]

@@ -220,7 +220,7 @@ def test_diagnostics_keep_agents_together(model, tmp_path):
     runner, _ = runner_of(config)
     policy = policy_from_modules(dict(runner.module.items()), config)
     env = make_vector_env(policy.env, dict(policy.env_config), 2)
-    played = record_episodes(policy.team_for(env.agents), env, (0, 1))["shared"]
+    played = record_episodes(policy.team_for(env.agents), env, (0, 1))[0]["shared"]
     env.close()
     assert played.agents == 3
     assert played.lengths.numel() == 6

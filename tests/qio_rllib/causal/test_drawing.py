@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from qio_rllib.causal.drawing import draw_graph, draw_text, layout
+from qio_rllib.artifacts.causal_plots import draw_graph
+from qio_rllib.causal.drawing import draw_text, layout
 from qio_rllib.causal.graph import CausalGraph
 from qio_rllib.causal.partial_graph import PartialGraph
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from qio_rllib.exploration import LOG_FLOOR, METRICS, amplify, distance, estimate_contraction, plot, sweep
+from qio_rllib.artifacts.contraction_plot import plot_contraction
+from qio_rllib.exploration import LOG_FLOOR, METRICS, amplify, distance, estimate_contraction, sweep
 from qio_rllib.exploration.contraction import MODES, _draw, _summarise
 
 
@@ -170,9 +171,9 @@ def test_sweep_and_plot(tmp_path):
     alone = estimate_contraction(1.0, 0.9, num_actions=3, samples=50, seed=2, mode="local")["hilbert"]
     assert chosen["factor"] == alone.factor
     path = tmp_path / "new" / "map.png"
-    plot(rows, path)
+    plot_contraction(rows, path)
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="grid"):
-        plot(rows[:-1], path)
+        plot_contraction(rows[:-1], path)
     with pytest.raises(ValueError, match="at least one cell"):
-        plot([], path)
+        plot_contraction([], path)
