@@ -147,6 +147,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_envs.causal_chain", ["ray", "torch", "matplotlib", "networkx"]),
         ("qio_envs.confounded_control", ["ray", "torch", "matplotlib", "networkx"]),
         ("qio_envs.greedy_casino", ["ray", "torch", "matplotlib", "networkx"]),
+        ("qio_envs.matrix_game", ["ray", "torch", "matplotlib", "scipy"]),
         ("qio_envs.mpe", ["ray", "torch", "matplotlib", "mpe2"]),
         ("qio_rllib", ["ray", "torch"]),
         ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
