@@ -34,7 +34,6 @@ class MatrixGameConfig(EnvConfig):
         None,
         "stage that follows, `[S, A_1, ..., A_N]`: integers, -1 for the end; null for a game of one stage",
         low=END,
-        high=_MAX_NUMBERS,
     )
     rounds: int = setting(25, "time limit of an episode, rounds, one a step", low=1, high=100_000)
     memory: int = setting(0, "past joint actions that are observed", low=0, high=100)
