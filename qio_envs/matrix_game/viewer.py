@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -42,10 +43,10 @@ class Scene:
     @property
     def table(self) -> Array:
         """Payoffs ``[N, rows, columns]`` by the first two agents' actions, where the others do what they last did."""
-        agents = len(self.payoffs)
-        rest = tuple(int(action) for action in np.maximum(self.actions[2:], 0))
-        table = self.payoffs[(slice(None), slice(None), slice(None), *rest)] if agents > 1 else self.payoffs
-        return table[:, :, None] if agents == 1 else table
+        if len(self.payoffs) == 1:
+            return self.payoffs[:, :, None]
+        others: tuple[Any, ...] = tuple(np.maximum(self.actions[2:], 0).tolist())
+        return self.payoffs[(..., *others)]
 
     @property
     def last(self) -> Array | None:

@@ -87,7 +87,9 @@ class OpenSpielEnv(AECEnv):
         self.agents: list[str] = []
         size, self._actions = _sizes(self._game)
         spaces = gymnasium.spaces
-        self.action_spaces = {agent: spaces.Discrete(self._actions) for agent in self.possible_agents}
+        self.action_spaces: dict[str, gymnasium.spaces.Discrete] = {
+            agent: spaces.Discrete(self._actions) for agent in self.possible_agents
+        }
         self.observation_spaces = {
             agent: spaces.Dict(
                 {
@@ -132,7 +134,7 @@ class OpenSpielEnv(AECEnv):
             self._was_dead_step(action)
             return
         mover = self.agent_selection
-        if action not in self._state.legal_actions():
+        if action is None or action not in self._state.legal_actions():
             raise ValueError(
                 f"action of {mover}: expected one of {self._state.legal_actions()}, got {action!r}"
             )
