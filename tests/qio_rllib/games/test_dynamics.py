@@ -103,6 +103,9 @@ def test_weights_are_exponentials_of_what_actions_would_have_earned():
         gains += game.payoffs[0] @ played[1][step]
         np.testing.assert_allclose(played[0][step + 1], np.exp(0.7 * gains) / np.exp(0.7 * gains).sum())
     assert np.isfinite(multiplicative_weights(game, 50, rate=1e4).strategies[0]).all()
+    default = multiplicative_weights(game, 6).strategies
+    exponent = np.sqrt(8 * np.log(3) / 6) / np.ptp(game.payoffs[0]) * game.payoffs[0].mean(axis=1)
+    np.testing.assert_allclose(default[0][1], np.exp(exponent) / np.exp(exponent).sum())
 
 
 def test_the_joint_distribution_is_the_mean_of_products():
