@@ -100,6 +100,20 @@ def test_degenerate_games_are_said_to_be_so(name):
         assert len(found.profiles) == number if number else found.profiles
 
 
+def test_every_pure_equilibrium_of_degenerate_games_is_found():
+    rng, degenerate = np.random.default_rng(3), 0
+    for _ in range(60):
+        game = Game(rng.integers(0, 3, (2, *rng.integers(2, 5, 2))))
+        found = nash_equilibria(game)
+        assert all(nash_conv(game, profile) < 1e-9 for profile in found.profiles)
+        first, second = game.payoffs
+        best = (first == first.max(axis=0)) & (second == second.max(axis=1, keepdims=True))
+        pure = {(int(x.argmax()), int(y.argmax())) for x, y in found.profiles if x.max() == y.max() == 1}
+        assert pure == {(int(row), int(column)) for row, column in np.argwhere(best)}
+        degenerate += found.is_degenerate
+    assert degenerate > 40
+
+
 def test_degeneracy_away_from_equilibria_is_found():
     """The column player is indifferent only where the row player mixes half and half, which it never does."""
     game = Game.of_matrices([[5, 5, 5], [0, 0, 0]], [[3, 2, 0], [1, 2, 4]])

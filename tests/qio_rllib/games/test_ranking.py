@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from open_spiel.python.egt import alpharank
 from random_games import CHICKEN, DILEMMA, RPS, joint_actions, random_counts, random_game
 
 from qio_rllib.games.game import Game, GameError
@@ -40,6 +41,13 @@ def test_alpha_rank_is_the_eigenvector_of_a_matrix_built_by_loops(seed):
     np.testing.assert_allclose(found.transitions, matrix, atol=1e-12)
     np.testing.assert_allclose(found.distribution.ravel(), stationary(matrix), atol=1e-9)
     assert found.distribution.shape == game.num_actions
+
+
+@pytest.mark.parametrize("counts", [(3, 4), (2, 3, 2)])
+def test_alpha_rank_is_openspiels(counts):
+    game = random_game(np.random.default_rng(4), counts)
+    expected = alpharank.compute(list(game.payoffs), m=10, alpha=1.3)[2]
+    np.testing.assert_allclose(alpha_rank(game, 1.3, 10).distribution.ravel(), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(6))
