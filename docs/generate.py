@@ -29,6 +29,7 @@ MANY_EPISODES = {
     "chsh_v0": 10_000,
     "confounded_control_v0": 2_000,
     "greedy_casino_v0": 10_000,
+    "matrix_game_v0": 1_000,
     "mpe_adversary_v0": 100,
     "mpe_crypto_v0": 100,
     "mpe_push_v0": 100,
@@ -252,7 +253,10 @@ def _allowed(field: dataclasses.Field) -> str:
     if "str" in str(field.type):
         return "text"
     bounds = f"{low:g} to {high:g}" if high is not None else f"at least {low:g}"
-    bounds = f"list of integers, each {bounds}" if "tuple" in str(field.type) else bounds
+    if "tuple[Any" in str(field.type):
+        bounds = f"nested lists of numbers, each {bounds}"
+    elif "tuple" in str(field.type):
+        bounds = f"list of integers, each {bounds}"
     return bounds + (", null" if "None" in str(field.type) else "")
 
 

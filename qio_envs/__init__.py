@@ -85,6 +85,11 @@ confounded_control_v0 = Environment(
     "an action holds a number near 0, and logs mislead about its effect (one agent, continuous actions)",
     gym_id="qio_envs/ConfoundedControl-v0",
 )
+matrix_game_v0 = Environment(
+    "matrix_game_v0",
+    "qio_envs.matrix_game:MatrixGame",
+    "agents choose at once, round by round, and are paid by a table (mixed, discrete actions)",
+)
 
 mpe_spread_v0 = Environment(
     "mpe_spread_v0",
@@ -142,6 +147,7 @@ __all__ = [
     "family",
     "forest_uav_v0",
     "greedy_casino_v0",
+    "matrix_game_v0",
     "mpe_adversary_v0",
     "mpe_crypto_v0",
     "mpe_push_v0",

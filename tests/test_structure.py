@@ -56,7 +56,7 @@ def test_an_environment_imports_the_api_and_itself_only():
 
 
 @pytest.mark.parametrize(
-    "folder", ["exploration", "quantum", "world_models", "causal", "federated", "evaluation"]
+    "folder", ["exploration", "quantum", "world_models", "causal", "federated", "evaluation", "games"]
 )
 def test_the_mathematics_is_free_of_ray(folder):
     assert offenders(f"qio_rllib/{folder}", "ray") == []
@@ -70,6 +70,7 @@ ORDER = [
     "causal",
     "federated",
     "evaluation",
+    "games",
     "models",
     "acting",
     "sampling",
@@ -114,6 +115,7 @@ def test_every_dependency_has_a_constraint_and_imports():
         "causal-learn": "causallearn",
         "dp-accounting": "dp_accounting",
         "mkdocs-material": "material",
+        "open-spiel": "pyspiel",
         "pillow": "PIL",
         "pygame-ce": "pygame",
         "pytest-xdist": "xdist",
@@ -147,10 +149,13 @@ def test_every_dependency_has_a_constraint_and_imports():
         ("qio_envs.causal_chain", ["ray", "torch", "matplotlib", "networkx"]),
         ("qio_envs.confounded_control", ["ray", "torch", "matplotlib", "networkx"]),
         ("qio_envs.greedy_casino", ["ray", "torch", "matplotlib", "networkx"]),
+        ("qio_envs.matrix_game", ["ray", "torch", "matplotlib", "networkx"]),
         ("qio_envs.mpe", ["ray", "torch", "matplotlib", "mpe2"]),
         ("qio_rllib", ["ray", "torch"]),
         ("qio_rllib.exploration", ["ray", "matplotlib", "scipy"]),
         ("qio_rllib.world_models", ["ray", "matplotlib", "scipy"]),
+        ("qio_rllib.games.nash", ["ray", "torch", "matplotlib", "pyspiel"]),
+        ("qio_rllib.games.openspiel", ["ray", "torch", "matplotlib"]),
         ("qio_rllib.federated.aggregation", ["ray", "torch", "cryptography", "dp_accounting"]),
         ("qio_rllib.federated.privacy", ["ray", "torch", "dp_accounting"]),
         ("qio_rllib.artifacts.policy_file", ["ray", "matplotlib"]),

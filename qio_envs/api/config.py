@@ -9,13 +9,14 @@ import hashlib
 import json
 import math
 import numbers
+import reprlib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, Self
 
 from ruamel.yaml import YAML
 
-_INTEGERS = "tuple[int, ...]"  # a type of settings, as it is written
+_INTEGERS, _NESTED = "tuple[int, ...]", "tuple[Any, ...]"  # types of settings, as they are written
 
 
 class ConfigError(ValueError):
@@ -152,10 +153,7 @@ class EnvConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return every setting as plain Python values, tuples as lists."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        return {field.name: _as_lists(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def content_hash(self, env_id: str) -> str:
         """Return 12 hex digits that identify the environment version and every resolved setting (SHA-256).
@@ -202,6 +200,8 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     elif _INTEGERS in kinds:
         ok = isinstance(value, list | tuple) and all(is_integer(item) for item in value)
         value = tuple(int(item) for item in value) if ok else value
+    elif _NESTED in kinds:
+        return _checked_nested(field.name, value, allowed, low, high)
     elif "float" in kinds:
         ok = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
         value = float(value) if ok else value
@@ -221,6 +221,35 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     return value
 
 
+def _as_lists(value: Any) -> Any:
+    """Return tuples as lists, at every depth."""
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _checked_nested(name: str, value: Any, allowed: str, low: float | None, high: float | None) -> Any:
+    """Return nested tuples of floats, or raise `ConfigError` naming the place of what does not fit."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    shape, first = [], value
+    while isinstance(first, list | tuple) and first:
+        shape.append(len(first))
+        first = first[0]
+
+    def checked(part: Any, depth: int, place: str) -> Any:
+        if depth < len(shape) and isinstance(part, list | tuple):
+            if len(part) != shape[depth]:
+                raise ConfigError(
+                    f"{name}{place}: expected {shape[depth]} entries as in its neighbours, got {len(part)}"
+                )
+            return tuple(checked(item, depth + 1, f"{place}[{index}]") for index, item in enumerate(part))
+        fits = isinstance(part, numbers.Real) and not isinstance(part, bool) and math.isfinite(part)
+        fits = fits and (low is None or part >= low) and (high is None or part <= high)
+        if not fits or not 0 < depth == len(shape):
+            raise ConfigError(f"{name}{place}: expected {allowed}, got {reprlib.repr(part)}")
+        return float(part)
+
+    return checked(value, 0, "")
+
+
 def is_integer(value: object) -> bool:
     """Return whether a value is an integer, NumPy's included, and no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -237,6 +266,7 @@ def _allowed_text(
         "bool": "true or false",
         "str": "a text",
         _INTEGERS: "a list of integers",
+        _NESTED: "nested lists of numbers",
     }
     text = next(name for kind, name in names.items() if kind in kinds)
     if low is not None and high is not None:

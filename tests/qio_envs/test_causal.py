@@ -41,6 +41,8 @@ EXACT = [
     ("causal_chain_v0", {"rounds": 4}),
     ("greedy_casino_v0", {"rounds": 4}),
     ("confounded_control_v0", {"max_steps": 4}),
+    ("matrix_game_v0", {"scenario": "repeated_prisoners_dilemma"}),
+    ("matrix_game_v0", {"scenario": "two_step"}),
     ("mpe_spread_v0", {"scenario": "epymarl"}),
     ("mpe_speaker_listener_v0", {}),
     ("mpe_reference_v0", {}),

@@ -13,6 +13,7 @@ NAMES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PATHS
 }
 ORDER = [
+    "named_games",
     "config",
     "gates",
     "state",
@@ -95,6 +96,7 @@ def test_there_is_no_import_circle():
         "drift_control",
         "forest_uav",
         "greedy_casino",
+        "matrix_game",
         "mpe",
         "qubit_control",
         "skirmish",

@@ -140,7 +140,7 @@ def test_runs_of_other_settings_are_not_mixed_in(here, trained, capsys):
         ({"config": {"lrr": 1}}, "(did you mean 'lr'?)"),
         ({"config": {"lr": {"uniform": [0, 1]}}}, "a study has no search"),
         ({"config": {"num_env_runners": 5000}}, "pole, ppo: config.num_env_runners: 500"),
-        ({"tasks": {"x": {"env": "toy_two_step:unregistered"}}}, "--allow-import toy_two_step"),
+        ({"tasks": {"x": {"env": "toy_matrix:unregistered"}}}, "--allow-import toy_matrix"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_trace(here, trained, monkeypatch, capsys, changes, message):

@@ -1,0 +1,142 @@
+"""Kuhn and Leduc poker: known values, and the environment against OpenSpiel's own play."""
+
+import importlib
+import warnings
+
+import numpy as np
+import pyspiel
+import pytest
+from pettingzoo.test import api_test, seed_test
+
+from qio_envs.adapters.turns import TurnParallelEnv, as_parallel
+from qio_envs.testing import check_parallel_env, table
+from qio_rllib.games.game import GameError
+from qio_rllib.games.openspiel import OpenSpielEnv, kuhn_poker, leduc_poker, tabular_nash_conv, tabular_values
+
+
+def uniform(player, known, legal):
+    return legal / legal.sum()
+
+
+def kuhn_equilibrium(bluff):
+    """Kuhn's equilibria, by the first player's chance to bet with a jack, 0 to 1/3; action 1 bets or calls."""
+
+    def policy(player, known, legal):
+        card, bets = int(known[2:5].argmax()), known[5:].reshape(3, 2)
+        faces_bet = bool(bets[:, 1].any())
+        if player == 0:
+            bet = (0, bluff + 1 / 3, 1)[card] if faces_bet else (bluff, 0, 3 * bluff)[card]
+        else:
+            bet = (0, 1 / 3, 1)[card] if faces_bet else (1 / 3, 0, 1)[card]
+        return np.array([1 - bet, bet])
+
+    return policy
+
+
+def test_uniform_play_has_the_known_nash_conv():
+    assert tabular_nash_conv("kuhn_poker", uniform) == pytest.approx(11 / 12)
+    np.testing.assert_allclose(tabular_values("kuhn_poker", uniform), [1 / 8, -1 / 8])
+    assert tabular_nash_conv("leduc_poker", uniform) == pytest.approx(4.747222, abs=1e-6)
+
+
+@pytest.mark.parametrize("bluff", [0.0, 0.2, 1 / 3])
+def test_kuhns_equilibria_have_his_value_and_no_nash_conv(bluff):
+    policy = kuhn_equilibrium(bluff)
+    assert tabular_nash_conv("kuhn_poker", policy) == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(tabular_values("kuhn_poker", policy), [-1 / 18, 1 / 18])
+
+    def careless(player, known, legal):
+        return 0.9 * policy(player, known, legal) + 0.1 * uniform(player, known, legal)
+
+    assert tabular_nash_conv("kuhn_poker", careless) > 0.02
+
+
+@pytest.mark.parametrize("make", [kuhn_poker, leduc_poker])
+def test_the_environment_conforms(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of observations that are dictionaries
+        api_test(make(), num_cycles=60)
+        seed_test(make, num_cycles=30)
+    results = check_parallel_env(
+        lambda render_mode=None: TurnParallelEnv(make(render_mode=render_mode)), steps=40
+    )
+    # PettingZoo's test of seeds for parallel environments plays without regard to masks; three hands of Kuhn poker may
+    # be as long as each other
+    failed = [result.name for result in results if not result.passed and result.name != "time limit"]
+    assert failed == ["pettingzoo seed"], table(results)
+
+
+def test_the_environment_plays_openspiels_game():
+    env, rng = leduc_poker(render_mode="ansi"), np.random.default_rng(0)
+    game = pyspiel.load_game("leduc_poker")
+    for seed in range(20):
+        env.reset(seed=seed)
+        total = np.zeros(2)
+        while not all(env.terminations.values()):
+            state = game.deserialize_state(env._state.serialize())
+            mover = env.possible_agents.index(env.agent_selection)
+            assert mover == state.current_player()
+            for player, agent in enumerate(env.possible_agents):
+                seen = env.observe(agent)
+                assert seen["observation"].tolist() == state.information_state_tensor(player)
+                legal = state.legal_actions() if player == mover else []
+                assert np.flatnonzero(seen["action_mask"]).tolist() == legal
+            assert env.render() == str(state)
+            env.step(int(rng.choice(state.legal_actions())))
+            total += list(env.rewards.values())
+        assert env._state.is_terminal()
+        assert total.tolist() == env._state.returns()
+        assert [env._cumulative_rewards[agent] for agent in env.possible_agents] == total.tolist()
+
+
+def test_cards_are_dealt_evenly_by_the_seed():
+    env, deals = kuhn_poker(), []
+    for seed in range(1200):
+        env.reset(seed=seed)
+        deals.append(
+            tuple(int(env.observe(agent)["observation"][2:5].argmax()) for agent in env.possible_agents)
+        )
+    counts = [deals.count((a, b)) for a in range(3) for b in range(3) if a != b]
+    assert sum(counts) == 1200
+    assert ((np.array(counts) - 200) ** 2 / 200).sum() < 20.5  # chi-squared, 5 degrees of freedom, p = 0.001
+    env.reset(seed=7)
+    assert deals[7] == tuple(int(env.observe(a)["observation"][2:5].argmax()) for a in env.possible_agents)
+
+
+def test_simulated_returns_of_the_environment_are_the_exact_values():
+    """Through the adapter of turns, as learners see it: uniform play of Kuhn poker earns the first player 1/8."""
+    env, rng, total, episodes = as_parallel(kuhn_poker()), np.random.default_rng(1), 0.0, 3_000
+    env.reset(seed=0)
+    for _ in range(episodes):
+        observations, _ = env.reset()
+        while env.agents:
+            actions = {
+                agent: int(rng.choice(np.flatnonzero(seen["action_mask"])))
+                for agent, seen in observations.items()
+            }
+            observations, rewards, *_ = env.step(actions)
+            total += rewards["player_0"]
+    assert total / episodes == pytest.approx(1 / 8, abs=4 * 1.5 / np.sqrt(episodes))
+
+
+def test_what_does_not_fit_is_refused(monkeypatch):
+    with pytest.raises(GameError, match="game: OpenSpiel has no 'kuhn_pokr'") as caught:
+        tabular_nash_conv("kuhn_pokr", uniform)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(GameError, match="'matrix_rps' is none in which players take turns"):
+        OpenSpielEnv("matrix_rps")
+    with pytest.raises(
+        GameError, match=r"expected 2 probabilities with the sum 1 over legal actions \[0, 1\]"
+    ):
+        tabular_nash_conv("kuhn_poker", lambda player, known, legal: np.ones(2))
+    env = leduc_poker()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"action of player_0: expected one of \[1, 2\], got 0"):
+        env.step(0)
+
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(GameError, match="kuhn_poker: needs the package open_spiel; pip install"):
+        kuhn_poker()
