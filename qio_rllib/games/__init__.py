@@ -1,0 +1,1 @@
+"""Games: self-play against pools of opponents."""
