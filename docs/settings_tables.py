@@ -35,6 +35,7 @@ from qio_rllib.federated.settings import (
     QuantizationSettings,
     SecureSettings,
 )
+from qio_rllib.games.self_play import SelfPlaySettings
 from qio_rllib.learners.client_correction import CorrectionSettings
 from qio_rllib.learners.policy_consistency import ConsistencySettings
 from qio_rllib.models.circuits import CircuitSettings
@@ -75,6 +76,7 @@ MAPPINGS: dict[str, type] = {
     "quantization": QuantizationSettings,
     "rssm": RSSMSettings,
     "secure": SecureSettings,
+    "self_play": SelfPlaySettings,
     "server": ServerOptimizerSettings,
 }
 EXAMPLES: dict[str, Any] = {
@@ -89,13 +91,19 @@ EXAMPLES: dict[str, Any] = {
     "interventional_consistency": {},
     "influence_reward": {},
     "normalize_values": True,
+    "self_play": {},
 }
 """Values of settings that not every algorithm takes; each is tried, and left out of the table where it is refused."""
 
 
 def pages() -> list[Path]:
     """Return the pages that hold tables of settings."""
-    return [PAGES / "settings.md", PAGES / "causal.md", *sorted((PAGES / "algorithms").glob("*.md"))]
+    return [
+        PAGES / "settings.md",
+        PAGES / "causal.md",
+        PAGES / "self_play.md",
+        *sorted((PAGES / "algorithms").glob("*.md")),
+    ]
 
 
 def page(text: str) -> str:

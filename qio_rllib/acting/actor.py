@@ -138,6 +138,11 @@ class NetworkActor:
         random_actions: bool = False,
     ) -> Acted:
         """Choose actions; see `Actor.act`."""
+        parameters, state = self.decide(inputs, state, explore)
+        return self.draw(parameters, state, inputs.action_mask, rng, explore, random_actions)
+
+    def decide(self, inputs: ActorInputs, state: State, explore: bool) -> tuple[Array, State]:
+        """Return the parameters of the agents' distributions, float32 ``[E, M, P]``, and the memory after this step."""
         envs, agents = inputs.obs.shape[:2]
         # A copy: torch's arithmetic rounds by where its operands lie in memory, and an array's rows lie differently in
         # rollouts of different lengths.
@@ -153,7 +158,19 @@ class NetworkActor:
                 found, state = self._with_memory(rows, legal, state, explore, inputs)
             else:
                 found = self.network.distribution(self._outputs(rows), legal, explore)
-        parameters = found.numpy().reshape(envs, agents, -1)
+        return found.numpy().reshape(envs, agents, -1), state
+
+    def draw(
+        self,
+        parameters: Array,
+        state: State,
+        mask: Array | None,
+        rng: RandomNumbers | None,
+        explore: bool,
+        random_actions: bool,
+    ) -> Acted:
+        """Draw actions from what `decide` gave; arguments as for `act`."""
+        envs, agents = parameters.shape[:2]
         if random_actions:
             parameters = uniform_inputs(parameters, mask)
         noise = None
@@ -210,16 +227,19 @@ class NetworkActor:
     def _outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the head's outputs of a network without memory."""
         if self._forward is None:
-            self._forward = _traced(self.network) or _Outputs(self.network)
+            self._forward = _traced(self.network) or Outputs(self.network)
         return self._forward(rows)
 
 
-class _Outputs(torch.nn.Module):
+class Outputs(torch.nn.Module):
+    """A network without memory up to its head: rows ``[B, D]`` to outputs ``[B, K]``."""
+
     def __init__(self, network: PolicyNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
         return self.network.outputs(self.network.features(self.network.perceived(rows), None)[0])
 
 
@@ -228,7 +248,7 @@ def _traced(network: PolicyNetwork) -> Callable[[torch.Tensor], torch.Tensor] | 
 
     None where a trace does not give the same numbers.
     """
-    plain = _Outputs(network)
+    plain = Outputs(network)
     few, many = torch.rand(2, network.spec.input_size), torch.rand(7, network.spec.input_size)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -46,6 +46,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         interventional_consistency=True,
         influence_reward=True,
         team_reward=True,
+        self_play=True,
     )
 
     has_team_value = True

@@ -40,7 +40,17 @@ class EpisodeMetrics(RLlibCallback):
 
 
 class RestoredWeights(RLlibCallback):
-    """Waits until remote runners have the weights of a checkpoint; RLlib lets some sample with their first ones."""
+    """Waits until remote runners have the weights of a checkpoint; RLlib lets some sample with their first ones.
+
+    Runners that RLlib has restarted get the pool of opponents again.
+    """
+
+    def on_env_runners_recreated(
+        self, *, algorithm: Any, env_runner_indices: list[int], is_evaluation: bool, **kwargs: Any
+    ) -> None:
+        """Hand the pool of opponents to new runners."""
+        if algorithm.opponents is not None and not is_evaluation:
+            algorithm.opponents.share(env_runner_indices)
 
     def on_checkpoint_loaded(self, *, algorithm: Any, **kwargs: Any) -> None:
         """Hand the Learner's weights to every remote runner."""

@@ -40,6 +40,7 @@ class Capabilities:
             ``interventional_consistency``.
         influence_reward: Pay for influence on other agents, ``influence_reward``.
         team_reward: One reward for all agents, ``team_reward``.
+        self_play: Opponents from a pool of snapshots, ``self_play``.
         time_limits_as_ends: Returns that stop at a time limit, ``bootstrap_at_time_limit: false``.
         communication: Learned messages between agents, ``communication``.
         rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
@@ -67,6 +68,7 @@ class Capabilities:
     interventional_consistency: bool = False
     influence_reward: bool = False
     team_reward: bool = False
+    self_play: bool = False
     time_limits_as_ends: bool = True
     communication: bool = False
     rllib_runner: bool = False
@@ -108,6 +110,7 @@ TRAINING_KEYS = (
     "interventional_consistency",
     "influence_reward",
     "team_reward",
+    "self_play",
 )
 """Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
 
@@ -133,6 +136,7 @@ _REASONS = {
     "interventional_consistency": "'s loss has no such term for its policy; PPO's and A2C's do; set it to null",
     "influence_reward": " does not learn from rollouts; PPO and A2C do; set it to null",
     "team_reward": " learns from each agent's own rewards; set it to null",
+    "self_play": " has no pool of opponents; PPO, A2C and MADDPG have; set it to null",
     "time_limits_as_ends": " learns where episodes end, and a limit is no such end; set it to true",
     "communication": " has no messages; set it to null",
     "rllib_runner": " needs BatchedEnvRunner",

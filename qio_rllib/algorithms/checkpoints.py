@@ -8,7 +8,9 @@ from typing import Any
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from qio_rllib.algorithms.opposition import Opposition
 from qio_rllib.algorithms.phases import EVALUATING, PhaseSignal
+from qio_rllib.games.self_play import SELF_PLAY
 from qio_rllib.manifest import MANIFEST, remove_manifest, verify, write_manifest
 
 
@@ -30,6 +32,12 @@ class CheckpointedAlgorithm(Algorithm):
         self.phase = PhaseSignal(None if storage is None else storage.trial_fs_path)
         super().setup(config)
         self.phase.follow(self.metrics)
+        self.opponents = Opposition.of(self)
+
+    def step(self) -> dict[str, Any]:
+        """Return an iteration's result; with self-play, also what its games gave, under `SELF_PLAY`."""
+        result = super().step()
+        return result if self.opponents is None else {**result, SELF_PLAY: self.opponents.advance()}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Return the results of an evaluation; arguments as in `Algorithm.evaluate`."""
@@ -72,11 +80,30 @@ class CheckpointedAlgorithm(Algorithm):
             verify(str(path).removesuffix(f"/{component}"), component, filesystem=filesystem)
         self._forget_numbers()
         super().restore_from_path(path, **kwargs)
+        if component is None and self.opponents is not None:
+            self.opponents.share()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._forget_numbers()
         super().set_state(state)
+        if self.opponents is not None and SELF_PLAY in state:
+            self.opponents.set_state(state[SELF_PLAY])
+            self.opponents.share()
+
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Return the state, the pool of opponents included."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self.opponents is not None and self._check_component(SELF_PLAY, components, not_components):
+            state[SELF_PLAY] = self.opponents.get_state()
+        return state
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """Return the parts that have checkpoints of their own."""
+        parts = super().get_checkpointable_components()
+        return parts if self.opponents is None else [*parts, (SELF_PLAY, self.opponents)]
 
     def _forget_numbers(self) -> None:
         """Let weights with any number come after those in place."""

@@ -43,12 +43,14 @@ from qio_rllib.algorithms.validation import (
     check_normalization,
     check_product_actions,
     check_runner,
+    check_self_play,
     check_team,
     check_team_reward,
     check_window,
 )
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE
 from qio_rllib.causal.influence import INFLUENCE_REWARD
+from qio_rllib.games.self_play import SELF_PLAY
 from qio_rllib.learners.policy_consistency import CONSISTENCY
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
@@ -113,6 +115,7 @@ class ExploringConfig(AlgorithmConfig):
     interventional_consistency = in_learner(CONSISTENCY, "What a policy shall not follow.")
     influence_reward = in_learner(INFLUENCE_REWARD, "How agents are paid for their influence.")
     team_reward = in_learner(TEAM_REWARD, "What all agents of a team learn from.")
+    self_play = in_learner(SELF_PLAY, "Whom agents play against.")
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -241,6 +244,7 @@ class ExploringConfig(AlgorithmConfig):
         interventional_consistency: Mapping[str, Any] | None = NotProvided,
         influence_reward: Mapping[str, Any] | None = NotProvided,
         team_reward: Literal["common", "sum", "mean"] | None = NotProvided,
+        self_play: Mapping[str, Any] | None = NotProvided,
         bootstrap_at_time_limit: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -289,6 +293,9 @@ class ExploringConfig(AlgorithmConfig):
                 ones counted with 0. PPO and A2C then go on until the last agent has ended, so that who dies for its
                 team is paid, and learn one value of the state alone (``central_value``). Returns are reported without
                 it. None: each agent from its own rewards, until it ends.
+            self_play: ``{"matchmaking": "uniform", "pool_size": 16, ...}``, see `SelfPlaySettings`: teams learn against
+                snapshots of earlier policies. For several agents that no reward joins (``team_reward``). Evaluations
+                are between the present policies. None: all agents learn at once, against each other's present ones.
             bootstrap_at_time_limit: Whether a return goes on with the value of what was seen last where a time limit
                 has cut an episode (partial-episode bootstrapping: Pardo et al., 2018). Where observations or states
                 hold the time left, take false: what is seen at the limit is never acted in, so that its value is not
@@ -315,6 +322,7 @@ class ExploringConfig(AlgorithmConfig):
             interventional_consistency=interventional_consistency,
             influence_reward=influence_reward,
             team_reward=team_reward,
+            self_play=self_play,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -393,6 +401,8 @@ class ExploringConfig(AlgorithmConfig):
             check_influence_reward(self)
         if self.team_reward is not None:
             check_team_reward(self)
+        if self.self_play is not None:
+            check_self_play(self)
         check_normalization(self)
 
     def check_window(self) -> None:

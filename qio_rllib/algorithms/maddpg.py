@@ -36,6 +36,7 @@ class MADDPGConfig(JointCriticConfig):
         amplification=True,
         circuit=True,
         communication=True,
+        self_play=True,
         instead={
             "central_value": "'s critics are central as they are; see critic_state",
             "normalize_values": "'s critics learn values as they are; scale the rewards instead",

@@ -13,6 +13,7 @@ from qio_rllib.algorithms.search_spaces import combinations, holds_search_space
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.causal.influence import INFLUENCE_REWARD, InfluenceSettings
 from qio_rllib.exploration import Amplification, make_annealing
+from qio_rllib.games.self_play import SELF_PLAY, SelfPlaySettings
 from qio_rllib.learners.policy_consistency import CONSISTENCY, ConsistencySettings
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
@@ -50,6 +51,7 @@ OWN_LEARNER_SETTINGS = (
     CONSISTENCY,
     INFLUENCE_REWARD,
     TEAM_REWARD,
+    SELF_PLAY,
 )
 """Keys of ``learner_config_dict`` that settings fill; a stock configuration has room for them there too."""
 
@@ -122,5 +124,6 @@ MAPPINGS: dict[str, Callable[[Any], Any]] = {
     INFLUENCE_REWARD: _checked_by(InfluenceSettings),
     IMAGINATION: _checked_by(ImaginationSettings),
     CONSISTENCY: _checked_by(ConsistencySettings),
+    SELF_PLAY: _checked_by(SelfPlaySettings),
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

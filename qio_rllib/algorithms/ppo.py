@@ -47,6 +47,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         interventional_consistency=True,
         influence_reward=True,
         team_reward=True,
+        self_play=True,
         rllib_runner=True,
     )
 

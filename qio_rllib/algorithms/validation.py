@@ -16,6 +16,7 @@ from qio_rllib.causal.baseline import (
     check_environment,
 )
 from qio_rllib.causal.influence import INFLUENCE_REWARD, check_agents
+from qio_rllib.games.self_play import SELF_PLAY, SelfPlaySettings, teams_of
 from qio_rllib.learners.on_policy import window_length
 from qio_rllib.learners.policy_consistency import (
     CONSISTENCY,
@@ -158,6 +159,28 @@ def check_team_reward(config: Any) -> None:
         raise ConfigError(f"{TEAM_REWARD}: {config.env} has a single agent; set it to null")
 
 
+def check_self_play(config: Any) -> None:
+    """Refuse self-play without opponents, and with what follows other actions than those that snapshots take."""
+    settings = SelfPlaySettings.of(config.self_play)
+    assert settings is not None
+    for key in (COUNTERFACTUAL_BASELINE, INFLUENCE_REWARD, TEAM_REWARD, COORDINATION, IMAGINATION):
+        if getattr(config, key) is not None:
+            raise ConfigError(f"{SELF_PLAY}: does not go with {key}; set one of the two to null")
+    if not config.has_own_modules:
+        raise ConfigError(
+            f"{SELF_PLAY}: needs a module of this package, whose policy can be kept as a snapshot"
+        )
+    description = None if config.in_evaluation else config.describe_env()
+    if description is None:
+        return
+    if not description.multi_agent:
+        raise ConfigError(f"{SELF_PLAY}: {config.env} has a single agent; set it to null")
+    modules: dict[str, list[Any]] = {}
+    for agent in description.agents:
+        modules.setdefault(config.policy_mapping_fn(agent, None), []).append(agent)
+    teams_of(settings.teams, modules)
+
+
 def check_team(config: Any) -> None:
     """Refuse a coordinated policy for other agents than those of the environment."""
     settings = CoordinationSettings.of(config.model_config.get(COORDINATION))
@@ -288,6 +311,7 @@ def check_runner(config: Any) -> None:
         COUNTERFACTUAL_BASELINE,
         CONSISTENCY,
         INFLUENCE_REWARD,
+        SELF_PLAY,
     ):
         if is_wanted(getattr(config, key)):
             raise ConfigError(f"env_runner_cls: {key} needs BatchedEnvRunner, got {config.env_runner_cls}")

@@ -51,7 +51,13 @@ from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import STATE_SOURCE
 from qio_rllib.sampling.influence import INFLUENCE
-from qio_rllib.sampling.rollout import ModuleRollout, Rollout, SamplingFailure, join
+from qio_rllib.sampling.rollout import (
+    ModuleRollout,
+    Rollout,
+    SamplingFailure,
+    join,
+    without_snapshots,
+)
 from qio_rllib.sampling.streams import generator, torch_generator
 from qio_rllib.sampling.team_reward import TEAM_REWARD, as_one_agent, with_team_reward
 
@@ -282,6 +288,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     # -- one update -----------------------------------------------------------------------------------------------
 
     def _learn(self, rollouts: list[Rollout], num_epochs: int, minibatch_size: int | None) -> None:
+        rollouts = [without_snapshots(rollout) for rollout in rollouts]
         teams = None
         if self._team_reward is not None:
             rollouts = [with_team_reward(rollout, self._team_reward) for rollout in rollouts]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from qio_rllib.acting.communication import inbox
+from qio_rllib.acting.pooled_actor import LEARNING
 from qio_rllib.learners.common import as_tensor
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.joint_module import one_hot
@@ -29,7 +30,8 @@ class Transitions:
         rewards: ``[R, M]``.
         discounts: ``[R, M]``, of the value of what follows.
         acted: 1 for agents that acted in this step, else 0, ``[R, M]``.
-        learned: 1 where losses count: the agent acted, and the step is none of those that only fill memories.
+        learned: 1 where losses count: the agent acted with the present policy, and the step is none of those that only
+            fill memories.
         present_next: 1 for agents whose return goes on, ``[R, M]``.
         legal: bool ``[R, M, A]``, or None.
         next_legal: Likewise.
@@ -121,9 +123,11 @@ def transitions_of(
     ]
     acted = tensors("acted", numbers=True)
     learned = acted
+    if LEARNING in parts[0]:
+        learned = [rows * mine for rows, mine in zip(acted, tensors(LEARNING, numbers=True), strict=True)]
     if burn_in:
         counts = (torch.arange(length) >= burn_in).float().repeat_interleave(len(batch)).to(device)
-        learned = [rows * counts.unsqueeze(-1) for rows in acted]
+        learned = [rows * counts.unsqueeze(-1) for rows in learned]
     inboxes = delivered = None
     if "messages" in parts[0]:
         delivered = tensors("delivered")

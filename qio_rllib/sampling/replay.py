@@ -11,6 +11,7 @@ import numpy as np
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.pooled_actor import LEARNING
 from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout
 from qio_rllib.sampling.streams import generator
 
@@ -30,7 +31,8 @@ class JointTransitions:
             ``[B, M]``, of the value of what follows), ``acted``, ``terminated``, ``present_next`` (there is a next
             observation that the agent's return goes on from) and ``fresh`` (the agent begins with this step), bool
             ``[B, M]``; where there are any ``action_mask`` and ``next_action_mask`` (bool ``[B, M, A]``), ``messages``
-            (float32 ``[B, M, K]``) and ``delivered`` (bool ``[B, M, N]``, by the sender's index). ``memory/<name>`` is
+            (float32 ``[B, M, K]``), ``delivered`` (bool ``[B, M, N]``, by the sender's index) and ``learning`` (bool
+            ``[B, M]``, the agent played with the present policy). ``memory/<name>`` is
             the agents' memory before the (first) step, float32 ``[B, M, S]``.
         global_states: float32 ``[B, S]``, or None.
         next_global_states: Likewise.
@@ -378,7 +380,7 @@ def _columns(part: ModuleRollout, gamma: float) -> dict[str, Array]:
         legal = part.action_mask[1:].copy()
         legal[tuple(part.final_index.T)] = True
         columns |= {"action_mask": part.action_mask[:-1], "next_action_mask": legal}
-    for name in ("messages", "delivered"):
+    for name in ("messages", "delivered", LEARNING):
         if name in part.columns:
             columns[name] = part.columns[name]
     for name, memory in part.memory.items():

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from qio_rllib.acting.pooled_actor import LEARNING
+
 Array = np.ndarray
 _OF_FINAL_ROWS = ("final_observations", "final_global_states")
 _SAME_FOR_ALL = ("agents", "agent_index", "final_index", "memory_interval")
@@ -136,6 +138,17 @@ def with_limits_as_ends(part: ModuleRollout) -> ModuleRollout:
     return dataclasses.replace(
         part, terminated=part.terminated | part.truncated, truncated=np.zeros_like(part.truncated)
     )
+
+
+def without_snapshots(rollout: Rollout) -> Rollout:
+    """Return a rollout in which agents that played with snapshots (``self_play``) did not act."""
+    modules = {
+        module_id: dataclasses.replace(part, acted=part.acted & part.columns[LEARNING])
+        if LEARNING in part.columns
+        else part
+        for module_id, part in rollout.modules.items()
+    }
+    return Rollout(modules, rollout.runner)
 
 
 def join(parts: list[ModuleRollout]) -> list[ModuleRollout]:

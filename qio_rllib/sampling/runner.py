@@ -27,6 +27,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.team import Team
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
 from qio_rllib.causal.influence import INFLUENCE_REWARD
+from qio_rllib.games.self_play import SELF_PLAY, Games, Opponents, SelfPlaySettings
 from qio_rllib.sampling.counterfactuals import Counterfactuals
 from qio_rllib.sampling.discounted_returns import DISCOUNTED_RETURNS, NORMALIZE_REWARDS, DiscountedReturns
 from qio_rllib.sampling.environments import make_vector_env
@@ -34,6 +35,7 @@ from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
 from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.groups import group_spaces, groups_of, team_of
 from qio_rllib.sampling.influence import Influence
+from qio_rllib.sampling.opponents import SelfPlay
 from qio_rllib.sampling.recorder import RolloutRecorder
 from qio_rllib.sampling.rollout import Array, Rollout, SamplingFailure, with_limits_as_ends
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
@@ -111,6 +113,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             torch.set_num_threads(1)
         self.env: VectorEnv | None = None
         self._teams: dict[tuple, Team] = {}
+        self._self_play: SelfPlay | None = None
         self.stepper: EnvStepper | None = None
         self.num_envs = 0
         self._returns: DiscountedReturns | None = None
@@ -210,6 +213,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 )
             team = self._teams[agents]
             self._memory_interval = learner.memory_interval(self.config)
+            settings = SelfPlaySettings.of(self.config.learner_config_dict.get(SELF_PLAY))
+            if settings is not None and not self.config.in_evaluation:
+                self._self_play = SelfPlay(
+                    settings, team, self.module, learner.rollout_columns, agents, self.num_envs
+                )
+                team = self._self_play.team
             self.stepper = EnvStepper(self.env, team, self._state_source, self._counterfactuals(team))
 
     def _counterfactuals(self, team: Team) -> Counterfactuals | Influence | None:
@@ -344,6 +353,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             over = step.over
             if over.any():
                 for e in np.flatnonzero(over).tolist():
+                    if self._self_play is not None:
+                        self._self_play.end(e, self.episodes.returns[e])
                     self._call_episode("on_episode_end", self.episodes.end(e))
                 ended += int(over.sum())
             stepper.advance(step, into, over)
@@ -369,8 +380,22 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._begin(None)
 
     def _begin(self, mask: Array | None) -> None:
-        for e in self.episodes.begin(mask):
+        begun = self.episodes.begin(mask)
+        if self._self_play is not None:
+            self._self_play.begin(begun, self._rng)
+        for e in begun:
             self._call_episode("on_episode_start", self.episodes.record(e))
+
+    # -- self-play ------------------------------------------------------------------------------------------------
+
+    def take_opponents(self, opponents: Opponents) -> None:
+        """Draw the opponents of the episodes that begin from now on from these; for the setting ``self_play``."""
+        if self._self_play is not None:
+            self._self_play.take(opponents)
+
+    def games(self) -> list[Games]:
+        """Return the games against snapshots since the last call; for the setting ``self_play``."""
+        return [] if self._self_play is None else self._self_play.games()
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
@@ -428,6 +453,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 DISCOUNTED_RETURNS: {} if self._returns is None else self._returns.present,
                 **self.episodes.get_state(),
             }
+            if self._self_play is not None:
+                state[_SAMPLING][SELF_PLAY] = self._self_play.get_state()
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -459,6 +486,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self.episodes.set_state(sampling, running=self._started)
             if self._started:
                 self.stepper.set_state(sampling["stepper"])
+                if self._self_play is not None:
+                    self._self_play.set_state(sampling[SELF_PLAY])
                 if self._returns is not None:
                     self._returns.present = {
                         key: value.copy() for key, value in sampling[DISCOUNTED_RETURNS].items()

@@ -72,6 +72,7 @@ USES = {
             **({"central_value": "observations"} if config.has_team_value else {}),
         ),
     ),
+    "self_play": (FOREST, lambda config: config.training(self_play={})),
     "time_limits_as_ends": (FOREST, lambda config: config.training(bootstrap_at_time_limit=False)),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),

@@ -132,6 +132,37 @@ def dqn() -> DQNConfig:
     )
 
 
+def self_play(config: Any) -> Any:
+    """Against snapshots of which some are dropped while an episode against them runs."""
+    return (
+        config.environment("swarm_competitive_v0", env_config={"scenario": "duel", "max_steps": 50})
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=4)
+        .training(self_play={"matchmaking": "prioritized", "pool_size": 2, "snapshot_interval": 1})
+        .debugging(seed=3)
+    )
+
+
+def ppo_self_play() -> PPOConfig:
+    return (
+        self_play(PPOConfig())
+        .training(train_batch_size_per_learner=120, minibatch_size=60, num_epochs=2)
+        .rl_module(model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 8, "max_seq_len": 5})
+    )
+
+
+def maddpg_self_play() -> MADDPGConfig:
+    return (
+        self_play(MADDPGConfig())
+        .training(
+            train_batch_size_per_learner=8,
+            num_steps_sampled_before_learning_starts=80,
+            env_steps_per_update=16,
+        )
+        .reporting(min_sample_timesteps_per_iteration=120)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+    )
+
+
 CONFIGS = {
     "forest": lambda: ppo("forest_uav_v0"),
     "spread": lambda: ppo("mpe2.simple_spread_v3"),
@@ -141,9 +172,11 @@ CONFIGS = {
     "ppo_counterfactual": ppo_counterfactual,
     "ppo_lstm": ppo_lstm,
     "maddpg_gru": maddpg_gru,
+    "ppo_self_play": ppo_self_play,
+    "maddpg_self_play": maddpg_self_play,
     "dqn": dqn,
 }
-RECURRENT = ("ppo_lstm", "maddpg_gru")
+RECURRENT = ("ppo_lstm", "maddpg_gru", "ppo_self_play")
 
 
 def numbers(result: dict[str, Any]) -> dict[str, float]:
@@ -189,7 +222,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("name", "way"), [("forest", "path"), ("maddpg_gru", "state")])
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("forest", "path"), ("maddpg_gru", "state"), ("maddpg_self_play", "path"), ("ppo_self_play", "state")],
+)
 def test_an_older_checkpoint_takes_the_place_of_all_that_was_learned_since(name, way, tmp_path):
     algorithm = CONFIGS[name]().build_algo()
     algorithm.train()

@@ -66,6 +66,7 @@ VALUES = {
     "pretraining_updates": (7, FOREST),
     "reward_scale": (0.1, FOREST),
     "replay_capacity": (500, FOREST),
+    "self_play": ({"matchmaking": "elo", "pool_size": 3}, FOREST),
     "standardize_advantages": (True, FOREST),
     "target_entropy": (0.3, FOREST),
     "target_entropy_share": (0.25, FOREST),
