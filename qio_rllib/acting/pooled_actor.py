@@ -98,8 +98,8 @@ class PooledActor:
                 seen = np.concatenate([seen, inputs.inbox[envs, agents]], axis=-1)
             with torch.inference_mode():
                 outputs = self._together.outputs(seen, self.played[envs, agents])
-                found = self.present.network.distribution(outputs, legal, explore)
-            parameters[envs, agents] = found.numpy()
+                drawn = self.present.network.distribution(outputs, legal, explore)
+            parameters[envs, agents] = drawn.numpy()
         for actor, envs, agents in self._parts(separate):
 
             def rows(array: Any, envs: Array = envs, agents: Array = agents) -> Any:
@@ -149,7 +149,7 @@ class _Together:
         """Return the networks of snapshots by number; None where they cannot be stacked."""
         numbers = sorted(snapshots)
         networks = [Outputs(snapshots[number].network) for number in numbers]
-        weights = torch.func.stack_module_state(networks)  # type: ignore[arg-type]
+        weights = torch.func.stack_module_state(networks)
         one = copy.deepcopy(networks[0]).to("meta")
 
         def of_one(parameters: Any, buffers: Any, rows: torch.Tensor) -> Any:

@@ -58,7 +58,7 @@ class Opposition(Checkpointable):
         if due:
             self.pool.add(self.present())
         self._ask("take_opponents", self.pool.opponents(changed=due))
-        count = sum(game.count for game in games)
+        count = sum(game.played for game in games)
         report = {"games": count, "rating": self.pool.rating, "pool": len(self.pool.snapshots)}
         return report | ({"score": sum(game.score for game in games) / count} if count else {})
 

@@ -10,12 +10,11 @@ from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, logsumexp
 
+from qio_rllib.games.elo import ELO_SCALE
 from qio_rllib.games.game import Array, Game, GameError
 
 MAX_PROFILES = 2_000
 """Joint actions at most of `alpha_rank`: its time grows with their third power."""
-ELO_SCALE = 400 / np.log(10)
-"""Points of Elo's scale in a unit of log odds."""
 
 
 class AlphaRank(NamedTuple):

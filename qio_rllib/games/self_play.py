@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qio_envs.api import ConfigError
+from qio_rllib.games.elo import expected_score
 from qio_rllib.mapping_settings import MappingSettings, is_number
 
 SELF_PLAY = "self_play"
@@ -20,7 +21,6 @@ Weights = dict[str, dict[str, np.ndarray]]
 
 _RATE = 0.05  # weight of a game in the mean score against an opponent
 _LEAST_SHARE = 0.05  # of the uniform distribution in every other one: nobody is forgotten
-_ELO_SCALE = 400.0 / np.log(10.0)  # rating points by which the odds change by a factor of e
 _FURTHEST = 0.98  # score against an opponent that a rating is fitted to at most; 1 would be infinitely far
 
 
@@ -111,7 +111,7 @@ class Games(NamedTuple):
     """Games of the present policies against a snapshot."""
 
     snapshot: int
-    count: int
+    played: int  # their number
     score: float  # sum: 1 for a game in which the learning team had more, 0.5 for as much, 0 for less
 
 
@@ -157,10 +157,10 @@ class OpponentPool:
 
     def record(self, games: Sequence[Games]) -> None:
         """Take in what was played; games against snapshots that are gone do not count."""
-        for snapshot, count, score in games:
-            if snapshot in self.scores and count:
-                weight = 1.0 - (1.0 - _RATE) ** count
-                self.scores[snapshot] += weight * (score / count - self.scores[snapshot])
+        for snapshot, played, score in games:
+            if snapshot in self.scores and played:
+                weight = 1.0 - (1.0 - _RATE) ** played
+                self.scores[snapshot] += weight * (score / played - self.scores[snapshot])
         self.rating = self._fitted()
 
     def probabilities(self) -> dict[int, float]:
@@ -281,11 +281,6 @@ class Matchmaker:
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on with the matches of a state."""
         self.learner[:], self.snapshots[:] = state["learner"], state["snapshots"]
-
-
-def expected_score(rating: float, others: np.ndarray) -> np.ndarray:
-    """Return the scores that ratings expect against others, ``1 / (1 + 10^((r_j - r) / 400))``."""
-    return 1.0 / (1.0 + np.exp((others - rating) / _ELO_SCALE))
 
 
 def _is_count(value: Any) -> bool:

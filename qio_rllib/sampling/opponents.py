@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qio_rllib.acting.actor import Array
+from qio_rllib.acting.actor import Array, NetworkActor
 from qio_rllib.acting.module_actor import actor_of
 from qio_rllib.acting.pooled_actor import PRESENT, PooledActor, frozen_policy
 from qio_rllib.acting.team import Team
@@ -41,12 +41,11 @@ class SelfPlay:
         agents: Sequence[Any],
         num_envs: int,
     ) -> None:
-        self._actors = {
-            group.module_id: PooledActor(
-                group.actor, _builder(modules[group.module_id], group.actor, columns)
-            )
-            for group in team.groups
-        }
+        self._actors: dict[str, PooledActor] = {}
+        for group in team.groups:
+            assert isinstance(group.actor, NetworkActor)  # checked with the settings
+            frozen = _builder(modules[group.module_id], group.actor, columns)
+            self._actors[group.module_id] = PooledActor(group.actor, frozen)
         groups = [dataclasses.replace(group, actor=self._actors[group.module_id]) for group in team.groups]
         self.team = Team(groups, team.communication)
         sides = teams_of(settings.teams, {group.module_id: group.agents for group in team.groups})
@@ -78,7 +77,7 @@ class SelfPlay:
         for game in self._matchmaker.games(env, returns):
             before = self._games.get(game.snapshot, Games(game.snapshot, 0, 0.0))
             self._games[game.snapshot] = Games(
-                game.snapshot, before.count + game.count, before.score + game.score
+                game.snapshot, before.played + game.played, before.score + game.score
             )
 
     def games(self) -> list[Games]:

@@ -51,7 +51,7 @@ def filtered(
         Beliefs, with gradients to ``moves``, ``means`` and ``covariances``. The arithmetic is that of the CPU, in the
         arguments' precision.
     """
-    return Filtered(*_Filter.apply(*moves, means, covariances, fresh, actions, observed))  # type: ignore[no-untyped-call]
+    return Filtered(*_Filter.apply(*moves, means, covariances, fresh, actions, observed))
 
 
 class _Filter(torch.autograd.Function):

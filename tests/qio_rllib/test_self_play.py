@@ -125,7 +125,7 @@ def test_games_are_counted_once_with_the_score_of_their_returns():
     mine = np.where(part.columns[LEARNING][0], returns, 0).sum(axis=1)
     scores = 0.5 * (1 + np.sign(mine - (returns.sum(axis=1) - mine)))
     (games,) = runner.games()
-    assert (games.count, games.score) == (ENVS, pytest.approx(scores.sum()))
+    assert (games.played, games.score) == (ENVS, pytest.approx(scores.sum()))
     assert runner.games() == []
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from qio_envs.api import ConfigError
+from qio_rllib.games.elo import expected_score
 from qio_rllib.games.self_play import (
     Games,
     Matchmaker,
     OpponentPool,
     Opponents,
     SelfPlaySettings,
-    expected_score,
     teams_of,
 )
 
