@@ -32,6 +32,7 @@ from qio_rllib.cli import (
     export,
     policies,
     study,
+    tournament,
     train,
     video,
 )
@@ -81,6 +82,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("study")(study.study)
+app.command("tournament")(tournament.tournament)
 app.command("diagnose")(diagnose.diagnose)
 app.command("credit")(credit.credit)
 app.add_typer(causal.app, name="causal")

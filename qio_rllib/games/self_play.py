@@ -69,13 +69,16 @@ class SelfPlaySettings(MappingSettings):
 
 
 def teams_of(
-    given: Sequence[Sequence[Hashable]] | None, modules: Mapping[str, Sequence[Hashable]]
+    given: Sequence[Sequence[Hashable]] | None,
+    modules: Mapping[str, Sequence[Hashable]],
+    key: str = f"{SELF_PLAY}.teams",
 ) -> list[list[Hashable]]:
     """Return the agents of each team.
 
     Args:
         given: As in `SelfPlaySettings`.
         modules: The agents of each module.
+        key: What gave the teams, for messages.
 
     Raises:
         ConfigError: The teams do not hold every agent once, or there is only one.
@@ -86,24 +89,20 @@ def teams_of(
         for agent in named:
             if agent not in agents:
                 raise ConfigError(
-                    f"{SELF_PLAY}.teams: there is no agent {agent!r}; allowed: {', '.join(map(str, agents))}"
+                    f"{key}: there is no agent {agent!r}; allowed: {', '.join(map(str, agents))}"
                 )
             if named.count(agent) > 1:
-                raise ConfigError(
-                    f"{SELF_PLAY}.teams: {agent!r} stands there twice; every agent is in one team"
-                )
+                raise ConfigError(f"{key}: {agent!r} stands there twice; every agent is in one team")
         missing = [str(agent) for agent in agents if agent not in named]
         if missing:
-            raise ConfigError(f"{SELF_PLAY}.teams: {', '.join(missing)} in no team; every agent is in one")
+            raise ConfigError(f"{key}: {', '.join(missing)} in no team; every agent is in one")
         teams = [list(team) for team in given if team]
     elif len(modules) > 1:
         teams = [list(members) for members in modules.values()]
     else:
         teams = [[agent] for agent in agents]
     if len(teams) < 2:
-        raise ConfigError(
-            f"{SELF_PLAY}.teams: expected at least two teams, got {len(teams)}; there is no opponent"
-        )
+        raise ConfigError(f"{key}: expected at least two teams, got {len(teams)}; there is no opponent")
     return teams
 
 

@@ -108,6 +108,7 @@ def play_episodes(
     watch: Callable[[], None] | None = None,
     max_steps: int | None = None,
     hear: Callable[[Array], None] | None = None,
+    earn: Callable[[Array], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Play one episode in each environment.
 
@@ -121,6 +122,7 @@ def play_episodes(
             are not known to end, and no such number in others.
         hear: Is given what agents of a team with communication tell each other, float32 ``[E, N, B]``: zeros before the
             reset, then in each step before the environments take it.
+        earn: Is given what agents earn in each step, float32 ``[E, N]``; zeros where the episode has ended.
 
     Returns:
         One row per episode: ``seed``, ``episode_return`` (sum over agents and steps of the rewards), ``episode_length``
@@ -154,6 +156,8 @@ def play_episodes(
         while True:
             step = stepper.step(rng, explore, replace=replace)
             gains = step.rewards.sum(axis=1, dtype=np.float64)
+            if earn is not None:
+                earn(step.rewards * running[:, None])
             for e in np.flatnonzero(running).tolist():
                 rows[e]["episode_return"] += float(gains[e])
                 rows[e]["episode_length"] += 1

@@ -1,0 +1,109 @@
+"""Policies against each other, every one in every team."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qio_envs.api import ConfigError
+from qio_rllib.acting.policy import Policy
+from qio_rllib.acting.team import Team
+from qio_rllib.games.cross_play import Pairing
+from qio_rllib.games.self_play import teams_of
+from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.evaluation import play_episodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """Somebody who takes part.
+
+    Attributes:
+        name: For tables.
+        policy: How it plays.
+    """
+
+    name: str
+    policy: Policy
+
+
+def tournament(
+    contestants: Sequence[Contestant],
+    env_id: str,
+    env_config: Mapping[str, Any],
+    seeds: Sequence[int],
+    teams: Sequence[Sequence[Hashable]] | None = None,
+    explore: bool = True,
+    max_steps: int | None = None,
+) -> list[Pairing]:
+    """Play every contestant against every one, itself included, in each team against all other teams.
+
+    Args:
+        contestants: Two at least.
+        env_id: The environment.
+        env_config: Its settings.
+        seeds: One per episode of each pairing; the same for all of them.
+        teams: Lists of agent ids; by default the agents of each module of the first contestant are a team, and where it
+            has a single module, each agent is one.
+        explore: Sample from the policies (True) or take their most probable actions (False).
+        max_steps: As for `play_episodes`.
+
+    Raises:
+        ConfigError: Fewer than two contestants, one that talks, one that cannot act for the agents of a team, or teams
+            that do not hold every agent once.
+    """
+    if len(contestants) < 2:
+        raise ConfigError(f"a tournament needs two policies at least, got {len(contestants)}")
+    for one in contestants:
+        if one.policy.team.communication is not None:
+            raise ConfigError(f"{one.name}: its agents talk, and there are no messages between policies")
+    env = make_vector_env(env_id, dict(env_config), len(seeds))
+    try:
+        agents = list(env.agents)
+        modules: dict[str, list[Hashable]] = {}
+        for agent in agents:
+            modules.setdefault(contestants[0].policy.group_of(agent).module_id, []).append(agent)
+        sides = teams_of(teams, modules, "teams")
+        place = {agent: index for index, agent in enumerate(agents)}
+        found = []
+        for first, one in enumerate(contestants):
+            for second, other in enumerate(contestants):
+                for number, side in enumerate(sides):
+                    others = [agent for agent in agents if agent not in side]
+                    team = _mixed([(one, side), (other, others)], place)
+                    returns = _returns(team, env, seeds, explore, max_steps)
+                    mine = [place[agent] for agent in side]
+                    theirs = [place[agent] for agent in others]
+                    means = returns[:, mine].mean(axis=1), returns[:, theirs].mean(axis=1)
+                    found.append(Pairing(first, second, number, *means))
+        return found
+    finally:
+        env.close()
+
+
+def _mixed(parts: Sequence[tuple[Contestant, Sequence[Hashable]]], place: Mapping[Hashable, int]) -> Team:
+    """Return the team in which each contestant acts for some of the agents."""
+    groups = []
+    for contestant, agents in parts:
+        try:
+            team = contestant.policy.team_for(agents)
+        except ConfigError as error:
+            raise ConfigError(f"{contestant.name}: {error}") from error
+        for group in team.groups:
+            index = np.array([place[agent] for agent in group.agents])
+            groups.append(dataclasses.replace(group, index=index))
+    return Team(groups)
+
+
+def _returns(team: Team, env: Any, seeds: Sequence[int], explore: bool, max_steps: int | None) -> np.ndarray:
+    """Return the sums of all agents' rewards, float64 ``[E, N]``."""
+    returns = np.zeros((len(seeds), len(env.agents)))
+
+    def earn(rewards: np.ndarray) -> None:
+        returns[:] += rewards
+
+    play_episodes(team, env, seeds, explore, max_steps=max_steps, earn=earn)
+    return returns
