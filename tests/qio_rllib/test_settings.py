@@ -54,7 +54,6 @@ VALUES = {
     "lambda_": (0.9, FOREST),
     "mixer": ({"type": "monotonic", "embedding": 8}, FOREST),
     "model_lr": (1e-2, FOREST),
-    "model_reset_interval": (500, FOREST),
     "model_sequence_length": (9, FOREST),
     "n_step": (3, FOREST),
     "normalize_observations": (True, FOREST),
