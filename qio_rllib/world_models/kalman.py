@@ -46,7 +46,7 @@ class KalmanSettings:
         reward_weight: Of the reward's loss, beside the likelihood of the observations.
     """
 
-    unobserved: int = 2
+    unobserved: int = 4
     dynamics_size: int = 32
     reward_hiddens: tuple[int, ...] = (64,)
     continuation_hiddens: tuple[int, ...] = (32,)

@@ -38,7 +38,7 @@ def policy_of(action, together=True):
                 distribution="categorical",
                 num_actions=3,
                 network={"fcnet_hiddens": [2]},
-            )  # fmt: skip
+            )
         )
         for name, parameter in network.named_parameters():
             parameter.data.zero_()
