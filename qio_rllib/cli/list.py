@@ -19,8 +19,13 @@ def list_() -> None:
 
     shown = console()
     table = _table("environment", "scenarios")
-    table.add_column("scripted policies", overflow="fold", max_width=shown.width // 3)
-    for name, environment in qio_envs.environments().items():
+    table.add_column("scripted policies", overflow="fold")
+    environments = qio_envs.environments()
+    longest = max(len(scenario) for one in environments.values() for scenario in one.scenarios())
+    table.columns[1].min_width = longest + 1  # a comma behind it: names are not broken
+    left = shown.width - max(map(len, environments)) - longest - 7  # that comma, and what is between columns
+    table.columns[2].max_width = max(10, min(left, shown.width // 3))
+    for name, environment in environments.items():
         table.add_row(
             name, ", ".join(environment.scenarios()), ", ".join(environment.batched_class.scripted_policies)
         )
