@@ -350,7 +350,8 @@ def kills(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     names = arguments.families or list(FAMILIES)
     # Moments are dealt out in turns, so that each comes equally often, over the families and in each of them.
-    moments = [MOMENTS[kill % len(MOMENTS)] for kill in range(arguments.kills)]
+    aims = arguments.moments or MOMENTS
+    moments = [aims[kill % len(aims)] for kill in range(arguments.kills)]
     for index, family in enumerate(names):
         generator = random.Random(arguments.seed * 1000 + index)
         own = moments[index :: len(names)]
@@ -377,6 +378,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     part = parts.add_parser("kills", help="kill -9 at random moments, and resume")
     part.add_argument("--kills", type=int, default=100)
     part.add_argument("--families", nargs="+", choices=list(FAMILIES))
+    part.add_argument("--moments", nargs="+", choices=MOMENTS, help="to kill at, in place of all")
     part.add_argument("--seed", type=int, default=0, help="of the moments")
     part.add_argument("--out", default="runs/campaign", help="where the runs and kills.csv lie")
     arguments = parser.parse_args(argv)
