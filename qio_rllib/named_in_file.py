@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 from qio_envs.api import ConfigError
 
-ALLOWED_PACKAGES = ("gymnasium", "lbforaging", "mpe2", "pettingzoo", "qio_envs", "rware", "supersuit")
+ALLOWED_PACKAGES = (
+    "gymnasium",
+    "lbforaging",
+    "mpe2",
+    "pettingzoo",
+    "qio_envs",
+    "qio_rllib.games.openspiel",
+    "rware",
+    "supersuit",
+)
 """Packages whose environments a file may name: this project's own, and those that its documentation names."""
 
 

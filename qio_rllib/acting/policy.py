@@ -11,7 +11,7 @@ import numpy as np
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.acting.actions import ActionSpec
-from qio_rllib.acting.actor import Array
+from qio_rllib.acting.actor import ActorInputs, Array, NetworkActor
 from qio_rllib.acting.team import AgentGroup, GroupInputs, Team, put_back, with_agent_id
 from qio_rllib.models.parts import SpaceParts
 from qio_rllib.models.spaces import EncodedBox, bare_space, is_masked_space
@@ -170,6 +170,41 @@ class Policy:
                     raise ConfigError(
                         f"the {kind} space of {env_id} is not that of the training: {here}, expected {expected}"
                     )
+
+    def probabilities(self, agent: Any, observations: Array, legal: Array | None = None) -> Array:
+        """Return with which probabilities an agent takes each of its actions, float64 ``[B, A]``.
+
+        Args:
+            agent: Its id.
+            observations: ``[B, ...]``, without a one-hot agent index.
+            legal: Which actions are, bool ``[B, A]``; None for all.
+
+        Raises:
+            ConfigError: Actions that are not discrete, a policy with memory, or an agent for which nobody acts.
+        """
+        group = self.group_of(agent)
+        actor = group.actor
+        if (
+            not isinstance(actor, NetworkActor)
+            or actor.action.count is None
+            or actor.memory
+            or actor.bandwidth
+        ):
+            raise ConfigError(
+                f"probabilities of '{agent}': known of policies with discrete actions, without memory or messages"
+            )
+        size = len(group.agents) if group.agent_id else 1
+        column = group.agents.index(agent) if group.agent_id else 0
+        seen = np.zeros((len(observations), size, *np.shape(observations)[1:]), np.float32)
+        seen[:, column] = observations
+        mask = None
+        if legal is not None:
+            mask = np.ones((len(observations), size, actor.action.count), bool)
+            mask[:, column] = legal
+        inputs = ActorInputs(with_agent_id(seen) if group.agent_id else seen, mask)
+        logits = actor.decide(inputs, {}, explore=True)[0][:, column].astype(np.float64)
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
 
     def player(self, explore: bool = False, seed: int | None = None) -> Player:
         """Return what acts in one episode of one environment; take a new one for each episode.

@@ -145,8 +145,8 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
             return
         module_id = next(iter(self.env_runner.module.keys()))
         first_time = not self.metrics.peek((LEARNER_RESULTS, module_id, "updates_lifetime"), default=0)
-        self.prepare_learning(0 if first_time else before)
-        due = config.round_updates + (config.pretraining_updates if first_time else 0)
+        anew = self.prepare_learning(0 if first_time else before)
+        due = config.round_updates + (config.pretraining_updates if first_time or anew else 0)
         while due:
             updates = min(due, max(config.round_updates, _UPDATES_AT_ONCE))
             self.learn([self.replay.sample(updates * batch)], num_epochs=updates)
@@ -160,12 +160,16 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
         result = super().step()
         return {**result, PRETRAINING: self._pretraining} if self._pretraining else result
 
-    def prepare_learning(self, before: int) -> None:
+    def prepare_learning(self, before: int) -> bool:
         """Do what has to be done before a round's gradient steps; nothing here.
 
         Args:
             before: Environment steps that were sampled before this round; 0 where nothing has been learned yet.
+
+        Returns:
+            Whether something learns anew and pretraining is due again.
         """
+        return False
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any

@@ -8,6 +8,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from qio_rllib.algorithms.initial_weights import take_initial_weights
 from qio_rllib.algorithms.opposition import Opposition
 from qio_rllib.algorithms.phases import EVALUATING, PhaseSignal
 from qio_rllib.games.self_play import SELF_PLAY
@@ -32,6 +33,9 @@ class CheckpointedAlgorithm(Algorithm):
         self.phase = PhaseSignal(None if storage is None else storage.trial_fs_path)
         super().setup(config)
         self.phase.follow(self.metrics)
+        if config.initial_weights is not None:
+            self._forget_numbers()
+            take_initial_weights(self, config.initial_weights)
         self.opponents = Opposition.of(self)
 
     def step(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -12,6 +13,7 @@ from ray.rllib.policy.policy import PolicySpec
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.callbacks import EpisodeMetrics, RestoredWeights
 from qio_rllib.algorithms.capabilities import Capabilities, is_wanted
+from qio_rllib.algorithms.initial_weights import weights_checkpoint
 from qio_rllib.algorithms.own_settings import (
     AMPLIFICATION,
     ENTROPY_ANNEALING,
@@ -50,7 +52,7 @@ from qio_rllib.algorithms.validation import (
 )
 from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE
 from qio_rllib.causal.influence import INFLUENCE_REWARD
-from qio_rllib.games.self_play import SELF_PLAY
+from qio_rllib.games.self_play import SELF_PLAY, with_absolute_paths
 from qio_rllib.learners.policy_consistency import CONSISTENCY
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
@@ -120,6 +122,7 @@ class ExploringConfig(AlgorithmConfig):
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
         self.bootstrap_at_time_limit = True
+        self.initial_weights: str | None = None
         self.callbacks([EpisodeMetrics, RestoredWeights])
         self.evaluation(custom_evaluation_function=evaluate_algorithm)
 
@@ -246,6 +249,7 @@ class ExploringConfig(AlgorithmConfig):
         team_reward: Literal["common", "sum", "mean"] | None = NotProvided,
         self_play: Mapping[str, Any] | None = NotProvided,
         bootstrap_at_time_limit: bool = NotProvided,
+        initial_weights: str | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in the algorithm's own ``training``.
@@ -300,6 +304,9 @@ class ExploringConfig(AlgorithmConfig):
                 has cut an episode (partial-episode bootstrapping: Pardo et al., 2018). Where observations or states
                 hold the time left, take false: what is seen at the limit is never acted in, so that its value is not
                 learned; values are then too high or too low, and off-policy targets can grow without end.
+            initial_weights: A run directory (its last checkpoint) or a checkpoint of the same networks, with whose
+                weights, those of critics included, the training begins; optimizers and pools begin anew. Checkpoints
+                are pickles: name only your own. None: random ones.
             **kwargs: The other arguments.
 
         Raises:
@@ -307,6 +314,8 @@ class ExploringConfig(AlgorithmConfig):
                 ``"state"`` of an environment without one.
         """
         kwargs = self._checked(**kwargs)
+        if isinstance(self_play, Mapping):
+            self_play = with_absolute_paths(self_play)
         own = self._checked(
             agent_id=agent_id,
             central_value=central_value,
@@ -331,7 +340,11 @@ class ExploringConfig(AlgorithmConfig):
             name = algorithm_name(type(self))
             self.capabilities.refuse("time_limits_as_ends", name, "bootstrap_at_time_limit")
         super().training(**kwargs)
-        self._take(bootstrap_at_time_limit=bootstrap_at_time_limit)
+        if isinstance(initial_weights, str):
+            initial_weights = str(
+                Path(initial_weights).absolute()
+            )  # Tune's processes work in other directories
+        self._take(bootstrap_at_time_limit=bootstrap_at_time_limit, initial_weights=initial_weights)
         if central_value is not NotProvided:
             description = None if holds_search_space(central_value) else self.describe_env()
             if central_value is not None and description is not None:
@@ -403,6 +416,8 @@ class ExploringConfig(AlgorithmConfig):
             check_team_reward(self)
         if self.self_play is not None:
             check_self_play(self)
+        if self.initial_weights is not None:
+            weights_checkpoint(self.initial_weights)
         check_normalization(self)
 
     def check_window(self) -> None:

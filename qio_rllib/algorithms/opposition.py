@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,10 +12,65 @@ import ray
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.checkpoints import Checkpointable
 
+from qio_envs.api import ConfigError
+from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.policy import Policy
+from qio_rllib.artifacts.policy_file import load_policy
+from qio_rllib.artifacts.run_directory import POLICY_FILE
 from qio_rllib.games.self_play import SELF_PLAY, OpponentPool, SelfPlaySettings, Weights
+from qio_rllib.models.policy_network import PolicySpec
 
 _POLICY = "policy."
+_OPPONENTS = f"{SELF_PLAY}.opponents"
 _TIMEOUT = 60.0  # seconds that runners have to answer; one that is lost is restarted by RLlib and told then
+
+
+def opponent_policy(path: str, module_ids: Collection[str]) -> Policy:
+    """Return the policy of a file of ``self_play.opponents``.
+
+    Args:
+        path: A policy file, ``policy:NAME``, or the directory of a finished run.
+        module_ids: The modules that the present policies have.
+
+    Raises:
+        ConfigError: There is no such file, it is damaged, or has other modules.
+    """
+    where = Path(path) / POLICY_FILE if Path(path).is_dir() else path
+    try:
+        policy = load_policy(where)
+    except ConfigError as error:
+        raise ConfigError(f"{_OPPONENTS}: {error}") from error
+    there = {group.module_id for group in policy.team.groups}
+    if there != set(module_ids):
+        raise ConfigError(
+            f"{_OPPONENTS}: {path} has the modules {', '.join(sorted(there))}, expected {', '.join(sorted(module_ids))}"
+        )
+    return policy
+
+
+def opponent_weights(path: str, specs: Mapping[str, PolicySpec]) -> Weights:
+    """Return the weights in a file of ``self_play.opponents``.
+
+    Args:
+        path: As for `opponent_policy`.
+        specs: Of the present policies, by module.
+
+    Raises:
+        ConfigError: As `opponent_policy`; or other networks, observations or actions.
+    """
+    found: Weights = {}
+    for group in opponent_policy(path, specs).team.groups:
+        assert isinstance(group.actor, NetworkActor)  # world models have no self-play, so other modules
+        network, expected = group.actor.network, specs[group.module_id]
+        there, wanted = (json.loads(json.dumps(spec.as_dict())) for spec in (network.spec, expected))
+        for key, value in wanted.items():
+            if there[key] != value:
+                raise ConfigError(
+                    f"{_OPPONENTS}: {path}: another network in {group.module_id}: {key} is {there[key]}, "
+                    f"expected {value}"
+                )
+        found[group.module_id] = {name: array.numpy() for name, array in network.state_dict().items()}
+    return found
 
 
 class Opposition(Checkpointable):
@@ -39,7 +96,14 @@ class Opposition(Checkpointable):
         if settings is None:
             return None
         found = cls(algorithm, settings)
-        found.pool.add(found.present())
+        specs = {
+            module_id: module.unwrapped().policy.spec
+            for module_id, module in algorithm.env_runner.module.items()
+        }
+        for path, weight in settings.named_opponents.items():
+            found.pool.add(opponent_weights(path, specs), stays=weight)
+        if not settings.opponents:
+            found.pool.add(found.present())
         found.share()
         return found
 
@@ -54,7 +118,8 @@ class Opposition(Checkpointable):
         games = [game for answer in self._ask("games") for game in answer]
         self.pool.record(games)
         self._iterations += 1
-        due = self._iterations % self.pool.settings.snapshot_interval == 0
+        interval = self.pool.settings.snapshot_interval
+        due = interval is not None and self._iterations % interval == 0
         if due:
             self.pool.add(self.present())
         self._ask("take_opponents", self.pool.opponents(changed=due))

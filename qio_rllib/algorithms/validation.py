@@ -9,6 +9,7 @@ import qio_envs
 from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.acting.actions import ActionSpec, is_plain
 from qio_rllib.algorithms.capabilities import TRAINING_KEYS, check_action_spaces, is_wanted
+from qio_rllib.algorithms.opposition import opponent_policy
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.causal.baseline import (
     COUNTERFACTUAL_BASELINE,
@@ -179,6 +180,8 @@ def check_self_play(config: Any) -> None:
     for agent in description.agents:
         modules.setdefault(config.policy_mapping_fn(agent, None), []).append(agent)
     teams_of(settings.teams, modules)
+    for path in settings.named_opponents:
+        opponent_policy(path, modules)
 
 
 def check_team(config: Any) -> None:

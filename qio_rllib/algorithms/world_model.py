@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -74,6 +75,7 @@ class WorldModelConfig(OffPolicyConfig):
         self.critic_lr: float | list = 3e-4
         self.model_sequence_length = 32
         self.pretraining_updates = 0
+        self.model_resets: list[int] = []
         self.imagination_horizon = 10
         self.lambda_ = 0.95
         self.entropy_coeff: float | list = 1e-3
@@ -95,6 +97,7 @@ class WorldModelConfig(OffPolicyConfig):
         critic_lr: Annotated[float | list, Schedule()] = NotProvided,
         model_sequence_length: Annotated[int, Range(2)] = NotProvided,
         pretraining_updates: Annotated[int, Range(0)] = NotProvided,
+        model_resets: list[int] = NotProvided,
         imagination_horizon: Annotated[int, Range(1)] = NotProvided,
         lambda_: Annotated[float, Range(0, 1)] = NotProvided,
         entropy_coeff: Annotated[float | list, Schedule()] = NotProvided,
@@ -115,6 +118,9 @@ class WorldModelConfig(OffPolicyConfig):
             critic_lr: Likewise of the critic.
             model_sequence_length: Successive steps in a sample for a recurrent model, at least 2.
             pretraining_updates: Gradient steps besides, before the first ones.
+            model_resets: Numbers of environment steps, ascending, at which the model begins anew: with its first
+                weights it learns from all that the replay holds, at first by ``pretraining_updates`` (Nikishin et al.,
+                2022, "The primacy bias in deep reinforcement learning"). Leave it enough steps before the end.
             imagination_horizon: Steps that are imagined for an actor, at least 1.
             lambda_: Weight of longer imagined returns, in [0, 1].
             entropy_coeff: Weight of the actor's entropy beside returns of range 1, or a schedule.
@@ -134,6 +140,7 @@ class WorldModelConfig(OffPolicyConfig):
             critic_lr=critic_lr,
             model_sequence_length=model_sequence_length,
             pretraining_updates=pretraining_updates,
+            model_resets=model_resets,
             imagination_horizon=imagination_horizon,
             lambda_=lambda_,
             entropy_coeff=entropy_coeff,
@@ -163,6 +170,9 @@ class WorldModelConfig(OffPolicyConfig):
             raise ConfigError("normalize_actions: WorldModel acts in [-1, 1]; leave it on")
         if self.model_config.get("communication"):
             raise ConfigError("communication: WorldModel has no messages; set it to null")
+        resets = self.model_resets
+        if any(step < 1 for step in resets) or sorted(set(resets)) != resets:
+            raise ConfigError(f"model_resets: expected ascending numbers of environment steps, got {resets}")
         if self.causal_mask is not None:
             kind, settings = model_settings(self.world_model)
             if kind != ENSEMBLE:
@@ -212,8 +222,15 @@ class WorldModel(OffPolicyAlgorithm):
         """Return the default configuration."""
         return WorldModelConfig()
 
-    def prepare_learning(self, before: int) -> None:
-        """Seek causes where that is due, and tell the models."""
+    def prepare_learning(self, before: int) -> bool:
+        """Let models begin anew where that is due; seek causes where that is, and tell the models."""
+        anew = any(0 < before < step <= self.env_steps_sampled for step in self.config.model_resets)
+        if anew:
+            self.learner_group.foreach_learner(lambda learner: learner.reset_models())
+        self._seek_causes(0 if anew else before)
+        return anew
+
+    def _seek_causes(self, before: int) -> None:
         config = self.config
         settings = CausalMaskSettings.of(config.causal_mask)
         if settings is None:
@@ -251,11 +268,21 @@ class WorldModelLearner(OffPolicyLearner):
             fixed_value_or_schedule=self.config.entropy_coeff, framework="torch"
         )
         super().build()
+        # A model's first weights are a function of the seed, so that a resumed run has them too.
+        self._first_weights = [copy.deepcopy(module.policy.model.state_dict()) for module in self.modules()]
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Move the entropy's weight along its schedule."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._entropy_schedule.update(timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+
+    def reset_models(self) -> None:
+        """Let the models have their first weights, and their optimizers no memory."""
+        for module_id, module, weights in zip(
+            self.joint["modules"], self.modules(), self._first_weights, strict=True
+        ):
+            module.policy.model.load_state_dict(weights)
+            self.get_optimizer(module_id, "model").state.clear()
 
     def set_causes(self, causes: Mapping[str, Any]) -> None:
         """Tell the models which inputs their targets depend on, by module; bool ``[D + 2, D + A]``."""

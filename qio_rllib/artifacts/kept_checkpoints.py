@@ -105,3 +105,19 @@ class KeptCheckpoints:
         if ITERATION not in metrics:
             raise ValueError(f"no {ITERATION}")
         return KeptCheckpoint(path, metrics)
+
+
+def final_checkpoint(run_dir: str | Path) -> Path:
+    """Return the last checkpoint of a run.
+
+    Raises:
+        ConfigError: There is no such run, or it has no checkpoint.
+    """
+    directory = RunDirectory.open(run_dir)
+    named = directory.info().get("checkpoint")
+    if named is not None:
+        return directory.within(named)
+    kept = KeptCheckpoints(directory).all
+    if not kept:
+        raise ConfigError(f"{run_dir}: this run has no checkpoint")
+    return kept[-1].path

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.artifacts.run_directory import POLICY_FILE
 from qio_rllib.artifacts.yaml_files import read_yaml
 
 PREFIX = "policy:"
@@ -117,4 +118,4 @@ def policy_path(path: str | Path) -> Path:
     """
     if not str(path).startswith(PREFIX):
         return Path(path)
-    return _FOLDER / card_of(str(path)).name / "policy.pt"
+    return _FOLDER / card_of(str(path)).name / POLICY_FILE

@@ -20,6 +20,9 @@ STATUSES = ("running", "finished", "interrupted", "failed")
 
 _RESERVE = 1 << 17  # bytes: run.json and error.log
 
+RUN_FILE, POLICY_FILE = "run.json", "policy.pt"
+"""What a run is described by, and the policy that a finished one leaves."""
+
 TRIAL = "trial"
 """Folder of a run's only trial, in ``checkpoints/``."""
 
@@ -134,7 +137,7 @@ class RunDirectory:
     @property
     def info_file(self) -> Path:
         """Versions, machine, seed, times and status."""
-        return self.path / "run.json"
+        return self.path / RUN_FILE
 
     @property
     def progress_file(self) -> Path:

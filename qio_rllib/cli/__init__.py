@@ -29,7 +29,9 @@ from qio_rllib.cli import (
     credit,
     diagnose,
     evaluate,
+    exploit,
     export,
+    league,
     policies,
     study,
     tournament,
@@ -83,6 +85,8 @@ app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("study")(study.study)
 app.command("tournament")(tournament.tournament)
+app.command("league")(league.league)
+app.command("exploit")(exploit.exploit)
 app.command("diagnose")(diagnose.diagnose)
 app.command("credit")(credit.credit)
 app.add_typer(causal.app, name="causal")

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.artifacts.run_directory import POLICY_FILE, RUN_FILE
 from qio_rllib.cli.output import note, relative
 
 if TYPE_CHECKING:
     from qio_rllib.acting.policy import Policy
     from qio_rllib.experiments.experiment import Experiment
-
-
-RUN_FILE, POLICY_FILE = "run.json", "policy.pt"
-"""Files of a run directory."""
 
 _EPISODES = 10  # of an evaluation of which nothing says how many; RLlib's default
 
@@ -224,15 +221,15 @@ def checkpoint_of(path: Path) -> Path:
                 f"{relative(path)}: a folder with runs, expected one of them, such as {relative(runs[-1])}"
             )
         return path
-    from qio_rllib.experiments.finished_run import final_checkpoint
+    from qio_rllib.artifacts.kept_checkpoints import final_checkpoint
 
     return final_checkpoint(path)
 
 
 def _has_checkpoint(run: Path) -> bool:
     """Return whether a run has its last checkpoint."""
+    from qio_rllib.artifacts.kept_checkpoints import final_checkpoint
     from qio_rllib.artifacts.run_directory import RunDirectory
-    from qio_rllib.experiments.finished_run import final_checkpoint
 
     RunDirectory.open(run)  # a damaged one says so
     try:

@@ -61,7 +61,7 @@ def tournament(
         raise ConfigError(f"a tournament needs two policies at least, got {len(checkpoints)}")
     if out is not None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise ConfigError(f"--out: {out} exists already")
-    sides = _teams(teams)
+    sides = teams_given(teams)
 
     from qio_rllib.experiments.tournament import Contestant
     from qio_rllib.experiments.tournament import tournament as play
@@ -94,7 +94,8 @@ def tournament(
         say(f"written to {relative(out)}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
-def _teams(text: str | None) -> list[list[Any]] | None:
+def teams_given(text: str | None) -> list[list[Any]] | None:
+    """Read ``--teams``; None without it."""
     if text is None:
         return None
     try:

@@ -51,6 +51,9 @@ def failure(error: BaseException, recorder: RunRecorder) -> Exception:
     if isinstance(cause, ConfigError) and not recorder.progress.rows:
         return ConfigError(str(cause))
     report = "".join(traceback.format_exception(error))
+    found = re.search(r"^[\w.]*\bConfigError: (.+)$", report, re.MULTILINE)
+    if found is not None and not recorder.progress.rows:  # from an actor that died while it was built
+        return ConfigError(found[1])
     if isinstance(cause, ray.exceptions.ActorDiedError) and logs is not None:
         # An env runner whose environment raises ends itself and says why in its own log only.
         texts = [

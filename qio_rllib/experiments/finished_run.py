@@ -12,9 +12,9 @@ from qio_envs.api import ConfigError
 from qio_envs.api.scores import reference_scores
 from qio_rllib.algorithms.setting_types import one_line
 from qio_rllib.artifacts.files import read_csv, write_csv
-from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoints
+from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoints, final_checkpoint
 from qio_rllib.artifacts.metrics import MODES, score_column
-from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.run_directory import POLICY_FILE, RunDirectory
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.experiments.recorder import RunRecorder
 from qio_rllib.sampling.evaluation import (
@@ -71,10 +71,10 @@ def finish(
     evaluation: dict[str, dict[str, float]] = {}
     with optional("evaluation", notes):
         evaluation = _final_evaluation(checkpoint, directory, notes)
-    with optional("policy.pt", notes):
+    with optional(POLICY_FILE, notes):
         from qio_rllib.artifacts.policy_file import save_policy
 
-        save_policy(load_policy_from_checkpoint(checkpoint), directory.path / "policy.pt")
+        save_policy(load_policy_from_checkpoint(checkpoint), directory.path / POLICY_FILE)
     with optional("best.gif", notes):
         from qio_rllib.artifacts.video import save_video
 
@@ -105,22 +105,6 @@ def result_of(directory: RunDirectory) -> RunResult:
     info = directory.info()
     checkpoint = final_checkpoint(directory.path)
     return RunResult(directory.path, checkpoint, info.get("evaluation") or {}, tuple(info.get("notes") or ()))
-
-
-def final_checkpoint(run_dir: str | Path) -> Path:
-    """Return the last checkpoint of a run.
-
-    Raises:
-        ConfigError: There is no such run, or it has no checkpoint.
-    """
-    directory = RunDirectory.open(run_dir)
-    named = directory.info().get("checkpoint")
-    if named is not None:
-        return directory.within(named)
-    kept = KeptCheckpoints(directory).all
-    if not kept:
-        raise ConfigError(f"{run_dir}: this run has no checkpoint")
-    return kept[-1].path
 
 
 def draw(

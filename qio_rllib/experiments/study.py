@@ -11,9 +11,8 @@ from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.artifacts.yaml_files import read_yaml
 from qio_rllib.experiments import training
-from qio_rllib.experiments.comparison import flat
 from qio_rllib.experiments.experiment import Experiment, environments_named
-from qio_rllib.experiments.finished_run import RunResult, result_of
+from qio_rllib.experiments.finished_run import RunResult
 from qio_rllib.experiments.seeds import check_distinct, parse_seeds
 from qio_rllib.named_in_file import NamedInFile
 from qio_rllib.sampling.environments import check_named_in_file
@@ -108,7 +107,7 @@ class Study:
             ConfigError: A run of a cell's seed has other settings, or is damaged.
         """
         for cell in self.cells:
-            yield cell, _run_of(cell, Path(out) / self.name / cell.task / cell.algorithm)
+            yield cell, training.run_of(cell.experiment, Path(out) / self.name / cell.task)
 
     def train(self, cell: Cell, run: RunDirectory | None, out: str | Path, **how: Any) -> RunResult:
         """Train a cell, go on with its run, or return the result that is there.
@@ -124,29 +123,7 @@ class Study:
             TrainingFailed: Training ended with an error.
             TrainingInterrupted: The user stopped it.
         """
-        if run is None:
-            return training.train(cell.experiment, Path(out) / self.name / cell.task, **how)
-        if run.info()["status"] == "finished":
-            return result_of(run)
-        return training.resume(run.path, allow_import=None, **how)
-
-
-def _run_of(cell: Cell, folder: Path) -> RunDirectory | None:
-    wanted = flat(cell.experiment.as_dict())
-    for info_file in sorted(folder.glob("*/run.json")):
-        run = RunDirectory.open(info_file.parent)
-        if run.info().get("seed") != cell.experiment.seed:
-            continue
-        (there,) = (flat(values) for values in run.config().values())
-        differing = next(
-            (key for key in dict.fromkeys([*wanted, *there]) if wanted.get(key) != there.get(key)), None
-        )
-        if differing is not None:
-            raise ConfigError(
-                f"{run.path}: was trained with another {differing}; remove it, or choose another --out"
-            )
-        return run
-    return None
+        return training.train_or_go_on(cell.experiment, run, Path(out) / self.name / cell.task, **how)
 
 
 def _mapping(value: Any, where: str, known: Sequence[str]) -> Mapping[str, Any]:

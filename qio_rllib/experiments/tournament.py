@@ -38,6 +38,7 @@ def tournament(
     teams: Sequence[Sequence[Hashable]] | None = None,
     explore: bool = True,
     max_steps: int | None = None,
+    known: int = 0,
 ) -> list[Pairing]:
     """Play every contestant against every one, itself included, in each team against all other teams.
 
@@ -50,6 +51,7 @@ def tournament(
             has a single module, each agent is one.
         explore: Sample from the policies (True) or take their most probable actions (False).
         max_steps: As for `play_episodes`.
+        known: The first so many have played against each other already, and do not do it again.
 
     Raises:
         ConfigError: Fewer than two contestants, one that talks, one that cannot act for the agents of a team, or teams
@@ -57,24 +59,21 @@ def tournament(
     """
     if len(contestants) < 2:
         raise ConfigError(f"a tournament needs two policies at least, got {len(contestants)}")
-    for one in contestants:
-        if one.policy.team.communication is not None:
-            raise ConfigError(f"{one.name}: its agents talk, and there are no messages between policies")
+    refuse_talk(contestants)
     env = make_vector_env(env_id, dict(env_config), len(seeds))
     try:
         agents = list(env.agents)
-        modules: dict[str, list[Hashable]] = {}
-        for agent in agents:
-            modules.setdefault(contestants[0].policy.group_of(agent).module_id, []).append(agent)
-        sides = teams_of(teams, modules, "teams")
+        sides = sides_of(contestants[0], agents, teams)
         place = {agent: index for index, agent in enumerate(agents)}
         found = []
         for first, one in enumerate(contestants):
             for second, other in enumerate(contestants):
+                if first < known and second < known:
+                    continue
                 for number, side in enumerate(sides):
                     others = [agent for agent in agents if agent not in side]
-                    team = _mixed([(one, side), (other, others)], place)
-                    returns = _returns(team, env, seeds, explore, max_steps)
+                    team = mixed_team([(one, side), (other, others)], place)
+                    returns = returns_of(team, env, seeds, explore, max_steps)
                     mine = [place[agent] for agent in side]
                     theirs = [place[agent] for agent in others]
                     means = returns[:, mine].mean(axis=1), returns[:, theirs].mean(axis=1)
@@ -84,8 +83,46 @@ def tournament(
         env.close()
 
 
-def _mixed(parts: Sequence[tuple[Contestant, Sequence[Hashable]]], place: Mapping[Hashable, int]) -> Team:
-    """Return the team in which each contestant acts for some of the agents."""
+def refuse_talk(contestants: Sequence[Contestant]) -> None:
+    """Refuse policies whose agents send each other messages.
+
+    Raises:
+        ConfigError: Naming the policy.
+    """
+    for one in contestants:
+        if one.policy.team.communication is not None:
+            raise ConfigError(f"{one.name}: its agents talk, and there are no messages between policies")
+
+
+def sides_of(
+    contestant: Contestant, agents: Sequence[Hashable], teams: Sequence[Sequence[Hashable]] | None
+) -> list[list[Hashable]]:
+    """Return the agents of each team.
+
+    Args:
+        contestant: Whose modules are teams by default.
+        agents: Of the environment.
+        teams: As for `tournament`.
+
+    Raises:
+        ConfigError: As `teams_of`.
+    """
+    modules: dict[str, list[Hashable]] = {}
+    for agent in agents:
+        modules.setdefault(contestant.policy.group_of(agent).module_id, []).append(agent)
+    return teams_of(teams, modules, "teams")
+
+
+def mixed_team(parts: Sequence[tuple[Contestant, Sequence[Hashable]]], place: Mapping[Hashable, int]) -> Team:
+    """Return the team in which each contestant acts for some of the agents.
+
+    Args:
+        parts: Contestants with their agents, which together are all.
+        place: Index of each agent in the environment.
+
+    Raises:
+        ConfigError: A contestant that cannot act for its agents.
+    """
     groups = []
     for contestant, agents in parts:
         try:
@@ -98,8 +135,18 @@ def _mixed(parts: Sequence[tuple[Contestant, Sequence[Hashable]]], place: Mappin
     return Team(groups)
 
 
-def _returns(team: Team, env: Any, seeds: Sequence[int], explore: bool, max_steps: int | None) -> np.ndarray:
-    """Return the sums of all agents' rewards, float64 ``[E, N]``."""
+def returns_of(
+    team: Team, env: Any, seeds: Sequence[int], explore: bool, max_steps: int | None
+) -> np.ndarray:
+    """Return the sums of all agents' rewards in an episode for each seed, float64 ``[E, N]``.
+
+    Args:
+        team: Who acts.
+        env: As many environments as seeds.
+        seeds: As for `play_episodes`.
+        explore: Likewise.
+        max_steps: Likewise.
+    """
     returns = np.zeros((len(seeds), len(env.agents)))
 
     def earn(rewards: np.ndarray) -> None:

@@ -18,10 +18,11 @@ from qio_envs.api import ConfigError
 from qio_rllib.artifacts.kept_checkpoints import KeptCheckpoint, KeptCheckpoints
 from qio_rllib.artifacts.remote_copy import RemoteCopy
 from qio_rllib.artifacts.run_description import run_description, timestamp
-from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.run_directory import RUN_FILE, RunDirectory
+from qio_rllib.experiments.comparison import flat
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingInterrupted, failure
-from qio_rllib.experiments.finished_run import RunResult, draw, finish, optional
+from qio_rllib.experiments.finished_run import RunResult, draw, finish, optional, result_of
 from qio_rllib.experiments.recorder import OnPhase, Report, RunRecorder
 from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.experiments.run_output import RunOutput, run_output
@@ -141,6 +142,56 @@ def resume(
         directory.update_info(status="running", end_time=None, resumed_at=resumed_at)
         with run_output(output, directory.log_file):
             return _train(experiment, config, directory, recorder, output, notes)
+
+
+def run_of(experiment: Experiment, out: str | Path) -> RunDirectory | None:
+    """Return the run that is there of an experiment and its seed in ``out/name/``, None where there is none.
+
+    Args:
+        experiment: With a seed.
+        out: Where runs are kept.
+
+    Raises:
+        ConfigError: A run of its seed has other settings, or is damaged.
+    """
+    wanted = flat(experiment.as_dict())
+    for info_file in sorted((Path(out) / experiment.name).glob(f"*/{RUN_FILE}")):
+        run = RunDirectory.open(info_file.parent)
+        if run.info().get("seed") != experiment.seed:
+            continue
+        (there,) = (flat(values) for values in run.config().values())
+        differing = next(
+            (key for key in dict.fromkeys([*wanted, *there]) if wanted.get(key) != there.get(key)), None
+        )
+        if differing is not None:
+            raise ConfigError(
+                f"{run.path}: was trained with another {differing}; remove it, or choose another --out"
+            )
+        return run
+    return None
+
+
+def train_or_go_on(
+    experiment: Experiment, run: RunDirectory | None, out: str | Path, **how: Any
+) -> RunResult:
+    """Train an experiment, go on with its run, or return the result that is there.
+
+    Args:
+        experiment: What to train.
+        run: What `run_of` found.
+        out: Where runs are kept.
+        **how: ``report``, ``on_phase`` and ``output`` of `train`.
+
+    Raises:
+        ConfigError: As `train`.
+        TrainingFailed: Training ended with an error.
+        TrainingInterrupted: The user stopped it.
+    """
+    if run is None:
+        return train(experiment, out, **how)
+    if run.info()["status"] == "finished":
+        return result_of(run)
+    return resume(run.path, allow_import=None, **how)
 
 
 def _reaches(row: Mapping[str, float], stop: Mapping[str, float]) -> bool:

@@ -6,8 +6,8 @@ Lanctot et al., "OpenSpiel: a framework for reinforcement learning in games", 20
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -15,6 +15,9 @@ from pettingzoo import AECEnv
 
 from qio_envs.api.distribution import install_command
 from qio_rllib.games.game import Array, GameError
+
+if TYPE_CHECKING:
+    from qio_rllib.acting.policy import Policy
 
 PolicyFunction = Callable[[int, Array, Array], Array]
 """A policy of all players: of the player, what it knows (float32 ``[D]``) and which actions are legal (bool ``[A]``),
@@ -37,6 +40,49 @@ def tabular_nash_conv(name: str, policy: PolicyFunction) -> float:
     game = _loaded(name)
     exploitability = importlib.import_module("open_spiel.python.algorithms.exploitability")
     return float(exploitability.nash_conv(game, _tabular(game, policy)))
+
+
+def tabular_mixture_nash_conv(
+    name: str, policies: Sequence[PolicyFunction], weights: Sequence[float]
+) -> float:
+    """Return the exact NashConv of a mixture, of which each player draws a policy of its own before the game.
+
+    Args:
+        name: As for `tabular_nash_conv`.
+        policies: What may be drawn.
+        weights: Probability of each.
+
+    Raises:
+        GameError: As `tabular_nash_conv`.
+    """
+    game = _loaded(name)
+    players = list(range(game.num_players()))
+    tables = [_tabular(game, policy) for policy in policies]
+    aggregator = importlib.import_module("open_spiel.python.algorithms.policy_aggregator")
+    exploitability = importlib.import_module("open_spiel.python.algorithms.exploitability")
+    # The policy in behaviour that plays like the mixture weights each one by how likely its own moves lead there.
+    whole = aggregator.PolicyAggregator(game).aggregate(
+        players, [tables for _ in players], [list(weights) for _ in players]
+    )
+    return float(exploitability.nash_conv(game, whole))
+
+
+def policy_function(policy: Policy) -> PolicyFunction:
+    """Return a trained policy as a function of information states.
+
+    Args:
+        policy: Trained in an `OpenSpielEnv`.
+    """
+
+    def chances(player: int, known: Array, legal: Array) -> Array:
+        agent = f"player_{player}"
+        count = policy.group_of(agent).actor.action.count or len(legal)
+        mask = np.zeros(count, bool)  # an action more stands for waiting, where the environment has it
+        mask[: len(legal)] = legal
+        found = policy.probabilities(agent, known[None], mask[None])[0, : len(legal)]
+        return found / found.sum()
+
+    return chances
 
 
 def tabular_values(name: str, policy: PolicyFunction) -> Array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,12 +35,16 @@ class SelfPlaySettings(MappingSettings):
     with the present policies, and all learn.
 
     Attributes:
-        matchmaking: How a snapshot is drawn: ``"uniform"``; ``"latest"``, the newest; ``"prioritized"``, with a weight
+        matchmaking: How an opponent is drawn: ``"uniform"``; ``"latest"``, the newest; ``"prioritized"``, with a weight
             of ``(1 - x)^2`` for a mean score of ``x`` against it (prioritised fictitious self-play: Vinyals et al.,
             2019, "Grandmaster level in StarCraft II", methods); ``"elo"``, with a weight of ``e (1 - e)`` for a score
             of ``e`` that the ratings (A. Elo, 1978) expect, so that equal opponents meet most often.
+        opponents: Policy files (or ``policy:NAME``, or directories of finished runs) of the same networks, which are
+            in the pool from the beginning and stay; a list, or a mapping to the weights, of at least 0, with which
+            ``"uniform"`` draws them (a snapshot has 1).
         pool_size: Snapshots that are kept at most; the oldest gives way.
-        snapshot_interval: Training iterations between two snapshots. The untrained policy is the first one.
+        snapshot_interval: Training iterations between two snapshots; None takes none. The untrained policy is the first
+            one where there are no ``opponents``.
         current_share: Share of the episodes without snapshots, from 0 to 1.
         teams: Lists of agent ids, which together hold every agent once. By default the agents of each module are a
             team; where there is a single module, each agent is one.
@@ -47,8 +53,9 @@ class SelfPlaySettings(MappingSettings):
     key = SELF_PLAY
 
     matchmaking: str = UNIFORM
+    opponents: Sequence[str] | Mapping[str, float] | None = None
     pool_size: int = 16
-    snapshot_interval: int = 10
+    snapshot_interval: int | None = 10
     current_share: float = 0.2
     teams: Sequence[Sequence[Hashable]] | None = None
 
@@ -62,10 +69,30 @@ class SelfPlaySettings(MappingSettings):
                 "a whole number of at least 1 (an empty pool has no opponents)",
                 _is_count(self.pool_size),
             ),
-            ("snapshot_interval", "a whole number of at least 1", _is_count(self.snapshot_interval)),
+            (
+                "opponents",
+                "a list of policy files, or a mapping of them to weights of at least 0, one of which is above 0",
+                self.opponents is None or _are_opponents(self.opponents),
+            ),
+            (
+                "opponents",
+                f"a list where matchmaking is not {UNIFORM}, which alone knows weights",
+                self.matchmaking == UNIFORM or not isinstance(self.opponents, Mapping),
+            ),
+            (
+                "snapshot_interval",
+                "a whole number of at least 1, or null",
+                self.snapshot_interval is None or _is_count(self.snapshot_interval),
+            ),
             ("current_share", "a number from 0 to 1", is_number(share) and 0 <= share <= 1),
             ("teams", "lists of agent ids", self.teams is None or _are_lists(self.teams)),
         ]
+
+    @property
+    def named_opponents(self) -> dict[str, float]:
+        """Weights of the policy files by their paths, in order; empty without any."""
+        given = self.opponents or ()
+        return dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
 
 
 def teams_of(
@@ -106,6 +133,18 @@ def teams_of(
     return teams
 
 
+def with_absolute_paths(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping ``self_play`` whose ``opponents`` lie where they do seen from any working directory."""
+    opponents = given.get("opponents")
+    if not _are_opponents(opponents):  # none, or one that the settings refuse
+        return dict(given)
+    assert opponents is not None
+    paths = {path: path if ":" in path else str(Path(path).absolute()) for path in opponents}
+    if isinstance(opponents, Mapping):
+        return {**given, "opponents": {paths[path]: weight for path, weight in opponents.items()}}
+    return {**given, "opponents": [paths[path] for path in opponents]}
+
+
 class Games(NamedTuple):
     """Games of the present policies against a snapshot."""
 
@@ -131,25 +170,37 @@ class OpponentPool:
 
     Args:
         settings: Of the setting ``self_play``.
+
+    Attributes:
+        snapshots: By number.
+        weights: With which the uniform distribution draws those that stay, by number.
     """
 
     def __init__(self, settings: SelfPlaySettings) -> None:
         self.settings = settings
         self.snapshots: dict[int, Weights] = {}
+        self.weights: dict[int, float] = {}
         self.ratings: dict[int, float] = {}
         self.scores: dict[int, float] = {}
         self.rating = 0.0
         self.added = 0
 
-    def add(self, weights: Weights) -> int:
-        """Take in a snapshot of the present policies; return its number."""
+    def add(self, weights: Weights, stays: float | None = None) -> int:
+        """Take in a snapshot; return its number.
+
+        Args:
+            weights: Of the present policies, or of others.
+            stays: With which weight the uniform distribution draws it; such a snapshot never gives way to newer ones.
+        """
         number = self.added
         self.snapshots[number] = weights
         self.ratings[number] = self.rating
         self.scores[number] = 0.5
         self.added += 1
-        while len(self.snapshots) > self.settings.pool_size:
-            oldest = min(self.snapshots)
+        if stays is not None:
+            self.weights[number] = stays
+        while len(self.snapshots) - len(self.weights) > self.settings.pool_size:
+            oldest = min(self.snapshots.keys() - self.weights.keys())
             for table in (self.snapshots, self.ratings, self.scores):
                 del table[oldest]
         return number
@@ -172,8 +223,10 @@ class OpponentPool:
             scores = np.array([self.scores[number] for number in numbers])
             if kind == ELO:
                 scores = expected_score(self.rating, np.array([self.ratings[number] for number in numbers]))
+            if kind == UNIFORM:
+                given = np.array([self.weights.get(number, 1.0) for number in numbers])
+                return dict(zip(numbers, (given / given.sum()).tolist(), strict=True))
             weights = {
-                UNIFORM: np.ones(len(numbers)),
                 PRIORITIZED: (1.0 - scores) ** 2,
                 ELO: scores * (1.0 - scores),
             }[kind]
@@ -207,6 +260,7 @@ class OpponentPool:
         """Return all that the pool holds."""
         return {
             "snapshots": dict(self.snapshots),
+            "weights": dict(self.weights),
             "ratings": dict(self.ratings),
             "scores": dict(self.scores),
             "rating": self.rating,
@@ -215,7 +269,9 @@ class OpponentPool:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; of more snapshots than this pool keeps the newest stay."""
-        kept = sorted(state["snapshots"])[-self.settings.pool_size :]
+        self.weights = dict(state["weights"])
+        own = sorted(state["snapshots"].keys() - self.weights.keys())[-self.settings.pool_size :]
+        kept = sorted([*self.weights, *own])
         self.snapshots, self.ratings, self.scores = (
             {number: state[name][number] for number in kept} for name in ("snapshots", "ratings", "scores")
         )
@@ -284,6 +340,18 @@ class Matchmaker:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_opponents(value: Any) -> bool:
+    if isinstance(value, str) or not isinstance(value, Sequence | Mapping) or not value:
+        return False
+    weights = list(value.values()) if isinstance(value, Mapping) else [1.0]
+    return (
+        all(isinstance(path, str) and path for path in value)
+        and len(set(value)) == len(value)
+        and all(is_number(weight) and 0 <= weight < math.inf for weight in weights)
+        and sum(weights) > 0
+    )
 
 
 def _are_lists(value: Any) -> bool:

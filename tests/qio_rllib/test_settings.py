@@ -54,6 +54,7 @@ VALUES = {
     "lambda_": (0.9, FOREST),
     "mixer": ({"type": "monotonic", "embedding": 8}, FOREST),
     "model_lr": (1e-2, FOREST),
+    "model_resets": ([500], FOREST),
     "model_sequence_length": (9, FOREST),
     "n_step": (3, FOREST),
     "normalize_observations": (True, FOREST),

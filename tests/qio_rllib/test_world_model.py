@@ -249,7 +249,41 @@ def test_the_first_updates_are_more_and_several_can_follow_a_step():
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
-@pytest.mark.parametrize("settings", [(ENSEMBLE, PLANS), (RSSM, ACTOR), (KALMAN, PLANS)], ids=str)
+def test_models_begin_anew_with_their_first_weights_and_more_updates():
+    config = run_of(
+        KALMAN, PLANS, pretraining_updates=5, env_steps_per_update=8, model_lr=[[0, 0.01], [112, 0.0]]
+    )
+    config.reporting(min_sample_timesteps_per_iteration=16).training(model_resets=[112])
+    algorithm = config.build_algo()
+    learner = algorithm.learner_group._learner
+
+    def weights():
+        state = learner.modules()[0].policy.model.state_dict()
+        return {name: array.clone() for name, array in state.items() if "scale" not in name}
+
+    try:
+        first = weights()
+        updates = []
+        for expected in (64, 80, 96, 112, 128):
+            while algorithm.env_steps_sampled < expected:
+                result = algorithm.train()
+            updates.append(result["learners"]["shared"]["updates_lifetime"])
+            same = all(torch.equal(first[name], array) for name, array in weights().items())
+            assert same == (expected >= 112)  # learning stands still from there on
+        assert np.diff(updates).tolist() == [2, 2, 2 + 5, 2]
+        steps = {int(state["step"]) for state in learner.get_optimizer("shared", "model").state.values()}
+        assert steps == {2 + 5 + 2}
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+@pytest.mark.parametrize(
+    "settings",
+    [(ENSEMBLE, PLANS), (RSSM, ACTOR), (KALMAN, {**PLANS, "model_resets": [150]})],
+    ids=str,
+)
 def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
     config = run_of(*settings)
     algorithm = config.build_algo()
