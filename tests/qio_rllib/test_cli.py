@@ -28,7 +28,6 @@ SETTINGS = {
     "entropy_annealing": {"law": "quantum", "alpha_0": 0.02},
 }
 CARTPOLE = ["--run", "PPO", "--env", "CartPole-v1", "--config", json.dumps(SETTINGS)]
-FOREST = ["--env", "forest_uav_v0"]
 STOP = ["--stop", '{"training_iteration": 2}']
 
 
