@@ -47,7 +47,7 @@ from qio_rllib.experiments.benchmark import (
 )
 from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.sampling.environments import register_with_tune
-from qio_rllib.sampling.runner import one_thread
+from qio_rllib.sampling.stepper import one_thread
 
 Task = tuple[str, dict]
 Row = dict[str, object]

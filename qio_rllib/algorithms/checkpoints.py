@@ -12,7 +12,7 @@ from qio_rllib.algorithms.initial_weights import take_initial_weights
 from qio_rllib.algorithms.opposition import Opposition
 from qio_rllib.algorithms.phases import EVALUATING, PhaseSignal
 from qio_rllib.games.self_play import SELF_PLAY
-from qio_rllib.manifest import MANIFEST, remove_manifest, verify, write_manifest
+from qio_rllib.sampling.manifest import MANIFEST, remove_manifest, verify, write_manifest
 
 
 class CheckpointedAlgorithm(Algorithm):

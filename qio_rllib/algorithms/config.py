@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 
@@ -14,6 +14,7 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms.callbacks import EpisodeMetrics, RestoredWeights
 from qio_rllib.algorithms.capabilities import Capabilities, is_wanted
 from qio_rllib.algorithms.initial_weights import weights_checkpoint
+from qio_rllib.algorithms.named_environments import NamedEnvironments
 from qio_rllib.algorithms.own_settings import (
     AMPLIFICATION,
     ENTROPY_ANNEALING,
@@ -26,7 +27,6 @@ from qio_rllib.algorithms.own_settings import (
     in_learner,
     in_model,
 )
-from qio_rllib.algorithms.policies import INDEPENDENT, SHARED_MODULE, policy_mapping
 from qio_rllib.algorithms.search_spaces import holds_search_space
 from qio_rllib.algorithms.settings import (
     Settings,
@@ -59,28 +59,18 @@ from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.imagination import IMAGINATION
 from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
-from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE, TEAM_VALUE
+from qio_rllib.models.values import STATE_SOURCE, TEAM_VALUE
 from qio_rllib.sampling.discounted_returns import NORMALIZE_REWARDS
-from qio_rllib.sampling.environments import (
-    EnvDescription,
-    describe_env,
-    known_to_tune_only,
-    register_with_tune,
-)
 from qio_rllib.sampling.evaluation import evaluate_algorithm
-from qio_rllib.sampling.global_state import StateSource
-from qio_rllib.sampling.groups import AGENT_ID, with_agent_id_space
+from qio_rllib.sampling.groups import AGENT_ID
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.team_reward import TEAM_REWARD
 
 
-class ExploringConfig(AlgorithmConfig):
+class ExploringConfig(NamedEnvironments):
     """Mixin for an `AlgorithmConfig`: it stands first among the bases.
 
-    - ``environment("forest_uav_v0")`` takes any name of `qio_rllib.sampling.environments.make_env`, registers it with
-      Ray, and sets up the policies of a multi-agent environment: one shared policy if all agents have the same
-      spaces, one for each agent otherwise.
-    - ``multi_agent(policies=...)`` also takes ``"shared"``, ``"independent"`` and ``{module_id: [agent ids]}``.
+    - ``environment`` and ``multi_agent`` take names, as `NamedEnvironments` says.
     - ``training(amplification=..., entropy_annealing=...)``: the Q operator in the policy and the law of the
       entropy coefficient.
     - ``training(central_value=...)``: a value network that sees the whole environment (MAPPO, for PPO).
@@ -94,15 +84,12 @@ class ExploringConfig(AlgorithmConfig):
 
     capabilities: ClassVar[Capabilities] = Capabilities()
     has_team_value: ClassVar[bool] = False
-    _model_config: Any
     learner_config_dict: dict[str, Any]
 
-    agent_id = in_model(AGENT_ID, "Whether agents see their index within their module.", False)
     amplification = in_model(AMPLIFICATION, "The Q operator's parameters.")
     circuit = in_model(CIRCUIT, "Settings of circuits that are networks.")
     coordination = in_model(COORDINATION, "What a team shares.")
     imagination = in_model(IMAGINATION, "What policies imagine before they act.")
-    central_value = in_model(STATE_SOURCE, "What the value network sees besides the agent's own observation.")
     entropy_annealing = in_learner(ENTROPY_ANNEALING, "The annealing law.")
     normalize_values = in_learner(NORMALIZE_VALUES, "Whether value targets are standardised.", False)
     normalize_observations = in_model(
@@ -177,57 +164,6 @@ class ExploringConfig(AlgorithmConfig):
         apply_settings(self, settings, values, NotProvided if complete else env, in_python=True)
         if complete and isinstance(self.env, str):
             self.environment(self.env)
-        return self
-
-    def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> Self:
-        """Set the environment; arguments as in `AlgorithmConfig.environment`.
-
-        Raises:
-            ConfigError: Nothing goes by that name, or it refuses ``env_config``.
-        """
-        super().environment(
-            env,
-            **({} if env_config is NotProvided else {"env_config": dict(env_config or {})}),
-            **kwargs,
-        )
-        if env is NotProvided and env_config is NotProvided:
-            return self
-        if (
-            isinstance(self.env, str)
-            and not known_to_tune_only(self.env)
-            and not holds_search_space(self.env_config)
-        ):
-            register_with_tune(self.env)
-            description = describe_env(self.env, self.env_config)
-            if description.multi_agent and not self.is_multi_agent:
-                self.multi_agent(policies=SHARED_MODULE if description.homogeneous else INDEPENDENT)
-            if isinstance(self.central_value, str):
-                self._measure_states(self.central_value, description)
-        return self
-
-    def multi_agent(self, *, policies: Any = NotProvided, **kwargs: Any) -> Self:
-        """Set the policies; arguments as in `AlgorithmConfig.multi_agent`.
-
-        Args:
-            policies: ``"shared"`` (one policy), ``"independent"`` (one per agent), ``{module_id: [agent ids]}``, or
-                what RLlib takes.
-            **kwargs: The other arguments.
-
-        Raises:
-            ConfigError: Agents that do not exist or are left out, or a shared policy over different spaces.
-        """
-        names_agents = isinstance(policies, Mapping) and all(isinstance(v, list) for v in policies.values())
-        if policies in (SHARED_MODULE, INDEPENDENT) or (names_agents and policies):
-            if not isinstance(self.env, str):
-                raise ConfigError("policies: set the environment first, by name")
-            mapping = policy_mapping(policies, self.env, describe_env(self.env, self.env_config))
-            kwargs["policy_mapping_fn"] = mapping
-            policies = set(mapping.modules.values()) or {SHARED_MODULE}
-        elif isinstance(policies, str):
-            raise ConfigError(
-                f"policies: expected shared, independent or {{module: [agents]}}, got '{policies}'"
-            )
-        super().multi_agent(policies=policies, **kwargs)
         return self
 
     def training(
@@ -424,28 +360,6 @@ class ExploringConfig(AlgorithmConfig):
         """Refuse windows of a module with memory that no rollout can hold."""
         check_window(self)
 
-    def describe_env(self) -> EnvDescription | None:
-        """Build the environment once to see its agents and spaces; None if it was not set by a name of ours."""
-        if not isinstance(self.env, str) or known_to_tune_only(self.env):
-            return None
-        return describe_env(self.env, self.env_config)
-
-    def module_spaces(self) -> dict[str, tuple[Any, Any]]:
-        """Return (observation space, action space) by module id, in an environment that was set by a name of ours."""
-        description = self.describe_env()
-        assert description is not None
-        members_of: dict[str, list[Any]] = {}
-        for agent in description.agents:
-            module_id = self.policy_mapping_fn(agent, None) if description.multi_agent else "default_policy"
-            members_of.setdefault(module_id, []).append(agent)
-        spaces: dict[str, Any] = {}
-        for module_id, agents in members_of.items():
-            space = description.observation_spaces[agents[0]]
-            if self.agent_id:
-                space = with_agent_id_space(space, len(agents))
-            spaces[module_id] = (space, description.action_spaces[agents[0]])
-        return spaces
-
     @property
     def is_batched(self) -> bool:
         """Whether the environments are sampled by `BatchedEnvRunner`."""
@@ -458,23 +372,6 @@ class ExploringConfig(AlgorithmConfig):
         spec = self._rl_module_spec
         module = spec.module_class if isinstance(spec, RLModuleSpec) else None
         return isinstance(module, type) and issubclass(module, PolicyModule)
-
-    def _measure_states(self, kind: str, description: EnvDescription) -> None:
-        """Note what a central value sees, and how large it is in the environment."""
-        try:
-            source = StateSource.of(kind, self.env, description.observation_spaces, description.state_size)
-        except ConfigError as error:
-            raise ConfigError(f"central_value: {error}") from error
-        assert source is not None
-        self._set_states({STATE_SOURCE: kind, STATE_SIZE: source.size, NUM_AGENTS: len(description.agents)})
-
-    def _set_states(self, settings: dict[str, Any] | None) -> None:
-        others = {
-            key: value
-            for key, value in as_dict(self._model_config).items()
-            if key not in (STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
-        }
-        self._model_config = others | (settings or {})
 
     def _checked(self, **values: Any) -> dict[str, Any]:
         """Return the arguments of ``training`` that were given, checked; unknown names are refused."""

@@ -34,7 +34,7 @@ from qio_rllib.artifacts.policy_description import (
 from qio_rllib.artifacts.pretrained import policy_path
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
-from qio_rllib.named_in_file import NamedInFile
+from qio_rllib.sampling.named_in_file import NamedInFile
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -103,7 +103,7 @@ def load_policy(path: str | Path, allow_import: Sequence[str] = ()) -> Policy:
     Args:
         path: The file, or ``policy:NAME`` for one that comes with the package (`qio_rllib.artifacts.pretrained`).
         allow_import: Modules that the environment which it names may import, beside
-            `qio_rllib.named_in_file.ALLOWED_PACKAGES`, where somebody plays in `Policy.env`.
+            `qio_rllib.sampling.named_in_file.ALLOWED_PACKAGES`, where somebody plays in `Policy.env`.
 
     Raises:
         ConfigError: The file is missing, damaged, or of another format; what is wrong in ``policy.json`` is named.

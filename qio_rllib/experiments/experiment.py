@@ -35,8 +35,8 @@ from qio_rllib.experiments.loggers import check_installed, check_loggers
 from qio_rllib.experiments.ready import experiment_file
 from qio_rllib.experiments.resources import check_resources, quiet_ray
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
-from qio_rllib.named_in_file import NamedInFile
 from qio_rllib.sampling.environments import check_named_in_file, make_env
+from qio_rllib.sampling.named_in_file import NamedInFile
 
 DEFAULT_SEED = 0
 """Seed of an experiment that names none, so that every run can be repeated."""
@@ -281,7 +281,7 @@ def load_experiment(
         overrides: ``key=value`` texts that go on top, as ``--set`` takes them (`apply_overrides`).
         seed: In place of ``config.seed``.
         allow_import: Modules that environments named in the file may import, beside
-            `qio_rllib.named_in_file.ALLOWED_PACKAGES`; None for any, of a file that is the caller's own.
+            `qio_rllib.sampling.named_in_file.ALLOWED_PACKAGES`; None for any, of a file that is the caller's own.
 
     Raises:
         ConfigError: The file cannot be read, or holds something that cannot be used.

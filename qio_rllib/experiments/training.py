@@ -28,9 +28,9 @@ from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.experiments.run_output import RunOutput, run_output
 from qio_rllib.experiments.stop_signals import StopSignals
 from qio_rllib.experiments.tuning import ray_runtime, run_trial
-from qio_rllib.manifest import verify
 from qio_rllib.sampling.environments import scenario_hash
 from qio_rllib.sampling.evaluation import checkpoint_experiment
+from qio_rllib.sampling.manifest import verify
 
 
 def train(

@@ -105,7 +105,7 @@ class OpenSpielEnv(AECEnv):
     """A game of OpenSpiel in which players take turns, as a PettingZoo environment (AEC).
 
     Chance moves are drawn by the environment. `qio_envs.adapters.turns.TurnParallelEnv` makes it a parallel one, and so
-    do the environments of `qio_rllib` by themselves: ``--env qio_rllib.games.openspiel:kuhn_poker`` trains in it.
+    do the environments of `qio_rllib` by themselves: ``--env qio_rllib.games.openspiel:KuhnPoker`` trains in it.
 
     **Actions**: ``Discrete(A)``, OpenSpiel's; the mask says which are legal.
 
@@ -217,14 +217,26 @@ class OpenSpielEnv(AECEnv):
             self._state.apply_action(int(self._random.choice(outcomes, p=chances)))
 
 
-def kuhn_poker(**settings: Any) -> OpenSpielEnv:
-    """Return Kuhn poker (Kuhn, 1950): three cards, a bet of one chip; 12 information states, value -1/18."""
-    return OpenSpielEnv("kuhn_poker", **settings)
+class KuhnPoker(OpenSpielEnv):
+    """Kuhn poker (Kuhn, 1950): three cards, a bet of one chip; 12 information states, value -1/18.
+
+    Args:
+        render_mode: As for `OpenSpielEnv`.
+    """
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__("kuhn_poker", render_mode)
 
 
-def leduc_poker(**settings: Any) -> OpenSpielEnv:
-    """Return Leduc poker (Southey et al., UAI 2005): six cards, two rounds of bets; 936 information states."""
-    return OpenSpielEnv("leduc_poker", **settings)
+class LeducPoker(OpenSpielEnv):
+    """Leduc poker (Southey et al., UAI 2005): six cards, two rounds of bets; 936 information states.
+
+    Args:
+        render_mode: As for `OpenSpielEnv`.
+    """
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__("leduc_poker", render_mode)
 
 
 def _loaded(name: str) -> Any:

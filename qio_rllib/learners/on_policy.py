@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import abc
-import collections
-import dataclasses
 import itertools
-import math
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import (
     MODULE_TRAIN_BATCH_SIZE_MEAN,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -29,8 +23,6 @@ from ray.rllib.utils.metrics import (
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.distributions import Distributions
-from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
-from qio_rllib.causal.influence import INFLUENCE_REWARD, InfluenceSettings
 from qio_rllib.learners.client_correction import FEDKL, FEDPROX, SCAFFOLD, ClientCorrection
 from qio_rllib.learners.common import (
     descend,
@@ -38,19 +30,16 @@ from qio_rllib.learners.common import (
     reduce_over_learners,
     refuse_non_finite,
 )
-from qio_rllib.learners.counterfactual_model import CounterfactualModel
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
-from qio_rllib.learners.normalization import Normalization
 from qio_rllib.learners.policy_consistency import PolicyConsistency
-from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
-from qio_rllib.learners.training_batch import PLAIN_ADVANTAGES, TrainingBatch, batch_of
+from qio_rllib.learners.rollout_batches import RolloutBatches
+from qio_rllib.learners.training_batch import TrainingBatch
 from qio_rllib.models.actor_critic import INPUTS, ActorCritic
 from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import STATE_SOURCE
-from qio_rllib.sampling.influence import INFLUENCE
 from qio_rllib.sampling.rollout import (
     ModuleRollout,
     Rollout,
@@ -62,29 +51,23 @@ from qio_rllib.sampling.streams import generator, torch_generator
 from qio_rllib.sampling.team_reward import TEAM_REWARD, as_one_agent, with_team_reward
 
 _GENERATOR_STATE = "minibatch_generator"
-_POPART_STATE = "popart"
-_NORMALIZATION_STATE = "normalization"
 _ENTROPY_STATE = "entropy_coefficients"
 _IMAGINATION_STATE = "imagination_generator"
 _CONSISTENCY_STATE = "interventional_consistency"
 
 
-class OnPolicyLearner(TorchLearner, abc.ABC):
+class OnPolicyLearner(RolloutBatches, abc.ABC):
     """A torch Learner of an actor-critic over the `Rollout`s of `BatchedEnvRunner`.
 
-    `update` takes rollouts where RLlib gives a list of episodes; anything else goes to the base class. Values are
-    computed once, for all observations, from recorded global states where the module's value is central. Advantages are
-    standardised over the rows in which an agent acted, over all Learners together (unless ``standardize_advantages`` is
-    off), and value targets by `PopArt` (with ``normalize_values``). Each epoch goes through the rows in a new order, in
-    minibatches of equal size (but for one row), none left out. A module with memory is trained on windows of
-    ``max_seq_len`` steps, which are shuffled whole; gradients do not pass from one window to the one before. With
-    ``counterfactual_baseline`` advantages are taken against the agent's other actions. With
-    ``imagination`` model and rollout policy learn from the same rollouts behind the policy's update, by an optimizer of
-    their own: throughout it a policy imagines what it imagined while acting. With ``team_reward`` all agents learn from
-    their team's reward, until the last of them has ended: an action's advantage is that of the team's step, one value
-    of the global state is learned, and the rows of a step stay in one minibatch. With ``interventional_consistency``
-    the loss has a term that counts how the policy changes with numbers on which no reward depends. Observations and
-    rewards are normalised by `Normalization`. A federation sets `correction`.
+    `update` takes rollouts where RLlib gives a list of episodes; anything else goes to the base class. Each epoch goes
+    through the rows of a `TrainingBatch` in a new order, in minibatches of equal size (but for one row), none left out.
+    A module with memory is trained on windows of ``max_seq_len`` steps, which are shuffled whole; gradients do not pass
+    from one window to the one before. With ``imagination`` model and rollout policy learn from the same rollouts behind
+    the policy's update, by an optimizer of their own: throughout it a policy imagines what it imagined while acting.
+    With ``team_reward`` all agents learn from their team's reward, until the last of them has ended: an action's
+    advantage is that of the team's step, one value of the global state is learned, and the rows of a step stay in one
+    minibatch. With ``interventional_consistency`` the loss has a term that counts how the policy changes with numbers
+    on which no reward depends. Observations are normalised by `Normalization`. A federation sets `correction`.
 
     A subclass says what is minimised in `losses`.
 
@@ -109,13 +92,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         super().build()
         settings = self.config.learner_config_dict
         self.correction: ClientCorrection | None = None
-        self._normalizes_values = bool(settings.get("normalize_values"))
-        self._counterfactual = CounterfactualBaselineSettings.of(settings.get(COUNTERFACTUAL_BASELINE))
-        self._counterfactual_model = CounterfactualModel.of(self.config)
-        self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
-        self._normalization = Normalization.of(self.config)
         self._team_reward: str | None = settings.get(TEAM_REWARD)
-        self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
             settings.get("entropy_annealing"),
             lambda module_id: self.config.get_config_for_module(module_id).entropy_coeff,
@@ -242,41 +219,27 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         return loss
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the Learner's state with that of its random order, PopArt and annealing laws."""
+        """Return the Learner's state with that of its scales, random order and annealing laws."""
         state = super().get_state(*args, **kwargs)
         if not kwargs.get("inference_only"):
             state[_GENERATOR_STATE] = self._generator.bit_generator.state
             state[_IMAGINATION_STATE] = self._imagination_generator.get_state().numpy()
             state[OPERATORS] = operator_settings(self)
-            if self._counterfactual_model is not None:
-                state[COUNTERFACTUAL_BASELINE] = self._counterfactual_model.get_state()
             if self._consistency is not None:
                 state[_CONSISTENCY_STATE] = self._consistency.get_state()
-            if self._normalization is not None:
-                state[_NORMALIZATION_STATE] = self._normalization.get_state()
-            if self._normalizes_values:
-                state[_POPART_STATE] = {key: scale.get_state() for key, scale in self._popart.items()}
             state[_ENTROPY_STATE] = self.entropy_coefficients.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the Learner, its random order, PopArt and annealing laws."""
+        """Restore the Learner, its scales, random order and annealing laws."""
         super().set_state(state)
         if _GENERATOR_STATE in state:
             self._generator.bit_generator.state = state[_GENERATOR_STATE]
         if _IMAGINATION_STATE in state:
             noise = torch.as_tensor(state[_IMAGINATION_STATE], dtype=torch.uint8)
             self._imagination_generator.set_state(noise)
-        if self._counterfactual_model is not None and COUNTERFACTUAL_BASELINE in state:
-            self._counterfactual_model.set_state(state[COUNTERFACTUAL_BASELINE])
         if self._consistency is not None and _CONSISTENCY_STATE in state:
             self._consistency.set_state(state[_CONSISTENCY_STATE])
-        if self._normalization is not None and _NORMALIZATION_STATE in state:
-            self._normalization.set_state(state[_NORMALIZATION_STATE])
-        if _POPART_STATE in state:
-            self._popart.clear()
-            for module_id, scale in state[_POPART_STATE].items():
-                self._popart[module_id].set_state(scale)
         if _ENTROPY_STATE in state:
             self.entropy_coefficients.set_state(state[_ENTROPY_STATE])
         put_present_settings(self, state.get(OPERATORS, {}))
@@ -323,93 +286,6 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         log((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), total * num_epochs, reduce="lifetime_sum")
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED), env_steps, reduce="sum")
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), env_steps, reduce="lifetime_sum")
-
-    def prepare(
-        self, module_id: str, parts: list[ModuleRollout], teams: list[ModuleRollout] | None = None
-    ) -> TrainingBatch:
-        """Return what a module learns from: rows with advantages and value targets, standardised where asked for.
-
-        Args:
-            module_id: The module.
-            parts: Its rollouts.
-            teams: Those of its team, see `batch_of`.
-        """
-        config = self.config.get_config_for_module(module_id)
-        module = self.module[module_id].unwrapped()
-        popart = self._popart[module_id] if self._normalizes_values else None
-        if self._normalization is not None:
-            parts = self._normalization.scaled_rewards(module_id, parts)
-            deviation = self._normalization.reward_deviation(module_id)
-            if deviation is not None:
-                self.metrics.log_value((module_id, "reward_deviation"), deviation, window=1)
-        if self._influence is not None:
-            parts = self._with_influence(module_id, parts, self._influence)
-        if self._counterfactual_model is not None:
-            parts = self._counterfactual_model.with_outcomes(module_id, parts, self._num_actions(module_id))
-        batch = batch_of(
-            module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual, teams
-        )
-        columns = batch.columns
-        if self._counterfactual is not None:
-            self._report_variance(module_id, columns, batch.valid)
-        if getattr(config, "standardize_advantages", True):
-            columns[Postprocessing.ADVANTAGES] = self._standardized(
-                columns[Postprocessing.ADVANTAGES], batch.valid
-            )
-        if popart is not None and isinstance(module, ActorCritic):
-            targets = columns[Postprocessing.VALUE_TARGETS]
-            count, first, second = self._moments(targets, batch.valid)
-            if count:
-                popart.update(first / count, second / count, module.value.last_layer)
-            columns[Postprocessing.VALUE_TARGETS] = (targets - popart.mean) / popart.deviation
-            for name, value in (("value_mean", popart.mean), ("value_deviation", popart.deviation)):
-                self.metrics.log_value((module_id, name), value, window=1)
-        return batch
-
-    def _num_actions(self, module_id: str) -> int | None:
-        """Return the number of discrete actions; None for continuous ones."""
-        space = self.module[module_id].unwrapped().action_space
-        return int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
-
-    def _with_influence(
-        self, module_id: str, parts: list[ModuleRollout], settings: InfluenceSettings
-    ) -> list[ModuleRollout]:
-        """Return rollouts whose rewards hold the influence reward; report the mean influence in nats a step."""
-        values = [torch.from_numpy(part.columns[INFLUENCE][part.acted]) for part in parts]
-        count, first, _ = self._moments(torch.cat(values), None)
-        self.metrics.log_value((module_id, "influence"), first / max(count, 1.0), window=1)
-        return [
-            dataclasses.replace(
-                part, rewards=part.rewards + settings.added(part.columns[INFLUENCE], part.acted)
-            )
-            for part in parts
-        ]
-
-    def _report_variance(
-        self, module_id: str, columns: dict[str, torch.Tensor], valid: torch.Tensor | None
-    ) -> None:
-        """Report the variance of advantages against that of those without the counterfactual baseline."""
-        variances = []
-        for name in (Postprocessing.ADVANTAGES, PLAIN_ADVANTAGES):
-            count, first, second = self._moments(columns[name], valid)
-            variances.append(second / max(count, 1.0) - (first / max(count, 1.0)) ** 2)
-        del columns[PLAIN_ADVANTAGES]
-        ratio = variances[0] / max(variances[1], 1e-12)
-        self.metrics.log_value((module_id, "advantage_variance_ratio"), ratio, window=1)
-
-    def _standardized(self, advantages: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        """Return advantages with mean 0 and standard deviation 1 over all Learners; at least 1e-4 is divided by."""
-        count, first, second = self._moments(advantages, valid)
-        mean = first / max(count, 1.0)
-        deviation = math.sqrt(max(second / max(count, 1.0) - mean * mean, 0.0))
-        return (advantages - mean) / max(deviation, 1e-4)
-
-    def _moments(self, rows: torch.Tensor, valid: torch.Tensor | None) -> tuple[float, float, float]:
-        """Return number, sum and sum of squares of a column over all Learners."""
-        wide = (rows if valid is None else rows[valid]).double()
-        sums = torch.stack([torch.tensor(float(wide.numel())).double(), wide.sum(), (wide * wide).sum()])
-        count, first, second = reduce_over_learners(sums).tolist()
-        return count, first, second
 
     def _epochs(
         self, module_id: str, batch: TrainingBatch, num_epochs: int, minibatch_size: int | None

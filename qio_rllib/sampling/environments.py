@@ -25,8 +25,8 @@ from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
 from qio_envs.adapters.turns import as_parallel
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.models.spaces import array_space, check_space, encoded
-from qio_rllib.named_in_file import ALLOWED_PACKAGES, NamedInFile, is_within
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
+from qio_rllib.sampling.named_in_file import ALLOWED_PACKAGES, NamedInFile, is_within
 from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, state_size_of
 from qio_rllib.sampling.vector_env import VectorEnv
 

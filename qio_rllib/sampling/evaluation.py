@@ -24,9 +24,9 @@ from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import Acted, NetworkActor
 from qio_rllib.acting.policy import EpisodeStreams, GroupSpaces, Policy
 from qio_rllib.acting.team import Team
-from qio_rllib.manifest import METADATA, verify
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.groups import groups_of, team_of
+from qio_rllib.sampling.manifest import METADATA, verify
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
 from qio_rllib.sampling.vector_env import Array, VectorEnv
 

@@ -63,6 +63,14 @@ def group_spaces(
     return found
 
 
+def whole_spaces(env: VectorEnv, multi_agent: bool) -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Return (observation space, action space) of an environment: its only agent's, or those of all by their names."""
+    obs, actions = env.observation_spaces, env.action_spaces
+    if not multi_agent:
+        return obs[env.agents[0]], actions[env.agents[0]]
+    return gymnasium.spaces.Dict(_by_name(obs)), gymnasium.spaces.Dict(_by_name(actions))
+
+
 def with_agent_id_space(space: gymnasium.Space, agents: int) -> gymnasium.Space:
     """Return an observation space whose rows are flat and end with a one-hot of so many agents."""
     bare = bare_space(space)
@@ -121,3 +129,7 @@ def _module_of(agent: Any, config: Any) -> str:
             f"allowed: {', '.join(map(str, config.policies))}"
         )
     return module_id
+
+
+def _by_name(spaces: Mapping[Any, gymnasium.Space]) -> dict[str, gymnasium.Space]:
+    return {str(agent): space for agent, space in spaces.items()}

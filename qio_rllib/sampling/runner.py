@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
-from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
@@ -23,43 +20,29 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from qio_envs.api import ConfigError
 from qio_rllib.acting.team import Team
-from qio_rllib.causal.baseline import COUNTERFACTUAL_BASELINE, CounterfactualBaselineSettings
-from qio_rllib.causal.influence import INFLUENCE_REWARD
 from qio_rllib.games.self_play import SELF_PLAY, Games, Opponents, SelfPlaySettings
-from qio_rllib.sampling.counterfactuals import Counterfactuals
-from qio_rllib.sampling.discounted_returns import DISCOUNTED_RETURNS, NORMALIZE_REWARDS, DiscountedReturns
+from qio_rllib.sampling.discounted_returns import DISCOUNTED_RETURNS
 from qio_rllib.sampling.environments import make_vector_env
-from qio_rllib.sampling.episodes import EpisodeLog, EpisodeRecord
+from qio_rllib.sampling.episodes import EpisodeLog
 from qio_rllib.sampling.global_state import StateSource
-from qio_rllib.sampling.groups import group_spaces, groups_of, team_of
-from qio_rllib.sampling.influence import Influence
+from qio_rllib.sampling.groups import group_spaces, groups_of, team_of, whole_spaces
 from qio_rllib.sampling.opponents import SelfPlay
 from qio_rllib.sampling.recorder import RolloutRecorder
 from qio_rllib.sampling.rollout import Array, Rollout, SamplingFailure, with_limits_as_ends
+from qio_rllib.sampling.runner_callbacks import RunnerCallbacks
+from qio_rllib.sampling.runner_settings import (
+    branched_steps,
+    check_runner_config,
+    discounted_returns,
+    limits_are_ends,
+    rollout_learner,
+)
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
 from qio_rllib.sampling.streams import generator
 from qio_rllib.sampling.vector_env import VectorEnv
 
 _SAMPLING = "sampling"
-_CALLBACKS = (
-    "on_environment_created", "on_episode_start", "on_episode_step", "on_episode_end", "on_sample_end",
-)  # fmt: skip
-
-
-@runtime_checkable
-class RolloutLearner(Protocol):
-    """What runners need to know of a Learner class.
-
-    Attributes:
-        rollout_columns: Columns that it needs of the Actors.
-    """
-
-    rollout_columns: tuple[str, ...]
-
-    def memory_interval(self, config: Any) -> int:
-        """Return after how many steps the memory of agents is recorded; 0 for never."""
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
@@ -93,21 +76,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.spaces = kwargs.get("spaces") or {}
-        for key in ("_env_to_module_connector", "_module_to_env_connector"):
-            if getattr(self.config, key, None) is not None:
-                raise ConfigError(
-                    f"env_runners: {key.strip('_')} is not used by BatchedEnvRunner; take env_runner_cls=None for "
-                    "RLlib's own runner, or wrap the environment"
-                )
-        # RLlib sets complete_episodes for evaluation, where it asks for so many episodes itself.
-        if self.config.batch_mode != "truncate_episodes" and not self.config.in_evaluation:
-            raise ConfigError(
-                f"env_runners: batch_mode={self.config.batch_mode!r} is not for BatchedEnvRunner, whose rollouts have "
-                "equal lengths; an episode that a rollout cuts goes on in the next one"
-            )
-        classes = self.config.callbacks_class
-        self._callbacks = [cls() for cls in (classes if isinstance(classes, list | tuple) else [classes])]
-        self._heard = {name for name in _CALLBACKS if self._somebody_hears(name)}
+        check_runner_config(self.config)
+        self.callbacks = RunnerCallbacks(self)
         self._remote = bool(self.worker_index)
         if self._remote:
             torch.set_num_threads(1)
@@ -116,12 +86,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._self_play: SelfPlay | None = None
         self.stepper: EnvStepper | None = None
         self.num_envs = 0
-        self._returns: DiscountedReturns | None = None
-        if self.config.learner_config_dict.get(NORMALIZE_REWARDS) and not self.config.in_evaluation:
-            self._returns = DiscountedReturns(self.config.gamma)
-        self._limits_end = not getattr(
-            self.config, "bootstrap_at_time_limit", True
-        )  # a stock configuration has none
+        self._returns = discounted_returns(self.config)
         self._weights_seq_no = 0
         smoothing = self.config.metrics_num_episodes_for_smoothing
         window = math.ceil(smoothing / max(1, self.config.num_env_runners))
@@ -159,7 +124,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 for module_id, members in self._groups.items()
             },
         )
-        self._call("on_environment_created", env=self.env, env_context=context)
+        self.callbacks.call("on_environment_created", env=self.env, env_context=context)
 
     def seed_streams(self, seed: int | None) -> None:
         """Begin the random numbers of a seed; the next `sample` starts new episodes."""
@@ -198,12 +163,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Build the team that acts, and what steps it."""
         assert self.module is not None
         if self.env is not None:
-            learner = self.config.learner_class
-            if not isinstance(learner, RolloutLearner):
-                raise ConfigError(
-                    f"learner_class: {learner.__name__} cannot learn from the rollouts of BatchedEnvRunner; take one "
-                    "of this package (PPOLearner), or env_runner_cls=None for RLlib's own runner"
-                )
+            learner = rollout_learner(self.config)
             agents = tuple(self.env.agents)
             if (
                 agents not in self._teams
@@ -219,30 +179,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     settings, team, self.module, learner.rollout_columns, agents, self.num_envs
                 )
                 team = self._self_play.team
-            self.stepper = EnvStepper(self.env, team, self._state_source, self._counterfactuals(team))
-
-    def _counterfactuals(self, team: Team) -> Counterfactuals | Influence | None:
-        """Return what steps other actions, where the Learner learns from them."""
-        given = self.config.learner_config_dict
-        settings = CounterfactualBaselineSettings.of(given.get(COUNTERFACTUAL_BASELINE))
-        assert self.env is not None
-        if self.config.in_evaluation:
-            return None
-        if given.get(INFLUENCE_REWARD) is not None:
-            return Influence(self.env, team)
-        if settings is None or settings.by_model:
-            return None
-        return Counterfactuals(self.env, team, self._state_source, settings, self._limits_end)
+            branches = branched_steps(self.config, self.env, team, self._state_source)
+            self.stepper = EnvStepper(self.env, team, self._state_source, branches)
 
     def get_spaces(self) -> dict[str, Any]:
         """Return (observation space, action space) by module id, and those of the environment."""
         if self.env is None:
             return self.spaces
-        obs, actions = self.env.observation_spaces, self.env.action_spaces
-        first = self.env.agents[0]
-        whole: tuple[gymnasium.Space, gymnasium.Space] = (obs[first], actions[first])
-        if self.config.is_multi_agent:
-            whole = (gymnasium.spaces.Dict(_by_name(obs)), gymnasium.spaces.Dict(_by_name(actions)))
+        whole = whole_spaces(self.env, self.config.is_multi_agent)
         return {
             INPUT_ENV_SPACES: whole,
             INPUT_ENV_SINGLE_SPACES: whole,
@@ -331,7 +275,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     break
             self._started = True
         self.num_env_steps_sampled_lifetime += self.episodes.log_steps(self.metrics, rollouts, ended)
-        self._call("on_sample_end", samples=rollouts)
+        self.callbacks.call("on_sample_end", samples=rollouts)
         return rollouts
 
     def _play(
@@ -347,15 +291,15 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             step = stepper.step(self._rng, explore, random_actions)
             self.episodes.step(step.rewards)
             into = recorder.record(step)
-            if "on_episode_step" in self._heard:
+            if self.callbacks.has("on_episode_step"):
                 for e in range(self.num_envs):
-                    self._call_episode("on_episode_step", self.episodes.record(e))
+                    self.callbacks.call_episode("on_episode_step", self.episodes.record(e))
             over = step.over
             if over.any():
                 for e in np.flatnonzero(over).tolist():
                     if self._self_play is not None:
                         self._self_play.end(e, self.episodes.returns[e])
-                    self._call_episode("on_episode_end", self.episodes.end(e))
+                    self.callbacks.call_episode("on_episode_end", self.episodes.end(e))
                 ended += int(over.sum())
             stepper.advance(step, into, over)
             if over.any():
@@ -367,7 +311,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self._returns is not None:
             for module_id, part in rollout.modules.items():
                 self._returns.add(module_id, part)
-        if self._limits_end:
+        if limits_are_ends(self.config):
             for module_id, part in rollout.modules.items():
                 rollout.modules[module_id] = with_limits_as_ends(part)
         return rollout, ended
@@ -384,7 +328,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self._self_play is not None:
             self._self_play.begin(begun, self._rng)
         for e in begun:
-            self._call_episode("on_episode_start", self.episodes.record(e))
+            self.callbacks.call_episode("on_episode_start", self.episodes.record(e))
 
     # -- self-play ------------------------------------------------------------------------------------------------
 
@@ -403,27 +347,6 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Return the metrics since the last call, and the means over the window of finished episodes."""
         self.episodes.log_means(self.metrics)
         return self.metrics.reduce()
-
-    def _somebody_hears(self, callback: str) -> bool:
-        own = any(
-            getattr(type(listener), callback) is not getattr(RLlibCallback, callback)
-            for listener in self._callbacks
-        )
-        return own or bool(getattr(self.config, f"callbacks_{callback}", None))
-
-    def _call(self, callback: str, **arguments: Any) -> None:
-        if callback in self._heard:
-            make_callback(
-                callback,
-                callbacks_objects=self._callbacks,
-                callbacks_functions=getattr(self.config, f"callbacks_{callback}", None),
-                kwargs={"env_runner": self, "metrics_logger": self.metrics, **arguments},
-            )
-
-    def _call_episode(self, callback: str, episode: EpisodeRecord) -> None:
-        self._call(
-            callback, episode=episode, env=self.env, rl_module=self.module, env_index=episode.env_index
-        )
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -505,7 +428,3 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Close the environments."""
         if self.env is not None:
             self.env.close()
-
-
-def _by_name(spaces: Mapping[Any, gymnasium.Space]) -> dict[str, gymnasium.Space]:
-    return {str(agent): space for agent, space in spaces.items()}

@@ -27,8 +27,8 @@ from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
-from qio_rllib.named_in_file import ALLOWED_PACKAGES
 from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.named_in_file import ALLOWED_PACKAGES
 
 MARK = "executed"
 EVIL = f"""

@@ -13,8 +13,8 @@ from qio_envs.api import ConfigError
 from qio_rllib.algorithms import DQNConfig
 from qio_rllib.cli import main
 from qio_rllib.experiments.credit import Subject
-from qio_rllib.manifest import MANIFEST, METADATA, verify
 from qio_rllib.sampling.evaluation import load_policy_from_checkpoint
+from qio_rllib.sampling.manifest import MANIFEST, METADATA, verify
 
 MODULE = "learner_group/learner/rl_module/default_policy"
 

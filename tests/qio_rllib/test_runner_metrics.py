@@ -193,7 +193,7 @@ class Listener(RLlibCallback):
 
 def test_callbacks_hear_what_they_are_promised():
     runner = runner_of(lives(fragment=6).callbacks(Listener))
-    (listener,) = runner._callbacks
+    (listener,) = runner.callbacks.listeners
     assert [(name, dict(arguments["env_context"])) for name, arguments in listener.log] == [("created", {})]
     rollouts = runner.sample()
     log = listener.log[1:]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_runners import forest, learner_of, runner_of
 
-from qio_rllib.learners import on_policy
+from qio_rllib.learners import on_policy, rollout_batches
 from qio_rllib.learners.on_policy import OnPolicyLearner
 
 OTHERS = np.array([4.0, -1.0, 10.0, 3.0])
@@ -27,7 +27,8 @@ def beside_another(monkeypatch, rows: int = 60, units: int = 60) -> list[str]:
         choose = torch.minimum if operation == "min" else torch.maximum
         return choose(values, torch.tensor([counts[operation]]))
 
-    monkeypatch.setattr(on_policy, "reduce_over_learners", reduced)
+    for module in (on_policy, rollout_batches):
+        monkeypatch.setattr(module, "reduce_over_learners", reduced)
     return asked
 
 

@@ -67,7 +67,7 @@ def test_the_environment_conforms(make):
 
 
 def test_the_environment_plays_openspiels_game():
-    env, rng = leduc_poker(render_mode="ansi"), np.random.default_rng(0)
+    env, rng = LeducPoker(render_mode="ansi"), np.random.default_rng(0)
     game = pyspiel.load_game("leduc_poker")
     for seed in range(20):
         env.reset(seed=seed)
@@ -90,7 +90,7 @@ def test_the_environment_plays_openspiels_game():
 
 
 def test_cards_are_dealt_evenly_by_the_seed():
-    env, deals = kuhn_poker(), []
+    env, deals = KuhnPoker(), []
     for seed in range(1200):
         env.reset(seed=seed)
         deals.append(
@@ -105,7 +105,7 @@ def test_cards_are_dealt_evenly_by_the_seed():
 
 def test_simulated_returns_of_the_environment_are_the_exact_values():
     """Through the adapter of turns, as learners see it: uniform play of Kuhn poker earns the first player 1/8."""
-    env, rng, total, episodes = as_parallel(kuhn_poker()), np.random.default_rng(1), 0.0, 3_000
+    env, rng, total, episodes = as_parallel(KuhnPoker()), np.random.default_rng(1), 0.0, 3_000
     env.reset(seed=0)
     for _ in range(episodes):
         observations, _ = env.reset()
@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_refused(monkeypatch):
         GameError, match=r"expected 2 probabilities with the sum 1 over legal actions \[0, 1\]"
     ):
         tabular_nash_conv("kuhn_poker", lambda player, known, legal: np.ones(2))
-    env = leduc_poker()
+    env = LeducPoker()
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"action of player_0: expected one of \[1, 2\], got 0"):
         env.step(0)
@@ -139,4 +139,4 @@ def test_what_does_not_fit_is_refused(monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(GameError, match="kuhn_poker: needs the package open_spiel; pip install"):
-        kuhn_poker()
+        KuhnPoker()

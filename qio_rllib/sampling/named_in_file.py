@@ -17,7 +17,7 @@ ALLOWED_PACKAGES = (
     "mpe2",
     "pettingzoo",
     "qio_envs",
-    "qio_rllib.games.openspiel",
+    "qio_rllib",
     "rware",
     "supersuit",
 )
