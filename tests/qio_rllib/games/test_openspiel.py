@@ -11,7 +11,7 @@ from pettingzoo.test import api_test, seed_test
 from qio_envs.adapters.turns import TurnParallelEnv, as_parallel
 from qio_envs.testing import check_parallel_env, table
 from qio_rllib.games.game import GameError
-from qio_rllib.games.openspiel import OpenSpielEnv, kuhn_poker, leduc_poker, tabular_nash_conv, tabular_values
+from qio_rllib.games.openspiel import KuhnPoker, LeducPoker, OpenSpielEnv, tabular_nash_conv, tabular_values
 
 
 def uniform(player, known, legal):
@@ -51,7 +51,7 @@ def test_kuhns_equilibria_have_his_value_and_no_nash_conv(bluff):
     assert tabular_nash_conv("kuhn_poker", careless) > 0.02
 
 
-@pytest.mark.parametrize("make", [kuhn_poker, leduc_poker])
+@pytest.mark.parametrize("make", [KuhnPoker, LeducPoker])
 def test_the_environment_conforms(make):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of observations that are dictionaries
