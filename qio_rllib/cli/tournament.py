@@ -108,34 +108,42 @@ def teams_given(text: str | None) -> list[list[Any]] | None:
 
 
 def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
-    """Print the policies, and a row for each: its scores against all, and where it stands."""
+    """Print the policies, and a row for each: its scores against all, and where it stands.
+
+    Up to four policies have the interval of each score beside it, up to eight only scores; of more there is no room for
+    those.
+    """
     from rich import box
     from rich.table import Table
 
     for number, name in enumerate(names, 1):
         say(f"({number}) {name}")
-    table = Table(
-        box=box.SIMPLE, pad_edge=False, title="mean score of the row's policy", title_justify="left"
-    )
-    for head in ("", *(f"({number})" for number in range(1, len(names) + 1))):
+    count = len(names)
+    shown = count if count <= 8 else 0
+    title = "mean score of the row's policy" if shown else "mean score against all"
+    table = Table(box=box.SIMPLE, pad_edge=False, title=title, title_justify="left")
+    for head in ("", *(f"({number})" for number in range(1, shown + 1)), *(("score",) if not shown else ())):
         table.add_column(head, justify="right", no_wrap=True)
     for head in ("payoff", "Elo", "alpha-rank", "Nash"):
         table.add_column(head, justify="right", no_wrap=True)
-    for row in range(len(names)):
+    for row in range(count):
         scores = [
-            f"{score:.2f}±{error:.2f}"
-            for score, error in zip(found.scores[row], found.score_errors[row], strict=True)
+            f"{score:.2f}±{error:.2f}" if count <= 4 else f"{score:.2f}"
+            for score, error in zip(found.scores[row, :shown], found.score_errors[row], strict=False)
         ]
         table.add_row(
             f"({row + 1})",
-            *scores,
-            f"{found.payoffs[row].mean():.4g}",
+            *(scores if shown else [f"{found.scores[row].mean():.2f}"]),
+            f"{found.payoffs[row].mean():.3g}",
             f"{found.elo[row]:.0f}",
             f"{found.alpha_rank[row]:.2f}",
             f"{found.nash[row]:.2f}",
         )
     console().print(table)
-    say("±: 95% interval over episodes; payoff: an agent's mean return against all")
+    intervals = "±: 95% interval over episodes"
+    if count > 4:
+        intervals = f"95% intervals of scores over episodes: ±{found.score_errors.max():.2f} at most"
+    say(f"{intervals}; payoff: an agent's mean return against all")
 
 
 def write_cross_play(out: Path, names: Sequence[str], found: CrossPlay, pairings: Sequence[Pairing]) -> None:
