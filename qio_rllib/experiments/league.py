@@ -320,16 +320,16 @@ def mixture_of_league(path: str | Path) -> dict[str, float]:
         ConfigError: The file cannot be read, or leads out of the directory.
     """
     folder = Path(path).resolve()
-    found: dict[str, float] = {}
     try:
-        for policy in json.loads((folder / LEAGUE_FILE).read_text(encoding="utf-8"))["policies"]:
-            file = (folder / policy["run"] / POLICY_FILE).resolve()
-            if not file.is_relative_to(folder):
-                raise ConfigError(f"{path}: {LEAGUE_FILE} names {policy['run']}, which lies outside")
-            if float(policy["weight"]) > _LEAST_WEIGHT:
-                found[str(file)] = float(policy["weight"])
+        content = json.loads((folder / LEAGUE_FILE).read_text(encoding="utf-8"))
+        weights = {policy["run"]: float(policy["weight"]) for policy in content["policies"]}
+        files = {run: (folder / run / POLICY_FILE).resolve() for run in weights}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: {LEAGUE_FILE} is damaged ({type(error).__name__})") from error
+    for run, file in files.items():
+        if not file.is_relative_to(folder):
+            raise ConfigError(f"{path}: {LEAGUE_FILE} names {run}, which lies outside")
+    found = {str(files[run]): weight for run, weight in weights.items() if weight > _LEAST_WEIGHT}
     if not found:
         raise ConfigError(f"{path}: {LEAGUE_FILE} names no policy")
     return found

@@ -6,52 +6,15 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
+from toy_strategies import ENV, NAMES, SETTINGS, policy_of
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.actions import ActionSpec
-from qio_rllib.acting.actor import NetworkActor
 from qio_rllib.acting.communication import Communication
-from qio_rllib.acting.policy import GroupSpaces, Policy
-from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.acting.team import Team
 from qio_rllib.artifacts.policy_file import save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.tournament import Contestant, tournament
-from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
-from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import evaluation_seeds
-
-ENV, SETTINGS = "matrix_game_v0", {"scenario": "rock_paper_scissors", "rounds": 4, "memory": 0}
-NAMES = ("rock", "paper", "scissors")
-
-
-def policy_of(action, together=True):
-    """Return a policy that always takes an action; of one module for both players or of one for each."""
-    env = make_vector_env(ENV, SETTINGS, 1)
-    first = env.agents[0]
-    seen, actions = env.observation_spaces[first], env.action_spaces[first]
-    members = [list(range(len(env.agents)))] if together else [[index] for index in range(len(env.agents))]
-    groups, spaces = [], {}
-    for number, index in enumerate(members):
-        network = PolicyNetwork(
-            PolicySpec(
-                observation_shape=seen.shape,
-                distribution="categorical",
-                num_actions=3,
-                network={"fcnet_hiddens": [2]},
-            )
-        )
-        for name, parameter in network.named_parameters():
-            parameter.data.zero_()
-            if parameter.shape == (3,):
-                parameter.data[action] = 50.0
-            assert name
-        agents = tuple(env.agents[place] for place in index)
-        module = f"m{number}"
-        groups.append(
-            AgentGroup(module, agents, np.array(index), NetworkActor(network, ActionSpec.of(actions, False)))
-        )
-        spaces[module] = GroupSpaces.of(seen, actions)
-    return Policy(Team(groups), spaces, ENV, SETTINGS)
 
 
 def contestants(**given):

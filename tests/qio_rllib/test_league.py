@@ -1,0 +1,204 @@
+"""Leagues and PSRO: what each round trains, against whom, and what is left."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from toy_strategies import ENV, SETTINGS
+
+from qio_envs import matrix_game_v0
+from qio_envs.api import ConfigError
+from qio_rllib.artifacts.policy_file import load_policy
+from qio_rllib.cli import main
+from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.experiments.league import League, Member, mixture_of_league
+from qio_rllib.games.game import Game
+from qio_rllib.games.regret import nash_conv
+
+CONFIG = {
+    "env_config": {**SETTINGS, "rounds": 1},
+    "num_env_runners": 0,
+    "num_envs_per_env_runner": 32,
+    "train_batch_size_per_learner": 64,
+    "minibatch_size": 64,
+    "num_epochs": 4,
+    "lr": 0.1,
+    "entropy_coeff": 0.0,
+    "evaluation_duration": 2,
+    "model_config": {"fcnet_hiddens": [5]},
+}
+STEPS = {"num_env_steps_sampled_lifetime": 1000}
+
+
+def write(path, **changes):
+    entry = {
+        "run": "PPO",
+        "env": ENV,
+        "stop": STEPS,
+        "config": CONFIG,
+        "rounds": 4,
+        "episodes": 40,
+        **changes,
+    }
+    path.write_text(yaml.safe_dump({"rps": entry}))
+    return path
+
+
+def trained(run):
+    """Return the experiment of a run directory."""
+    return load_experiment(run / "config.yaml", allow_import=None)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_psro_finds_the_equilibrium_of_rock_paper_scissors(tmp_path, capsys):
+    """Responses to the mixture of all before; exact NashConv of the last mixture."""
+    file = write(tmp_path / "rps.yaml", rounds=5, episodes=300)
+    assert main(["league", str(file), "--out", str(tmp_path / "runs"), "--seed", "2"]) == 0
+    said = capsys.readouterr().out
+    folder = tmp_path / "runs/rps/seed_2"
+    weights = mixture_of_league(folder)
+    chances = []
+    for path in weights:
+        policy = load_policy(path)
+        seen = np.zeros((1, *policy.spaces["shared"].observation_shape), np.float32)
+        chances.append(policy.probabilities("agent_0", seen)[0])
+    average = np.array(list(weights.values())) @ np.array(chances) / sum(weights.values())
+    game = Game(matrix_game_v0.batched_env(1, **SETTINGS).config.payoff_table[0])
+    assert nash_conv(game, [average, average]) < 0.25
+    assert min(nash_conv(game, [one, one]) for one in chances) > 1.0  # none of them alone
+
+    content = json.loads((folder / "league.json").read_text())
+    assert [(one["round"], one["role"]) for one in content["policies"]] == [
+        (n, "response") for n in range(1, 6)
+    ]
+    assert sum(one["weight"] for one in content["policies"]) == pytest.approx(1)
+    seeds = set()
+    for one in content["policies"]:
+        experiment = trained(folder / one["run"])
+        against = experiment.config["self_play"]
+        earlier = [folder / other["run"] / "policy.pt" for other in content["policies"][: one["round"] - 1]]
+        assert set(against.get("opponents", {})) <= {str(path) for path in earlier}
+        assert (against["snapshot_interval"], against["current_share"]) == (None, 0.0)
+        assert experiment.config["initial_weights"] is None
+        seeds.add(experiment.seed)
+    assert len(seeds) == 5
+    ranking = list(csv.DictReader((folder / "ranking.csv").open()))
+    assert [row["policy"] for row in ranking] == [f"{number} response" for number in range(1, 6)]
+    np.testing.assert_allclose(
+        [float(row["nash"]) for row in ranking], [one["weight"] for one in content["policies"]], atol=1e-9
+    )
+    assert (folder / "cross_play.png").is_file()
+    gains = [float(line.split()[4]) for line in said.splitlines() if " gains " in line]
+    assert len(gains) == 4
+    assert gains[0] > 0.5 > gains[-1]
+    assert "round 5: response gains" in said
+    assert f"rllib exploit {folder}"[-20:] in said
+
+    # The same command trains nothing again, and another stop is refused.
+    runs = sorted(folder.glob("*/*/run.json"))
+    assert main(["league", str(file), "--out", str(tmp_path / "runs"), "--seed", "2", "-q"]) == 0
+    assert sorted(folder.glob("*/*/run.json")) == runs
+    assert " gains " not in capsys.readouterr().out
+    write(file, stop={"training_iteration": 2})
+    assert main(["league", str(file), "--out", str(tmp_path / "runs"), "--seed", "2"]) == 2
+    assert "was trained with another stop" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_league_goes_on_with_its_main_policy_and_begins_exploiters_anew(tmp_path, capsys):
+    file = write(tmp_path / "rps.yaml", rounds=2, method="league", stop={"training_iteration": 1})
+    assert main(["league", str(file), "--out", str(tmp_path / "runs")]) == 0
+    (folder,) = (tmp_path / "runs/rps").iterdir()
+    content = json.loads((folder / "league.json").read_text())["policies"]
+    roles = [(1, "main"), (2, "main"), (2, "main_exploiter"), (2, "league_exploiter")]
+    assert [(one["round"], one["role"]) for one in content] == roles
+    runs = [folder / one["run"] for one in content]
+    first = str(runs[0] / "policy.pt")
+    settings = [trained(run).config for run in runs]
+    assert settings[0]["self_play"] == {
+        "matchmaking": "prioritized", "current_share": 0.35, "snapshot_interval": None, "teams": None
+    }  # fmt: skip
+    for config, current, matchmaking in zip(
+        settings[1:], (0.35, 0.0, 0.0), ("prioritized", "latest", "prioritized"), strict=True
+    ):
+        against = config["self_play"]
+        assert (against["opponents"], against["current_share"]) == ([first], current)
+        assert against["matchmaking"] == matchmaking
+    assert [config["initial_weights"] for config in settings] == [None, str(runs[0]), None, None]
+    assert len({config["seed"] for config in settings}) == 4
+    capsys.readouterr()
+
+
+def test_members_of_earlier_rounds_are_whom_the_later_ones_play(tmp_path):
+    league = League.read(write(tmp_path / "rps.yaml", method="league"))
+    members = [
+        Member(number, role, tmp_path / f"{number}_{role}")
+        for number in (1, 2)
+        for role in ("main", "main_exploiter", "league_exploiter")
+    ]
+    found = {role: experiment.config for role, experiment in league.trainings(3, members, np.zeros(6))}
+    everybody = [str(member.run / "policy.pt") for member in members]
+    assert found["main"]["self_play"]["opponents"] == everybody
+    assert found["league_exploiter"]["self_play"]["opponents"] == everybody
+    assert found["main_exploiter"]["self_play"]["opponents"] == [str(tmp_path / "2_main/policy.pt")]
+    assert found["main"]["initial_weights"] == str(tmp_path / "2_main")
+    psro = League.read(write(tmp_path / "rps.yaml"))
+    weights = np.array([0.6, 0.4, 0.0, 1e-9, 0.0, 0.0])
+    ((_, response),) = psro.trainings(3, members, weights)
+    assert response.config["self_play"]["opponents"] == {everybody[0]: 0.6, everybody[1]: 0.4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 0}, "rounds: expected a whole number of at least 1, got 0"),
+        ({"rounds": "many"}, "rounds: expected a whole number"),
+        ({"episodes": 0}, "episodes: expected a whole number of at least 1"),
+        ({"method": "psr"}, "method: expected one of psro, league, got 'psr'"),
+        ({"meta_solver": "nsh"}, "meta_solver: expected one of nash, uniform, alpha_rank"),
+        ({"method": "league", "meta_solver": "uniform"}, "meta_solver: a league matches by scores"),
+        ({"round": 3}, "unknown key 'round'"),
+        ({"env": "CartPole-v1", "config": {"num_env_runners": 0}}, "CartPole-v1 has a single agent"),
+        ({"run": "DQN", "config": {}}, "self_play: DQN has no pool of opponents"),
+        (
+            {"config": {**CONFIG, "self_play": {"pool_size": 3}}},
+            "self_play: of a league it says the teams alone",
+        ),
+        ({"config": {**CONFIG, "initial_weights": "x"}}, "initial_weights: a league chooses them itself"),
+        ({"config": {**CONFIG, "lr": {"grid_search": [1, 2]}}}, "a league has no search"),
+    ],
+)
+def test_leagues_that_cannot_be_are_refused_in_one_line(changes, message, tmp_path, capsys):
+    file = write(tmp_path / "rps.yaml", **changes)
+    assert main(["league", str(file), "--out", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "league.json is damaged"),
+        ('{"policies": [{"run": "../elsewhere", "weight": 1}]}', "names ../elsewhere, which lies outside"),
+        ('{"policies": []}', "names no policy"),
+    ],
+)
+def test_damaged_leagues_are_not_exploited(content, said, tmp_path, capsys):
+    (tmp_path / "league.json").write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        mixture_of_league(tmp_path)
+    assert main(["exploit", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    file = write(tmp_path / "rps.yaml")
+    assert main(["league", str(file), "--out", str(tmp_path / "runs"), "--dry-run"]) == 0
+    assert capsys.readouterr().out == "rps: 4 rounds of PPO on matrix_game_v0, psro\n"
+    assert not (tmp_path / "runs").exists()
