@@ -246,7 +246,7 @@ class ExploringConfig(NamedEnvironments):
             self_play: ``{"matchmaking": "uniform", "pool_size": 16, ...}``, see `SelfPlaySettings`: teams learn against
                 snapshots of earlier policies. For several agents that no reward joins (``team_reward``). Evaluations
                 are between the present policies. None: all agents learn at once, against each other's present ones.
-            opponent_model: ``{"coefficient": 0.5, "hiddens": [64], ...}``, see `OpponentModelSettings`: policies predict
+            opponent_model: ``{"coefficient": 0.5, "feed": true, ...}``, see `OpponentModelSettings`: policies predict
                 what the other agents do in the same step, and act on it (He et al., 2016; Hernandez-Leal et al., 2019).
                 For several agents, all with discrete actions or all with rows of as many real numbers. None: they
                 predict nothing.

@@ -84,7 +84,8 @@ class NamedEnvironments(AlgorithmConfig):
                 raise ConfigError("policies: set the environment first, by name")
             mapping = policy_mapping(policies, self.env, describe_env(self.env, self.env_config))
             kwargs["policy_mapping_fn"] = mapping
-            policies = set(mapping.modules.values()) or {SHARED_MODULE}
+            # In the order of the agents: modules draw their first weights in it, and that of a set differs by process.
+            policies = [*dict.fromkeys(mapping.modules.values())] or [SHARED_MODULE]
         elif isinstance(policies, str):
             raise ConfigError(
                 f"policies: expected shared, independent or {{module: [agents]}}, got '{policies}'"

@@ -62,8 +62,8 @@ class PolicySpec:
         dueling: Whether Q-values are a state value plus advantages (Wang et al., 2016).
         small_outputs: Whether the last layer begins near 0, where tanh and softmax have gradients.
         network: Keys of ``model_config`` that shape it: those of `NetworkSettings`, ``use_lstm``, ``lstm_cell_size``,
-            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination``, ``imagination``, ``amplification`` and
-            ``normalize_observations``.
+            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination``, ``imagination``, ``amplification``,
+            ``normalize_observations``, ``opponent_model`` and ``other_agents``.
         has_action_mask: Whether observations come with an action mask.
         factors: How many values each categorical factor of a product takes.
     """
