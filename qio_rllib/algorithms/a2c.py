@@ -47,6 +47,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         influence_reward=True,
         team_reward=True,
         self_play=True,
+        opponent_model=True,
     )
 
     has_team_value = True

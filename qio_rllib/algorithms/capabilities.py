@@ -41,6 +41,7 @@ class Capabilities:
         influence_reward: Pay for influence on other agents, ``influence_reward``.
         team_reward: One reward for all agents, ``team_reward``.
         self_play: Opponents from a pool of snapshots, ``self_play``.
+        opponent_model: A policy that predicts what the other agents do, ``opponent_model``.
         time_limits_as_ends: Returns that stop at a time limit, ``bootstrap_at_time_limit: false``.
         communication: Learned messages between agents, ``communication``.
         rllib_runner: RLlib's own env runner beside `BatchedEnvRunner`, ``env_runner_cls: None``.
@@ -69,6 +70,7 @@ class Capabilities:
     influence_reward: bool = False
     team_reward: bool = False
     self_play: bool = False
+    opponent_model: bool = False
     time_limits_as_ends: bool = True
     communication: bool = False
     rllib_runner: bool = False
@@ -111,6 +113,7 @@ TRAINING_KEYS = (
     "influence_reward",
     "team_reward",
     "self_play",
+    "opponent_model",
 )
 """Capabilities that are switched on by a setting of the same name, which every algorithm's ``training`` takes."""
 
@@ -137,6 +140,7 @@ _REASONS = {
     "influence_reward": " does not learn from rollouts; PPO and A2C do; set it to null",
     "team_reward": " learns from each agent's own rewards; set it to null",
     "self_play": " has no pool of opponents; PPO, A2C and MADDPG have; set it to null",
+    "opponent_model": "'s policy does not predict the other agents; PPO's and A2C's do; set it to null",
     "time_limits_as_ends": " learns where episodes end, and a limit is no such end; set it to true",
     "communication": " has no messages; set it to null",
     "rllib_runner": " needs BatchedEnvRunner",

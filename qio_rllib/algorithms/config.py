@@ -43,6 +43,7 @@ from qio_rllib.algorithms.validation import (
     check_imagination,
     check_influence_reward,
     check_normalization,
+    check_opponent_model,
     check_product_actions,
     check_runner,
     check_self_play,
@@ -59,12 +60,24 @@ from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.imagination import IMAGINATION
 from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
+from qio_rllib.models.opponent_model import OPPONENT_MODEL
 from qio_rllib.models.values import STATE_SOURCE, TEAM_VALUE
 from qio_rllib.sampling.discounted_returns import NORMALIZE_REWARDS
 from qio_rllib.sampling.evaluation import evaluate_algorithm
 from qio_rllib.sampling.groups import AGENT_ID
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.team_reward import TEAM_REWARD
+
+_IN_MODEL = (
+    AMPLIFICATION,
+    CIRCUIT,
+    COORDINATION,
+    IMAGINATION,
+    AGENT_ID,
+    NORMALIZE_OBSERVATIONS,
+    OPPONENT_MODEL,
+)
+"""Settings of ``training`` that are kept in ``model_config`` as they are."""
 
 
 class ExploringConfig(NamedEnvironments):
@@ -184,6 +197,7 @@ class ExploringConfig(NamedEnvironments):
         influence_reward: Mapping[str, Any] | None = NotProvided,
         team_reward: Literal["common", "sum", "mean"] | None = NotProvided,
         self_play: Mapping[str, Any] | None = NotProvided,
+        opponent_model: Mapping[str, Any] | None = NotProvided,
         bootstrap_at_time_limit: bool = NotProvided,
         initial_weights: str | None = NotProvided,
         **kwargs: Any,
@@ -236,6 +250,10 @@ class ExploringConfig(NamedEnvironments):
             self_play: ``{"matchmaking": "uniform", "pool_size": 16, ...}``, see `SelfPlaySettings`: teams learn against
                 snapshots of earlier policies. For several agents that no reward joins (``team_reward``). Evaluations
                 are between the present policies. None: all agents learn at once, against each other's present ones.
+            opponent_model: ``{"coefficient": 0.5, "feed": true, ...}``, see `OpponentModelSettings`: policies predict
+                what the other agents do in the same step, and act on it (He et al., 2016; Hernandez-Leal et al., 2019).
+                For several agents, all with discrete actions or all with rows of as many real numbers. None: they
+                predict nothing.
             bootstrap_at_time_limit: Whether a return goes on with the value of what was seen last where a time limit
                 has cut an episode (partial-episode bootstrapping: Pardo et al., 2018). Where observations or states
                 hold the time left, take false: what is seen at the limit is never acted in, so that its value is not
@@ -268,6 +286,7 @@ class ExploringConfig(NamedEnvironments):
             influence_reward=influence_reward,
             team_reward=team_reward,
             self_play=self_play,
+            opponent_model=opponent_model,
         )
         for key, value in own.items():
             if is_wanted(value):
@@ -287,9 +306,12 @@ class ExploringConfig(NamedEnvironments):
                 self._measure_states(central_value, description)
             else:
                 self._set_states(None if central_value is None else {STATE_SOURCE: central_value})
-        for key in (AMPLIFICATION, CIRCUIT, COORDINATION, IMAGINATION, AGENT_ID, NORMALIZE_OBSERVATIONS):
+        for key in _IN_MODEL:
             if key in own:
                 self._set_model(**{key: checked_mapping(own[key], MAPPINGS.get(key))})
+        if OPPONENT_MODEL in own:
+            known = opponent_model is not None and not holds_search_space(self.env_config)
+            self._note_other_agents(self.describe_env() if known else None)
         if TEAM_REWARD in own and self.has_team_value:
             self._set_model(**{TEAM_VALUE: team_reward is not None})
         for key in OWN_LEARNER_SETTINGS:
@@ -301,8 +323,8 @@ class ExploringConfig(NamedEnvironments):
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the network; arguments as in `AlgorithmConfig.rl_module`.
 
-        ``agent_id``, ``amplification``, ``central_value``, ``circuit``, ``coordination``, ``imagination`` and
-        ``normalize_observations`` stay as they were set.
+        ``agent_id``, ``amplification``, ``central_value``, ``circuit``, ``coordination``, ``imagination``,
+        ``normalize_observations`` and ``opponent_model`` stay as they were set.
 
         Raises:
             ConfigError: A key of ``model_config`` that this package's modules do not know, or a value that they do not
@@ -354,6 +376,8 @@ class ExploringConfig(NamedEnvironments):
             check_self_play(self)
         if self.initial_weights is not None:
             weights_checkpoint(self.initial_weights)
+        if self.opponent_model is not None:
+            check_opponent_model(self)
         check_normalization(self)
 
     def check_window(self) -> None:

@@ -8,9 +8,11 @@ from typing import Any, Self
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.algorithms.own_settings import as_dict, in_model
 from qio_rllib.algorithms.policies import INDEPENDENT, SHARED_MODULE, policy_mapping
 from qio_rllib.algorithms.search_spaces import holds_search_space
+from qio_rllib.models.opponent_model import OPPONENT_MODEL, OTHER_AGENTS, OtherAgents
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.environments import (
     EnvDescription,
@@ -35,6 +37,7 @@ class NamedEnvironments(AlgorithmConfig):
 
     agent_id = in_model(AGENT_ID, "Whether agents see their index within their module.", False)
     central_value = in_model(STATE_SOURCE, "What the value network sees besides the agent's own observation.")
+    opponent_model = in_model(OPPONENT_MODEL, "How policies predict the other agents.")
 
     def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the environment; arguments as in `AlgorithmConfig.environment`.
@@ -60,6 +63,8 @@ class NamedEnvironments(AlgorithmConfig):
                 self.multi_agent(policies=SHARED_MODULE if description.homogeneous else INDEPENDENT)
             if isinstance(self.central_value, str):
                 self._measure_states(self.central_value, description)
+            if self.opponent_model is not None:
+                self._note_other_agents(description)
         return self
 
     def multi_agent(self, *, policies: Any = NotProvided, **kwargs: Any) -> Self:
@@ -79,7 +84,8 @@ class NamedEnvironments(AlgorithmConfig):
                 raise ConfigError("policies: set the environment first, by name")
             mapping = policy_mapping(policies, self.env, describe_env(self.env, self.env_config))
             kwargs["policy_mapping_fn"] = mapping
-            policies = set(mapping.modules.values()) or {SHARED_MODULE}
+            # In the order of the agents: modules draw their first weights in it, and that of a set differs by process.
+            policies = [*dict.fromkeys(mapping.modules.values())] or [SHARED_MODULE]
         elif isinstance(policies, str):
             raise ConfigError(
                 f"policies: expected shared, independent or {{module: [agents]}}, got '{policies}'"
@@ -125,3 +131,37 @@ class NamedEnvironments(AlgorithmConfig):
             if key not in (STATE_SOURCE, STATE_SIZE, NUM_AGENTS)
         }
         self._model_config = others | (settings or {})
+
+    def _note_other_agents(self, description: EnvDescription | None) -> None:
+        """Note whose actions an opponent model predicts; nothing where the environment is not known."""
+        others = None if description is None else _other_agents(self.env, description)
+        kept = {key: value for key, value in as_dict(self._model_config).items() if key != OTHER_AGENTS}
+        self._model_config = kept | ({} if others is None else {OTHER_AGENTS: others.as_dict()})
+
+
+def _other_agents(env: Any, description: EnvDescription) -> OtherAgents:
+    """Return what an opponent model predicts in an environment.
+
+    Raises:
+        ConfigError: It has a single agent, or agents whose actions are not all of one kind.
+    """
+    if not description.multi_agent or len(description.agents) < 2:
+        raise ConfigError(f"{OPPONENT_MODEL}: {env} has a single agent; set it to null")
+    found = {}
+    for agent, space in description.action_spaces.items():
+        spec = ActionSpec.of(space, rescaled=False)
+        if spec.parts is not None:
+            raise ConfigError(
+                f"{OPPONENT_MODEL}: predicts a discrete number from 0 or a row of real numbers, {agent} has {space}; "
+                "set it to null"
+            )
+        found[agent] = (spec.count is not None, len(spec.low) if spec.count is None else spec.count)
+    kinds = set(found.values())
+    is_discrete, most = max(kinds)
+    if len({kind for kind, _ in kinds}) > 1 or (not is_discrete and len(kinds) > 1):
+        spaces = ", ".join(sorted({str(space) for space in description.action_spaces.values()}))
+        raise ConfigError(
+            f"{OPPONENT_MODEL}: needs agents that all have discrete actions, or rows of as many real numbers; "
+            f"{env} has {spaces}; set it to null"
+        )
+    return OtherAgents(len(found) - 1, most, is_discrete)

@@ -19,6 +19,7 @@ from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
 from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
+from qio_rllib.models.opponent_model import OPPONENT_MODEL, OTHER_AGENTS, OpponentModelSettings
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE, TEAM_VALUE
 from qio_rllib.sampling.discounted_returns import NORMALIZE_REWARDS
 from qio_rllib.sampling.groups import AGENT_ID
@@ -36,6 +37,8 @@ OWN_MODEL_SETTINGS = (
     IMAGINATION,
     AGENT_ID,
     NORMALIZE_OBSERVATIONS,
+    OPPONENT_MODEL,
+    OTHER_AGENTS,
     STATE_SOURCE,
     STATE_SIZE,
     NUM_AGENTS,
@@ -125,5 +128,6 @@ MAPPINGS: dict[str, Callable[[Any], Any]] = {
     IMAGINATION: _checked_by(ImaginationSettings),
     CONSISTENCY: _checked_by(ConsistencySettings),
     SELF_PLAY: _checked_by(SelfPlaySettings),
+    OPPONENT_MODEL: _checked_by(OpponentModelSettings),
 }
 """By the setting: returns what is kept of a mapping, or raises `ConfigError`."""

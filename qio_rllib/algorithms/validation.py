@@ -30,6 +30,7 @@ from qio_rllib.models.circuits import CIRCUIT
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION
 from qio_rllib.models.memory import memory_kind
+from qio_rllib.models.opponent_model import OPPONENT_MODEL, OTHER_AGENTS, OtherAgents
 from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.models.values import STATE_SIZE
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
@@ -184,6 +185,22 @@ def check_self_play(config: Any) -> None:
         opponent_policy(path, modules)
 
 
+def check_opponent_model(config: Any) -> None:
+    """Refuse an opponent model without other agents, or where a circuit or a whole team's policy has no features."""
+    for key in (CIRCUIT, COORDINATION):
+        if getattr(config, key) is not None:
+            raise ConfigError(f"{OPPONENT_MODEL}: does not go with {key}; set one of the two to null")
+    if not config.has_own_modules:
+        raise ConfigError(f"{OPPONENT_MODEL}: needs a module of this package (ActorCritic)")
+    others = config.model_config.get(OTHER_AGENTS)
+    if others is None:
+        raise ConfigError(
+            f"{OPPONENT_MODEL}: set the environment by name, so that the other agents' actions are known"
+        )
+    if not OtherAgents.of(others).is_discrete and not config.normalize_actions:
+        raise ConfigError(f"normalize_actions: {OPPONENT_MODEL} predicts actions in [-1, 1]; leave it on")
+
+
 def check_team(config: Any) -> None:
     """Refuse a coordinated policy for other agents than those of the environment."""
     settings = CoordinationSettings.of(config.model_config.get(COORDINATION))
@@ -315,6 +332,7 @@ def check_runner(config: Any) -> None:
         CONSISTENCY,
         INFLUENCE_REWARD,
         SELF_PLAY,
+        OPPONENT_MODEL,
     ):
         if is_wanted(getattr(config, key)):
             raise ConfigError(f"env_runner_cls: {key} needs BatchedEnvRunner, got {config.env_runner_cls}")

@@ -32,11 +32,12 @@ from qio_rllib.learners.common import (
 )
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
+from qio_rllib.learners.opponent_modelling import OpponentLearning, check_count, with_others
 from qio_rllib.learners.policy_consistency import PolicyConsistency
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.rollout_batches import RolloutBatches
 from qio_rllib.learners.training_batch import TrainingBatch
-from qio_rllib.models.actor_critic import INPUTS, ActorCritic
+from qio_rllib.models.actor_critic import INPUTS, OTHERS, ActorCritic
 from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import STATE_SOURCE
@@ -67,7 +68,8 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
     With ``team_reward`` all agents learn from their team's reward, until the last of them has ended: an action's
     advantage is that of the team's step, one value of the global state is learned, and the rows of a step stay in one
     minibatch. With ``interventional_consistency`` the loss has a term that counts how the policy changes with numbers
-    on which no reward depends. Observations are normalised by `Normalization`. A federation sets `correction`.
+    on which no reward depends, with ``opponent_model`` one for predictions of the other agents' actions. Observations
+    are normalised by `Normalization`. A federation sets `correction`.
 
     A subclass says what is minimised in `losses`.
 
@@ -101,6 +103,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
         self.entropy_coeff_schedulers_per_module = self.entropy_coefficients.schedulers
         modules = {key: module.unwrapped() for key, module in self.module.items()}
         self._consistency = PolicyConsistency.of(self.config, modules)
+        self._opponents = OpponentLearning.of(self.config, modules)
         wants_own = self.config.model_config.get(STATE_SOURCE) is not None
         for module_id, module in self.module.items():
             if wants_own and not isinstance(module.unwrapped(), ActorCritic):
@@ -251,6 +254,8 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
     # -- one update -----------------------------------------------------------------------------------------------
 
     def _learn(self, rollouts: list[Rollout], num_epochs: int, minibatch_size: int | None) -> None:
+        if self._opponents is not None:  # before snapshots are left out, whose actions are predicted too
+            rollouts = [with_others(rollout) for rollout in rollouts]
         rollouts = [without_snapshots(rollout) for rollout in rollouts]
         teams = None
         if self._team_reward is not None:
@@ -266,14 +271,20 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
             if not self.should_module_be_updated(module_id):
                 continue
             module_parts = join(module_parts)
+            module = self.module[module_id].unwrapped()
+            if self._opponents is not None:
+                check_count(module_parts[0], module)
             batch = self.prepare(module_id, module_parts, teams)
             if not self._over_learners(batch.rows, "min"):
                 continue  # somewhere none of its agents acted: no Learner can take a step without the others
             if self._consistency is not None:
-                self._consistency.prepare(module_id, self.module[module_id].unwrapped(), module_parts)
+                self._consistency.prepare(module_id, module, module_parts)
             self._epochs(module_id, batch, num_epochs, minibatch_size)
+            if self._opponents is not None:
+                for name, value in self._opponents.report(module_id, module).items():
+                    self.metrics.log_value((module_id, name), value, window=1)
             if self._normalization is not None:
-                self._normalization.learn(module_id, self.module[module_id].unwrapped(), module_parts)
+                self._normalization.learn(module_id, module, module_parts)
             self._imagine_better(module_id, module_parts)
             if self._counterfactual_model is not None:
                 count = self._num_actions(module_id)
@@ -330,12 +341,15 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
 
     def _step(self, module_id: str, config: Any, batch: TrainingBatch) -> dict[str, torch.Tensor]:
         """Take one gradient step on a minibatch; return what to report of it."""
-        dist_inputs, values = self._forward(self.module[module_id], batch)
+        dist_inputs, values, others = self._forward(self.module[module_id], batch)
         columns = batch.flat_columns()
         policy = batch.policy(dist_inputs)
         loss, stats = self.losses(module_id, config, columns, policy, batch.flat(values))
+        module = self.module[module_id].unwrapped()
+        if self._opponents is not None:
+            assert others is not None
+            loss = loss + self._opponents.loss(module_id, module, batch.flat(others), columns)
         if self._consistency is not None:
-            module = self.module[module_id].unwrapped()
             divergence = self._consistency.divergence(module_id, module, batch, policy)
             if divergence is not None:
                 loss = loss + self._consistency.settings.coefficient * divergence
@@ -363,20 +377,22 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
     def _divergence_from(self, reference: Any, batch: TrainingBatch, policy: Distributions) -> torch.Tensor:
         """Return the mean of KL(reference || policy) over the rows of a minibatch, in nats, a scalar."""
         with torch.no_grad():
-            dist_inputs, _ = self._forward(reference, batch)
+            dist_inputs = self._forward(reference, batch)[0]
         return batch.policy(dist_inputs).divergence(policy).mean()
 
-    def _forward(self, module: Any, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a module's distribution parameters and values of a minibatch, in its shape."""
+    def _forward(
+        self, module: Any, batch: TrainingBatch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return a module's distribution parameters, values and predictions of a minibatch, in its shape."""
         if isinstance(module.unwrapped(), ActorCritic):
             output = module._forward_train({INPUTS: batch.inputs_used()})
-            return output[Columns.ACTION_DIST_INPUTS], output[Columns.VF_PREDS]
+            return output[Columns.ACTION_DIST_INPUTS], output[Columns.VF_PREDS], output[OTHERS]
         observations = batch.rllib_observations()
         output = module._forward_train({Columns.OBS: observations})
         values = module.unwrapped().compute_values(
             {Columns.OBS: observations}, embeddings=output.get(Columns.EMBEDDINGS)
         )
-        return output[Columns.ACTION_DIST_INPUTS], values
+        return output[Columns.ACTION_DIST_INPUTS], values, None
 
     def _over_learners(self, number: int, operation: str) -> int:
         return int(reduce_over_learners(torch.tensor([number]), operation))

@@ -21,6 +21,7 @@ from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.common import as_tensor
 from qio_rllib.learners.counterfactual_baseline import baseline_of
+from qio_rllib.learners.opponent_modelling import OTHERS_ACTED, OTHERS_ACTIONS
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.models.actor_critic import POLICY, VALUE, ActorCritic, ModuleInputs
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
@@ -39,7 +40,8 @@ class TrainingBatch:
 
     Attributes:
         inputs: What the module takes.
-        columns: ``actions``, ``action_logp``, ``action_dist_inputs``, ``advantages`` and ``value_targets``.
+        columns: ``actions``, ``action_logp``, ``action_dist_inputs``, ``advantages`` and ``value_targets``; of opponent
+            models also what the others did.
         valid: Steps of windows in which the agent acted, bool ``[T, W]``; None for rows.
         discrete: Whether actions are discrete.
         factors: Of a product of spaces, how many values each discrete number of an action takes; () otherwise.
@@ -373,6 +375,7 @@ class _Part:
             Columns.ACTION_DIST_INPUTS: part.columns[DIST_INPUTS],
             **credit,
         }
+        found |= {name: part.columns[name] for name in (OTHERS_ACTIONS, OTHERS_ACTED) if name in part.columns}
         if part.action_mask is not None:
             found[ACTION_MASK] = part.action_mask[:steps]
         if self.state_rows is not None and self.agents is not None:

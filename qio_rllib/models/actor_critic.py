@@ -35,6 +35,8 @@ from qio_rllib.models.values import (
 
 INPUTS = "inputs"
 """Key under which `ActorCritic` takes `ModuleInputs` in place of RLlib's columns."""
+OTHERS = "others"
+"""Key of what it then predicts of other agents, or None, see `Evaluated`."""
 POLICY, VALUE = "policy", "value"
 """Names of the memories in a module's state."""
 
@@ -56,6 +58,14 @@ class ModuleInputs:
     central: CentralInputs | None = None
     memory: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     fresh: torch.Tensor | None = None
+
+
+class Evaluated(NamedTuple):
+    """What an actor-critic makes of its inputs."""
+
+    dist_inputs: torch.Tensor  # parameters of the policy's distribution, [..., K]
+    values: torch.Tensor  # [...]
+    others: torch.Tensor | None  # of its `OpponentModel`, [..., others, A]; None without one
 
 
 class PolicyModule(TorchRLModule, InferenceOnlyAPI):
@@ -145,11 +155,11 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
     """Policy and value network, with the Q operator in the policy.
 
     ``model_config``: the keys of `NetworkSettings`; ``vf_share_layers`` (one encoder and memory for both); ``use_lstm``
-    or ``use_gru``; ``amplification``, ``circuit``, ``coordination`` and ``imagination``; and for a central value
-    ``state_source``, ``state_size``, ``num_agents`` and ``team_value``, see `ValueNetwork`. The operator's strength,
-    floor and temperature are buffers: they are synced to the runners and kept in checkpoints. Exploration, inference
-    and training see the amplified distribution, so that the action that is sampled, the stored log-probability and the
-    loss agree.
+    or ``use_gru``; ``amplification``, ``circuit``, ``coordination`` and ``imagination``; ``opponent_model`` with
+    ``other_agents``, see `OpponentModel`; and for a central value ``state_source``, ``state_size``, ``num_agents`` and
+    ``team_value``, see `ValueNetwork`. The operator's strength, floor and temperature are buffers: they are synced to
+    the runners and kept in checkpoints. Exploration, inference and training see the amplified distribution, so that the
+    action that is sampled, the stored log-probability and the loss agree.
 
     A module with memory has its value network in runners too: the state of its memory is recorded there, so that a
     learner can start a sequence anywhere.
@@ -198,8 +208,8 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
         """Return the parts that acting does not need."""
         return [] if self.policy.memory is not None else ["value"]
 
-    def evaluate(self, inputs: ModuleInputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the parameters of the policy's distribution ``[..., K]`` and value estimates ``[...]``."""
+    def evaluate(self, inputs: ModuleInputs) -> Evaluated:
+        """Return the policy's distributions, value estimates and predictions of other agents."""
         if inputs.fresh is None:
             features, _ = self.policy.features(inputs.rows, None)
             values, _ = self.value(features if self.shares_layers else inputs.rows, inputs.central)
@@ -209,12 +219,19 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
                 values, _ = self.value(features if self.shares_layers else inputs.rows, inputs.central)
             else:
                 values, _ = self.value.unroll(inputs.rows, inputs.central, inputs.memory[VALUE], inputs.fresh)
-        return self.policy.distribution(self.policy.outputs(features), inputs.legal), values
+        opponents = self.policy.opponents
+        others = None if opponents is None else opponents(features)
+        outputs = self.policy.outputs(features, others)
+        return Evaluated(self.policy.distribution(outputs, inputs.legal), values, others)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         if INPUTS in batch:
-            dist_inputs, values = self.evaluate(batch[INPUTS])
-            return {Columns.ACTION_DIST_INPUTS: dist_inputs, Columns.VF_PREDS: values}
+            found = self.evaluate(batch[INPUTS])
+            return {
+                Columns.ACTION_DIST_INPUTS: found.dist_inputs,
+                Columns.VF_PREDS: found.values,
+                OTHERS: found.others,
+            }
         return self._act(batch, explore=False)
 
     def _act(self, batch: dict[str, Any], explore: bool) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from qio_rllib.models.imagination import (
 from qio_rllib.models.memory import Memory, memory_kind
 from qio_rllib.models.networks import Encoder, Head, NetworkSettings
 from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS, RunningScale
+from qio_rllib.models.opponent_model import OPPONENT_MODEL, OTHER_AGENTS, OpponentModel
 
 CATEGORICAL = "categorical"
 GAUSSIAN = "gaussian"
@@ -61,8 +62,8 @@ class PolicySpec:
         dueling: Whether Q-values are a state value plus advantages (Wang et al., 2016).
         small_outputs: Whether the last layer begins near 0, where tanh and softmax have gradients.
         network: Keys of ``model_config`` that shape it: those of `NetworkSettings`, ``use_lstm``, ``lstm_cell_size``,
-            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination``, ``imagination``, ``amplification`` and
-            ``normalize_observations``.
+            ``use_gru``, ``gru_cell_size``, ``circuit``, ``coordination``, ``imagination``, ``amplification``,
+            ``normalize_observations``, ``opponent_model`` and ``other_agents``.
         has_action_mask: Whether observations come with an action mask.
         factors: How many values each categorical factor of a product takes.
     """
@@ -107,6 +108,7 @@ def network_keys(model_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of ``model_config`` a `PolicySpec` keeps."""
     kept = {*NetworkSettings().as_dict(), "use_lstm", "lstm_cell_size", "use_gru", "gru_cell_size"}
     kept |= {CIRCUIT, COORDINATION, IMAGINATION, "amplification", NORMALIZE_OBSERVATIONS}
+    kept |= {OPPONENT_MODEL, OTHER_AGENTS}
     return {key: value for key, value in model_config.items() if key in kept}
 
 
@@ -118,7 +120,8 @@ class PolicyNetwork(nn.Module):
 
     Attributes:
         imagination: What imagines rollouts, or None.
-        feature_size: Numbers in what the head takes.
+        opponents: What predicts the other agents' actions, or None.
+        feature_size: Numbers in the features, which the head takes.
         memory: Recurrent cell, or None.
         amplification: The Q operator's settings; its eta, h_min and tau are the buffers of these names.
         exploration: Buffer: deviation of the noise ("deterministic"), share of uniformly random actions ("categorical"
@@ -151,6 +154,7 @@ class PolicyNetwork(nn.Module):
         self.head: nn.Module
         self.memory: Memory | None = None
         self.imagination: Imagination | None = None
+        self.opponents: OpponentModel | None = None
         if imagination is not None:
             others = {CIRCUIT: circuit is not None, COORDINATION: coordination is not None}
             others |= {"communication": spec.bandwidth > 0, "dueling": spec.dueling}
@@ -182,6 +186,9 @@ class PolicyNetwork(nn.Module):
             logits = sum(spec.factors)
             outputs = logits + spec.num_actions * (2 if two else 1)
             gaussian = spec.distribution in (GAUSSIAN, PRODUCT) and spec.num_actions > 0
+            self.opponents = OpponentModel.of(spec.network, features, settings.fcnet_activation)
+            if self.opponents is not None:
+                features += self.opponents.fed_size
             self.head = Head(features, outputs + spec.dueling, settings, gaussian, logits)
             if spec.small_outputs:
                 last = self.head.layers[-1]
@@ -255,9 +262,14 @@ class PolicyNetwork(nn.Module):
         assert self.memory is not None
         return self.memory.unroll(self.encoder(rows), state, fresh)[0]
 
-    def outputs(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the head's outputs before mask, operator and exploration, ``[..., K]``; dueling heads are joined."""
-        found = self.head(features)
+    def outputs(self, features: torch.Tensor, others: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the head's outputs before mask, operator and exploration, ``[..., K]``; dueling heads are joined.
+
+        Args:
+            features: ``[..., F]``.
+            others: What `opponents` gives for them, where it is known already.
+        """
+        found = self.head(features if self.opponents is None else self.opponents.beside(features, others))
         if not self.spec.dueling:
             return found
         value, advantage = found[..., :1], found[..., 1:]
@@ -342,6 +354,9 @@ class PolicyNetwork(nn.Module):
         if not self.spec.is_discrete:
             key = CIRCUIT if circuit else COORDINATION
             raise ConfigError(f"{key}: needs a Discrete action space")
+        if self.spec.network.get(OPPONENT_MODEL) is not None:
+            key = CIRCUIT if circuit else COORDINATION
+            raise ConfigError(f"{OPPONENT_MODEL}: does not go with {key}; set one of the two to null")
         if self.spec.bandwidth:
             what = "a circuit" if circuit else "a coordinated policy"
             raise ConfigError(f"communication: {what} takes no messages; set it to null")

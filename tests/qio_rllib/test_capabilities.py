@@ -73,6 +73,7 @@ USES = {
         ),
     ),
     "self_play": (FOREST, lambda config: config.training(self_play={})),
+    "opponent_model": (FOREST, lambda config: config.training(opponent_model={})),
     "time_limits_as_ends": (FOREST, lambda config: config.training(bootstrap_at_time_limit=False)),
     "communication": (FOREST, lambda config: config.training(communication={"bandwidth": 1})),
     "rllib_runner": (FOREST, lambda config: config.env_runners(env_runner_cls=None)),

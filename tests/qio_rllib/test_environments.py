@@ -194,6 +194,13 @@ def test_policies_by_word_and_by_mapping():
     assert [mapped.policy_mapping_fn(f"agent_{i}", None) for i in range(3)] == ["pair", "pair", "single"]
 
 
+def test_modules_stand_in_the_order_of_the_agents():
+    # They draw their first weights in it, so that a set would give a seed other weights in another process.
+    config = PPOConfig().environment("forest_uav_v0", env_config={"num_uavs": 8})
+    config.multi_agent(policies="independent")
+    assert [*config.policies] == [f"uav_{i}" for i in range(8)]
+
+
 @pytest.mark.parametrize(
     ("policies", "message"),
     [

@@ -145,7 +145,12 @@ def self_play(config: Any) -> Any:
 def ppo_self_play() -> PPOConfig:
     return (
         self_play(PPOConfig())
-        .training(train_batch_size_per_learner=120, minibatch_size=60, num_epochs=2)
+        .training(
+            train_batch_size_per_learner=120,
+            minibatch_size=60,
+            num_epochs=2,
+            opponent_model={"hiddens": [4]},
+        )
         .rl_module(model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 8, "max_seq_len": 5})
     )
 

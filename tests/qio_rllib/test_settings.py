@@ -68,6 +68,7 @@ VALUES = {
     "reward_scale": (0.1, FOREST),
     "replay_capacity": (500, FOREST),
     "self_play": ({"matchmaking": "elo", "pool_size": 3}, FOREST),
+    "opponent_model": ({"coefficient": 0.2, "feed": False}, FOREST),
     "standardize_advantages": (True, FOREST),
     "target_entropy": (0.3, FOREST),
     "target_entropy_share": (0.25, FOREST),

@@ -22,6 +22,10 @@ from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 ROOT = Path(__file__).parents[3]
 BOX = ActionSpec(None, (-3.0, -1.0), (3.0, float("inf")), True)
 CLIPPED = ActionSpec(None, (-0.5, -1.0), (0.5, 0.2), False)
+OPPONENTS = {
+    "opponent_model": {"hiddens": [5]},
+    "other_agents": {"count": 3, "num_actions": 5, "is_discrete": True},
+}
 FLOOR = {"eta": 0.8, "h_min": 0.5, "tau": 0.7}
 
 
@@ -49,11 +53,11 @@ def policy_of(*groups):
 
 
 def masked_lstm_and_gru():
-    """Two modules: masked with an LSTM, an operator and an agent index; continuous with a GRU."""
+    """Two modules: masked with an LSTM, an operator, an agent index and an opponent model; continuous with a GRU."""
     return policy_of(
         group_of(
             "walkers", ("a", "b"), 0, "categorical", ActionSpec(5), (2, 2), True, True,
-            network={"use_lstm": True, "lstm_cell_size": 6, "amplification": FLOOR},
+            network={"use_lstm": True, "lstm_cell_size": 6, "amplification": FLOOR, **OPPONENTS},
         ),
         group_of("flyers", ("x", "y"), 2, "gaussian", BOX, seed=1, network={"use_gru": True, "gru_cell_size": 5}),
     )  # fmt: skip
