@@ -47,6 +47,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         influence_reward=True,
         team_reward=True,
         self_play=True,
+        communication=True,
     )
 
     has_team_value = True

@@ -104,6 +104,7 @@ TRAINING_KEYS = (
     "amplification",
     "entropy_annealing",
     "circuit",
+    "communication",
     "coordination",
     "imagination",
     "counterfactual_baseline",

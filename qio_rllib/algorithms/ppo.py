@@ -48,6 +48,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         influence_reward=True,
         team_reward=True,
         self_play=True,
+        communication=True,
         rllib_runner=True,
     )
 

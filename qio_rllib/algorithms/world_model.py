@@ -161,8 +161,6 @@ class WorldModelConfig(OffPolicyConfig):
         super().validate()
         if not self.normalize_actions:
             raise ConfigError("normalize_actions: WorldModel acts in [-1, 1]; leave it on")
-        if self.model_config.get("communication"):
-            raise ConfigError("communication: WorldModel has no messages; set it to null")
         if self.causal_mask is not None:
             kind, settings = model_settings(self.world_model)
             if kind != ENSEMBLE:

@@ -41,12 +41,14 @@ from qio_rllib.learners.common import (
 from qio_rllib.learners.counterfactual_model import CounterfactualModel
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
+from qio_rllib.learners.joint_update import learn_together
 from qio_rllib.learners.normalization import Normalization
 from qio_rllib.learners.policy_consistency import PolicyConsistency
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.training_batch import PLAIN_ADVANTAGES, TrainingBatch, batch_of
 from qio_rllib.models.actor_critic import INPUTS, ActorCritic
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.imagination import Imagination
 from qio_rllib.models.memory import memory_kind
 from qio_rllib.models.values import STATE_SOURCE
@@ -83,8 +85,9 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
     their own: throughout it a policy imagines what it imagined while acting. With ``team_reward`` all agents learn from
     their team's reward, until the last of them has ended: an action's advantage is that of the team's step, one value
     of the global state is learned, and the rows of a step stay in one minibatch. With ``interventional_consistency``
-    the loss has a term that counts how the policy changes with numbers on which no reward depends. Observations and
-    rewards are normalised by `Normalization`. A federation sets `correction`.
+    the loss has a term that counts how the policy changes with numbers on which no reward depends. With
+    ``communication`` all modules take each step together (`learn_together`). Observations and rewards are normalised by
+    `Normalization`. A federation sets `correction`.
 
     A subclass says what is minimised in `losses`.
 
@@ -115,6 +118,7 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
         self._normalization = Normalization.of(self.config)
         self._team_reward: str | None = settings.get(TEAM_REWARD)
+        self.communication = Communication.of(self.config.model_config.get(COMMUNICATION))
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
         self.entropy_coefficients = EntropyCoefficients(
             settings.get("entropy_annealing"),
@@ -299,6 +303,9 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
                 parts.setdefault(module_id, []).append(part)
         env_steps = sum(rollout.env_steps() for rollout in rollouts)
         total = 0
+        if self.communication is not None:
+            joined = {module_id: join(found) for module_id, found in parts.items()}
+            total, parts = learn_together(self, joined, teams, num_epochs, minibatch_size), {}
         for module_id, module_parts in parts.items():
             if not self.should_module_be_updated(module_id):
                 continue
@@ -347,7 +354,15 @@ class OnPolicyLearner(TorchLearner, abc.ABC):
         if self._counterfactual_model is not None:
             parts = self._counterfactual_model.with_outcomes(module_id, parts, self._num_actions(module_id))
         batch = batch_of(
-            module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual, teams
+            module,
+            parts,
+            config.gamma,
+            config.lambda_,
+            popart,
+            self._device,
+            self._counterfactual,
+            teams,
+            self.communication is not None,
         )
         columns = batch.columns
         if self._counterfactual is not None:

@@ -10,12 +10,12 @@ from PIL import Image
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import NetworkActor
-from qio_rllib.acting.communication import Communication
 from qio_rllib.acting.policy import GroupSpaces, Policy
 from qio_rllib.acting.team import AgentGroup, Team
 from qio_rllib.artifacts.policy_file import save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.tournament import Contestant, tournament
+from qio_rllib.models.communication import Communication
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import evaluation_seeds
@@ -76,7 +76,7 @@ def test_what_cannot_take_part_is_named():
     with pytest.raises(ConfigError, match="teams: agent_1 in no team"):
         tournament(contestants(), ENV, SETTINGS, [1], teams=[["agent_0"], []])
     talking = policy_of(0)
-    talking = dataclasses.replace(talking, team=Team(talking.team.groups, Communication(2, 0.0)))
+    talking = dataclasses.replace(talking, team=Team(talking.team.groups, Communication(2)))
     with pytest.raises(
         ConfigError, match="loud: its agents talk, and there are no messages between policies"
     ):
