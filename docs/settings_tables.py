@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.communication import Communication
+from qio_rllib.models.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS, LOCAL_ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
 from qio_rllib.algorithms.settings import algorithm_name

@@ -11,6 +11,7 @@ import torch
 
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.distributions import noise_of, sample, uniform_inputs
+from qio_rllib.models.messages import Spoken
 from qio_rllib.models.policy_network import SQUASHED_GAUSSIAN, PolicyNetwork
 from qio_rllib.models.values import CentralInputs, ValueNetwork
 from qio_rllib.random_numbers import RandomNumbers
@@ -50,7 +51,7 @@ class Actor(Protocol):
         extras: (shape of one agent's entry, dtype) of each column that the `Rollout` shall keep for a learner.
         memory: Numbers in the state of each memory, by name; {} without memory.
         action: How its actions become those of the environment.
-        bandwidth: Numbers in the messages of its agents; 0 where they do not talk.
+        bandwidth: Numbers in the messages' values of its agents; 0 where they do not talk.
         samples_only: Whether it is always sampled, whatever ``explore`` says.
     """
 
@@ -84,8 +85,17 @@ class Actor(Protocol):
             random_actions: Act uniformly among the legal actions instead; in Box spaces, standard normal.
         """
 
-    def speak(self, obs: Array) -> Array:
-        """Return messages in [-1, 1], float32 ``[E, M, bandwidth]``."""
+    def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
+        """Say something.
+
+        Args:
+            obs: float32 ``[E, M, ...]``.
+            state: Memory before this step.
+            noise: Standard logistic, float32 ``[E, M, noise_size]``, of bits and gates; None for the likeliest ones.
+
+        Returns:
+            Tensors ``[E, M, ...]``.
+        """
 
 
 def initial_state(actor: Actor, num_envs: int, num_agents: int) -> dict[str, Array]:
@@ -183,12 +193,18 @@ class NetworkActor:
         columns = {DIST_INPUTS: parameters, LOGP: logp}
         return Acted(actions, state, {name: columns[name] for name in self.records})
 
-    def speak(self, obs: Array) -> Array:
-        """Return messages in [-1, 1], float32 ``[E, M, bandwidth]``."""
+    def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
+        """Say something; see `Actor.speak`."""
         envs, agents = obs.shape[:2]
+
+        def rows(array: Array | None) -> torch.Tensor | None:
+            return None if array is None else torch.from_numpy(array.reshape(envs * agents, -1)).clone()
+
+        seen = rows(obs)
+        assert seen is not None
         with torch.inference_mode():
-            said = self.network.speak(torch.from_numpy(obs.reshape(envs * agents, -1)).clone())
-        return said.numpy().reshape(envs, agents, -1)
+            said = self.network.speak(seen, rows(state.get(POLICY_MEMORY)), rows(noise))
+            return Spoken(*(None if part is None else part.unflatten(0, (envs, agents)) for part in said))
 
     def _with_memory(
         self,
@@ -204,6 +220,7 @@ class NetworkActor:
             return torch.from_numpy(state[name].reshape(len(rows), -1)).clone()
 
         rows = self.network.perceived(rows)
+        seen = rows if inputs.inbox is None else rows[:, : -inputs.inbox.shape[-1]]
         features, following = self.network.features(rows, flat(POLICY_MEMORY))
         assert following is not None
         found = self.network.distribution(self.network.outputs(features), legal, explore)
@@ -220,7 +237,7 @@ class NetworkActor:
                     torch.from_numpy(envs.reshape(-1).copy()),
                     torch.from_numpy(agents.reshape(-1).copy()),
                 )
-            _, own = self.value(rows, central, flat(VALUE_MEMORY))
+            _, own = self.value(seen, central, flat(VALUE_MEMORY))
             after[VALUE_MEMORY] = own.numpy().reshape(*shape, -1)
         return found, after
 

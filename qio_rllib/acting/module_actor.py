@@ -26,6 +26,7 @@ from qio_rllib.acting.actor import (
 from qio_rllib.acting.distributions import noise_of, sample, uniform_inputs
 from qio_rllib.acting.world_model_actor import WorldModelActor
 from qio_rllib.models.actor_critic import ActorCritic, PolicyModule
+from qio_rllib.models.messages import Spoken
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION
 from qio_rllib.models.world_model_module import WorldModelModule
 from qio_rllib.random_numbers import RandomNumbers
@@ -131,6 +132,6 @@ class ModuleActor:
         columns = {DIST_INPUTS: parameters, LOGP: logp}
         return Acted(actions, state, {name: columns[name] for name in self.records})
 
-    def speak(self, obs: Array) -> Array:
+    def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
         """Refuse: modules of other packages have no messages."""
         raise ConfigError("communication: needs a module of this package")

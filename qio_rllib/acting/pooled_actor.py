@@ -12,6 +12,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from qio_rllib.acting.actor import Acted, ActorInputs, Array, NetworkActor, Outputs, State
+from qio_rllib.models.messages import Spoken
 from qio_rllib.random_numbers import RandomNumbers
 
 LEARNING = "learning"
@@ -76,12 +77,27 @@ class PooledActor:
             acted = self.present.draw(parameters, following, inputs.action_mask, rng, explore, random_actions)
         return acted._replace(extras={**acted.extras, LEARNING: learning})
 
-    def speak(self, obs: Array) -> Array:
-        """Return messages; see `Actor.speak`."""
-        said = np.zeros((*obs.shape[:2], self.bandwidth), np.float32)
+    def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
+        """Say something; see `Actor.speak`."""
+        found: Spoken | None = None
         for actor, envs, agents in self._parts(np.unique(self.played).tolist()):
-            said[envs, agents] = actor.speak(obs[envs, agents][:, None])[:, 0]
-        return said
+            said = actor.speak(
+                obs[envs, agents][:, None],
+                {name: memory[envs, agents][:, None] for name, memory in state.items()},
+                None if noise is None else noise[envs, agents][:, None],
+            )
+            if found is None:
+                found = Spoken(
+                    *(
+                        None if part is None else part.new_zeros(*obs.shape[:2], *part.shape[2:])
+                        for part in said
+                    )
+                )
+            for whole, part in zip(found, said, strict=True):
+                if whole is not None:
+                    whole[envs, agents] = part[:, 0]
+        assert found is not None
+        return found
 
     def _decide(self, inputs: ActorInputs, state: State, explore: bool) -> tuple[Array, State]:
         shape = inputs.obs.shape[:2]

@@ -8,6 +8,7 @@ from qio_envs.api import BatchedEnv, ConfigError, did_you_mean
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import Acted, ActorInputs, Array, State
 from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.models.messages import Spoken
 from qio_rllib.random_numbers import RandomNumbers
 
 
@@ -48,7 +49,7 @@ class ScriptedActor:
         """Return the scripted actions; see `Actor.act`."""
         return Acted(self.policy.act(), state, {})
 
-    def speak(self, obs: Array) -> Array:
+    def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
         """Refuse: scripted policies have no messages."""
         raise ConfigError("communication: scripted policies do not talk")
 

@@ -7,13 +7,19 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from qio_rllib.acting.actor import Acted, Actor, ActorInputs, Array, State, initial_state
-from qio_rllib.acting.communication import Communication, inbox
+from qio_rllib.models.communication import Communication, logistic
+from qio_rllib.models.messages import Spoken, inboxes_by_group, noise_size
 from qio_rllib.random_numbers import RandomNumbers
 
-MESSAGES, DELIVERED = "messages", "delivered"
-"""Columns that a team that talks adds to those of its Actors."""
+MESSAGES, SENT, DELIVERED = "messages", "sent", "delivered"
+"""Columns that a team that talks adds to those of its Actors: what an agent sent, signature included (float32 ``[K]``,
+zeros where it kept silent), whether it did (bool), and whose message reaches it if it is sent (bool ``[N]``)."""
+INBOX, MESSAGE_NOISE = "inbox", "message_noise"
+"""Likewise: what an agent heard (float32 ``[V]``), and of bits and gates the noise that they were drawn with."""
+COLUMNS = (MESSAGES, SENT, DELIVERED, INBOX, MESSAGE_NOISE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +54,29 @@ class Team:
     Args:
         groups: All groups; together they hold every agent once.
         communication: How messages travel; None where agents do not talk.
+
+    Raises:
+        ConfigError: Messages go by agents that the team does not have.
     """
 
     def __init__(self, groups: Sequence[AgentGroup], communication: Communication | None = None) -> None:
         self.groups = tuple(groups)
         self.communication = communication
         self.num_agents = sum(len(group.index) for group in self.groups)
+        if communication is not None:
+            self._links = communication.links(self.agents)
+            size = communication.size + communication.signature_size
+            self._noise_size = noise_size(size, communication.bits > 0, communication.gate is not None)
+
+    @property
+    def agents(self) -> list[Hashable]:
+        """All agents, in the order of their indices."""
+        by_index = {
+            int(index): agent
+            for group in self.groups
+            for index, agent in zip(group.index, group.agents, strict=True)
+        }
+        return [by_index[index] for index in sorted(by_index)]
 
     @property
     def draws(self) -> bool:
@@ -65,8 +88,13 @@ class Team:
         """Return (shape of one agent's entry, dtype) of the columns of a group."""
         found: dict[str, tuple[tuple[int, ...], Any]] = dict(group.actor.extras)
         if self.communication is not None:
-            found[MESSAGES] = ((self.communication.bandwidth,), np.float32)
+            size = self.communication.size
+            found[MESSAGES] = ((size + self.communication.signature_size,), np.float32)
+            found[SENT] = ((), bool)
             found[DELIVERED] = ((self.num_agents,), bool)
+            found[INBOX] = ((size,), np.float32)
+            if self._noise_size:
+                found[MESSAGE_NOISE] = ((self._noise_size,), np.float32)
         return found
 
     def initial_state(self, num_envs: int) -> list[dict[str, Array]]:
@@ -74,13 +102,23 @@ class Team:
         return [initial_state(group.actor, num_envs, len(group.index)) for group in self.groups]
 
     def messages(self, acted: Sequence[Acted]) -> Array | None:
-        """Return what agents told each other in what `act` gave, float32 ``[E, N, B]``; None if they do not talk."""
+        """Return what agents told each other in what `act` gave, float32 ``[E, N, V]``; None if they do not talk."""
         if self.communication is None:
             return None
-        sent = np.zeros((len(acted[0].actions), self.num_agents, self.communication.bandwidth), np.float32)
+        size = self.communication.size
+        sent = np.zeros((len(acted[0].actions), self.num_agents, size), np.float32)
         for group, one in zip(self.groups, acted, strict=True):
-            sent[:, group.index] = one.extras[MESSAGES]
+            sent[:, group.index] = one.extras[MESSAGES][..., :size]
         return sent
+
+    def bits_sent(self, acted: Sequence[Acted]) -> Array | None:
+        """Return the bits that each agent sent in what `act` gave, float64 ``[E, N]``; None if they do not talk."""
+        if self.communication is None:
+            return None
+        sent = np.zeros((len(acted[0].actions), self.num_agents))
+        for group, one in zip(self.groups, acted, strict=True):
+            sent[:, group.index] = one.extras[SENT]
+        return sent * self.communication.message_bits
 
     def act(
         self,
@@ -109,14 +147,8 @@ class Team:
         columns: list[dict[str, Array]] = [{} for _ in self.groups]
         inboxes: list[Array | None] = [None for _ in self.groups]
         if self.communication is not None:
-            sent = np.zeros((*alive.shape, self.communication.bandwidth), np.float32)
-            for group, seen, extra in zip(self.groups, inputs, columns, strict=True):
-                extra[MESSAGES] = sent[:, group.index] = group.actor.speak(seen.obs)
-            delivered = self.communication.deliver(alive, rng)
-            received = inbox(sent, delivered)
-            inboxes = [received[:, group.index] for group in self.groups]
-            for group, extra in zip(self.groups, columns, strict=True):
-                extra[DELIVERED] = delivered[:, group.index]
+            columns = self._talk(self.communication, inputs, alive, states, rng, explore or random_actions)
+            inboxes = [column[INBOX] for column in columns]
         found = []
         for group, seen, state, extra, messages in zip(
             self.groups, inputs, states, columns, inboxes, strict=True
@@ -131,6 +163,44 @@ class Team:
                 random_actions,
             )
             found.append(acted._replace(extras={**acted.extras, **extra}))
+        return found
+
+    def _talk(
+        self,
+        communication: Communication,
+        inputs: Sequence[GroupInputs],
+        alive: Array,
+        states: Sequence[State],
+        rng: RandomNumbers | None,
+        sampled: bool,
+    ) -> list[dict[str, Array]]:
+        """Let all speak and hear; return the columns of each group."""
+        noise = np.zeros((*alive.shape, self._noise_size), np.float32)
+        if sampled and self._noise_size:
+            assert rng is not None
+            noise = logistic(rng.random(noise.shape, np.float32))
+        spoken: list[Spoken] = [
+            group.actor.speak(seen.obs, state, noise[:, group.index] if self._noise_size else None)
+            for group, seen, state in zip(self.groups, inputs, states, strict=True)
+        ]
+        delivered = communication.deliver(alive, self._links, rng)
+        reached = [torch.from_numpy(delivered[:, group.index]) for group in self.groups]
+        with torch.inference_mode():
+            heard = inboxes_by_group(spoken, reached, [group.index.tolist() for group in self.groups])
+        found = []
+        for group, said, inbox in zip(self.groups, spoken, heard, strict=True):
+            sent = alive[:, group.index]
+            if said.gates is not None:
+                sent = sent & (said.gates.numpy() > 0)
+            column = {
+                MESSAGES: said.messages.numpy() * sent[..., None],
+                SENT: sent,
+                DELIVERED: delivered[:, group.index],
+                INBOX: inbox.numpy(),
+            }
+            if self._noise_size:
+                column[MESSAGE_NOISE] = noise[:, group.index]
+            found.append(column)
         return found
 
 

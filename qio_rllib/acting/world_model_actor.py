@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import Acted, ActorInputs, Array, State
 from qio_rllib.acting.distributions import sample, uniform_inputs
+from qio_rllib.models.messages import Spoken
 from qio_rllib.models.world_model_policy import WorldModelPolicy
 from qio_rllib.random_numbers import RandomNumbers
 
@@ -105,9 +107,9 @@ class WorldModelActor:
                 after[PLAN] = plan
         return Acted(actions, after, {})
 
-    def speak(self, obs: Array) -> Array:
-        """Return no messages."""
-        return np.zeros((*obs.shape[:2], 0), np.float32)
+    def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
+        """Refuse: world models have no messages."""
+        raise ConfigError("communication: policies of WorldModel do not talk")
 
     def _random(self, shape: tuple[int, int], mask: Array | None, rng: RandomNumbers) -> Array:
         if self.action.count is None:

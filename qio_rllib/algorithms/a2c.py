@@ -48,6 +48,7 @@ class A2CConfig(ExploringConfig, AlgorithmConfig):
         team_reward=True,
         self_play=True,
         opponent_model=True,
+        communication=True,
     )
 
     has_team_value = True

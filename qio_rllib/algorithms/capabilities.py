@@ -106,6 +106,7 @@ TRAINING_KEYS = (
     "amplification",
     "entropy_annealing",
     "circuit",
+    "communication",
     "coordination",
     "imagination",
     "counterfactual_baseline",

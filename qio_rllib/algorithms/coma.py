@@ -288,7 +288,7 @@ class COMALearner(JointLearner):
         whole = batch.whole
         losses, stats = {}, {}
         for g, (module_id, module) in enumerate(zip(whole.modules, self.modules(), strict=True)):
-            outputs = torch.cat([outputs_of(module.policy, part, g, None, 0)[0] for part in batch.windows])
+            outputs = torch.cat([outputs_of(module.policy, part, g, 0)[0] for part in batch.windows])
             policy = self.policy(module, outputs, whole.legal[g])
             acted = whole.acted[g]
             advantages = self.advantages(module, whole, g, policy.probs)

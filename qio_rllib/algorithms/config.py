@@ -38,6 +38,7 @@ from qio_rllib.algorithms.settings import (
 from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
+    check_communication,
     check_consistency,
     check_counterfactual_baseline,
     check_imagination,
@@ -57,6 +58,7 @@ from qio_rllib.games.self_play import SELF_PLAY, with_absolute_paths
 from qio_rllib.learners.policy_consistency import CONSISTENCY
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.circuits import CIRCUIT
+from qio_rllib.models.communication import COMMUNICATION
 from qio_rllib.models.coordination import COORDINATION
 from qio_rllib.models.imagination import IMAGINATION
 from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
@@ -71,6 +73,7 @@ from qio_rllib.sampling.team_reward import TEAM_REWARD
 _IN_MODEL = (
     AMPLIFICATION,
     CIRCUIT,
+    COMMUNICATION,
     COORDINATION,
     IMAGINATION,
     AGENT_ID,
@@ -101,6 +104,7 @@ class ExploringConfig(NamedEnvironments):
 
     amplification = in_model(AMPLIFICATION, "The Q operator's parameters.")
     circuit = in_model(CIRCUIT, "Settings of circuits that are networks.")
+    communication = in_model(COMMUNICATION, "What agents may tell each other.")
     coordination = in_model(COORDINATION, "What a team shares.")
     imagination = in_model(IMAGINATION, "What policies imagine before they act.")
     entropy_annealing = in_learner(ENTROPY_ANNEALING, "The annealing law.")
@@ -190,6 +194,7 @@ class ExploringConfig(NamedEnvironments):
         normalize_observations: bool = NotProvided,
         normalize_rewards: bool = NotProvided,
         circuit: Mapping[str, Any] | None = NotProvided,
+        communication: Mapping[str, Any] | None = NotProvided,
         coordination: Mapping[str, Any] | None = NotProvided,
         imagination: Mapping[str, Any] | None = NotProvided,
         counterfactual_baseline: Mapping[str, Any] | None = NotProvided,
@@ -228,6 +233,8 @@ class ExploringConfig(NamedEnvironments):
             circuit: ``{"num_qubits": 4, "num_layers": 3, ...}``, see `CircuitSettings`: policy and value network (of
                 DQN the Q-network) are quantum circuits, or with ``kind: classical`` MLPs of as many parameters. None:
                 as ``model_config`` says.
+            communication: ``{"bandwidth": 4, "drop": 0.0, "routing": "broadcast", ...}``, see `Communication`: learned
+                messages between agents, in numbers or (``bits``) in bits. None, or a bandwidth of 0, for none.
             coordination: ``{"num_agents": 2, "resource": "entangled", ...}``, see `CoordinationSettings`: the policy
                 of a team that shares a quantum state or a random number, for environments with ``as_team: true``.
             imagination: ``{"horizon": 5, "source": "learned", ...}``, see `ImaginationSettings`: policy and value
@@ -279,6 +286,7 @@ class ExploringConfig(NamedEnvironments):
             amplification=amplification,
             entropy_annealing=entropy_annealing,
             circuit=circuit,
+            communication=communication,
             coordination=coordination,
             imagination=imagination,
             counterfactual_baseline=counterfactual_baseline,
@@ -323,8 +331,8 @@ class ExploringConfig(NamedEnvironments):
     def rl_module(self, *, model_config: Any = NotProvided, **kwargs: Any) -> Self:
         """Set the network; arguments as in `AlgorithmConfig.rl_module`.
 
-        ``agent_id``, ``amplification``, ``central_value``, ``circuit``, ``coordination``, ``imagination``,
-        ``normalize_observations`` and ``opponent_model`` stay as they were set.
+        ``agent_id``, ``amplification``, ``central_value``, ``circuit``, ``communication``, ``coordination``,
+        ``imagination``, ``normalize_observations`` and ``opponent_model`` stay as they were set.
 
         Raises:
             ConfigError: A key of ``model_config`` that this package's modules do not know, or a value that they do not
@@ -358,6 +366,8 @@ class ExploringConfig(NamedEnvironments):
         super().validate()
         check_team(self)
         check_runner(self)
+        if self.communication is not None:
+            check_communication(self)
         if self.imagination is not None:
             check_imagination(self)
         if self.interventional_consistency is not None and not self.in_evaluation:

@@ -10,8 +10,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.joint_module import JOINT
 from qio_rllib.models.spaces import bare_space
 from qio_rllib.models.values import STATE_SIZE
@@ -47,15 +47,15 @@ class JointConfig(ExploringConfig, AlgorithmConfig):
         """Describe all agents as learners and joint critics have to know them.
 
         Returns:
-            ``modules`` (ids, in the order of their first agents), ``indices`` (of each module's agents among all),
-            ``groups`` (arguments of `GroupShape`, by module) and ``state_size``.
+            ``agents`` (ids, in their order), ``modules`` (ids, in the order of their first agents), ``indices`` (of
+            each module's agents among all), ``groups`` (arguments of `GroupShape`, by module) and ``state_size``.
         """
         description = describe_env(self.env, self.env_config)
         indices: dict[str, list[int]] = {}
         for index, agent in enumerate(description.agents):
             module_id = self.policy_mapping_fn(agent, None) if self.is_multi_agent else "default_policy"
             indices.setdefault(module_id, []).append(index)
-        radio = Communication.of(self.model_config.get("communication"))
+        radio = Communication.of(self.model_config.get(COMMUNICATION))
         groups = []
         for members in indices.values():
             agent = description.agents[members[0]]
@@ -67,10 +67,11 @@ class JointConfig(ExploringConfig, AlgorithmConfig):
                     "agents": len(members),
                     "obs": obs,
                     "actions": _action_size(agent, description.action_spaces[agent]),
-                    "inbox": 0 if radio is None else radio.bandwidth,
+                    "inbox": 0 if radio is None else radio.size,
                 }
             )
         return {
+            "agents": list(description.agents),
             "modules": list(indices),
             "indices": list(indices.values()),
             "groups": groups,

@@ -148,9 +148,7 @@ class MAACLearner(SoftLearner):
         loss = torch.stack(errors).sum() + self.config.attention_regularization * found.magnitude
         yield Objective("critic", {batch.modules[0]: loss}, stats)
 
-        outputs = [
-            outputs_of(module.policy, batch, g, None, self.burn_in)[0] for g, module in enumerate(modules)
-        ]
+        outputs = [outputs_of(module.policy, batch, g, self.burn_in)[0] for g, module in enumerate(modules)]
         log_probs = [
             self.log_probs(module.policy, part, batch.legal[g])
             for g, (module, part) in enumerate(zip(modules, outputs, strict=True))

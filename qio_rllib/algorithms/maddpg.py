@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -10,22 +10,16 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from qio_rllib.acting.communication import Communication
 from qio_rllib.algorithms.base import OffPolicyAlgorithm
 from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.off_policy_config import JointCriticConfig
-from qio_rllib.algorithms.own_settings import checked_mapping
 from qio_rllib.algorithms.setting_types import Range, Schedule
+from qio_rllib.learners.conversation import Answers, Talk, converse, converse_next
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
-from qio_rllib.learners.transitions import (
-    Transitions,
-    by_agent,
-    following_outputs,
-    inboxes_by_group,
-    mean_over,
-    outputs_of,
-)
+from qio_rllib.learners.transitions import Transitions, following_outputs, mean_over, outputs_of
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.joint_module import MADDPGModule, sampled_one_hot
+from qio_rllib.models.messages import by_agent
 from qio_rllib.models.policy_network import PolicyNetwork
 
 
@@ -62,7 +56,6 @@ class MADDPGConfig(JointCriticConfig):
         exploration: Annotated[float | list, Schedule()] = NotProvided,
         gumbel_temperature: Annotated[float, Range(0, low_open=True)] = NotProvided,
         action_regularization: Annotated[float, Range(0)] = NotProvided,
-        communication: Mapping[str, Any] | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `JointCriticConfig.training`.
@@ -73,8 +66,6 @@ class MADDPGConfig(JointCriticConfig):
             gumbel_temperature: Of the relaxation through which discrete actors learn, above 0.
             action_regularization: Weight of the mean squared output of the actors before tanh or softmax, which keeps
                 them off the flat ends.
-            communication: ``{"bandwidth": numbers in a message, "drop": probability of loss}``; None or bandwidth 0
-                for none.
             **kwargs: The other arguments.
 
         Raises:
@@ -86,8 +77,6 @@ class MADDPGConfig(JointCriticConfig):
             gumbel_temperature=gumbel_temperature,
             action_regularization=action_regularization,
         )
-        for name, value in self._checked(communication=communication).items():
-            self._set_model(**{name: checked_mapping(value, _communication)})
         return self
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -97,11 +86,6 @@ class MADDPGConfig(JointCriticConfig):
     def get_default_learner_class(self) -> type[TorchLearner]:
         """Return the class of the Learner."""
         return MADDPGLearner
-
-
-def _communication(settings: Mapping[str, Any]) -> dict[str, Any]:
-    Communication.of(settings)
-    return dict(settings)
 
 
 class MADDPG(OffPolicyAlgorithm):
@@ -123,7 +107,9 @@ class MADDPGLearner(OffPolicyLearner):
     def build(self) -> None:
         """Build the Learner."""
         super().build()
-        self.communication = Communication.of(self.config.model_config.get("communication"))
+        self.communication = Communication.of(self.config.model_config.get(COMMUNICATION))
+        if self.communication is not None:
+            self.links = torch.from_numpy(self.communication.links(self.joint["agents"])).to(self._device)
 
     def optimizer_parameters(
         self, module: Any, config: Any
@@ -149,67 +135,105 @@ class MADDPGLearner(OffPolicyLearner):
             stats[module_id, "q_mean"] = mean_over(q_values.detach(), batch.learned[g])
         yield Objective("critic", losses, stats)
 
-        inboxes = self.present_inboxes(modules, batch)
+        outputs, openness = self.present_outputs(modules, batch)
         losses = {}
         for module in modules:
             module.critics.requires_grad_(False)
         for g, module_id in enumerate(batch.modules):
             policy, network = modules[g].policy, modules[g].critic_networks()[0]
-            outputs, _ = outputs_of(policy, batch, g, inboxes, self.burn_in)
-            own = self.actions_of(policy, outputs, batch.legal[g])
+            own = self.actions_of(policy, outputs[g], batch.legal[g])
             # Others' actions and all messages are those that were executed; only its own action is the actor's.
             view, _ = network.remembering(
                 batch.view(), batch.length, batch.fresh_environments(), burn_in=self.burn_in
             )
             gain = mean_over(network.critic.of_own(view, batch.actions, own), batch.learned[g])
-            flat = mean_over((outputs**2).mean(-1), batch.learned[g])
+            flat = mean_over((outputs[g] ** 2).mean(-1), batch.learned[g])
             losses[module_id] = -gain + self.config.action_regularization * flat
+            if openness:
+                assert self.communication is not None
+                spoken = mean_over(openness[g], batch.learned[g])
+                losses[module_id] = losses[module_id] + self.communication.cost * spoken
         yield Objective("actor", losses)
         for module in modules:
             module.critics.requires_grad_(True)
 
     def targets(self, modules: list[MADDPGModule], batch: Transitions) -> list[torch.Tensor]:
         """Return what each agent's action was worth by the target networks, ``[R, M]`` by group."""
+        targets = [module.target_policy for module in modules]
         with torch.no_grad():
             inboxes = None
-            if self.communication is not None:
-                messages = [
-                    module.target_policy.speak(obs)
-                    for module, obs in zip(modules, batch.next_obs, strict=True)
+            if self.communication is None:
+                outputs = [
+                    following_outputs(network, batch, g, self.burn_in) for g, network in enumerate(targets)
                 ]
-                delivered = self.next_delivered(batch.present_next)
-                inboxes = inboxes_by_group(messages, delivered, self.joint["indices"])
-            actions = []
-            for g, module in enumerate(modules):
-                outputs = following_outputs(
-                    module.target_policy, batch, g, batch.inbox, self.burn_in, inboxes
-                )
-                actions.append(self.actions_of(module.target_policy, outputs, batch.next_legal[g]))
+            else:
+                states: list[torch.Tensor | None] = [None for _ in targets]
+                if self.burn_in or any(network.memory is not None for network in targets):
+                    states = converse(targets, self.talk(batch), self.joint["indices"]).states
+                delivered = [self.by_step(links, batch) for links in self.next_delivered(batch.present_next)]
+                following = [self.by_step(rows, batch) for rows in batch.next_obs]
+                heard = converse_next(targets, following, delivered, states, self.joint["indices"])
+                inboxes = [inbox.flatten(0, 1) for inbox in heard.inboxes]
+                outputs = self.outputs(targets, heard)
+            actions = [
+                self.actions_of(network, found, legal)
+                for network, found, legal in zip(targets, outputs, batch.next_legal, strict=True)
+            ]
             found = []
             for g, module in enumerate(modules):
                 network = module.critic_networks(target=True)[0]
-                _, following = network.remembering(
+                _, view = network.remembering(
                     batch.view(), batch.length, batch.fresh_environments(), batch.next_view(inboxes)
                 )
-                assert following is not None
+                assert view is not None
                 ahead = batch.discounts[g] * batch.present_next[g]
-                found.append(batch.rewards[g] + ahead * network.critic(following, actions))
+                found.append(batch.rewards[g] + ahead * network.critic(view, actions))
             return found
 
-    def present_inboxes(self, modules: list[MADDPGModule], batch: Transitions) -> list[torch.Tensor] | None:
-        """Return what agents would hear from the present speakers, with gradients, over the links that worked."""
-        if batch.delivered is None:
-            return None
-        messages = [module.policy.speak(obs) for module, obs in zip(modules, batch.obs, strict=True)]
-        return inboxes_by_group(messages, batch.delivered, self.joint["indices"])
+    def present_outputs(
+        self, modules: list[MADDPGModule], batch: Transitions
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the actors' outputs ``[R, M, K]`` and the probabilities that gates open ``[R, M]``, by group.
+
+        What agents hear is what they would say to each other now, over the links that worked and with the noise that
+        was drawn; gradients pass to whoever speaks. Without gates there are no probabilities.
+        """
+        policies = [module.policy for module in modules]
+        if self.communication is None:
+            return [outputs_of(policy, batch, g, self.burn_in)[0] for g, policy in enumerate(policies)], []
+        found = converse(policies, self.talk(batch), self.joint["indices"], self.burn_in)
+        return self.outputs(policies, found), [openness.flatten(0, 1) for openness in found.openness]
+
+    def talk(self, batch: Transitions) -> Talk:
+        """Return the steps of a batch as `converse` takes them."""
+        assert batch.delivered is not None
+        noise = batch.message_noise
+        return Talk(
+            [self.by_step(rows, batch) for rows in batch.obs],
+            [self.by_step(links, batch) for links in batch.delivered],
+            None if noise is None else [self.by_step(rows, batch) for rows in noise],
+            batch.memory,
+            [self.by_step(fresh, batch) for fresh in batch.fresh],
+        )
+
+    @staticmethod
+    def by_step(rows: torch.Tensor, batch: Transitions) -> torch.Tensor:
+        """Return rows ``[R, ...]`` as ``[L, B, ...]``."""
+        return rows.unflatten(0, (batch.length, -1))
+
+    @staticmethod
+    def outputs(networks: list[PolicyNetwork], answers: Answers) -> list[torch.Tensor]:
+        """Return the heads' outputs for what came of a talk, ``[R, M, K]``, by group."""
+        return [
+            network.outputs(features).flatten(0, 1)
+            for network, features in zip(networks, answers.features, strict=True)
+        ]
 
     def next_delivered(self, present: list[torch.Tensor]) -> list[torch.Tensor]:
         """Draw which of the next step's messages arrive, as runners do; bool ``[R, M, N]`` by group."""
         assert self.communication is not None
         alive = by_agent(present, self.joint["indices"]) > 0
-        agents = alive.shape[1]
-        itself = torch.eye(agents, dtype=torch.bool, device=alive.device)
-        delivered = alive[:, :, None] & alive[:, None, :] & ~itself
+        delivered = alive[:, :, None] & alive[:, None, :] & self.links
         if self.communication.drop > 0.0:
             draws = torch.rand(delivered.shape, generator=self.noise).to(alive.device)
             delivered &= draws >= self.communication.drop

@@ -99,7 +99,7 @@ class MASACLearner(SoftLearner):
             module.critics.requires_grad_(False)
         for g, module_id in enumerate(batch.modules):
             policy = modules[g].policy
-            outputs, _ = outputs_of(policy, batch, g, None, self.burn_in)
+            outputs, _ = outputs_of(policy, batch, g, self.burn_in)
             alpha = modules[g].log_alpha.detach().exp()
             views = [
                 (network, network.remembering(batch.view(), batch.length, fresh, burn_in=self.burn_in)[0])

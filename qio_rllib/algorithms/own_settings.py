@@ -16,6 +16,7 @@ from qio_rllib.exploration import Amplification, make_annealing
 from qio_rllib.games.self_play import SELF_PLAY, SelfPlaySettings
 from qio_rllib.learners.policy_consistency import CONSISTENCY, ConsistencySettings
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION, ImaginationSettings
 from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
@@ -31,7 +32,7 @@ NORMALIZE_VALUES = "normalize_values"
 
 OWN_MODEL_SETTINGS = (
     AMPLIFICATION,
-    "communication",
+    COMMUNICATION,
     CIRCUIT,
     COORDINATION,
     IMAGINATION,
@@ -122,6 +123,7 @@ MAPPINGS: dict[str, Callable[[Any], Any]] = {
     AMPLIFICATION: _amplification,
     ENTROPY_ANNEALING: _entropy_annealing,
     CIRCUIT: _checked_by(CircuitSettings),
+    COMMUNICATION: _checked_by(Communication),
     COORDINATION: _checked_by(CoordinationSettings),
     COUNTERFACTUAL_BASELINE: _checked_by(CounterfactualBaselineSettings),
     INFLUENCE_REWARD: _checked_by(InfluenceSettings),

@@ -49,6 +49,7 @@ class PPOConfig(ExploringConfig, RLlibPPOConfig):
         team_reward=True,
         self_play=True,
         opponent_model=True,
+        communication=True,
         rllib_runner=True,
     )
 

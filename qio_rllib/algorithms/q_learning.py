@@ -107,7 +107,7 @@ class QLearner(OffPolicyLearner):
             ``[R, M]`` each; gradients pass through the first one.
         """
         module: QModule = self.modules()[g]
-        present, following = outputs_of(module.policy, batch, g, None, self.burn_in, batch.next_obs)
+        present, following = outputs_of(module.policy, batch, g, self.burn_in, batch.next_obs)
         assert following is not None
         with torch.no_grad():
             by_target = following_outputs(module.target_policy, batch, g, burn_in=self.burn_in)

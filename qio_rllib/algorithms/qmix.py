@@ -18,8 +18,9 @@ from qio_rllib.algorithms.q_learning import REFUSALS, QLearner, QLearningConfig
 from qio_rllib.algorithms.search_spaces import holds_search_space
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.learners.off_policy import Objective
-from qio_rllib.learners.transitions import Transitions, by_agent, mean_over
+from qio_rllib.learners.transitions import Transitions, mean_over
 from qio_rllib.models.joint_module import MixedQModule
+from qio_rllib.models.messages import by_agent
 from qio_rllib.models.mixers import MIXER, MONOTONIC, MixerSettings
 from qio_rllib.models.values import NUM_AGENTS, STATE_SIZE, STATE_SOURCE
 from qio_rllib.sampling.global_state import OBSERVATIONS, STATE, StateSource

@@ -18,7 +18,7 @@ from qio_rllib.causal.baseline import (
 )
 from qio_rllib.causal.influence import INFLUENCE_REWARD, check_agents
 from qio_rllib.games.self_play import SELF_PLAY, SelfPlaySettings, teams_of
-from qio_rllib.learners.on_policy import window_length
+from qio_rllib.learners.on_policy import OnPolicyLearner, window_length
 from qio_rllib.learners.policy_consistency import (
     CONSISTENCY,
     DISCOVERED,
@@ -27,9 +27,11 @@ from qio_rllib.learners.policy_consistency import (
     components_of_graph,
 )
 from qio_rllib.models.circuits import CIRCUIT
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import IMAGINATION
 from qio_rllib.models.memory import memory_kind
+from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS
 from qio_rllib.models.opponent_model import OPPONENT_MODEL, OTHER_AGENTS, OtherAgents
 from qio_rllib.models.spaces import bare_space, is_masked_space
 from qio_rllib.models.values import STATE_SIZE
@@ -186,8 +188,8 @@ def check_self_play(config: Any) -> None:
 
 
 def check_opponent_model(config: Any) -> None:
-    """Refuse an opponent model without other agents, or where a circuit or a whole team's policy has no features."""
-    for key in (CIRCUIT, COORDINATION):
+    """Refuse an opponent model without other agents, where a policy has no features of its own, or where agents talk."""
+    for key in (CIRCUIT, COORDINATION, COMMUNICATION):
         if getattr(config, key) is not None:
             raise ConfigError(f"{OPPONENT_MODEL}: does not go with {key}; set one of the two to null")
     if not config.has_own_modules:
@@ -227,6 +229,42 @@ def check_imagination(config: Any) -> None:
         )
     if not config.normalize_actions:
         raise ConfigError("normalize_actions: imagination's model takes actions in [-1, 1]; leave it on")
+
+
+def check_communication(config: Any) -> None:
+    """Refuse messages between agents that are not there, and with what acts or learns without them."""
+    settings = Communication.of(config.communication)
+    if settings is None:
+        return
+    if not config.has_own_modules:
+        raise ConfigError(f"{COMMUNICATION}: needs a module of this package, which speaks")
+    for key in (NORMALIZE_OBSERVATIONS, COUNTERFACTUAL_BASELINE, CONSISTENCY, INFLUENCE_REWARD):
+        if is_wanted(getattr(config, key)):
+            raise ConfigError(f"{COMMUNICATION}: does not go with {key}; set one of the two off")
+    if issubclass(config.learner_class, OnPolicyLearner):
+        if config.self_play is not None:
+            raise ConfigError(
+                f"{COMMUNICATION}: PPO and A2C learn from what all agents said, and snapshots say what they learned "
+                f"earlier; set {SELF_PLAY} to null"
+            )
+        if config.model_config.get("vf_share_layers"):
+            raise ConfigError(
+                f"vf_share_layers: values do not see messages; set it to false with {COMMUNICATION}"
+            )
+        if config.num_learners > 1:
+            raise ConfigError(
+                f"num_learners: agents that talk learn in one Learner, got {config.num_learners}; num_env_runners "
+                "can be more"
+            )
+        if config.policies_to_train is not None:
+            raise ConfigError(
+                f"policies_to_train: agents that talk learn together; set {COMMUNICATION} to null"
+            )
+    description = None if config.in_evaluation else config.describe_env()
+    if description is not None:
+        if not description.multi_agent:
+            raise ConfigError(f"{COMMUNICATION}: {config.env} has a single agent; set it to null")
+        settings.links(description.agents)
 
 
 def check_counterfactual_baseline(config: Any) -> None:
@@ -330,6 +368,7 @@ def check_runner(config: Any) -> None:
         "imagination",
         COUNTERFACTUAL_BASELINE,
         CONSISTENCY,
+        COMMUNICATION,
         INFLUENCE_REWARD,
         SELF_PLAY,
         OPPONENT_MODEL,

@@ -168,8 +168,6 @@ class WorldModelConfig(OffPolicyConfig):
         super().validate()
         if not self.normalize_actions:
             raise ConfigError("normalize_actions: WorldModel acts in [-1, 1]; leave it on")
-        if self.model_config.get("communication"):
-            raise ConfigError("communication: WorldModel has no messages; set it to null")
         resets = self.model_resets
         if any(step < 1 for step in resets) or sorted(set(resets)) != resets:
             raise ConfigError(f"model_resets: expected ascending numbers of environment steps, got {resets}")

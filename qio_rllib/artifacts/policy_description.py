@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from qio_envs.api import ConfigError, check_keys
-from qio_rllib.acting.communication import Communication
+from qio_rllib.models.communication import Communication
 from qio_rllib.models.parts import Part, SpaceParts
 from qio_rllib.models.policy_network import DISCRETE, DISTRIBUTIONS, PRODUCT, PolicySpec
 from qio_rllib.models.world_model_policy import BEHAVIOURS, WorldModelSpec
@@ -76,13 +76,14 @@ def check_description(values: Mapping[str, Any]) -> None:
         if len(set(all_of)) < len(all_of):
             raise ConfigError(f"groups: the same of {key} stands there twice")
     spoken = Communication.of(values["communication"])
-    bandwidth = 0 if spoken is None else spoken.bandwidth
+    silent = {"bandwidth": 0, "signature": 0, "binary_messages": False, "gated": False}
     for place, entry in enumerate(groups):
-        given = entry.get(POLICY, {}).get("bandwidth", 0)
-        if given != bandwidth:
-            raise ConfigError(
-                f"groups[{place}].{POLICY}.bandwidth: expected {bandwidth}, as in communication, got {given}"
-            )
+        for key, expected in (silent if spoken is None else spoken.speaker()).items():
+            given = entry.get(POLICY, {}).get(key, silent[key])
+            if given != expected:
+                raise ConfigError(
+                    f"groups[{place}].{POLICY}.{key}: expected {expected}, as in communication, got {given}"
+                )
     index = sorted(one for entry in groups for one in entry["index"])
     if index != list(range(len(index))):
         raise ConfigError("groups.index: expected each number from 0 to the number of agents less 1 once")
@@ -197,6 +198,9 @@ def _check_policy(where: str, spec: Any, seen: int, action: Mapping[str, Any]) -
         "distribution": (f"one of {', '.join(DISTRIBUTIONS)}", lambda value: value in DISTRIBUTIONS),
         "num_actions": ("a number of actions", _is_count if _is_product(spec) else _is_size),
         "bandwidth": ("an integer of at least 0", _is_count),
+        "signature": ("an integer of at least 0", _is_count),
+        "binary_messages": ("true or false", _is_flag),
+        "gated": ("true or false", _is_flag),
         "dueling": ("true or false", _is_flag),
         "small_outputs": ("true or false", _is_flag),
         "has_action_mask": ("true or false", _is_flag),

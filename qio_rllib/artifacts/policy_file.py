@@ -20,7 +20,6 @@ import torch
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import Actor, NetworkActor
-from qio_rllib.acting.communication import Communication
 from qio_rllib.acting.policy import GroupSpaces, Policy
 from qio_rllib.acting.team import AgentGroup, Team
 from qio_rllib.acting.world_model_actor import WorldModelActor
@@ -32,6 +31,7 @@ from qio_rllib.artifacts.policy_description import (
     read_description,
 )
 from qio_rllib.artifacts.pretrained import policy_path
+from qio_rllib.models.communication import Communication
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.models.world_model_policy import WorldModelPolicy, WorldModelSpec
 from qio_rllib.sampling.named_in_file import NamedInFile

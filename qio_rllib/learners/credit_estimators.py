@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 
-from qio_rllib.acting.team import DELIVERED, MESSAGES, Team
+from qio_rllib.acting.team import INBOX, Team
 from qio_rllib.evaluation.advantages import mean_over_policy
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.training_batch import values_of
-from qio_rllib.learners.transitions import inboxes_by_group
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.joint_module import JOINT, COMAModule, JointModule, MAACModule, QModule, one_hot
 from qio_rllib.models.memory import memory_kind
@@ -101,11 +100,8 @@ class Case:
             return [torch.from_numpy(np.ascontiguousarray(arrays[g][every])) for g in order]
 
         inboxes = None
-        if MESSAGES in found.acted[0].extras:
-            sent, reached = (
-                tensors([one.extras[name] for one in found.acted]) for name in (MESSAGES, DELIVERED)
-            )
-            inboxes = inboxes_by_group(sent, reached, joint["indices"])
+        if INBOX in found.acted[0].extras:
+            inboxes = tensors([one.extras[INBOX] for one in found.acted])
         alive = [found.alive[:, group.index].astype(np.float32) for group in self.trained.team.groups]
         states = found.part.global_states
         view = JointView(

@@ -32,6 +32,7 @@ from qio_rllib.learners.common import (
 )
 from qio_rllib.learners.entropy_annealing import EntropyCoefficients
 from qio_rllib.learners.imagination import MODEL, experience_of, fit, imagination_of
+from qio_rllib.learners.joint_update import learn_together
 from qio_rllib.learners.opponent_modelling import OpponentLearning, check_count, with_others
 from qio_rllib.learners.policy_consistency import PolicyConsistency
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
@@ -68,8 +69,9 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
     With ``team_reward`` all agents learn from their team's reward, until the last of them has ended: an action's
     advantage is that of the team's step, one value of the global state is learned, and the rows of a step stay in one
     minibatch. With ``interventional_consistency`` the loss has a term that counts how the policy changes with numbers
-    on which no reward depends, with ``opponent_model`` one for predictions of the other agents' actions. Observations
-    are normalised by `Normalization`. A federation sets `correction`.
+    on which no reward depends, with ``opponent_model`` one for predictions of the other agents' actions. With
+    ``communication`` all modules take each step together (`learn_together`). Observations are normalised by
+    `Normalization`. A federation sets `correction`.
 
     A subclass says what is minimised in `losses`.
 
@@ -267,6 +269,9 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
                 parts.setdefault(module_id, []).append(part)
         env_steps = sum(rollout.env_steps() for rollout in rollouts)
         total = 0
+        if self.communication is not None:
+            joined = {module_id: join(found) for module_id, found in parts.items()}
+            total, parts = learn_together(self, joined, teams, num_epochs, minibatch_size), {}
         for module_id, module_parts in parts.items():
             if not self.should_module_be_updated(module_id):
                 continue

@@ -20,6 +20,7 @@ from qio_rllib.learners.normalization import Normalization
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.learners.training_batch import PLAIN_ADVANTAGES, TrainingBatch, batch_of
 from qio_rllib.models.actor_critic import ActorCritic
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.sampling.influence import INFLUENCE
 from qio_rllib.sampling.rollout import ModuleRollout
 
@@ -47,6 +48,7 @@ class RolloutBatches(TorchLearner):
         self._influence = InfluenceSettings.of(settings.get(INFLUENCE_REWARD))
         self._normalization = Normalization.of(self.config)
         self._popart: dict[str, PopArt] = collections.defaultdict(PopArt)
+        self.communication = Communication.of(self.config.model_config.get(COMMUNICATION))
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the Learner's state with that of its scales."""
@@ -95,7 +97,15 @@ class RolloutBatches(TorchLearner):
         if self._counterfactual_model is not None:
             parts = self._counterfactual_model.with_outcomes(module_id, parts, self._num_actions(module_id))
         batch = batch_of(
-            module, parts, config.gamma, config.lambda_, popart, self._device, self._counterfactual, teams
+            module,
+            parts,
+            config.gamma,
+            config.lambda_,
+            popart,
+            self._device,
+            self._counterfactual,
+            teams,
+            self.communication is not None,
         )
         columns = batch.columns
         if self._counterfactual is not None:

@@ -17,6 +17,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.acting.team import DELIVERED, MESSAGE_NOISE
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.learners.advantages import compute_advantages
 from qio_rllib.learners.common import as_tensor
@@ -162,6 +163,7 @@ def batch_of(
     device: Any,
     counterfactual: CounterfactualBaselineSettings | None = None,
     teams: list[ModuleRollout] | None = None,
+    talking: bool = False,
 ) -> TrainingBatch:
     """Return the rows of a module's rollouts, with advantages and value targets.
 
@@ -178,6 +180,8 @@ def batch_of(
             same with and without.
         teams: The rollouts of the module's team, as `as_one_agent` gives them, in the order of ``parts``; None where
             each agent learns from its own rewards.
+        talking: Whether agents heard each other: windows (of one step without memory) of all agents are returned, those
+            who did not act included, an environment's agents next to each other.
 
     Raises:
         ConfigError: A central value without recorded global states, counterfactuals that were not
@@ -213,11 +217,11 @@ def batch_of(
                 credit[Postprocessing.ADVANTAGES] = compute_advantages(
                     part, values, final, gamma, lambda_, baseline, counterfactual.average_later
                 )
-        pieces.append(piece.windows(credit) if recurrent else piece.rows(credit))
+        pieces.append(piece.windows(credit, talking) if recurrent or talking else piece.rows(credit))
     joined: dict[str, torch.Tensor] = {}
     for name in pieces[0]:
         # memory has no axis of time
-        axis = 1 if recurrent and not name.startswith("memory/") else 0
+        axis = 1 if (recurrent or talking) and not name.startswith("memory/") else 0
         arrays = [piece[name] for piece in pieces]
         array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
         joined[name] = as_tensor(array).to(device)
@@ -378,6 +382,7 @@ class _Part:
         found |= {name: part.columns[name] for name in (OTHERS_ACTIONS, OTHERS_ACTED) if name in part.columns}
         if part.action_mask is not None:
             found[ACTION_MASK] = part.action_mask[:steps]
+        found |= {name: part.columns[name] for name in (DELIVERED, MESSAGE_NOISE) if name in part.columns}
         if self.state_rows is not None and self.agents is not None:
             found |= {"state_rows": self.state_rows[:steps], "agents": self.agents[:steps]}
         return found
@@ -390,8 +395,8 @@ class _Part:
             for name, array in self._columns(credit).items()
         }
 
-    def windows(self, credit: dict[str, Array]) -> dict[str, Array]:
-        """Return windows in which an agent acted at all, ``[L, W, ...]``; the last ones may be padded."""
+    def windows(self, credit: dict[str, Array], of_all: bool = False) -> dict[str, Array]:
+        """Return windows in which an agent acted at all (or those of all), ``[L, W, ...]``; the last may be padded."""
         part, length = self.part, self.part.memory_interval
         steps = part.num_steps
         count = -(-steps // length)
@@ -403,6 +408,8 @@ class _Part:
         kept = np.stack(
             [part.acted[w * length : (w + 1) * length].any(axis=0) for w in range(count)]
         ).reshape(-1)
+        if of_all:
+            kept[:] = True
         found = {}
         for name, array in columns.items():
             padded = _padded(array, count * length, name == ACTION_MASK)

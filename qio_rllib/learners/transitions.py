@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from qio_rllib.acting.communication import inbox
 from qio_rllib.acting.pooled_actor import LEARNING
+from qio_rllib.acting.team import DELIVERED, INBOX, MESSAGE_NOISE
 from qio_rllib.learners.common import as_tensor
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.joint_module import one_hot
@@ -35,8 +35,9 @@ class Transitions:
         present_next: 1 for agents whose return goes on, ``[R, M]``.
         legal: bool ``[R, M, A]``, or None.
         next_legal: Likewise.
-        inbox: What arrived of the messages that were sent, ``[R, M, K]``; None without communication.
-        delivered: bool ``[R, M, N]``; likewise.
+        inbox: What agents heard, ``[R, M, V]``; None without communication.
+        delivered: Whose message reaches them if it is sent, bool ``[R, M, N]``; likewise.
+        message_noise: What bits and gates were drawn with, ``[R, M, K]``; None where nothing is drawn.
         global_state: ``[R, S]``, or None.
         next_global_state: Likewise.
         fresh: Agents that begin with a step, bool ``[R, M]``.
@@ -57,6 +58,7 @@ class Transitions:
     next_legal: list[torch.Tensor | None]
     inbox: list[torch.Tensor] | None
     delivered: list[torch.Tensor] | None
+    message_noise: list[torch.Tensor] | None
     global_state: torch.Tensor | None
     next_global_state: torch.Tensor | None
     fresh: list[torch.Tensor]
@@ -128,10 +130,9 @@ def transitions_of(
     if burn_in:
         counts = (torch.arange(length) >= burn_in).float().repeat_interleave(len(batch)).to(device)
         learned = [rows * counts.unsqueeze(-1) for rows in learned]
-    inboxes = delivered = None
-    if "messages" in parts[0]:
-        delivered = tensors("delivered")
-        inboxes = inboxes_by_group(tensors("messages"), delivered, joint["indices"])
+    inboxes, delivered, noise = (
+        tensors(name) if name in parts[0] else None for name in (INBOX, DELIVERED, MESSAGE_NOISE)
+    )
     return Transitions(
         modules=joint["modules"],
         length=length,
@@ -147,6 +148,7 @@ def transitions_of(
         next_legal=optional("next_action_mask"),
         inbox=inboxes,
         delivered=delivered,
+        message_noise=noise,
         global_state=None if batch.global_states is None else tensor(batch.global_states),
         next_global_state=None if batch.next_global_states is None else tensor(batch.next_global_states),
         fresh=tensors("fresh"),
@@ -160,24 +162,22 @@ def outputs_of(
     network: PolicyNetwork,
     batch: Transitions,
     g: int,
-    inboxes: list[torch.Tensor] | None,
     burn_in: int,
     following: list[torch.Tensor] | None = None,
-    next_inboxes: list[torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return a policy network's outputs ``[R, M, K]`` for a group's observations, and for those that follow.
+
+    For agents that do not talk; those that do are answered by `converse`.
 
     Args:
         network: The group's network, or its target.
         batch: The transitions.
         g: Which group.
-        inboxes: What its agents hear; None without communication.
         burn_in: Steps through which no gradient passes.
         following: Observations that follow each step, by group; None where they are not asked for.
-        next_inboxes: What is heard then.
     """
-    rows = _with_inbox(batch.obs[g], inboxes, g)
-    after = None if following is None else _with_inbox(following[g], next_inboxes, g)
+    rows = batch.obs[g]
+    after = None if following is None else following[g]
     if network.memory is None:
         return _outputs(network, rows), None if after is None else _outputs(network, after)
     memory = batch.memory[g]
@@ -200,17 +200,15 @@ def following_outputs(
     network: PolicyNetwork,
     batch: Transitions,
     g: int,
-    inboxes: list[torch.Tensor] | None = None,
     burn_in: int = 0,
-    next_inboxes: list[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Return a policy network's outputs ``[R, M, K]`` for what a group observes after each step alone.
 
     Arguments as of `outputs_of`, which a network with memory needs: its memory has to pass the steps.
     """
     if network.memory is None:
-        return _outputs(network, _with_inbox(batch.next_obs[g], next_inboxes, g))
-    _, found = outputs_of(network, batch, g, inboxes, burn_in, batch.next_obs, next_inboxes)
+        return _outputs(network, batch.next_obs[g])
+    _, found = outputs_of(network, batch, g, burn_in, batch.next_obs)
     assert found is not None
     return found
 
@@ -241,27 +239,6 @@ def n_step_targets(
     return found
 
 
-def inboxes_by_group(
-    messages: Sequence[torch.Tensor], delivered: Sequence[torch.Tensor], indices: Sequence[Sequence[int]]
-) -> list[torch.Tensor]:
-    """Return the inboxes of each group's agents, ``[R, M, K]``.
-
-    Args:
-        messages: Of each group's agents, ``[R, M, K]``.
-        delivered: Whose message reached them, bool ``[R, M, N]``, by index of the sender.
-        indices: The agents' indices among all, by group.
-    """
-    sent = by_agent(messages, indices)
-    return [inbox(sent, reached) for reached in delivered]
-
-
-def by_agent(parts: Sequence[torch.Tensor], indices: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Join what the groups' agents have along the second axis, in the order of all agents."""
-    order = [index for members in indices for index in members]
-    joined = torch.cat(list(parts), dim=1)
-    return joined if order == sorted(order) else joined[:, torch.as_tensor(order).argsort()]
-
-
 def mean_over(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of the values where the mask is 1; 0 where it is nowhere."""
     return (values * mask).sum() / mask.sum().clamp_min(1.0)
@@ -271,7 +248,3 @@ def _outputs(network: PolicyNetwork, rows: torch.Tensor) -> torch.Tensor:
     """Return the outputs ``[R, M, K]`` of a network without memory; circuits take flat rows only."""
     features, _ = network.features(rows.flatten(0, 1), None)
     return network.outputs(features).unflatten(0, rows.shape[:2])
-
-
-def _with_inbox(rows: torch.Tensor, inboxes: list[torch.Tensor] | None, g: int) -> torch.Tensor:
-    return rows if inboxes is None else torch.cat([rows, inboxes[g]], dim=-1)

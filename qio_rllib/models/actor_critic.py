@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from qio_envs.api import ConfigError
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.parts import SpaceParts
 from qio_rllib.models.policy_network import (
     CATEGORICAL,
@@ -88,6 +89,7 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI):
     def policy_spec(self) -> PolicySpec:
         """Return the specification of the policy network; subclasses say more."""
         action = action_numbers(self.action_space)
+        communication = Communication.of(self.settings.get(COMMUNICATION))
         return PolicySpec(
             observation_shape=tuple(bare_space(self.observation_space).shape or ()),
             distribution=action.distribution,
@@ -95,6 +97,7 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI):
             has_action_mask=self.has_action_mask,
             network=network_keys(self.settings),
             factors=action.factors,
+            **({} if communication is None else communication.speaker()),
         )
 
     def memory_sizes(self) -> dict[str, int]:

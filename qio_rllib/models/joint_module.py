@@ -80,12 +80,10 @@ class JointModule(PolicyModule):
             raise ConfigError(
                 f"observations: joint critics take flat ones, got the shape {spec.observation_shape}; flatten them"
             )
-        radio = self.settings.get("communication") or {}
         discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
         return dataclasses.replace(
             spec,
             distribution=CATEGORICAL if discrete else self.continuous,
-            bandwidth=radio.get("bandwidth", 0),
             small_outputs=self.small_outputs,
         )
 

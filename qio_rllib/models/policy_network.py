@@ -18,7 +18,6 @@ from torch import nn
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification, operate
-from qio_rllib.layers import mlp
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import (
@@ -30,6 +29,7 @@ from qio_rllib.models.imagination import (
     check_imagination,
 )
 from qio_rllib.models.memory import Memory, memory_kind
+from qio_rllib.models.messages import Speaker, Spoken
 from qio_rllib.models.networks import Encoder, Head, NetworkSettings
 from qio_rllib.models.normalization import NORMALIZE_OBSERVATIONS, RunningScale
 from qio_rllib.models.opponent_model import OPPONENT_MODEL, OTHER_AGENTS, OpponentModel
@@ -58,7 +58,10 @@ class PolicySpec:
             with the deviation `PolicyNetwork.exploration`; "epsilon_greedy" takes the outputs as Q-values; "product" is
             of independent factors: categorical ones, and Gaussian ones behind them.
         num_actions: Discrete actions, or components of a continuous one; of a product its Gaussian factors.
-        bandwidth: Numbers in a message and in an inbox; 0 without communication.
+        bandwidth: Numbers (or bits) in a message's value, and in an inbox; 0 without communication.
+        signature: Numbers (or bits) in its signature, and in a query; 0 where messages are not targeted.
+        binary_messages: Whether messages are bits.
+        gated: Whether agents decide whether to speak.
         dueling: Whether Q-values are a state value plus advantages (Wang et al., 2016).
         small_outputs: Whether the last layer begins near 0, where tanh and softmax have gradients.
         network: Keys of ``model_config`` that shape it: those of `NetworkSettings`, ``use_lstm``, ``lstm_cell_size``,
@@ -72,6 +75,9 @@ class PolicySpec:
     distribution: str
     num_actions: int
     bandwidth: int = 0
+    signature: int = 0
+    binary_messages: bool = False
+    gated: bool = False
     dueling: bool = False
     small_outputs: bool = False
     has_action_mask: bool = False
@@ -196,11 +202,18 @@ class PolicyNetwork(nn.Module):
                 with torch.no_grad():
                     last.weight.mul_(0.1)
                     last.bias.zero_()
-        self.speaker: nn.Sequential | None = None
+        self.speaker: Speaker | None = None
         if spec.bandwidth:
             settings = NetworkSettings.of(spec.network)
-            sizes = [math.prod(spec.observation_shape), *settings.fcnet_hiddens, spec.bandwidth]
-            self.speaker = nn.Sequential(mlp(sizes, settings.fcnet_activation), nn.Tanh())
+            self.speaker = Speaker(
+                math.prod(spec.observation_shape) + (0 if self.memory is None else self.memory.size),
+                settings.fcnet_hiddens,
+                settings.fcnet_activation,
+                spec.bandwidth,
+                spec.signature,
+                spec.binary_messages,
+                spec.gated,
+            )
         for name in ("eta", "h_min", "tau"):
             self.register_buffer(name, torch.tensor(getattr(self.amplification, name)))
         self.register_buffer("exploration", torch.tensor(0.0))
@@ -275,10 +288,25 @@ class PolicyNetwork(nn.Module):
         value, advantage = found[..., :1], found[..., 1:]
         return value + advantage - advantage.mean(dim=-1, keepdim=True)
 
-    def speak(self, observations: torch.Tensor) -> torch.Tensor:
-        """Return messages in [-1, 1], ``[..., bandwidth]``, from flat observations ``[..., D]``."""
+    def speak(
+        self,
+        observations: torch.Tensor,
+        state: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> Spoken:
+        """Return what agents say.
+
+        Args:
+            observations: Flat, ``[..., D]``.
+            state: Of the memory before this step, whose output speakers see too, ``[..., S]``; None without memory.
+            noise: As for `Speaker.forward`.
+        """
         assert self.speaker is not None
-        return self.speaker(observations)
+        if self.memory is None:
+            return self.speaker(observations, noise)
+        assert state is not None
+        # an LSTM's state begins with its output
+        return self.speaker(torch.cat([observations, state[..., : self.memory.size]], dim=-1), noise)
 
     def operated(self, logits: torch.Tensor, legal: torch.Tensor | None) -> torch.Tensor:
         """Return logits with mask and operator behind them; as they are where there is neither."""

@@ -30,8 +30,12 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from qio_rllib.acting.team import SENT
 from qio_rllib.sampling.rollout import Array, Rollout
 from qio_rllib.sampling.vector_env import VectorEnv
+
+BITS_SENT = "bits_sent"
+"""Metric: bits sent per agent and environment step."""
 
 _Key = str | tuple[str, ...]
 
@@ -142,6 +146,20 @@ class EpisodeLog:
                 log((NUM_AGENT_STEPS_SAMPLED, name), count, reduce="sum")
                 log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, name), count, reduce="lifetime_sum")
         return env_steps
+
+    def log_bits(self, metrics: MetricsLogger, rollouts: list[Rollout], message_bits: int) -> None:
+        """Log the bits that agents sent, as the mean over agents and the steps in which they acted.
+
+        Args:
+            metrics: Where to.
+            rollouts: Of agents that talk.
+            message_bits: Bits that a message takes.
+        """
+        parts = [part for rollout in rollouts for part in rollout.modules.values()]
+        steps = sum(int(part.acted.sum()) for part in parts)
+        sent = sum(int((part.columns[SENT] & part.acted).sum()) for part in parts)
+        if steps:
+            metrics.log_value(BITS_SENT, sent * message_bits / steps, window=1)
 
     def log_means(self, metrics: MetricsLogger) -> None:
         """Log the means over the window of finished episodes."""

@@ -25,6 +25,7 @@ from qio_rllib.acting.actor import Acted, NetworkActor
 from qio_rllib.acting.policy import EpisodeStreams, GroupSpaces, Policy
 from qio_rllib.acting.team import Team
 from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.episodes import BITS_SENT
 from qio_rllib.sampling.groups import groups_of, team_of
 from qio_rllib.sampling.manifest import METADATA, verify
 from qio_rllib.sampling.stepper import EnvStepper, one_thread
@@ -127,7 +128,8 @@ def play_episodes(
     Returns:
         One row per episode: ``seed``, ``episode_return`` (sum over agents and steps of the rewards), ``episode_length``
         (environment steps), and the numbers of the last info; of those that each agent has, the mean over agents. Where
-        an episode was left before its end, all rows have ``cut``: 1 for such an episode, 0 for one that ended.
+        agents talk, ``bits_sent``: the bits that they sent, per agent and step in which it acted. Where an episode was
+        left before its end, all rows have ``cut``: 1 for such an episode, 0 for one that ended.
     """
     max_steps = step_cap(env, max_steps)
     count = 0
@@ -137,6 +139,7 @@ def play_episodes(
         {"seed": seed, "episode_return": 0.0, "episode_length": 0} for seed in seeds
     ]
     running = np.ones(len(seeds), bool)
+    spoken, acting = np.zeros(len(seeds)), np.zeros(len(seeds))  # bits, and steps that agents acted in
 
     def told(acted: list[Acted]) -> list[Acted]:
         messages = team.messages(acted)
@@ -148,13 +151,17 @@ def play_episodes(
     replace = None
     if hear is not None and team.communication is not None:
         replace = told
-        hear(np.zeros((len(seeds), team.num_agents, team.communication.bandwidth), np.float32))
+        hear(np.zeros((len(seeds), team.num_agents, team.communication.size), np.float32))
     with one_thread():
         stepper.reset(np.array(seeds, np.uint64))
         if watch is not None:
             watch()
         while True:
             step = stepper.step(rng, explore, replace=replace)
+            bits = team.bits_sent(step.acted)
+            if bits is not None:
+                spoken += bits.sum(axis=1) * running
+                acting += step.alive.sum(axis=1) * running
             gains = step.rewards.sum(axis=1, dtype=np.float64)
             if earn is not None:
                 earn(step.rewards * running[:, None])
@@ -166,9 +173,12 @@ def play_episodes(
             running &= ~step.over
             if watch is not None:
                 watch()
+            count += 1
+            if team.communication is not None and (not running.any() or count == max_steps):
+                for row, rate in zip(rows, (spoken / acting).tolist(), strict=True):
+                    row[BITS_SENT] = rate
             if not running.any():
                 return rows
-            count += 1
             if count == max_steps:
                 for e, is_cut in enumerate(running.tolist()):
                     rows[e] |= env.info(e) if is_cut else {}

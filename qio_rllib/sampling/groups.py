@@ -12,9 +12,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec
-from qio_rllib.acting.communication import Communication
 from qio_rllib.acting.module_actor import actor_of
 from qio_rllib.acting.team import AgentGroup, Team
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.spaces import ACTION_MASK, OBSERVATION, bare_space, is_masked_space
 from qio_rllib.sampling.vector_env import VectorEnv
 
@@ -111,7 +111,7 @@ def team_of(
         actor = actor_of(modules[module_id], action, columns)
         agents = tuple(env.agents[index] for index in members)
         parts.append(AgentGroup(module_id, agents, np.array(members), actor, agent_id))
-    return Team(parts, Communication.of(config.model_config.get("communication")))
+    return Team(parts, Communication.of(config.model_config.get(COMMUNICATION)))
 
 
 def _module_of(agent: Any, config: Any) -> str:

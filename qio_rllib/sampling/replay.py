@@ -12,6 +12,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.pooled_actor import LEARNING
+from qio_rllib.acting.team import COLUMNS
 from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout
 from qio_rllib.sampling.streams import generator
 
@@ -380,7 +381,7 @@ def _columns(part: ModuleRollout, gamma: float) -> dict[str, Array]:
         legal = part.action_mask[1:].copy()
         legal[tuple(part.final_index.T)] = True
         columns |= {"action_mask": part.action_mask[:-1], "next_action_mask": legal}
-    for name in ("messages", "delivered", LEARNING):
+    for name in (*COLUMNS, LEARNING):
         if name in part.columns:
             columns[name] = part.columns[name]
     for name, memory in part.memory.items():

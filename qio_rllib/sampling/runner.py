@@ -275,6 +275,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     break
             self._started = True
         self.num_env_steps_sampled_lifetime += self.episodes.log_steps(self.metrics, rollouts, ended)
+        assert self.stepper is not None
+        communication = self.stepper.team.communication
+        if communication is not None:
+            self.episodes.log_bits(self.metrics, rollouts, communication.message_bits)
         self.callbacks.call("on_sample_end", samples=rollouts)
         return rollouts
 

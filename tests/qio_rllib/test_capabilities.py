@@ -113,9 +113,9 @@ def test_an_algorithm_takes_what_it_declares_and_refuses_the_rest(name, capabili
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("capability", [name for name in CAPABILITIES if name != "communication"])
+@pytest.mark.parametrize("capability", CAPABILITIES)
 def test_an_undeclared_capability_is_refused_whichever_it_is(capability):
-    # Take a capability away from an algorithm that has it. (The key of communication is MADDPG's alone.)
+    # Take a capability away from an algorithm that has it.
     (env, env_config), use = USES[capability]
     able = next(config for config in LOCAL_ALGORITHMS.values() if getattr(config.capabilities, capability))
     unable = type(

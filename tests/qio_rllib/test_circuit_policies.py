@@ -130,7 +130,7 @@ def test_actors_with_joint_critics_can_be_circuits(algorithm, kind):
     """An agent's logits are those of its own row, whatever stands around it."""
     setup = setup_of(off_policy_config_of("discrete", algorithm=algorithm, circuit={**TINY, "kind": kind}))
     (module,), rows = setup.modules, setup.rows
-    found, _ = outputs_of(module.policy, rows, 0, None, 0)
+    found, _ = outputs_of(module.policy, rows, 0, 0)
     for agent in range(rows.obs[0].shape[1]):
         torch.testing.assert_close(found[:, agent], module.policy.head(rows.obs[0][:, agent]))
     before = [parameter.clone() for parameter in module.policy.parameters()]

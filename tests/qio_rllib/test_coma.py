@@ -190,7 +190,7 @@ def test_with_memory_the_policy_beyond_the_end_has_passed_the_steps_before():
     (module,), rows = learner.modules(), torch.tensor([4, 17, 35])
     moved_apart(module.policy, module.target_critics, by=0.5)
     (found,) = learner._values_beyond([module], batch, rows)
-    outputs = outputs_of(module.policy, batch.whole, 0, None, 0, batch.whole.next_obs)[1]
+    outputs = outputs_of(module.policy, batch.whole, 0, 0, batch.whole.next_obs)[1]
     with torch.no_grad():  # one agent: its own action does not matter to its critic
         values = module.critic(target=True)(batch.whole.next_view(None), batch.whole.actions)
         expected = (learner.policy(module, outputs, None).probs * values).sum(-1)
@@ -236,7 +236,7 @@ def test_advantages_sum_to_nothing_under_the_policy(task):
     learner, _, batch = played(coma_config(task, amplification={}))
     for g, module in enumerate(learner.modules()):
         moved_apart(module.critic(), by=0.5)
-        outputs = outputs_of(module.policy, batch.whole, g, None, 0)[0]
+        outputs = outputs_of(module.policy, batch.whole, g, 0)[0]
         probs = learner.policy(module, outputs, batch.whole.legal[g]).probs.detach()
         count, agents, actions = probs.shape
         total, largest = torch.zeros(count, agents), 0.0
@@ -307,7 +307,7 @@ def test_with_an_exact_critic_the_expected_gradient_is_that_of_the_expected_payo
     parameters = [parameter for module in modules for parameter in module.policy.parameters()]
 
     def policies(rows):
-        found = [outputs_of(module.policy, rows, g, None, 0)[0] for g, module in enumerate(modules)]
+        found = [outputs_of(module.policy, rows, g, 0)[0] for g, module in enumerate(modules)]
         return [learner.policy(module, part, None).probs for module, part in zip(modules, found, strict=True)]
 
     one, other = (probs[0, 0] for probs in policies(whole))
@@ -418,7 +418,7 @@ def test_a_law_of_annealing_follows_the_entropy_of_those_that_act():
     law = {"law": "quantum", "alpha_0": 0.1, "alpha_min": 0.01, "decay": 0.5}
     learner, rollout, batch = played(coma_config("masked", entropy_annealing=law))
     (module,), acted = learner.modules(), batch.whole.acted[0] > 0
-    outputs = outputs_of(module.policy, batch.whole, 0, None, 0)[0]
+    outputs = outputs_of(module.policy, batch.whole, 0, 0)[0]
     entropy = learner.policy(module, outputs, batch.whole.legal[0]).entropy()[acted]
     share = entropy / batch.whole.legal[0].sum(-1)[acted].clamp_min(2).log()
     found = learner.update(episodes=[rollout])["shared"]
@@ -430,8 +430,8 @@ def test_windows_begin_with_the_memory_that_was_recorded_there():
     """What windows give is what the whole rollout gives in one go; gradients do not pass between windows."""
     learner, _, batch = played(coma_config("lives", model={**MEMORY, "max_seq_len": 7}))
     (module,) = learner.modules()
-    whole = outputs_of(module.policy, batch.whole, 0, None, 0)[0]
-    parts = [outputs_of(module.policy, part, 0, None, 0)[0] for part in batch.windows]
+    whole = outputs_of(module.policy, batch.whole, 0, 0)[0]
+    parts = [outputs_of(module.policy, part, 0, 0)[0] for part in batch.windows]
     assert [len(part) // 3 for part in parts] == [7, 5]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-6)
     assert not batch.whole.fresh[0].unflatten(0, (12, 3))[7].all()  # some go on into the second window

@@ -9,19 +9,20 @@ from toy_off_policy import Setup, setup_of
 from qio_envs import swarm_cooperative_v0
 from qio_envs.api import ConfigError
 from qio_envs.swarm import viewer
-from qio_rllib.acting.communication import Communication, inbox
 from qio_rllib.acting.policy import episode_generator
 from qio_rllib.algorithms import MADDPGConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.artifacts.rendering import show_episodes
 from qio_rllib.artifacts.video import record_episode
-from qio_rllib.learners.transitions import inboxes_by_group
+from qio_rllib.models.communication import Communication
+from qio_rllib.models.messages import Spoken, inboxes_by_group
 from qio_rllib.sampling.environments import make_vector_env, register_env
 from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.stepper import EnvStepper
 
 ENV = {"scenario": "hidden_target", "max_steps": 10}
+OTHERS = ~np.eye(4, dtype=bool)
 PARTS = {"first": ["agent_0"], "others": ["agent_1", "agent_2"]}
 
 
@@ -44,6 +45,12 @@ def config_of(bandwidth=3, drop=0.3, policies=None, env="swarm_cooperative_v0", 
     )
 
 
+def inbox(messages, delivered):
+    """The mean of the messages that arrived, in NumPy."""
+    weights = delivered.astype(np.float32)
+    return (weights @ messages) / np.maximum(weights.sum(-1, keepdims=True), 1)
+
+
 def policy_of(runner, module_id):
     return runner.module[module_id].unwrapped().policy
 
@@ -55,16 +62,19 @@ def mean_actions(policy, rows):
 
 def test_nobody_hears_itself_and_only_the_living_talk():
     alive = np.array([[True, True, False, True]])
-    delivered = Communication(2).deliver(alive, np.random.default_rng(0))
+    delivered = Communication(2).deliver(alive, OTHERS, np.random.default_rng(0))
     assert delivered[0].astype(int).tolist() == [[0, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]
 
 
 def test_messages_are_lost_as_often_as_said_each_link_by_itself():
-    delivered = Communication(1, drop=0.3).deliver(np.ones((20_000, 3), bool), np.random.default_rng(0))
+    delivered = Communication(1, drop=0.3).deliver(
+        np.ones((20_000, 3), bool), OTHERS[:3, :3], np.random.default_rng(0)
+    )
     links = delivered[:, ~np.eye(3, dtype=bool)]  # receiver and sender: 01, 02, 10, 12, 20, 21
     np.testing.assert_allclose(links.mean(axis=0), 0.7, atol=0.02)
     np.testing.assert_allclose(np.corrcoef(links.T), np.eye(6), atol=0.03)
-    assert not Communication(1, drop=1.0).deliver(np.ones((9, 3), bool), np.random.default_rng(0)).any()
+    deaf = Communication(1, drop=1.0)
+    assert not deaf.deliver(np.ones((9, 3), bool), OTHERS[:3, :3], np.random.default_rng(0)).any()
 
 
 def test_an_inbox_is_the_mean_of_what_arrived():
@@ -72,14 +82,12 @@ def test_an_inbox_is_the_mean_of_what_arrived():
     messages = rng.normal(size=(5, 4, 3)).astype(np.float32)
     delivered = rng.random((5, 2, 4)) < 0.5
     delivered[0, 0] = False
-    found = inbox(messages, delivered)
+    spoken = Spoken(torch.from_numpy(messages))
+    (found,) = inboxes_by_group([spoken], [torch.from_numpy(delivered)], [range(4)])
     for e, receiver in np.ndindex(5, 2):
         arrived = messages[e][delivered[e, receiver]]
         expected = arrived.mean(axis=0) if len(arrived) else np.zeros(3)
         np.testing.assert_allclose(found[e, receiver], expected, atol=1e-6)
-    np.testing.assert_allclose(
-        inbox(torch.from_numpy(messages), torch.from_numpy(delivered)).numpy(), found, atol=1e-6
-    )
 
 
 @pytest.mark.parametrize("policies", [None, PARTS, {"others": ["agent_1"], "rest": ["agent_0", "agent_2"]}])
@@ -98,7 +106,7 @@ def test_the_actions_are_those_of_the_messages_that_are_kept(policies):
             part.columns["delivered"],
         )
         with torch.no_grad():
-            said = policy.speak(torch.from_numpy(part.observations[:-1])).numpy()
+            said = policy.speak(torch.from_numpy(part.observations[:-1])).messages.numpy()
         np.testing.assert_allclose(messages, said, atol=1e-6)
         rows = np.concatenate([part.observations[:-1], inbox(sent, delivered)], axis=-1)
         np.testing.assert_allclose(part.actions, mean_actions(policy, rows), atol=1e-5)
@@ -196,7 +204,7 @@ def test_every_part_of_a_speaker_learns():
 
 def test_inboxes_follow_the_indices_of_the_senders():
     """Module one has the agents 2 and 0, module two agent 1."""
-    messages = [torch.tensor([[[2.0], [0.5]]]), torch.tensor([[[1.0]]])]
+    messages = [Spoken(torch.tensor(said)) for said in ([[[2.0], [0.5]]], [[[1.0]]])]
     only = torch.eye(3, dtype=torch.bool)
     delivered = [only[[2, 0]].unsqueeze(0), only[[1]].unsqueeze(0)]
     found = inboxes_by_group(messages, delivered, [[2, 0], [1]])
@@ -214,14 +222,18 @@ def test_a_player_talks_as_the_runner_does_and_from_a_file(tmp_path, drop):
     rows = np.stack(list(observations.values()))
     policies = [policy_of(runner, name) for name in ("first", "others", "others")]
     with torch.no_grad():
-        sent = np.stack([p.speak(torch.from_numpy(row)) for p, row in zip(policies, rows, strict=True)])
-    links = Communication(3, drop).deliver(np.ones((1, 3), bool), episode_generator(7))[0]
+        sent = np.stack(
+            [p.speak(torch.from_numpy(row)).messages for p, row in zip(policies, rows, strict=True)]
+        )
+    links = Communication(3, drop=drop).deliver(np.ones((1, 3), bool), OTHERS[:3, :3], episode_generator(7))[
+        0
+    ]
     inputs = np.concatenate([rows, inbox(sent, links)], axis=-1)
     expected = [mean_actions(p, row) for p, row in zip(policies, inputs, strict=True)]
     np.testing.assert_allclose(np.stack(list(acted.values())), expected, atol=1e-5)
 
     loaded = load_policy(save_policy(policy, tmp_path / "policy.pt"))
-    assert loaded.team.communication == Communication(3, drop)
+    assert loaded.team.communication == Communication(3, drop=drop)
     one, two = (evaluate(p, "swarm_cooperative_v0", ENV, [5, 6], explore=False) for p in (policy, loaded))
     assert one == two
     assert one == evaluate(policy, "swarm_cooperative_v0", ENV, [5, 6], explore=False)
@@ -294,7 +306,8 @@ def test_pictures_show_what_agents_told_each_other_in_the_step(monkeypatch, how)
     stepper.reset(np.array([5], np.uint64))
     for scene in scenes[1:]:
         spoken = [
-            group.actor.speak(seen)[0] for group, seen in zip(stepper.team.groups, stepper.obs, strict=True)
+            group.actor.speak(seen, {}, None).messages[0]
+            for group, seen in zip(stepper.team.groups, stepper.obs, strict=True)
         ]
         np.testing.assert_allclose(scene.messages, np.concatenate(spoken), atol=1e-6)
         stepper.advance(stepper.step(None, False))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from toy_off_policy import ATTENTION, config_of, moved_apart, setup_of
 
-from qio_rllib.acting.communication import inbox
 from qio_rllib.exploration import normalized_entropy
 from qio_rllib.learners.transitions import transitions_of
 from qio_rllib.models import joint_module
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.joint_module import sampled_one_hot
+from qio_rllib.models.messages import inboxes_by_group
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import play_episodes, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -256,8 +256,9 @@ def test_targets_hear_the_target_speakers_over_links_that_fail_as_often_as_said(
     assert float(delivered[possible].float().mean()) == pytest.approx(1 - drop, abs=0.15)
     with torch.no_grad():
         said, not_said = (policy.speak(rows.next_obs[0]) for policy in (module.target_policy, module.policy))
-    torch.testing.assert_close(heard[0][0], inbox(said, delivered))
-    assert drop == 1.0 or not torch.allclose(heard[0][0], inbox(not_said, delivered))
+    expected, other = (inboxes_by_group([one], [delivered], [range(3)])[0] for one in (said, not_said))
+    torch.testing.assert_close(heard[0][0], expected)
+    assert drop == 1.0 or not torch.allclose(heard[0][0], other)
 
 
 # -- what is sampled

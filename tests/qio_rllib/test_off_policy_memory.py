@@ -68,10 +68,10 @@ def test_a_sequence_gives_what_stepping_gives(algorithm, kind):
     cut = (rows.present_next[0] > 0) & (rows.acted[0] > 0)
     assert (cut[:-30] & rows.fresh[0][30:]).any()
     for burn_in in (0, 2, 6):
-        found = outputs_of(module.policy, rows, 0, None, burn_in, rows.next_obs)
+        found = outputs_of(module.policy, rows, 0, burn_in, rows.next_obs)
         for one, other in zip(found, stepped(module.policy, rows), strict=True):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
-    only, nothing = outputs_of(module.policy, rows, 0, None, 2)
+    only, nothing = outputs_of(module.policy, rows, 0, 2)
     torch.testing.assert_close(only, found[0])
     assert nothing is None
 
@@ -88,7 +88,7 @@ def test_gradients_are_those_of_stepping_and_none_passes_through_burn_in(algorit
     parameters = {name: value for name, value in parameters.items() if "speaker" not in name}
     gradients = []
     for outputs in (
-        outputs_of(module.policy, rows, 0, None, burn_in)[0],
+        outputs_of(module.policy, rows, 0, burn_in)[0],
         stepped(module.policy, rows, burn_in)[0],
     ):
         gradients.append(torch.autograd.grad((outputs * weights).sum(), [*parameters.values()]))
@@ -96,7 +96,7 @@ def test_gradients_are_those_of_stepping_and_none_passes_through_burn_in(algorit
         assert one.abs().max() > 1e-8, name
         torch.testing.assert_close(one, other, atol=1e-8, rtol=1e-6, msg=name)
     rows.obs[0].requires_grad_()
-    (outputs_of(module.policy, rows, 0, None, burn_in)[0] * weights).sum().backward()
+    (outputs_of(module.policy, rows, 0, burn_in)[0] * weights).sum().backward()
     early = rows.obs[0].grad[: burn_in * 30]
     assert not early.any()
     assert rows.obs[0].grad[burn_in * 30 :].any()

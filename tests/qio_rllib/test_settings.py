@@ -230,10 +230,6 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(name, way):
         ({"exploration_config": {}}, "config.exploration_config: RLlib's new API stack no longer takes it"),
         ({"env_runners": {"num_env_runners": 1}}, "config.env_runners: its settings stand directly under"),
         (
-            {"communication": {"bandwidth": 1}},
-            "config.communication: a setting of MADDPG, which PPO does not",
-        ),
-        (
             {"tau": 0.1},
             "config.tau: a setting of COMA, DQN, MAAC, MADDPG, MASAC, QMIX, VDN or WorldModel, which PPO does not",
         ),

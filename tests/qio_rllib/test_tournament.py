@@ -9,11 +9,11 @@ from PIL import Image
 from toy_strategies import ENV, NAMES, SETTINGS, policy_of
 
 from qio_envs.api import ConfigError
-from qio_rllib.acting.communication import Communication
 from qio_rllib.acting.team import Team
 from qio_rllib.artifacts.policy_file import save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.tournament import Contestant, tournament
+from qio_rllib.models.communication import Communication
 from qio_rllib.sampling.evaluation import evaluation_seeds
 
 
@@ -39,7 +39,7 @@ def test_what_cannot_take_part_is_named():
     with pytest.raises(ConfigError, match="teams: agent_1 in no team"):
         tournament(contestants(), ENV, SETTINGS, [1], teams=[["agent_0"], []])
     talking = policy_of(0)
-    talking = dataclasses.replace(talking, team=Team(talking.team.groups, Communication(2, 0.0)))
+    talking = dataclasses.replace(talking, team=Team(talking.team.groups, Communication(2)))
     with pytest.raises(
         ConfigError, match="loud: its agents talk, and there are no messages between policies"
     ):

@@ -1,0 +1,498 @@
+"""Who may say what to whom: targets, hierarchies, gates, bits; what is recorded of it, learned from it and reported."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core.columns import Columns
+from toy_lives import Lives
+from toy_off_policy import setup_of
+from toy_whisper import SYMBOLS, Whisper
+
+from qio_envs.api import ConfigError
+from qio_rllib.acting.team import DELIVERED, INBOX, MESSAGE_NOISE, MESSAGES, SENT
+from qio_rllib.algorithms import A2CConfig, MADDPGConfig, PPOConfig
+from qio_rllib.artifacts.metrics import progress_row
+from qio_rllib.artifacts.policy_file import load_policy, save_policy
+from qio_rllib.learners.joint_update import _Update
+from qio_rllib.models.communication import Communication, logistic
+from qio_rllib.models.messages import Speaker, Spoken, inboxes_by_group, straight_through, weights_of
+from qio_rllib.sampling.environments import register_env
+from qio_rllib.sampling.evaluation import evaluate, evaluate_algorithm, policy_from_modules
+from qio_rllib.sampling.runner import BatchedEnvRunner
+
+SWARM = ("swarm_cooperative_v0", {"scenario": "hidden_target", "max_steps": 7})
+PARTS = {"first": ["agent_1"], "others": ["agent_0", "agent_2"]}
+LEADERS = [["agent_2", "agent_0"], ["agent_1"]]
+KINDS = {
+    "broadcast": {"bandwidth": 3, "drop": 0.3},
+    "targeted": {"bandwidth": 2, "routing": "targeted", "signature": 3, "drop": 0.3},
+    "bits": {"bits": 3},
+    "gated": {"bandwidth": 2, "gate": {"cost": 0.1}},
+    "hierarchical": {"bandwidth": 2, "routing": "hierarchical", "leaders": LEADERS},
+    "all": {"bits": 2, "routing": "targeted", "signature": 2, "gate": {"cost": 0.1}, "drop": 0.2},
+}
+MODELS = {
+    "feedforward": {"fcnet_hiddens": [8]},
+    "lstm": {"fcnet_hiddens": [8], "use_lstm": True, "lstm_cell_size": 4, "max_seq_len": 4},
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+models = pytest.mark.parametrize("model", MODELS)
+
+
+def config_of(
+    kind, algorithm=PPOConfig, model="feedforward", policies=PARTS, env=SWARM, num_envs=4, **training
+):
+    config = algorithm().environment(env[0], env_config=env[1])
+    if policies:
+        config.multi_agent(policies=policies)
+    if algorithm is PPOConfig:
+        training = {"train_batch_size_per_learner": 40, "minibatch_size": 30, "num_epochs": 2} | training
+    if algorithm is MADDPGConfig:
+        training = {"train_batch_size_per_learner": 16, "critic": {"hiddens": [8]}} | training
+        training = {"num_steps_sampled_before_learning_starts": 80, "env_steps_per_update": 20} | training
+        training = {"replay_capacity": 512} | training
+    return (
+        config.env_runners(num_env_runners=0, num_envs_per_env_runner=num_envs, rollout_fragment_length=10)
+        .training(communication=KINDS[kind] if isinstance(kind, str) else kind, **training)
+        .rl_module(model_config=MODELS[model])
+        .reporting(min_sample_timesteps_per_iteration=40)
+        .debugging(seed=3)
+    )
+
+
+def learner_of(config, runner):
+    config.validate()
+    learner = config.learner_class(
+        config=config, module_spec=config.get_multi_rl_module_spec(spaces=runner.get_spaces())
+    )
+    learner.build()
+    for module_id, module in runner.module.items():
+        module.load_state_dict(learner.module[module_id].state_dict(), strict=False)
+    return learner
+
+
+# -- what an inbox is made of
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10_000), gated=st.booleans(), targeted=st.booleans(), agents=st.integers(2, 5))
+def test_weights_are_those_of_a_softmax_or_mean_over_what_arrived(seed, gated, targeted, agents):
+    rng = np.random.default_rng(seed)
+    delivered = rng.random((6, agents, agents)) < 0.6
+    gates = (rng.random((6, agents)) < 0.6).astype(np.float32) if gated else np.ones((6, agents), np.float32)
+    scores = (30 * rng.normal(size=(6, agents, agents))).astype(np.float32)
+    found = weights_of(
+        torch.from_numpy(delivered),
+        torch.from_numpy(gates) if gated else None,
+        torch.from_numpy(scores) if targeted else None,
+    ).numpy()
+    arrived = delivered & (gates[:, None] > 0)
+    assert (found[~arrived] == 0).all()
+    sums = found.sum(axis=-1)
+    np.testing.assert_allclose(sums[arrived.any(-1)], 1, atol=1e-6)
+    assert (sums[~arrived.any(-1)] == 0).all()
+    for e, receiver in np.ndindex(6, agents):
+        here = arrived[e, receiver]
+        if here.any():
+            chosen = scores[e, receiver, here].astype(np.float64) * targeted
+            expected = np.exp(chosen - chosen.max())
+            np.testing.assert_allclose(
+                found[e, receiver, here], expected / expected.sum(), atol=1e-6, rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_what_did_not_arrive_has_exactly_no_influence_and_gates_learn_when_closed(targeted):
+    generator = torch.Generator().manual_seed(0)
+    messages = torch.randn(5, 4, 5, generator=generator).requires_grad_()
+    queries = torch.randn(5, 4, 2, generator=generator) if targeted else None
+    gates = torch.tensor([1.0, 0.0, 1.0, 1.0]).repeat(5, 1).requires_grad_()
+    delivered = ~torch.eye(4, dtype=torch.bool).repeat(5, 1, 1)
+    delivered[:, :, 3] = False  # nobody hears the last one
+
+    def heard(said):
+        return inboxes_by_group([Spoken(said, gates, None, queries)], [delivered], [range(4)])[0]
+
+    inbox = heard(messages)
+    changed = messages.detach().clone()
+    changed[:, [1, 3]] = 1e6
+    assert torch.equal(heard(changed), inbox)
+    (inbox**2).sum().backward()
+    assert not messages.grad[:, [1, 3]].any()
+    assert messages.grad[:, [0, 2]].abs().min() > 0
+    assert gates.grad[:, :3].abs().min() > 0  # opening the closed one would change something
+    assert not gates.grad[:, 3].any()
+
+
+def test_nobody_heard_is_silence_without_broken_gradients():
+    queries = torch.randn(1, 2, 3).requires_grad_()
+    spoken = Spoken(torch.randn(1, 2, 5), torch.zeros(1, 2, requires_grad=True), None, queries)
+    (inbox,) = inboxes_by_group([spoken], [~torch.eye(2, dtype=torch.bool)[None]], [[0, 1]])
+    assert not inbox.any()
+    inbox.sum().backward()
+    assert torch.isfinite(queries.grad).all()
+    assert torch.isfinite(spoken.gates.grad).all()
+
+
+def test_a_query_picks_the_signature_that_it_fits():
+    """The order of the agents is that of their indices, whichever module they are of."""
+    value = torch.tensor([[[10.0], [20.0]]])
+    signatures = 40 * torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    pair = Spoken(torch.cat([value, signatures], dim=-1), queries=torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
+    single = Spoken(torch.tensor([[[30.0, 0.0, 0.0]]]), queries=torch.tensor([[[0.0, 1.0]]]))
+    everybody = ~torch.eye(3, dtype=torch.bool)
+    found = inboxes_by_group([pair, single], [everybody[[2, 0]][None], everybody[[1]][None]], [[2, 0], [1]])
+    # agent 2 and agent 0 seek the first signature, that of agent 2 (who does not hear itself); agent 1 seeks agent 0's
+    assert found[0][0, 1].item() == pytest.approx(10, abs=1e-3)
+    assert found[1].item() == pytest.approx(20, abs=1e-3)
+    assert found[0][0, 0].item() == pytest.approx((20 + 30) / 2)  # neither fits it
+
+
+# -- bits and gates
+
+
+def test_bits_are_drawn_as_often_as_their_probability_and_take_two_values():
+    speaker = Speaker(2, [4], "tanh", 2, binary=True, gated=True)
+    rows = torch.tensor([[0.3, -1.0]]).expand(40_000, 2)
+    noise = torch.from_numpy(logistic(np.random.default_rng(0).random((40_000, 3), np.float32)))
+    with torch.no_grad():
+        said = speaker(rows, noise)
+        logits = speaker.network(rows[:1])[0]
+    assert set(said.messages.unique().tolist()) == {-1.0, 1.0}
+    assert set(said.gates.unique().tolist()) == {0.0, 1.0}
+    share = torch.cat([(said.messages + 1) / 2, said.gates[:, None]], dim=1).mean(0)
+    torch.testing.assert_close(share, torch.sigmoid(logits), atol=0.01, rtol=0)
+    torch.testing.assert_close(said.openness[0], torch.sigmoid(logits[2]))
+    likeliest = speaker(rows[:1])
+    assert likeliest.messages[0].tolist() == [1.0 if x > 0 else -1.0 for x in logits[:2]]
+    assert torch.equal(speaker(rows[:1], torch.zeros(1, 3)).gates, likeliest.gates)
+
+
+def test_gradients_pass_straight_through():
+    logits = torch.tensor([-2.0, -0.1, 0.0, 3.0], requires_grad=True)
+    bits = straight_through(logits)
+    assert bits.tolist() == [0.0, 0.0, 0.0, 1.0]
+    bits.sum().backward()
+    probability = torch.sigmoid(logits.detach())
+    torch.testing.assert_close(logits.grad, probability * (1 - probability))
+
+
+def test_noise_is_finite_for_every_uniform_number():
+    ends = np.array([0.0, 2.0**-24, 1 - 2.0**-24], np.float32)
+    found = logistic(ends)
+    assert np.isfinite(found).all()
+    assert (np.diff(found) > 0).all()
+
+
+# -- routing
+
+
+def test_members_hear_their_leader_and_leaders_each_other():
+    settings = Communication(2, routing="hierarchical", leaders=[["a", "b", "c"], ["d", "e"], ["f"]])
+    agents = ["b", "a", "c", "d", "e", "f"]
+    heard = {(agents[i], agents[j]) for i, j in np.argwhere(settings.links(agents))}
+    pairs = {("a", "b"), ("a", "c"), ("d", "e"), ("a", "d"), ("a", "f"), ("d", "f")}
+    assert heard == pairs | {(j, i) for i, j in pairs}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"bandwidth": 2, "bits": 2}, "communication.bandwidth: a message holds numbers .* got bandwidth 2 and bits"),
+        ({"bits": -1}, "communication.bits: expected an integer of at least 1, got -1"),
+        ({"bits": 1.5}, "communication.bits: expected an integer of at least 1, got 1.5"),
+        ({"bits": 2, "routing": "radio"}, "communication.routing: expected broadcast, targeted, hierarchical, got"),
+        ({"bits": 2, "signature": 2}, "communication.signature: belongs to routing targeted"),
+        ({"bits": 2, "routing": "targeted", "signature": 0}, "communication.signature: expected an integer of at"),
+        ({"bits": 2, "routing": "hierarchical"}, "communication.leaders: routing hierarchical needs them"),
+        ({"bits": 2, "leaders": [["a"]]}, "communication.leaders: routing hierarchical needs them"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": "a"}, "communication.leaders: expected lists of agents"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": [["a"], []]}, "communication.leaders: expected lists"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": [["a", "a"]]}, "leaders: agent a stands there twice"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": [[1.5]]}, "leaders: expected agents by their ids, got 1.5"),
+        ({"bits": 2, "gate": {"price": 1}}, r"communication.gate: unknown key 'price'"),
+        ({"bits": 2, "gate": True}, "communication.gate: expected a mapping"),
+        ({"bits": 2, "gate": {"cost": -1}}, "communication.gate.cost: expected a number of at least 0, got -1"),
+        ({"bits": 0, "gate": {"cost": "x"}}, "communication.gate.cost: expected a number of at least 0, got 'x'"),
+        ({"routing": "targeted"}, "communication.bandwidth: missing"),
+    ],
+)  # fmt: skip
+def test_bad_settings_end_in_one_line(given, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        PPOConfig().training(communication=given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env": ("CartPole-v1", {}), "policies": None}, "communication: CartPole-v1 has a single agent"),
+        ({"kind": {"bits": 1, "routing": "hierarchical", "leaders": [["agent_0", "x"]]}}, "leaders: "),
+        ({"self_play": {}}, "communication: PPO and A2C learn from what all agents said"),
+        ({"normalize_observations": True}, "communication: does not go with normalize_observations"),
+        ({"counterfactual_baseline": {}}, "communication: does not go with counterfactual_baseline"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        config_of(**{"kind": "bits", **change}).validate()
+    assert "\n" not in str(caught.value)
+    config = config_of("bits").rl_module(model_config={"vf_share_layers": True})
+    with pytest.raises(ConfigError, match="vf_share_layers: values do not see messages"):
+        config.validate()
+
+
+def test_leaders_are_all_agents_of_the_environment():
+    for leaders, missing in (
+        ([["agent_0", "agent_1"]], "agent_2 is in no group"),
+        ([["agent_0", "agent_1", "agent_2", "agent_3"]], "agent_3 is no agent of the environment"),
+    ):
+        with pytest.raises(ConfigError, match=missing):
+            config_of({"bits": 1, "routing": "hierarchical", "leaders": leaders}).validate()
+
+
+# -- what the learner makes of what was recorded
+
+
+@models
+@pytest.mark.parametrize(
+    ("kind", "env"), [*((kind, "swarm") for kind in KINDS), ("all", "lives"), ("hierarchical", "lives")]
+)
+def test_ppo_gives_what_the_actor_gave(kind, model, env):
+    """Over the links that worked and with the noise that was drawn, whichever agents were there."""
+    register_env("whispering_lives", lambda env_config: Lives())
+    there, policies = SWARM, PARTS
+    given = KINDS[kind]
+    if env == "lives":
+        there, policies = ("whispering_lives", {}), {"others": ["c", "a"], "single": ["b"]}
+        given = given | {"leaders": [["b", "a"], ["c"]]} if kind == "hierarchical" else given
+    config = config_of(given, model=model, policies=policies, env=there)
+    runner = BatchedEnvRunner(config=config)
+    learner = learner_of(config, runner)
+    rollout = runner.sample()[0]
+    parts = {module_id: [part] for module_id, part in rollout.modules.items()}
+    update = _Update(learner, parts)
+    batches = {module_id: learner.prepare(module_id, found) for module_id, found in parts.items()}
+    seen = {}
+    original = learner.losses
+
+    def spy(module_id, config, batch, policy, values):
+        seen[module_id] = policy.logp(batch[Columns.ACTIONS]), batch
+        return original(module_id, config, batch, policy, values)
+
+    learner.losses = spy
+    update._step(
+        update._select(batches, np.arange(next(iter(batches.values())).units // len(update.indices[0])))
+    )
+    assert set(seen) == set(parts)
+    for module_id, (logp, batch) in seen.items():
+        part = rollout.modules[module_id]
+        assert len(logp) == part.acted.sum()
+        np.testing.assert_allclose(logp.detach(), batch[Columns.ACTION_LOGP], atol=2e-5)
+        if kind in ("bits", "gated", "all"):
+            assert np.ptp(part.columns[MESSAGE_NOISE]) > 1
+
+
+@kinds
+@models
+def test_maddpg_gives_what_the_actor_gave(kind, model):
+    config = config_of(kind, MADDPGConfig, model, num_envs=6, exploration=0.0)
+    setup = setup_of(config, sequences=model == "lstm", count=20)
+    with torch.no_grad():
+        outputs, openness = setup.learner.present_outputs(setup.modules, setup.rows)
+    assert len(openness) == (2 if "gate" in KINDS[kind] else 0)
+    for found, done, acted in zip(outputs, setup.rows.actions, setup.rows.acted, strict=True):
+        torch.testing.assert_close(torch.tanh(found)[acted > 0], done[acted > 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+@pytest.mark.parametrize("algorithm", [PPOConfig, A2CConfig, MADDPGConfig])
+@models
+def test_a_whole_update_moves_every_part_of_every_speaker(algorithm, model):
+    config = config_of("all", algorithm, model)
+    built = config.build_algo()
+    before = {
+        module_id: {name: p.clone() for name, p in module.named_parameters() if "speaker" in name}
+        for module_id, module in built.learner_group._learner.module.items()
+    }
+    for _ in range(2):
+        result = built.train()
+    for module_id, module in built.learner_group._learner.module.items():
+        now = dict(module.named_parameters())
+        for name, old in before[module_id].items():
+            assert (now[name] != old).any(), (module_id, name)
+    row = progress_row(result)
+    assert 0 <= row["env_runners/bits_sent"] <= 4
+    built.stop()
+
+
+def test_no_gradient_reaches_whom_nobody_hears():
+    kind = {"bandwidth": 2, "routing": "hierarchical", "leaders": [["agent_0", "agent_2"], ["agent_1"]]}
+    config = config_of(kind, minibatch_size=None)
+    runner = BatchedEnvRunner(config=config)
+    learner = learner_of(config, runner)
+
+    def gradients(cut):
+        rollout = runner.sample()[0]
+        for part in rollout.modules.values():
+            part.columns[DELIVERED][..., cut] = False
+        parts = {module_id: [part] for module_id, part in rollout.modules.items()}
+        update = _Update(learner, parts)
+        update.epochs({key: learner.prepare(key, found) for key, found in parts.items()}, 1, None)
+        return {
+            module_id: sum(float(p.grad.abs().sum()) for p in module.policy.speaker.parameters())
+            for module_id, module in update.modules.items()
+        }
+
+    assert min(gradients([]).values()) > 0  # agent_1 alone in its module is heard by agent_0 of the other one
+    assert gradients([1])["first"] == 0
+    assert gradients([0, 2])["others"] == 0
+
+
+# -- what is reported, kept and resumed
+
+
+def test_bits_are_counted_by_hand():
+    config = config_of({"bits": 3, "routing": "targeted", "signature": 2, "gate": {}})
+    runner = BatchedEnvRunner(config=config)
+    rollout = runner.sample()[0]
+    sent = np.concatenate([part.columns[SENT] for part in rollout.modules.values()], axis=2)
+    assert 0 < sent.mean() < 1
+    assert runner.get_metrics()["bits_sent"].peek() == pytest.approx(5 * sent.mean())
+    for part in rollout.modules.values():
+        said, spoke = part.columns[MESSAGES], part.columns[SENT]
+        assert set(np.unique(said[spoke])) == {-1.0, 1.0}
+        assert not said[~spoke].any()
+        assert part.columns[INBOX].shape[-1] == 3
+    assert Communication(4, routing="targeted").message_bits == (4 + 8) * 32
+    assert Communication(2).message_bits == 64
+    policy = policy_from_modules(dict(runner.module.items()), config)
+    counted = []
+    team = policy.team_for(["agent_0", "agent_1", "agent_2"])
+    original = type(team).bits_sent
+    type(team).bits_sent = lambda self, acted: counted.append(original(self, acted)) or counted[-1]
+    try:
+        rows = evaluate(policy, *SWARM, [1, 2], explore=True)
+    finally:
+        type(team).bits_sent = original
+    np.testing.assert_allclose([row["bits_sent"] for row in rows], np.mean(counted, axis=(0, 2)))
+
+
+def test_silent_and_absent_agents_send_nothing():
+    register_env("whispering_lives", lambda env_config: Lives())
+    config = config_of({"bits": 1}, env=("whispering_lives", {}), policies=None)
+    runner = BatchedEnvRunner(config=config)
+    part = runner.sample()[0].modules["shared"]
+    np.testing.assert_array_equal(part.columns[SENT], part.acted)
+    assert runner.get_metrics()["bits_sent"].peek() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("kind", "model"), [("all", "lstm"), ("hierarchical", "feedforward")])
+def test_a_file_acts_and_counts_as_the_policy_does(kind, model, tmp_path):
+    config = config_of(kind, model=model)
+    policy = policy_from_modules(dict(BatchedEnvRunner(config=config).module.items()), config)
+    loaded = load_policy(save_policy(policy, tmp_path / "policy.pt"))
+    assert loaded.team.communication == dataclasses.replace(
+        Communication.of(KINDS[kind]), leaders=loaded.team.communication.leaders
+    )
+    for explore in (False, True):
+        one, two = (evaluate(p, *SWARM, [5, 6], explore) for p in (policy, loaded))
+        assert one == two
+
+
+def test_nothing_is_drawn_where_nothing_is_explored():
+    config = config_of({"bits": 2, "gate": {}})
+    policy = policy_from_modules(dict(BatchedEnvRunner(config=config).module.items()), config)
+    assert not policy.team.draws
+    one, two = (evaluate(policy, *SWARM, [5], explore=False) for _ in range(2))
+    assert one == two
+
+
+def numbers(result):
+    return {
+        name: value
+        for name, value in progress_row(result).items()
+        if "time" not in name and "per_s" not in name
+    }
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+@pytest.mark.parametrize("algorithm", [PPOConfig, MADDPGConfig])
+def test_a_resumed_run_equals_an_uninterrupted_one(algorithm, tmp_path):
+    training = {"central_value": "state"} if algorithm is PPOConfig else {"burn_in": 1}
+    whole = config_of("all", algorithm, "lstm", **training).build_algo()
+    for _ in range(3):
+        whole.train()
+    path = str(tmp_path / "checkpoint")
+    whole.save_to_path(path)
+    expected = [numbers(whole.train()) for _ in range(2)]
+    whole.stop()
+    resumed = Algorithm.from_checkpoint(path)
+    assert [numbers(resumed.train()) for _ in range(2)] == expected
+    resumed.stop()
+
+
+# -- learning
+
+
+def whisper_config(communication, **env_config):
+    register_env("whisper", lambda given: Whisper(**given))
+    return (
+        PPOConfig()
+        .environment("whisper", env_config=env_config)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=16, rollout_fragment_length=16)
+        .training(
+            communication=communication,
+            train_batch_size_per_learner=256,
+            minibatch_size=256,
+            num_epochs=6,
+            lr=3e-3,
+            entropy_coeff=0.01,
+            gamma=0.0,
+        )
+        .rl_module(model_config={"fcnet_hiddens": [32]})
+        .evaluation(evaluation_duration=20)
+        .debugging(seed=0)
+    )
+
+
+def score(communication, iterations, **env_config):
+    """Return the share of symbols that were named, and the bits that each agent sent."""
+    algorithm = whisper_config(communication, **env_config).build_algo()
+    for _ in range(iterations):
+        algorithm.train()
+    scores = evaluate_algorithm(algorithm)[0]["greedy"]
+    algorithm.stop()
+    return scores["episode_return"] / (3 * 8), scores["bits_sent"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_what_one_sees_reaches_who_has_to_act_in_bits():
+    """One bit tells two of four symbols apart, two bits more; whose messages do not arrive is no help."""
+    one, sent = score({"bits": 1, "routing": "targeted", "signature": 3}, 25)
+    assert 0.4 < one < 0.6
+    assert sent == 4
+    two, _ = score({"bits": 2, "routing": "targeted", "signature": 3}, 25)
+    assert two > 0.7
+    apart = {"bits": 2, "routing": "hierarchical", "leaders": [["idle", "ear"], ["eye"]]}
+    assert score(apart, 10)[0] < 1.6 / SYMBOLS
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_gates_close_where_a_message_is_not_worth_its_cost():
+    named, sent = score({"bandwidth": 2, "gate": {"cost": 0.0}}, 25)
+    assert named > 0.9
+    as_well, less = score({"bandwidth": 2, "gate": {"cost": 0.1}}, 35)
+    assert as_well > 0.9
+    assert less <= 64 / 3 < sent  # who sees nothing keeps silent
+    _, silent = score({"bandwidth": 2, "gate": {"cost": 5.0}}, 10)
+    assert silent == 0
