@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qio_rllib.acting.actor import Acted, Actor, ActorInputs, Array, State
+from qio_rllib.models.messages import Spoken
 from qio_rllib.random_numbers import RandomNumbers
 
 
@@ -42,6 +43,6 @@ class GreedyActor:
         """Choose actions; see `Actor.act`."""
         return self._actor.act(inputs, state, rng, False, random_actions)
 
-    def speak(self, obs: Array) -> Array:
-        """Return messages; see `Actor.speak`."""
-        return self._actor.speak(obs)
+    def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
+        """Say what is likeliest; see `Actor.speak`."""
+        return self._actor.speak(obs, state, None)

@@ -188,7 +188,7 @@ def check_self_play(config: Any) -> None:
 
 
 def check_opponent_model(config: Any) -> None:
-    """Refuse an opponent model without other agents, where a policy has no features of its own, or where agents talk."""
+    """Refuse an opponent model without other agents, where policies have no features, or where agents talk."""
     for key in (CIRCUIT, COORDINATION, COMMUNICATION):
         if getattr(config, key) is not None:
             raise ConfigError(f"{OPPONENT_MODEL}: does not go with {key}; set one of the two to null")

@@ -175,9 +175,9 @@ class League:
             raise ConfigError(
                 f"{self.experiment.name}: a league has no search; name one value of each setting"
             )
-        given = self.experiment.config.get(SELF_PLAY)
-        settings = SelfPlaySettings.of(given)
-        if settings is not None and any(key != "teams" for key in given):
+        given = self.experiment.config.get(SELF_PLAY) or {}
+        SelfPlaySettings.of(given)
+        if any(key != "teams" for key in given):
             raise ConfigError(
                 f"{SELF_PLAY}: of a league it says the teams alone; it chooses the opponents itself"
             )

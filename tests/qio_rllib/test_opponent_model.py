@@ -267,6 +267,10 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
             "opponent_model: does not go with circuit; set one of the two to null",
         ),
         (
+            lambda c: c.training(communication={"bandwidth": 2}).validate(),
+            "opponent_model: does not go with communication; set one of the two to null",
+        ),
+        (
             lambda c: c.env_runners(env_runner_cls=None).validate(),
             "env_runner_cls: opponent_model needs BatchedEnvRunner",
         ),
