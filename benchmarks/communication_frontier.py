@@ -1,14 +1,14 @@
 """Return against bits: what a team gets for what its agents tell each other, and what it could get at best.
 
-Only one of three agents sees where to go and nobody sees anybody: `swarm_cooperative_v0`, scenario `hidden_target`, with
-an arena so wide that nobody can leave it, after which an agent pays nothing. MADDPG learns without messages, with
+Only one of three agents sees where to go and nobody sees anybody: `swarm_cooperative_v0`, scenario `hidden_target`,
+with an arena so wide that nobody can leave it, after which an agent pays nothing. MADDPG learns without messages, with
 messages of some bits in each step, with gates at several costs, with targeted messages, and with numbers, each of which
-is sent as 32 bits. The return is the team's, undiscounted, on fixed evaluation episodes without noise; across seeds what
-`Summary` says: from 10 seeds on the interquartile mean with a 95% interval, of fewer the mean with the least and the
-greatest.
+is sent as 32 bits. The return is the team's, undiscounted, on fixed evaluation episodes without noise; across seeds
+what `Summary` says: from 10 seeds on the interquartile mean with a 95% interval, of fewer the mean with the least and
+the greatest.
 
 The bound (`qio_rllib.evaluation.hidden_target`) is the best expected return of any team whose informed agent sends so
-many bits; it knows little of what control costs under noise, so that the scripted controller, which sees all, stays below.
+many bits; it knows little of what control costs under noise, so that the scripted controller stays below it.
 
     python benchmarks/communication_frontier.py --seeds 3     # about a minute and a half a run, 12 cells
     python benchmarks/communication_frontier.py --table       # only sum up the runs that are there
@@ -133,7 +133,7 @@ def draw(
     figure, panels = new_figure(1, 1, (9, 5), title)
     axes = panels[0]
     agents, steps = bound.config.num_agents, bound.config.max_steps
-    bits = np.concatenate([[0.0], np.geomspace(LEAST, 200, 120)])
+    bits = np.concatenate([np.linspace(0.0, LEAST, 20), np.geomspace(LEAST, 200, 120)])
     axes.plot(
         bits, [bound.of_total(b * agents * steps) for b in bits],
         color=BOUND, linewidth=2, label="bound, silence tells nothing",

@@ -1,9 +1,9 @@
 """What a message can be worth: lower bounds on the distortion at which a source can be told in so many bits.
 
-The distortion-rate function ``D(R)`` is the least expected distortion between a source ``X`` and anything ``Y`` that has
-at most ``R`` bits of information about it (Shannon, 1959). Blahut (1972) and Arimoto (1972) find the channels that attain
-it; the dual of each gives a line that lies below ``D`` whatever the reproductions are (Berger, 1971, section 2.5), so that
-what stands here are bounds, not estimates.
+The distortion-rate function ``D(R)`` is the least expected distortion between a source ``X`` and anything ``Y`` that
+has at most ``R`` bits of information about it (Shannon, 1959). Blahut (1972) and Arimoto (1972) find the channels that
+attain it; the dual of each gives a line that lies below ``D`` whatever the reproductions are (Berger, 1971, section
+2.5), so that what stands here are bounds, not estimates.
 """
 
 from __future__ import annotations
