@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from qio_envs.api import ConfigError
-from qio_rllib.models.communication import Communication
 from qio_rllib.algorithms import ALGORITHMS, LOCAL_ALGORITHMS
 from qio_rllib.algorithms.capabilities import capability_table
 from qio_rllib.algorithms.settings import algorithm_name
@@ -39,6 +38,7 @@ from qio_rllib.games.self_play import SelfPlaySettings
 from qio_rllib.learners.client_correction import CorrectionSettings
 from qio_rllib.learners.policy_consistency import ConsistencySettings
 from qio_rllib.models.circuits import CircuitSettings
+from qio_rllib.models.communication import Communication
 from qio_rllib.models.coordination import CoordinationSettings
 from qio_rllib.models.imagination import ImaginationSettings
 from qio_rllib.models.joint_critics import CriticSettings
@@ -84,6 +84,7 @@ EXAMPLES: dict[str, Any] = {
     "burn_in": 1,
     "central_value": "observations",
     "circuit": {},
+    "communication": {"bandwidth": 1},
     "coordination": {},
     "counterfactual_baseline": {},
     "entropy_annealing": {"law": "exponential"},
@@ -101,6 +102,7 @@ def pages() -> list[Path]:
     return [
         PAGES / "settings.md",
         PAGES / "causal.md",
+        PAGES / "communication.md",
         PAGES / "self_play.md",
         *sorted((PAGES / "algorithms").glob("*.md")),
     ]

@@ -10,6 +10,8 @@ from torch import nn
 
 from qio_rllib.layers import mlp
 
+_FIRST_GATE = 2.0  # logit: agents begin by speaking, for who is never heard cannot learn what to say
+
 
 class Spoken(NamedTuple):
     """What agents say in a step, before it is known whom it reaches; leading axes are those of the observations.
@@ -61,6 +63,9 @@ class Speaker(nn.Module):
         super().__init__()
         self.size, self.binary, self.gated = value + signature, binary, gated
         self.network = mlp([inputs, *hiddens, self.size + gated], activation)
+        if gated:
+            with torch.no_grad():
+                self.network[-1].bias[-1] += _FIRST_GATE
         self.query = mlp([inputs, *hiddens, signature], activation) if signature else None
         self.noise_size = noise_size(value + signature, binary, gated)
 
