@@ -110,7 +110,7 @@ def teams_given(text: str | None) -> list[list[Any]] | None:
 def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
     """Print the policies, and a row for each: its scores against all, and where it stands.
 
-    Up to four policies have the interval of each score beside it, up to eight only scores; of more there is no room for
+    Up to three policies have the interval of each score beside it, up to six only scores; of more there is no room for
     those.
     """
     from rich import box
@@ -119,7 +119,7 @@ def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
     for number, name in enumerate(names, 1):
         say(f"({number}) {name}")
     count = len(names)
-    shown = count if count <= 8 else 0
+    shown = count if count <= 6 else 0
     title = "mean score of the row's policy" if shown else "mean score against all"
     table = Table(box=box.SIMPLE, pad_edge=False, title=title, title_justify="left")
     for head in ("", *(f"({number})" for number in range(1, shown + 1)), *(("score",) if not shown else ())):
@@ -128,7 +128,7 @@ def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for row in range(count):
         scores = [
-            f"{score:.2f}±{error:.2f}" if count <= 4 else f"{score:.2f}"
+            f"{score:.2f}±{error:.2f}" if count <= 3 else f"{score:.2f}"
             for score, error in zip(found.scores[row, :shown], found.score_errors[row], strict=False)
         ]
         table.add_row(
@@ -141,7 +141,7 @@ def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
         )
     console().print(table)
     intervals = "±: 95% interval over episodes"
-    if count > 4:
+    if count > 3:
         intervals = f"95% intervals of scores over episodes: ±{found.score_errors.max():.2f} at most"
     say(f"{intervals}; payoff: an agent's mean return against all")
 
