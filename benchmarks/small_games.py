@@ -27,6 +27,7 @@ from tables import append, read
 
 from qio_envs import matrix_game_v0
 from qio_rllib.acting.policy import Policy
+from qio_rllib.acting.tabular import policy_function
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.artifacts.plot_style import EMPHASIS, Series, plot_series
 from qio_rllib.artifacts.policy_file import load_policy
@@ -36,7 +37,7 @@ from qio_rllib.experiments import training
 from qio_rllib.experiments.league import League, Round
 from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.games.game import Game
-from qio_rllib.games.openspiel import policy_function, tabular_mixture_nash_conv
+from qio_rllib.games.openspiel import tabular_mixture_nash_conv
 from qio_rllib.games.regret import nash_conv
 from qio_rllib.sampling.evaluation import policy_from_modules
 

@@ -74,9 +74,9 @@ ORDER = [
     "models",
     "acting",
     "sampling",
+    "artifacts",
     "learners",
     "algorithms",
-    "artifacts",
     "experiments",
     "cli",
 ]

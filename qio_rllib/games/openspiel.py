@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -15,9 +15,6 @@ from pettingzoo import AECEnv
 
 from qio_envs.api.distribution import install_command
 from qio_rllib.games.game import Array, GameError
-
-if TYPE_CHECKING:
-    from qio_rllib.acting.policy import Policy
 
 PolicyFunction = Callable[[int, Array, Array], Array]
 """A policy of all players: of the player, what it knows (float32 ``[D]``) and which actions are legal (bool ``[A]``),
@@ -65,24 +62,6 @@ def tabular_mixture_nash_conv(
         players, [tables for _ in players], [list(weights) for _ in players]
     )
     return float(exploitability.nash_conv(game, whole))
-
-
-def policy_function(policy: Policy) -> PolicyFunction:
-    """Return a trained policy as a function of information states.
-
-    Args:
-        policy: Trained in an `OpenSpielEnv`.
-    """
-
-    def chances(player: int, known: Array, legal: Array) -> Array:
-        agent = f"player_{player}"
-        count = policy.group_of(agent).actor.action.count or len(legal)
-        mask = np.zeros(count, bool)  # an action more stands for waiting, where the environment has it
-        mask[: len(legal)] = legal
-        found = policy.probabilities(agent, known[None], mask[None])[0, : len(legal)]
-        return found / found.sum()
-
-    return chances
 
 
 def tabular_values(name: str, policy: PolicyFunction) -> Array:

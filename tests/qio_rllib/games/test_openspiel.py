@@ -1,17 +1,32 @@
 """Kuhn and Leduc poker: known values, and the environment against OpenSpiel's own play."""
 
 import importlib
+import itertools
 import warnings
 
 import numpy as np
 import pyspiel
 import pytest
+import torch
 from pettingzoo.test import api_test, seed_test
 
 from qio_envs.adapters.turns import TurnParallelEnv, as_parallel
 from qio_envs.testing import check_parallel_env, table
+from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.acting.actor import NetworkActor
+from qio_rllib.acting.policy import GroupSpaces, Policy
+from qio_rllib.acting.tabular import policy_function
+from qio_rllib.acting.team import AgentGroup, Team
 from qio_rllib.games.game import GameError
-from qio_rllib.games.openspiel import KuhnPoker, LeducPoker, OpenSpielEnv, tabular_nash_conv, tabular_values
+from qio_rllib.games.openspiel import (
+    KuhnPoker,
+    LeducPoker,
+    OpenSpielEnv,
+    tabular_mixture_nash_conv,
+    tabular_nash_conv,
+    tabular_values,
+)
+from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 
 
 def uniform(player, known, legal):
@@ -140,3 +155,93 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(GameError, match="kuhn_poker: needs the package open_spiel; pip install"):
         KuhnPoker()
+
+
+def behaviour(seed):
+    """Return a policy with random probabilities in each information state."""
+
+    def policy(player, known, legal):
+        rng = np.random.default_rng([seed, player, *np.flatnonzero(known)])
+        return np.array([1 - (chance := rng.random()), chance])
+
+    return policy
+
+
+def test_a_mixtures_nash_conv_is_that_of_best_pure_strategies_against_its_members():
+    """Whoever draws a policy before the game is no policy of averaged probabilities."""
+    members, weights = [behaviour(1), behaviour(2)], np.array([0.3, 0.7])
+
+    def value(player, own, other):
+        """Return what a player earns with a policy where the other one follows another."""
+        return tabular_values("kuhn_poker", lambda who, *seen: (own if who == player else other)(who, *seen))[
+            player
+        ]
+
+    def pure_strategies(player):
+        states = []
+
+        def note(who, known, legal):
+            if who == player:
+                states.append(known.tobytes())
+            return uniform(who, known, legal)
+
+        tabular_values("kuhn_poker", note)
+        places = {state: place for place, state in enumerate(dict.fromkeys(states))}
+        assert len(places) == 6
+        for moves in itertools.product((0, 1), repeat=6):
+            yield lambda who, known, legal, moves=moves: np.eye(2)[moves[places[known.tobytes()]]]
+
+    expected = 0.0
+    for player in (0, 1):
+        best = max(
+            sum(w * value(player, pure, other) for w, other in zip(weights, members, strict=True))
+            for pure in pure_strategies(player)
+        )
+        expected += best - sum(
+            w * v * value(player, own, other)
+            for w, own in zip(weights, members, strict=True)
+            for v, other in zip(weights, members, strict=True)
+        )
+    assert tabular_mixture_nash_conv("kuhn_poker", members, weights) == pytest.approx(expected, abs=1e-9)
+    averaged = lambda *seen: weights @ [member(*seen) for member in members]  # noqa: E731
+    assert abs(tabular_nash_conv("kuhn_poker", averaged) - expected) > 1e-3
+
+
+def test_a_trained_policy_is_asked_for_each_information_state():
+    """With the wait action of turns; illegal actions have no probability."""
+    env = as_parallel(KuhnPoker())
+    seen, actions = env.observation_space("player_0"), env.action_space("player_0")
+    torch.manual_seed(0)
+    shape = seen["observation"].shape
+    spec = PolicySpec(
+        shape, "categorical", int(actions.n), has_action_mask=True, network={"fcnet_hiddens": [8]}
+    )
+    network = PolicyNetwork(spec)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_()
+    actor = NetworkActor(network, ActionSpec.of(actions, False))
+    agents = ("player_0", "player_1")
+    policy = Policy(
+        Team([AgentGroup("shared", agents, np.arange(2), actor)]),
+        {"shared": GroupSpaces(shape, int(actions.n))},
+        "kuhn",
+        {},
+    )
+    function = policy_function(policy)
+    asked = []
+
+    def noted(player, known, legal):
+        found = function(player, known, legal)
+        rows = torch.from_numpy(known[None])
+        mask = torch.zeros(1, int(actions.n), dtype=torch.bool)
+        mask[0, :2] = torch.from_numpy(legal)
+        with torch.no_grad():
+            logits = network.distribution(network.outputs(network.features(rows, None)[0]), mask, True)[0]
+        np.testing.assert_allclose(found, torch.softmax(logits, -1)[:2].numpy(), atol=1e-6)
+        asked.append(player)
+        return found
+
+    assert 0 < tabular_nash_conv("kuhn_poker", noted) < 2
+    assert set(asked) == {0, 1}
+    assert len(asked) >= 12
