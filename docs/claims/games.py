@@ -1,0 +1,114 @@
+"""Games: self-play, PSRO, leagues, and how exploitable what they find is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from claims import figures as f
+from claims.claim import Claim, Section
+
+CYCLE, PSRO, EXPLOIT = (f"small_games_{part}.csv" for part in ("cycle", "psro", "exploit"))
+SMALL = "python benchmarks/small_games.py "
+_THROWS = ("rock", "paper", "scissors")
+_AIMS = {"rock_paper_scissors": 0.05, "kuhn": 0.1}
+
+
+def _favourites() -> str:
+    """Return what self-play against the newest snapshot throws most, one letter a change."""
+    rows = f.rows_of(CYCLE, seed="0")
+    thrown = [max(_THROWS, key=lambda name: float(row[name]))[0] for row in rows]
+    return "".join(now for before, now in zip([""] + thrown, thrown, strict=False) if now != before)
+
+
+def _mean(column: str, *, start: int) -> float:
+    rows = [row for row in f.rows_of(CYCLE, seed="0") if int(row["iteration"]) > start]
+    return sum(float(row[column]) for row in rows) / len(rows)
+
+
+def _final(game: str, column: str = "nash_conv_of_mixture") -> list[float]:
+    """Return the value of each seed's last round."""
+    last: dict[str, float] = {}
+    for row in f.rows_of(PSRO, game=game):
+        last[row["seed"]] = float(row[column])
+    return list(last.values())
+
+
+def _rounds(game: str) -> int:
+    return max(int(row["round"]) for row in f.rows_of(PSRO, game=game))
+
+
+def _steps(game: str) -> str:
+    return f"{max(int(row['env_steps']) for row in f.rows_of(PSRO, game=game)):,}"
+
+
+def _in_words(game: str, column: str = "nash_conv_of_mixture") -> Callable[[], str]:
+    return lambda: f.describe(_final(game, column), 3)
+
+
+def _verdict(game: str) -> str:
+    values = _final(game)
+    reached = sum(value < _AIMS[game] for value in values)
+    return f"below {_AIMS[game]}, the aim, on {reached} of {len(values)} seeds"
+
+
+def _bounds(game: str) -> str:
+    rows = f.rows_of(EXPLOIT, game=game)
+    return "; ".join(
+        f"{float(row['bound']):.3f} ± {float(row['half_width']):.3f} (exact {float(row['exact']):.3f})"
+        for row in rows
+    )
+
+
+def _bounds_hold() -> bool:
+    """Whether no bound is above the exact value by more than its interval."""
+    return all(
+        float(row["bound"]) - float(row["half_width"]) <= float(row["exact"]) for row in f.rows_of(EXPLOIT)
+    )
+
+
+def _psro(game: str, what: str) -> Claim:
+    return Claim(
+        f"PSRO (mixture by the Nash equilibrium of the game between all policies) in {what}, {{rounds}} responses, {{steps}} "
+        "environment steps in all: exact NashConv of the mixture {conv}; {verdict}. The newest policy alone has {newest}",
+        {
+            "rounds": lambda: str(_rounds(game)),
+            "steps": lambda: _steps(game),
+            "conv": _in_words(game),
+            "newest": _in_words(game, "nash_conv_of_newest"),
+            "verdict": lambda: _verdict(game),
+        },
+        SMALL + "psro",
+        (PSRO,),
+    )
+
+
+GAMES = Section(
+    "Games",
+    "A NashConv is what all teams together gain by best responses; in rock, paper, scissors it is at most 4, and 2 for who "
+    "always throws the same; uniformly random play of Kuhn poker has 11/12.",
+    (
+        Claim(
+            "PPO against its newest snapshot alone (`matchmaking: latest`) goes round in rock, paper, scissors: seed 0 throws "
+            "{favourites} most in turn in 150 iterations, with a NashConv of {conv} on average over the last 100; the average "
+            "of all its policies has {average} at the end",
+            {
+                "favourites": _favourites,
+                "conv": lambda: f"{_mean('nash_conv', start=50):.2f}",
+                "average": lambda: f.last(CYCLE, "nash_conv_of_average", 2, seed="0"),
+            },
+            SMALL + "cycle --seeds 1",
+            (CYCLE,),
+            holds=lambda: len(_favourites()) >= 5 and _mean("nash_conv", start=50) > 1,
+        ),
+        _psro("rock_paper_scissors", "rock, paper, scissors"),
+        _psro("kuhn", "Kuhn poker"),
+        Claim(
+            "`rllib exploit` on these mixtures, three responses each, beside the exact NashConv, one pair a seed: rock, paper, "
+            "scissors {throws}; Kuhn poker {kuhn}. No bound lies above the exact value by more than its 95% interval",
+            {"throws": lambda: _bounds("rock_paper_scissors"), "kuhn": lambda: _bounds("kuhn")},
+            SMALL + "exploit",
+            (EXPLOIT,),
+            holds=_bounds_hold,
+        ),
+    ),
+)
