@@ -135,6 +135,7 @@ def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
         )
     console().print(table)
     say("±: 95% interval over episodes; payoff: an agent's mean return against all")
+    say(f"effective diversity of the scores: {found.diversity:.2f} of {len(names)} policies")
 
 
 def write_cross_play(out: Path, names: Sequence[str], found: CrossPlay, pairings: Sequence[Pairing]) -> None:
