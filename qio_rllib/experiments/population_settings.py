@@ -54,8 +54,8 @@ class PopulationSettings(MappingSettings):
 
     key: ClassVar[str] = SCHEDULER
 
-    type: str = ""
-    perturbation_interval: int = 0
+    type: str = PBT
+    perturbation_interval: int = 10
     hyperparam_mutations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     metric: str = "env_runners/episode_return_mean"
     mode: str = "max"
