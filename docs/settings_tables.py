@@ -22,6 +22,7 @@ from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.causal.influence import InfluenceSettings
 from qio_rllib.causal.masks import CausalMaskSettings
+from qio_rllib.experiments.population_settings import PopulationSettings
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.federated.server_optimizers import ServerOptimizerSettings
 from qio_rllib.federated.settings import (
@@ -43,6 +44,7 @@ from qio_rllib.models.coordination import CoordinationSettings
 from qio_rllib.models.imagination import ImaginationSettings
 from qio_rllib.models.joint_critics import CriticSettings
 from qio_rllib.models.mixers import MixerSettings
+from qio_rllib.models.opponent_model import OpponentModelSettings
 from qio_rllib.world_models.ensemble import EnsembleSettings
 from qio_rllib.world_models.kalman import KalmanSettings
 from qio_rllib.world_models.planning_settings import PlanningSettings
@@ -70,12 +72,14 @@ MAPPINGS: dict[str, type] = {
     "influence_reward": InfluenceSettings,
     "kalman": KalmanSettings,
     "mixer": MixerSettings,
+    "opponent_model": OpponentModelSettings,
     "participation": ParticipationSettings,
     "planner": PlanningSettings,
     "privacy": PrivacySettings,
     "quantization": QuantizationSettings,
     "rssm": RSSMSettings,
     "secure": SecureSettings,
+    "scheduler": PopulationSettings,
     "self_play": SelfPlaySettings,
     "server": ServerOptimizerSettings,
 }
@@ -93,6 +97,7 @@ EXAMPLES: dict[str, Any] = {
     "influence_reward": {},
     "normalize_values": True,
     "self_play": {},
+    "opponent_model": {},
 }
 """Values of settings that not every algorithm takes; each is tried, and left out of the table where it is refused."""
 
@@ -104,6 +109,8 @@ def pages() -> list[Path]:
         PAGES / "causal.md",
         PAGES / "communication.md",
         PAGES / "self_play.md",
+        PAGES / "opponent_model.md",
+        PAGES / "training.md",
         *sorted((PAGES / "algorithms").glob("*.md")),
     ]
 

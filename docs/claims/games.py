@@ -17,7 +17,7 @@ def _favourites() -> str:
     """Return what self-play against the newest snapshot throws most, one letter a change."""
     rows = f.rows_of(CYCLE, seed="0")
     thrown = [max(_THROWS, key=lambda name: float(row[name]))[0] for row in rows]
-    return "".join(now for before, now in zip([""] + thrown, thrown, strict=False) if now != before)
+    return "".join(now for before, now in zip(["", *thrown], thrown, strict=False) if now != before)
 
 
 def _mean(column: str, *, start: int) -> float:
@@ -68,8 +68,9 @@ def _bounds_hold() -> bool:
 
 def _psro(game: str, what: str) -> Claim:
     return Claim(
-        f"PSRO (mixture by the Nash equilibrium of the game between all policies) in {what}, {{rounds}} responses, {{steps}} "
-        "environment steps in all: exact NashConv of the mixture {conv}; {verdict}. The newest policy alone has {newest}",
+        f"PSRO (mixture by the Nash equilibrium of the game between all policies) in {what}, {{rounds}} responses, "
+        "{steps} environment steps in all: exact NashConv of the mixture {conv}; {verdict}. The newest policy alone has "
+        "{newest}",
         {
             "rounds": lambda: str(_rounds(game)),
             "steps": lambda: _steps(game),
@@ -84,13 +85,13 @@ def _psro(game: str, what: str) -> Claim:
 
 GAMES = Section(
     "Games",
-    "A NashConv is what all teams together gain by best responses; in rock, paper, scissors it is at most 4, and 2 for who "
-    "always throws the same; uniformly random play of Kuhn poker has 11/12.",
+    "A NashConv is what all teams together gain by best responses; in rock, paper, scissors it is 2 where both always "
+    "throw the same; uniformly random play of Kuhn poker has 11/12.",
     (
         Claim(
-            "PPO against its newest snapshot alone (`matchmaking: latest`) goes round in rock, paper, scissors: seed 0 throws "
-            "{favourites} most in turn in 150 iterations, with a NashConv of {conv} on average over the last 100; the average "
-            "of all its policies has {average} at the end",
+            "PPO against its newest snapshot alone (`matchmaking: latest`) goes round in rock, paper, scissors: seed 0 "
+            "throws {favourites} most in turn in 150 iterations, with a NashConv of {conv} on average over the last 100; "
+            "the average of all its policies has {average} at the end",
             {
                 "favourites": _favourites,
                 "conv": lambda: f"{_mean('nash_conv', start=50):.2f}",
@@ -103,8 +104,9 @@ GAMES = Section(
         _psro("rock_paper_scissors", "rock, paper, scissors"),
         _psro("kuhn", "Kuhn poker"),
         Claim(
-            "`rllib exploit` on these mixtures, three responses each, beside the exact NashConv, one pair a seed: rock, paper, "
-            "scissors {throws}; Kuhn poker {kuhn}. No bound lies above the exact value by more than its 95% interval",
+            "`rllib exploit` on these mixtures, three responses each, beside the exact NashConv, one pair a seed: rock, "
+            "paper, scissors {throws}; Kuhn poker {kuhn}. No bound lies above the exact value by more than its 95% "
+            "interval",
             {"throws": lambda: _bounds("rock_paper_scissors"), "kuhn": lambda: _bounds("kuhn")},
             SMALL + "exploit",
             (EXPLOIT,),

@@ -14,7 +14,7 @@ MODES = ("greedy", "sampled")
 """How actions are chosen in an evaluation: the most probable one, or a draw from the policy."""
 
 _LEADING_COLUMNS = (ITERATION, STEPS, TIME, ITERATION_TIME, SPEED)
-_GROUPS = ("env_runners", "evaluation", "learners", "replay", "federation")
+_GROUPS = ("env_runners", "evaluation", "learners", "replay", "federation", "self_play")
 _MODULE_RETURNS = "env_runners/module_episode_returns_mean/"
 # Bookkeeping of RLlib that is of no use in a table of results.
 _NOISE = re.compile(

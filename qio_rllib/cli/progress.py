@@ -254,8 +254,27 @@ class Display:
         elif self.kind is not Shown.QUIET:
             self.say(progress_line(row, self._stop))
 
-    def result(self, result: RunResult, **values: Any) -> None:
+    def row_of(self, number: int, row: Mapping[str, float]) -> None:
+        """Show an iteration of one of several runs that are trained at once.
+
+        Args:
+            number: Of the run.
+            row: Of its ``progress.csv``.
+        """
+        self._number = number
+        if self.is_live or self.kind in (Shown.JSON, Shown.QUIET):
+            self.row(row)
+        else:
+            self.say(f"run {number}  {progress_line(row, self._stop)}")
+
+    def event(self, event: str, number: int, values: Mapping[str, Any]) -> None:
+        """Give something that happened to a run as a JSON object."""
+        self._number = number
+        self._object(event, values)
+
+    def result(self, result: RunResult, number: int | None = None, **values: Any) -> None:
         """Give a finished run as a JSON object, where that is how progress is shown."""
+        self._number = self._number if number is None else number
         if self.kind is Shown.JSON:
             outcome = {
                 "status": "finished",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,52 @@ def train_sweep(sweep: Sweep, display: Display, output: RunOutput) -> None:
         display.say(f"results       {relative(sweep.file.parent)} ({trained}, listed by {sweep.file.name})")
     if failed:
         raise failed[0]
+
+
+def train_population(sweep: Sweep, display: Display, output: RunOutput) -> None:
+    """Train the runs of a population, and sum them up."""
+    from qio_rllib.artifacts.metrics import ITERATION
+    from qio_rllib.experiments.population import Population
+
+    population = Population(sweep)
+    shown = display.kind in (Shown.LINES, Shown.VERBOSE)
+    count = len(sweep.variants)
+
+    def tell(row: Mapping[str, Any]) -> None:
+        if display.kind is Shown.JSON:
+            display.event("exploit", row["run"], row)
+        elif shown and not display.is_live:
+            values = values_text({key: row[key] for key in population.settings.hyperparam_mutations})
+            display.say(
+                f"run {row['run']} goes on from run {row['from']} at iteration {row[ITERATION]} "
+                f"({row['score']:.4g} against {row['score_from']:.4g}): {values}"
+            )
+
+    if shown:
+        for variant in sweep.variants:
+            display.say(f"run {variant.number} of {count}: {values_text(variant.values)}")
+    try:
+        with display.begin(sweep.experiment.name, sweep.experiment.stop):
+            outcomes = population.train(display.row_of, tell, output)
+    except ConfigError:
+        if not sweep.runs():
+            with contextlib.suppress(OSError):
+                sweep.file.unlink()
+        raise
+    for variant, result in outcomes:
+        display.result(result, number=variant.number, values=population.values(variant))
+    if shown:
+        print_outcomes(
+            [
+                (dataclasses.replace(variant, values=population.values(variant)), one)
+                for variant, one in outcomes
+            ]
+        )
+    if display.kind is not Shown.JSON:
+        display.say(f"schedule      {relative(population.history_file)}")
+        display.say(
+            f"results       {relative(sweep.file.parent)} ({count} runs, listed by {sweep.file.name})"
+        )
 
 
 def print_outcomes(outcomes: Sequence[tuple[Variant, Outcome]]) -> None:

@@ -144,6 +144,7 @@ def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
     if count > 3:
         intervals = f"95% intervals of scores over episodes: ±{found.score_errors.max():.2f} at most"
     say(f"{intervals}; payoff: an agent's mean return against all")
+    say(f"effective diversity of the scores: {found.diversity:.2f} of {len(names)} policies")
 
 
 def write_cross_play(out: Path, names: Sequence[str], found: CrossPlay, pairings: Sequence[Pairing]) -> None:

@@ -82,7 +82,8 @@ def train(
     """Train an experiment; checkpoints, tables and plots go to a new directory of their own.
 
     Several runs are trained one after the other: one for each of ``--seeds``, each value of ``{grid_search: [...]}``
-    and each of ``num_samples`` draws from samplers such as ``{loguniform: [1e-5, 1e-3]}``, in all combinations.
+    and each of ``num_samples`` draws from samplers such as ``{loguniform: [1e-5, 1e-3]}``, in all combinations. With a
+    ``scheduler`` they are a population, and trained at once.
     """
     overrides = settings or []
     config = one_experiment(experiment_file, config)
@@ -121,6 +122,8 @@ def train(
     with display.loading():
         experiment = experiment_of(config, run, env, stop, overrides, seed, allow_import or ())
         if several is not None:
+            if experiment.population is not None:
+                raise ConfigError("--seeds: a population has one seed, and its members those that follow")
             experiment = experiment.with_seeds(several)
         experiment.validate()
     if dry_run:
@@ -132,10 +135,14 @@ def train(
         return
     target = out if out is not None else Path(OWN_RUNS)
     if experiment.is_sweep:
-        from qio_rllib.cli.sweeps import train_sweep
+        from qio_rllib.cli.sweeps import train_population, train_sweep
         from qio_rllib.experiments.sweep import Sweep
 
-        train_sweep(Sweep.create(experiment, target), display, output_of(kind))
+        sweep = Sweep.create(experiment, target)
+        if experiment.population is not None:
+            train_population(sweep, display, output_of(kind))
+        else:
+            train_sweep(sweep, display, output_of(kind))
         return
     from qio_rllib.experiments import training
 

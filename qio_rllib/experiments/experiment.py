@@ -14,6 +14,7 @@ tune.run("PPO", config=experiment.algorithm_config(), stop=experiment.stop)   # 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from qio_rllib.artifacts.metrics import ITERATION
 from qio_rllib.artifacts.remote_copy import check_uri, open_storage
 from qio_rllib.artifacts.yaml_files import parse_yaml, read_yaml
 from qio_rllib.experiments.loggers import check_installed, check_loggers
+from qio_rllib.experiments.population_settings import SCHEDULER, PopulationSettings
 from qio_rllib.experiments.ready import experiment_file
 from qio_rllib.experiments.resources import check_resources, quiet_ray
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
@@ -47,7 +49,9 @@ DEFAULT_CHECKPOINT_FREQUENCY = 10
 
 
 _LONGEST_NAME = 100  # bytes
-_SECTIONS = ("run", "env", "stop", "config", "checkpoint_config", "num_samples", "loggers", "storage")
+_SECTIONS = (
+    "run", "env", "stop", "config", "checkpoint_config", "num_samples", SCHEDULER, "loggers", "storage",
+)  # fmt: skip
 
 
 class CheckpointSettings(pydantic.BaseModel):
@@ -76,6 +80,7 @@ class _Shape(pydantic.BaseModel):
     config: dict[str, Any] = pydantic.Field(default_factory=dict)
     checkpoint_config: CheckpointSettings = CheckpointSettings()
     num_samples: int = pydantic.Field(default=1, ge=1, le=MOST_VARIANTS)
+    scheduler: Any = None
     loggers: Any = None
     storage: Any = None
 
@@ -91,9 +96,11 @@ class Experiment:
         config: Parameters of the algorithm's configuration by name, whichever of its methods takes them.
         checkpoint_config: See `CheckpointSettings`.
         name: Name of the experiment; its runs lie in a directory of that name.
-        num_samples: Draws from the samplers under ``config``; each is tried with every combination of the grids.
+        num_samples: Draws from the samplers under ``config``; each is tried with every combination of the grids. With a
+            scheduler, members of the population.
         loggers: Trackers that are told of each iteration, see `qio_rllib.experiments.loggers`.
         storage: URI under which a copy of the run is kept, see `qio_rllib.artifacts.remote_copy`; None for none.
+        scheduler: Population-based training, see `PopulationSettings`; None for none.
 
     Raises:
         ConfigError: A key is missing or unknown, or has the wrong type.
@@ -108,6 +115,7 @@ class Experiment:
     num_samples: int = 1
     loggers: tuple[str, ...] = ()
     storage: str | None = None
+    scheduler: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)
@@ -133,12 +141,13 @@ class Experiment:
                 f"{name}: expected a mapping with the keys {', '.join(_SECTIONS)}, got {shown(values)}"
             )
         for section, value in values.items():
-            if section != "config" and holds_alternatives(value):
+            if section not in ("config", SCHEDULER) and holds_alternatives(value):
                 raise ConfigError(
                     f"{section}: {shown(value)} has no place here; a search stands under config"
                 )
         shape = _validated(_Shape, {str(key): value for key, value in values.items()})
         loggers = check_loggers(shape.loggers)
+        PopulationSettings.of(shape.scheduler)
         if shape.storage is not None:
             check_uri(shape.storage)
         return cls(
@@ -151,6 +160,7 @@ class Experiment:
             shape.num_samples,
             loggers,
             shape.storage,
+            shape.scheduler,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -163,6 +173,7 @@ class Experiment:
             **({"num_samples": self.num_samples} if self.num_samples > 1 else {}),
             **({"loggers": list(self.loggers)} if self.loggers else {}),
             **({"storage": self.storage} if self.storage is not None else {}),
+            **({SCHEDULER: dict(self.scheduler)} if self.scheduler is not None else {}),
             "config": dict(self.config),
         }
 
@@ -217,22 +228,43 @@ class Experiment:
     @property
     def is_sweep(self) -> bool:
         """Whether it stands for several runs: a search under ``config``."""
-        return holds_alternatives(self.config) or self.num_samples > 1
+        return holds_alternatives(self.config) or self.num_samples > 1 or self.scheduler is not None
+
+    @property
+    def population(self) -> PopulationSettings | None:
+        """How its runs learn from each other; None where they do not."""
+        return PopulationSettings.of(self.scheduler)
 
     def variants(self) -> Iterator[tuple[dict[str, Any], Self]]:
         """Yield every combination of values: the values by dotted key, and the experiment with them.
 
         An experiment without a search is yielded once, with no values. Samplers draw from the experiment's seed, so
-        that all its seeds get the same values.
+        that all its seeds get the same values. The members of a population have seeds that count up from its own.
 
         Raises:
             ConfigError: A grid without values or inside another search, a sampler that is none, too many runs.
         """
         seed = self.config.get("seed")
         drawn_from = seed if isinstance(seed, int) else DEFAULT_SEED
-        for chosen, config in variants(self.config, self.num_samples, drawn_from):
+        population = self.population
+        if population is not None:
+            population.check_algorithm(self.algorithm, self.config, self.num_samples)
+            if self.checkpoint_config.num_to_keep is not None:
+                raise ConfigError(
+                    "checkpoint_config.num_to_keep: runs of a population go on from each other's checkpoints; leave it "
+                    "out"
+                )
+            if self.storage is not None:
+                raise ConfigError("storage: a population has no copy; leave it out")
+            if holds_alternatives(self.config):
+                raise ConfigError(f"{SCHEDULER}: a population has one seed and no other search; leave it out")
+        drawn = {} if population is None else population.hyperparam_mutations
+        found = variants({**self.config, **drawn}, self.num_samples, drawn_from)
+        for place, (chosen, config) in enumerate(found):
             values = {".".join(map(str, path)): value for path, value in chosen.items()}
-            yield values, dataclasses.replace(self, config=config, num_samples=1)
+            if population is not None:
+                config = {**config, "seed": drawn_from + place}
+            yield values, dataclasses.replace(self, config=config, num_samples=1, scheduler=None)
 
     def validate(self) -> AlgorithmConfig:
         """Check all that can be checked without training: environment, algorithm, stop criteria, resources.
@@ -247,7 +279,7 @@ class Experiment:
         if self.storage is not None:
             open_storage(self.storage)
         found: dict[str, AlgorithmConfig] = {}
-        for values, variant in self.variants():
+        for values, variant in itertools.chain(self.variants(), self._extremes()):
             others = repr({key: value for key, value in values.items() if key != "seed"})
             try:
                 if others in found:  # the same with another seed
@@ -264,7 +296,16 @@ class Experiment:
                 chosen = ", ".join(f"{key} = {value!r}" for key, value in values.items())
                 raise ConfigError(f"{error} (with {chosen})") from error
             found[others] = config
-        return next(iter(found.values()))
+        first = next(iter(found.values()))
+        if self.population is not None:
+            self.population.check_run(self.stop, first)
+        return first
+
+    def _extremes(self) -> Iterator[tuple[dict[str, Any], Self]]:
+        """Yield a population's member with the least, and with the largest values that it can come to."""
+        for values in () if self.population is None else self.population.extremes():
+            changed = {**self.config, **values}
+            yield values, dataclasses.replace(self, config=changed, num_samples=1, scheduler=None)
 
 
 def load_experiment(
@@ -315,8 +356,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Return an experiment's mapping with ``key=value`` texts put on top.
 
     Keys are dotted (``stop.training_iteration=3``, ``config.env_config.scenario=sprint``); one that begins
-    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config``, ``loggers`` and ``storage`` stands
-    for ``config.<key>``.
+    with none of ``run``, ``env``, ``stop``, ``config``, ``checkpoint_config``, ``num_samples``, ``scheduler``,
+    ``loggers`` and ``storage`` stands for ``config.<key>``.
     Values are YAML 1.2.
 
     Raises:

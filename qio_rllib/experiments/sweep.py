@@ -19,7 +19,8 @@ from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingInterrupted
 from qio_rllib.experiments.finished_run import RunResult, result_of
 
-_SWEEP = "sweep"
+SWEEP = "sweep"
+"""Key of ``run.json`` under which a run says which one of which sweep it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Sweep:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for count in range(1, 1_000_000):
-                file = folder / (f"{_SWEEP}_{stamp}.yaml" if count == 1 else f"{_SWEEP}_{stamp}_{count}.yaml")
+                file = folder / (f"{SWEEP}_{stamp}.yaml" if count == 1 else f"{SWEEP}_{stamp}_{count}.yaml")
                 with contextlib.suppress(FileExistsError):
                     file.touch(exist_ok=False)
                     break
@@ -94,11 +95,16 @@ class Sweep:
             ConfigError: There is none, or its file cannot be read.
         """
         path = Path(file).resolve()
-        if not path.name.startswith(f"{_SWEEP}_"):
+        if not path.name.startswith(f"{SWEEP}_"):
             raise ConfigError(
-                f"{file}: neither a run directory nor the file of a sweep ({_SWEEP}_<time>.yaml)"
+                f"{file}: neither a run directory nor the file of a sweep ({SWEEP}_<time>.yaml)"
             )
-        return cls(path, load_experiment(path, allow_import=allow_import), allow_import)
+        experiment = load_experiment(path, allow_import=allow_import)
+        if experiment.population is not None:
+            raise ConfigError(
+                f"{file}: a population does not go on as one; each of its runs does, with the settings that it had last"
+            )
+        return cls(path, experiment, allow_import)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -130,7 +136,7 @@ class Sweep:
         try:
             if run is None:
                 entry = {"file": self.file.name, "run": variant.number}
-                return training.train(variant.experiment, self.file.parents[1], info={_SWEEP: entry}, **how)
+                return training.train(variant.experiment, self.file.parents[1], info={SWEEP: entry}, **how)
             if run.info()["status"] == "finished":
                 return result_of(run)
             return training.resume(run.path, allow_import=self._allow_import, **how)
@@ -147,7 +153,7 @@ def runs_of_sweep(file: Path) -> dict[int, RunDirectory]:
     found: dict[int, RunDirectory] = {}
     for info_file in sorted(file.parent.glob("*/run.json")):
         run = RunDirectory(info_file.parent)
-        entry = run.info().get(_SWEEP)
+        entry = run.info().get(SWEEP)
         if isinstance(entry, dict) and entry.get("file") == file.name and "run" in entry:
             found[entry["run"]] = run
     return found

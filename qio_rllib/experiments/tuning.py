@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.schedulers import TrialScheduler
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.setting_types import one_line
@@ -33,13 +35,22 @@ def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunReco
         RayLost: A process of Ray has ended.
         Exception: What ended the training.
     """
+    trial = trial_of(experiment, directory, recorder)
+    recorder.watch_phases()
+    loggers = logger_callbacks(experiment.loggers, experiment.name, directory.path)
+    run_tune([trial], [recorder, *loggers])
+
+
+def trial_of(experiment: Experiment, directory: RunDirectory, recorder: RunRecorder) -> tune.Experiment:
+    """Return what Tune runs for an experiment: one trial, which writes into the directory of the run."""
     config = experiment.algorithm_config()
     restored = recorder.restored
     trial = tune.Experiment(
-        directory.checkpoints.name,
+        # Runs at once need names of their own, or Tune renames the folder of all trials but the first.
+        f"{directory.path.name}/{directory.checkpoints.name}",
         config.algo_class,
         config=config.to_dict(),
-        storage_path=str(directory.path),
+        storage_path=str(directory.path.parent),
         stop=dict(experiment.stop),
         checkpoint_config=tune.CheckpointConfig(
             checkpoint_frequency=experiment.checkpoint_frequency,
@@ -51,14 +62,30 @@ def run_trial(experiment: Experiment, directory: RunDirectory, recorder: RunReco
     )
     # Numbers go on behind all that was ever begun: a process that is about to die may still write one.
     trial.storage.current_checkpoint_index = recorder.checkpoints.last_number
-    recorder.watch_phases()
+    return trial
+
+
+def run_tune(
+    trials: list[tune.Experiment], callbacks: list[tune.Callback], scheduler: TrialScheduler | None = None
+) -> None:
+    """Run trials to their ends; the first error ends all.
+
+    Raises:
+        RayLost: A process of Ray has ended.
+        Exception: What ended the training.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "fail_fast='raise'"
         )  # of what is left behind: Tune cleans up all the same
         try:
-            loggers = logger_callbacks(experiment.loggers, experiment.name, directory.path)
-            tune.run(trial, callbacks=[recorder, _RayWatch(), *loggers], fail_fast="raise", verbose=0)
+            tune.run(
+                trials,
+                callbacks=[*callbacks, _RayWatch()],
+                scheduler=scheduler,
+                fail_fast="raise",
+                verbose=0,
+            )
         except _RayEnded as ended:
             raise RayLost(str(ended)) from None
 
@@ -80,12 +107,13 @@ class _RayWatch(tune.Callback):
 
 
 @contextlib.contextmanager
-def ray_runtime(config: AlgorithmConfig, silent: bool = True) -> Iterator[Path | None]:
+def ray_runtime(config: AlgorithmConfig, silent: bool = True, runs: int = 1) -> Iterator[Path | None]:
     """Start a Ray of just the size that the run needs, unless there is one; yields the folder of its logs.
 
     Args:
         config: Of the run.
         silent: As for `start_ray`.
+        runs: How many such runs there are; as many at once as this machine has CPUs for, at least one.
 
     Raises:
         ConfigError: ``RAY_ADDRESS`` names no Ray.
@@ -95,7 +123,9 @@ def ray_runtime(config: AlgorithmConfig, silent: bool = True) -> Iterator[Path |
         yield None
         return
     try:
-        context = start_ray(max(1, math.ceil(resources(config).get("CPU", 1))), silent)
+        each = max(1.0, resources(config).get("CPU", 1))
+        at_once = max(1, min(runs, int((os.cpu_count() or 1) // each)))
+        context = start_ray(math.ceil(each * at_once), silent)
     except ConfigError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from qio_rllib.games.diversity import effective_diversity
 from qio_rllib.games.game import Game
 from qio_rllib.games.ranking import alpha_rank_symmetric, elo_ratings
 from qio_rllib.games.zero_sum import solve_zero_sum
@@ -65,6 +66,12 @@ class CrossPlay:
     elo: np.ndarray
     alpha_rank: np.ndarray
     nash: np.ndarray
+
+    @property
+    def diversity(self) -> float:
+        """`effective_diversity` of the scores less 0.5; a score within its interval of 0.5 counts as a draw."""
+        above = self.scores - 0.5
+        return effective_diversity(np.where(np.abs(above) > self.score_errors, above, 0.0))
 
     @classmethod
     def of(cls, pairings: Sequence[Pairing], policies: int) -> CrossPlay:

@@ -73,6 +73,7 @@ def test_the_command_prints_and_writes_who_beats_whom(files, tmp_path, capsys):
     ]
     (row,) = (line for line in out.splitlines() if line.startswith(" (1)") or line.startswith("(1)  "))
     assert row.split()[1:] == ["0.50±0.00", "0.00±0.00", "1.00±0.00", "0", "1500", "0.33", "0.33"]
+    assert "effective diversity of the scores: 2.01 of 3 policies" in out  # as many as a cycle has dimensions
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "cross_play.png",
         "pairings.csv",

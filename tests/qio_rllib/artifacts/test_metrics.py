@@ -54,6 +54,7 @@ def test_a_row_holds_results_and_no_bookkeeping():
             },
             learners={"shared": {"alpha": 0.1, "weights_seq_no": 2.0}},
             evaluation={"greedy": {"team_return": 9.0}, "num_healthy_workers": 0},
+            self_play={"score": 0.25},
         ),
         previous_steps=200,
     )
@@ -66,6 +67,7 @@ def test_a_row_holds_results_and_no_bookkeeping():
         "env_runners/team_return": 5.0,
         "evaluation/greedy/team_return": 9.0,
         "learners/shared/alpha": 0.1,
+        "self_play/score": 0.25,
     }
     assert list(row)[:2] == ["training_iteration", "num_env_steps_sampled_lifetime"]
     assert isinstance(row["num_env_steps_sampled_lifetime"], int)

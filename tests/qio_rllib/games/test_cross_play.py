@@ -46,6 +46,14 @@ def test_policies_that_never_differ_are_level():
     np.testing.assert_allclose(found.alpha_rank, 0.5)
 
 
+def test_diversity_is_that_of_scores_outside_their_intervals():
+    assert CrossPlay.of(pairings_of(RPS), 3).diversity == pytest.approx(2.0, abs=0.01)
+    assert CrossPlay.of(pairings_of(np.zeros((3, 3))), 3).diversity == 0.0
+    noisy = CrossPlay.of(pairings_of(np.zeros((3, 3)), episodes=200, noise=1.0, seed=1), 3)
+    assert np.abs(noisy.scores - 0.5).max() > 0.01
+    assert noisy.diversity == 0.0
+
+
 def test_intervals_hold_the_mean_as_often_as_they_say():
     inside = 0
     for seed in range(200):
