@@ -104,7 +104,7 @@ GAMES = Section(
         _psro("rock_paper_scissors", "rock, paper, scissors"),
         _psro("kuhn", "Kuhn poker"),
         Claim(
-            "`rllib exploit` on these mixtures, three responses each, beside the exact NashConv, one pair a seed: rock, "
+            "`rllib exploit` on these mixtures, three responses each, beside the exact NashConv, a pair a seed: rock, "
             "paper, scissors {throws}; Kuhn poker {kuhn}. No bound lies above the exact value by more than its 95% "
             "interval",
             {"throws": lambda: _bounds("rock_paper_scissors"), "kuhn": lambda: _bounds("kuhn")},
