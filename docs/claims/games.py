@@ -69,8 +69,8 @@ def _bounds_hold() -> bool:
 def _psro(game: str, what: str) -> Claim:
     return Claim(
         f"PSRO (mixture by the Nash equilibrium of the game between all policies) in {what}, {{rounds}} responses, "
-        "{steps} environment steps in all: exact NashConv of the mixture {conv}; {verdict}. The newest policy alone has "
-        "{newest}",
+        "{steps} environment steps in all: exact NashConv of the mixture {conv}; {verdict}. The newest policy alone "
+        "has {newest}",
         {
             "rounds": lambda: str(_rounds(game)),
             "steps": lambda: _steps(game),
@@ -90,8 +90,8 @@ GAMES = Section(
     (
         Claim(
             "PPO against its newest snapshot alone (`matchmaking: latest`) goes round in rock, paper, scissors: seed 0 "
-            "throws {favourites} most in turn in 150 iterations, with a NashConv of {conv} on average over the last 100; "
-            "the average of all its policies has {average} at the end",
+            "throws {favourites} most in turn in 150 iterations, with a NashConv of {conv} on average over the last "
+            "100; the average of all its policies has {average} at the end",
             {
                 "favourites": _favourites,
                 "conv": lambda: f"{_mean('nash_conv', start=50):.2f}",
