@@ -204,7 +204,7 @@ class NetworkActor:
         assert seen is not None
         with torch.inference_mode():
             said = self.network.speak(seen, rows(state.get(POLICY_MEMORY)), rows(noise))
-            return Spoken(*(None if part is None else part.unflatten(0, (envs, agents)) for part in said))
+            return said.changed(lambda part: part.unflatten(0, (envs, agents)))
 
     def _with_memory(
         self,

@@ -79,6 +79,7 @@ class PooledActor:
 
     def speak(self, obs: Array, state: State, noise: Array | None) -> Spoken:
         """Say something; see `Actor.speak`."""
+        shape = obs.shape[:2]
         found: Spoken | None = None
         for actor, envs, agents in self._parts(np.unique(self.played).tolist()):
             said = actor.speak(
@@ -87,14 +88,9 @@ class PooledActor:
                 None if noise is None else noise[envs, agents][:, None],
             )
             if found is None:
-                found = Spoken(
-                    *(
-                        None if part is None else part.new_zeros(*obs.shape[:2], *part.shape[2:])
-                        for part in said
-                    )
-                )
+                found = said.changed(lambda part: part.new_zeros(*shape, *part.shape[2:]))
             for whole, part in zip(found, said, strict=True):
-                if whole is not None:
+                if whole is not None and part is not None:
                     whole[envs, agents] = part[:, 0]
         assert found is not None
         return found

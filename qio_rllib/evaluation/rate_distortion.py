@@ -42,7 +42,7 @@ class DistortionRate:
 def distortion_rate(
     source: Array,
     distortion: Array,
-    slopes: Sequence[float],
+    slopes: Sequence[float] | Array,
     everywhere: Array | None = None,
     slack: float = 0.0,
     iterations: int = 5000,

@@ -80,7 +80,13 @@ def converse(
         states = found.states
         steps.append(found)
     return Answers(
-        *(_stacked([getattr(one, field.name) for one in steps]) for field in dataclasses.fields(Answers))
+        _stacked([one.features for one in steps]),
+        _stacked([one.inboxes for one in steps]),
+        _stacked([one.openness for one in steps]),
+        [
+            None if state is None else torch.stack([one.states[g] for one in steps])  # type: ignore[misc]
+            for g, state in enumerate(states)
+        ],
     )
 
 

@@ -128,6 +128,7 @@ class _Update:
             loss, stats[module_id] = learner.losses(module_id, config, batch.flat_columns(), policy, values)
             if answers.openness:
                 spoken = batch.flat(answers.openness[g].flatten(1, 2)).mean()
+                assert learner.communication is not None
                 loss = loss + learner.communication.cost * spoken
             losses[module_id] = loss
             stats[module_id]["total_loss"] = loss.detach()

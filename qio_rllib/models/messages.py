@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,10 @@ class Spoken(NamedTuple):
     gates: torch.Tensor | None = None
     openness: torch.Tensor | None = None
     queries: torch.Tensor | None = None
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Spoken:
+        """Return the same with a change made to each part."""
+        return Spoken(change(self.messages), *(None if part is None else change(part) for part in self[1:]))
 
 
 class Speaker(nn.Module):
@@ -65,7 +69,9 @@ class Speaker(nn.Module):
         self.network = mlp([inputs, *hiddens, self.size + gated], activation)
         if gated:
             with torch.no_grad():
-                self.network[-1].bias[-1] += _FIRST_GATE
+                last = self.network[-1]
+                assert isinstance(last, nn.Linear)
+                last.bias[-1] += _FIRST_GATE
         self.query = mlp([inputs, *hiddens, signature], activation) if signature else None
         self.noise_size = noise_size(value + signature, binary, gated)
 

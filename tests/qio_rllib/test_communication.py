@@ -10,7 +10,7 @@ from qio_envs import swarm_cooperative_v0
 from qio_envs.api import ConfigError
 from qio_envs.swarm import viewer
 from qio_rllib.acting.policy import episode_generator
-from qio_rllib.algorithms import MADDPGConfig
+from qio_rllib.algorithms import MADDPGConfig, PPOConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.artifacts.rendering import show_episodes
 from qio_rllib.artifacts.video import record_episode
@@ -273,6 +273,34 @@ def test_lossy_communication_draws_even_where_nothing_is_explored():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         MADDPGConfig().training(communication=settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"bandwidth": 2, "bits": 2}, "communication.bandwidth: a message holds numbers .* got bandwidth 2 and bits"),
+        ({"bits": -1}, "communication.bits: expected an integer of at least 1, got -1"),
+        ({"bits": 1.5}, "communication.bits: expected an integer of at least 1, got 1.5"),
+        ({"bits": 2, "routing": "radio"}, "communication.routing: expected broadcast, targeted, hierarchical, got"),
+        ({"bits": 2, "signature": 2}, "communication.signature: belongs to routing targeted"),
+        ({"bits": 2, "routing": "targeted", "signature": 0}, "communication.signature: expected an integer of at"),
+        ({"bits": 2, "routing": "hierarchical"}, "communication.leaders: routing hierarchical needs them"),
+        ({"bits": 2, "leaders": [["a"]]}, "communication.leaders: routing hierarchical needs them"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": "a"}, "communication.leaders: expected lists of agents"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": [["a"], []]}, "communication.leaders: expected lists"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": [["a", "a"]]}, "leaders: agent a stands there twice"),
+        ({"bits": 2, "routing": "hierarchical", "leaders": [[1.5]]}, "leaders: expected agents by their ids, got 1.5"),
+        ({"bits": 2, "gate": {"price": 1}}, r"communication.gate: unknown key 'price'"),
+        ({"bits": 2, "gate": True}, "communication.gate: expected a mapping"),
+        ({"bits": 2, "gate": {"cost": -1}}, "communication.gate.cost: expected a number of at least 0, got -1"),
+        ({"bits": 0, "gate": {"cost": "x"}}, "communication.gate.cost: expected a number of at least 0, got 'x'"),
+        ({"routing": "targeted"}, "communication.bandwidth: missing"),
+    ],
+)  # fmt: skip
+def test_bad_routing_bits_and_gates_end_in_one_line(given, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        PPOConfig().training(communication=given)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_bandwidth_of_zero_is_silence():
