@@ -273,7 +273,7 @@ MEMORY = f"{PARTS}/memory.csv"
 def _filter_pairs() -> list[tuple[float, float]]:
     """Return the scores of seeds with a Kalman filter as memory, and of the same seeds with PlaNet's."""
     found = f.all_scores(FILTER, "greedy")
-    return list(zip(found, f.all_scores(PLANET, "greedy")[: len(found)], strict=True))
+    return list(zip(found, f.all_scores(PLANET, "greedy"), strict=False))
 
 
 def _of_memory(column: str) -> list[float]:
@@ -288,28 +288,40 @@ def _memory_in_words(column: str) -> Callable[[], str]:
     return text
 
 
+CHOSEN_ON = (0, 3)  # seeds that settings were chosen on
+
+
+def _filter_ratios(chosen_on: bool) -> list[float]:
+    """Return costs over the regulator's, of the seeds that settings were chosen on, or of all others."""
+    scores, reference = f.all_scores(FILTER, "greedy"), f.scripted_score(FILTER, "lqr")
+    return [score / reference for seed, score in enumerate(scores) if (seed in CHOSEN_ON) == chosen_on]
+
+
 def _filter_is_better() -> bool:
-    """Whether a filter as memory costs less than PlaNet's on each seed, and in the mean more than the aim."""
+    """Whether a filter as memory costs less than PlaNet's on each seed that both have."""
+    return all(found > planet for found, planet in _filter_pairs())
+
+
+def _verdict() -> str:
     ratio = f.score(FILTER, "greedy") / f.scripted_score(FILTER, "lqr")
-    return all(found > planet for found, planet in _filter_pairs()) and ratio > AIM
+    return f"the aim of {AIM:.2f} is {'reached' if ratio <= AIM else 'missed'}"
 
 
 FILTERED = Claim(
-    "A learned state-space model with its Kalman filter as memory (`kalman`) in place of PlaNet's recurrent one, with "
-    "s1 and s2 hidden, from as many steps ({steps}), which are explored with noise of 0.5: {ratio} times the "
-    "regulator's cost (without exploration; score {score}), on the same seeds {planet} with PlaNet. The aim of 1.30 is "
-    "missed; {seconds} s of training a seed, beside other work on the machine. Settings were chosen in two runs and "
-    "ten fits outside of RLlib on seed 100",
+    "A learned state-space model with its Kalman filter as memory (`kalman`), with s1 and s2 hidden, {steps} "
+    "environment steps (100 episodes, 90 of its own, explored with noise of 0.5); at 11,000 steps the model begins "
+    "anew and learns from the whole replay: {ratio} times the regulator's cost (without exploration; score {score}), "
+    "{verdict}; on the seeds that settings were not chosen on {fresh}. PlaNet, from 16,000 steps: {planet}. {seconds} s of training a seed, beside other work on the machine",
     {
         "steps": lambda: f.steps(FILTER),
         "ratio": lambda: f.relative(FILTER, "lqr"),
+        "verdict": _verdict,
+        "fresh": lambda: f.describe(_filter_ratios(False), 3),
         "score": lambda: f.seeds(FILTER, "greedy"),
-        "planet": lambda: f.describe(
-            (planet / f.scripted_score(PLANET, "lqr") for _, planet in _filter_pairs()), 3
-        ),
+        "planet": lambda: f.relative(PLANET, "lqr"),
         "seconds": lambda: f.training_seconds(FILTER),
     },
-    CURVES + "drift_control_kalman.yaml --seeds 3",
+    CURVES + "drift_control_kalman.yaml --seeds 10",
     (FILTER, PLANET),
     holds=_filter_is_better,
 )
@@ -324,8 +336,8 @@ def _one_part_is_missing() -> bool:
 
 
 LEARNED_MEMORY = Claim(
-    "The model with a filter, fitted once to the same 16,000 steps of both kinds ({updates} gradient steps, one fit on "
-    "seed 100). After 5, 10 and 45 steps of an episode s1 is read out of its mean with errors of {error} (PlaNet's "
+    "The model with a filter (four unobserved numbers), fitted once to the same 16,000 steps of both kinds ({updates} "
+    "gradient steps, one fit on seed 100). After 5, 10 and 45 steps of an episode s1 is read out of its mean with errors of {error} (PlaNet's "
     "memory {planet_error}, the filter that knows the true model {ideal}), nearly the ideal, and it has {effect} of "
     "what actions do to s1 (PlaNet's {planet_effect}). But s2, which shows in rewards and in little else, is not found "
     "in this fit: errors of {s2} (PlaNet's {planet_s2}, ideal {ideal_s2}), and actions move it the wrong way "
