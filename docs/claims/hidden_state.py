@@ -311,7 +311,8 @@ FILTERED = Claim(
     "A learned state-space model with its Kalman filter as memory (`kalman`), with s1 and s2 hidden, {steps} "
     "environment steps (100 episodes, 90 of its own, explored with noise of 0.5); at 11,000 steps the model begins "
     "anew and learns from the whole replay: {ratio} times the regulator's cost (without exploration; score {score}), "
-    "{verdict}; on the seeds that settings were not chosen on {fresh}. PlaNet, from 16,000 steps: {planet}. {seconds} s of training a seed, beside other work on the machine",
+    "{verdict}; on the seeds that settings were not chosen on {fresh}. PlaNet, from 16,000 steps: {planet}. "
+    "{seconds} s of training a seed, beside other work on the machine",
     {
         "steps": lambda: f.steps(FILTER),
         "ratio": lambda: f.relative(FILTER, "lqr"),
@@ -337,7 +338,8 @@ def _one_part_is_missing() -> bool:
 
 LEARNED_MEMORY = Claim(
     "The model with a filter (four unobserved numbers), fitted once to the same 16,000 steps of both kinds ({updates} "
-    "gradient steps, one fit on seed 100). After 5, 10 and 45 steps of an episode s1 is read out of its mean with errors of {error} (PlaNet's "
+    "gradient steps, one fit on seed 100). "
+    "After 5, 10 and 45 steps of an episode s1 is read out of its mean with errors of {error} (PlaNet's "
     "memory {planet_error}, the filter that knows the true model {ideal}), nearly the ideal, and it has {effect} of "
     "what actions do to s1 (PlaNet's {planet_effect}). But s2, which shows in rewards and in little else, is not found "
     "in this fit: errors of {s2} (PlaNet's {planet_s2}, ideal {ideal_s2}), and actions move it the wrong way "
