@@ -58,7 +58,7 @@ class Member:
     @property
     def name(self) -> str:
         """For tables."""
-        return f"{self.round} {self.role.replace('_', ' ')}"
+        return f"round {self.round}, {self.role.replace('_', ' ')}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_psro_finds_the_equilibrium_of_rock_paper_scissors(tmp_path, capsys):
         seeds.add(experiment.seed)
     assert len(seeds) == 5
     ranking = list(csv.DictReader((folder / "ranking.csv").open()))
-    assert [row["policy"] for row in ranking] == [f"{number} response" for number in range(1, 6)]
+    assert [row["policy"] for row in ranking] == [f"round {number}, response" for number in range(1, 6)]
     np.testing.assert_allclose(
         [float(row["nash"]) for row in ranking], [one["weight"] for one in content["policies"]], atol=1e-9
     )
