@@ -12,22 +12,24 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.kept_checkpoints import final_checkpoint
 from qio_rllib.artifacts.run_directory import RUN_FILE
-from qio_rllib.sampling.evaluation import checkpoint_config, modules_from_checkpoint
+from qio_rllib.sampling.evaluation import modules_from_checkpoint
+from qio_rllib.sampling.manifest import METADATA
 
 INITIAL_WEIGHTS = "initial_weights"
 
 
 def weights_checkpoint(path: str) -> Path:
-    """Return the checkpoint that ``initial_weights`` names: itself, or the last one of a run.
+    """Return the checkpoint that ``initial_weights`` names: itself, or the last one of a run. Nothing of it is loaded.
 
     Raises:
-        ConfigError: There is none, or it cannot be read.
+        ConfigError: There is none.
     """
     try:
         found = final_checkpoint(path) if (Path(path) / RUN_FILE).is_file() else Path(path)
-        checkpoint_config(found)
     except ConfigError as error:
         raise ConfigError(f"{INITIAL_WEIGHTS}: {error}") from error
+    if not (found / METADATA).is_file():
+        raise ConfigError(f"{INITIAL_WEIGHTS}: {path} is neither a run with a checkpoint nor a checkpoint")
     return found
 
 

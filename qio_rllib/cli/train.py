@@ -133,6 +133,9 @@ def train(
 
             print_variants(experiment)
         return
+    earlier = experiment.config.get("initial_weights")
+    if isinstance(earlier, str):
+        note_foreign_code(Path(earlier))
     target = out if out is not None else Path(OWN_RUNS)
     if experiment.is_sweep:
         from qio_rllib.cli.sweeps import train_population, train_sweep

@@ -186,7 +186,25 @@ def test_the_command_takes_files_by_relative_paths_and_names_bad_ones(files, tmp
     for name, array in weights[0].items():
         np.testing.assert_allclose(array, weights[1][name], atol=1e-9)
 
+    # Checkpoints are pickles: that another folder's is loaded is said first.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     capsys.readouterr()
+    wider = [
+        "--set",
+        "model_config.fcnet_hiddens=[6]",
+        "--set",
+        "self_play=null",
+        "--set",
+        f"initial_weights={run}",
+    ]
+    assert main(["train", "../more.yaml", *wider]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "is not in runs/: Ray's checkpoints are pickles" in first
+    assert "initial_weights: " in second
+    assert "another network in shared" in second
+    monkeypatch.chdir(tmp_path)
+
     save_policy(policy_of(ROCK, network={"fcnet_hiddens": [7]}), tmp_path / "wider.pt")
     for opponents, said in (
         (["nowhere.pt"], "there is no file"),
@@ -225,7 +243,9 @@ def test_initial_weights_that_do_not_fit_are_refused(tmp_path):
     algorithm = config_of(None).build_algo()
     algorithm.save_to_path(tmp_path / "checkpoint")
     algorithm.stop()
-    with pytest.raises(ConfigError, match="initial_weights: checkpoint: there is no .*nowhere"):
+    with pytest.raises(
+        ConfigError, match="initial_weights: .*nowhere is neither a run with a checkpoint nor a checkpoint"
+    ):
         config_of(None, initial_weights=str(tmp_path / "nowhere")).validate()
     wider = config_of(None, initial_weights=str(tmp_path / "checkpoint"))
     wider.rl_module(model_config={"fcnet_hiddens": [6]})
