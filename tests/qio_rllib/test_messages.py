@@ -17,6 +17,7 @@ from qio_rllib.acting.team import DELIVERED, INBOX, MESSAGE_NOISE, MESSAGES, SEN
 from qio_rllib.algorithms import A2CConfig, MADDPGConfig, PPOConfig
 from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
+from qio_rllib.learners.conversation import converse
 from qio_rllib.learners.joint_update import _Update
 from qio_rllib.models.communication import Communication, logistic
 from qio_rllib.models.messages import Speaker, Spoken, inboxes_by_group, straight_through, weights_of
@@ -324,6 +325,40 @@ def test_no_gradient_reaches_whom_nobody_hears():
     assert min(gradients([]).values()) > 0  # agent_1 alone in its module is heard by agent_0 of the other one
     assert gradients([1])["first"] == 0
     assert gradients([0, 2])["others"] == 0
+
+
+@pytest.mark.parametrize("algorithm", [PPOConfig, MADDPGConfig])
+def test_a_message_costs_what_is_said(algorithm):
+    """The loss of each sender grows by the cost times the mean probability that its gate opens."""
+    losses, opened = {}, {}
+    for cost in (0.0, 2.0):
+        config = config_of({"bandwidth": 2, "gate": {"cost": cost}}, algorithm, num_envs=4)
+        if algorithm is MADDPGConfig:
+            setup = setup_of(config)
+            setup.learner.communication = Communication(2, gate={"cost": cost})
+            *_, actors = setup.learner.losses(setup.rows)
+            losses[cost] = {key: loss.item() for key, loss in actors.losses.items()}
+            with torch.no_grad():
+                openness = setup.learner.present_outputs(setup.modules, setup.rows)[1]
+            opened = {
+                key: (rows * acted).sum().item() / acted.sum().item()
+                for key, rows, acted in zip(actors.losses, openness, setup.rows.acted, strict=True)
+            }
+        else:
+            runner = BatchedEnvRunner(config=config)
+            learner = learner_of(config, runner)
+            parts = {module_id: [part] for module_id, part in runner.sample()[0].modules.items()}
+            update = _Update(learner, parts)
+            batches = {key: learner.prepare(key, found) for key, found in parts.items()}
+            talk = update._talk([*batches.values()])
+            policies = [update.modules[key].policy for key in batches]
+            with torch.no_grad():
+                openness = converse(policies, talk, update.indices).openness
+            opened = {key: rows.mean().item() for key, rows in zip(batches, openness, strict=True)}
+            losses[cost] = {key: one["total_loss"].item() for key, one in update._step(batches).items()}
+    for key, share in opened.items():
+        assert 0.1 < share < 0.99
+        assert losses[2.0][key] - losses[0.0][key] == pytest.approx(2 * share, rel=1e-3)
 
 
 # -- what is reported, kept and resumed
