@@ -30,23 +30,38 @@ class RayLost(RuntimeError):
 class TrainingInterrupted(Exception):
     """A run that a signal stopped; ``run_dir`` can be resumed, or the sweep that it belongs to.
 
+    Args:
+        run_dir: Its directory.
+        received: The signal.
+        resume: What is resumed in place of the run.
+        alone: Whether it was trained with others, without which it goes on.
+
     Attributes:
         run_dir: Its directory.
         signal: The signal; SIGINT where none was seen.
     """
 
     def __init__(
-        self, run_dir: Path, received: signal.Signals | None = None, resume: Path | None = None
+        self,
+        run_dir: Path,
+        received: signal.Signals | None = None,
+        resume: Path | None = None,
+        alone: bool = False,
     ) -> None:
-        super().__init__(
-            f"training was interrupted; resume it with: rllib train --resume {resume or run_dir}"
-        )
+        how = "each run goes on alone, such as with" if alone else "resume it with"
+        super().__init__(f"training was interrupted; {how}: rllib train --resume {resume or run_dir}")
         self.run_dir = run_dir
         self.signal = signal.SIGINT if received is None else received
 
 
-def failure(error: BaseException, recorder: RunRecorder) -> Exception:
-    """Say in one line why training failed, and keep the rest in ``error.log``."""
+def failure(error: BaseException, recorder: RunRecorder, alone: bool = True) -> Exception:
+    """Say in one line why training failed, and keep the rest in ``error.log``.
+
+    Args:
+        error: What ended it.
+        recorder: Of the run, or of one of those that were trained with it.
+        alone: Whether it is known to be that run's, whose iteration is then named.
+    """
     cause, directory, logs = _root_cause(error), recorder.directory, recorder.logs
     if isinstance(cause, ConfigError) and not recorder.progress.rows:
         return ConfigError(str(cause))
@@ -74,7 +89,8 @@ def failure(error: BaseException, recorder: RunRecorder) -> Exception:
     except OSError as problem:
         log = f"no log: {problem.strerror}"
     iteration = int(recorder.progress.rows[-1][ITERATION]) + 1 if recorder.progress.rows else 1
-    return TrainingFailed(f"training failed in iteration {iteration}: {reason} ({log})", directory.path)
+    where = f" in iteration {iteration}" if alone else ""
+    return TrainingFailed(f"training failed{where}: {reason} ({log})", directory.path)
 
 
 def _root_cause(error: BaseException) -> BaseException:

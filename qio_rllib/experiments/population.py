@@ -188,14 +188,16 @@ class Population:
             states = {
                 number: "interrupted" if state == "failed" else state for number, state in states.items()
             }
-            raise TrainingInterrupted(recorders[1].directory.path, signals.received) from error
+            raise TrainingInterrupted(recorders[1].directory.path, signals.received, alone=True) from error
         except Exception as error:
             if signals.received is not None:
                 states = dict.fromkeys(states, "interrupted")
-                raise TrainingInterrupted(recorders[1].directory.path, signals.received) from error
+                raise TrainingInterrupted(
+                    recorders[1].directory.path, signals.received, alone=True
+                ) from error
             if type(error) is ConfigError:
                 raise
-            raise failure(error, recorders[callback.failed or 1]) from error
+            raise failure(error, recorders[1], alone=False) from error  # Tune does not say whose it is
         finally:
             signals.deferred = False
             for number, recorder in recorders.items():
@@ -209,16 +211,11 @@ class Population:
 
 
 class _PopulationRecorder(tune.Callback):
-    """Hands what Tune reports of a trial to the recorder of its run.
-
-    Attributes:
-        failed: The run whose trial failed first, if any did.
-    """
+    """Hands what Tune reports of a trial to the recorder of its run."""
 
     def __init__(self, recorders: Mapping[int, RunRecorder], signals: StopSignals) -> None:
         self._recorders, self._signals = recorders, signals
         self._numbers = {recorder.directory.trial: number for number, recorder in recorders.items()}
-        self.failed: int | None = None
 
     def number(self, trial: Any) -> int:
         """Return which run a trial is."""
@@ -250,10 +247,6 @@ class _PopulationRecorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Note that a run is done."""
         self._of(trial).on_trial_complete(iteration, trials, trial)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Note that a run has failed."""
-        self.failed = self.failed or self.number(trial)
 
 
 class _Scheduler(PopulationBasedTraining):

@@ -53,7 +53,7 @@ def others_of(rollout: Rollout) -> dict:
 # -- what they are taught -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policies", ["shared", "independent"])
+@pytest.mark.parametrize("policies", ["shared", "independent", {"pair": ["a", "c"], "single": ["b"]}])
 def test_targets_are_what_the_others_did_in_the_step(policies):
     register = lives()  # whose agents come and go
     runner = runner_of(register.multi_agent(policies=policies))

@@ -116,7 +116,7 @@ def mutations(**samplers):
             "scheduler.hyperparam_mutations.train_batch_size_per_learner: is no setting of PPO that can change in a run"
             "; allowed: lr, gamma",
         ),
-        (changed(mutations(gamma={"uniform": [0.9, 1.5]})), "config.gamma: expected a number from 0 to 1"),
+        (changed(mutations(gamma={"uniform": [0.9, 1.0001]})), "config.gamma: expected a number from 0 to 1"),
         (
             changed(mutations(minibatch_size={"choice": [20, 500]})),
             "config.minibatch_size",
