@@ -2,7 +2,7 @@
 
     python benchmarks/league_study.py train --seeds 5
     python benchmarks/league_study.py play                # cross-play of all final policies
-    python benchmarks/league_study.py exploit             # rllib exploit of each
+    python benchmarks/league_study.py exploit             # rllib exploit --warm-start of each
     python benchmarks/league_study.py table
 
 Games are ``duel`` of ``swarm_competitive_v0`` and ``mpe_tag_v0``. The league is that of ``benchmarks/leagues/``; its
@@ -108,7 +108,7 @@ def exploit(row: dict[str, str], steps: int, out: Path) -> None:
     run = out / row["run"]
     folder = out / "exploit" / row["game"] / row["kind"] / row["seed"]
     command = [sys.executable, "-m", "qio_rllib.cli", "exploit", str(run), "--steps", str(steps)]
-    command += ["--seeds", "0,1", "--episodes", "300", "--out", str(folder), "--quiet"]
+    command += ["--seeds", "0,1", "--episodes", "300", "--out", str(folder), "--quiet", "--warm-start"]
     subprocess.run(command, check=True)
     (path,) = folder.glob("*/responses.csv")
     with path.open(newline="") as file:
