@@ -146,16 +146,20 @@ def exploit(game: str, seed: int, out: Path) -> None:
     folder = out / game / f"{game}_psro" / f"seed_{seed}"
     steps = {"rock_paper_scissors": 8_192, "kuhn": 49_152}[game]
     command = [sys.executable, "-m", "qio_rllib.cli", "exploit", str(folder), "--steps", str(steps)]
-    command += ["--seeds", "0-2", "--episodes", "5000", "--out", str(folder), "--quiet"]
+    command += ["--seeds", "0-2", "--episodes", "2000", "--out", str(folder), "--quiet"]
     subprocess.run(command, check=True)
     with (folder / f"{game}_psro_response" / "responses.csv").open(newline="") as file:
         (first, *_) = csv.DictReader(file)
     exact = [row for row in read(PSRO) if (row["game"], int(row["seed"])) == (game, seed)]
+    league = League.read(LEAGUES / f"{game}_psro.yaml", seed)
+    rounds = (league.experiment.config.get("env_config") or {}).get(
+        "rounds", 1
+    )  # returns are sums over these
     row = {
         "game": game,
         "seed": seed,
-        "bound": round(float(first["nash_conv"]), 5),
-        "half_width": round(float(first["half_width"]), 5),
+        "bound": round(float(first["nash_conv"]) / rounds, 5),
+        "half_width": round(float(first["half_width"]) / rounds, 5),
         "exact": exact[-1]["nash_conv_of_mixture"],
         "cpu": cpu_model(),
     }

@@ -18,6 +18,7 @@ from claims.causal_decisions import DECISIONS
 from claims.claim import Claim, Section
 from claims.federated import FEDERATED
 from claims.field import FIELD
+from claims.games import GAMES
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
 from claims.reproduction import reproductions
@@ -31,6 +32,7 @@ SECTIONS = (
     WORLD_MODELS,
     CAUSAL,
     DECISIONS,
+    GAMES,
     QUANTUM,
     CONTROLS,
     FEDERATED,

@@ -83,6 +83,74 @@ def _psro(game: str, what: str) -> Claim:
     )
 
 
+LEAGUES, EXPLOITED = "league_study_games.csv", "league_study_exploit.csv"
+STUDY = "python benchmarks/league_study.py "
+_TEAMS = {"duel": {"0": ""}, "tag": {"0": " of the chasers", "1": " of the prey"}}
+
+
+def _returns(game: str, kind: str, other: str, team: str) -> list[float]:
+    """Return one agent's mean return of each seed of a kind, against all seeds of the other kind."""
+    by_seed: dict[str, list[float]] = {}
+    for row in f.rows_of(LEAGUES, game=game, kind=kind, opponent_kind=other):
+        if game == "duel" or row["team"] == team:  # the two teams of a duel are alike
+            by_seed.setdefault(row["seed"], []).append(float(row["return"]))
+    return [sum(values) / len(values) for values in by_seed.values()]
+
+
+def _against_each_other(game: str) -> str:
+    return "; ".join(
+        f"return{side} {f.describe(_returns(game, 'league', 'latest', team), 1)} for the league's policy against the "
+        f"other, {f.describe(_returns(game, 'latest', 'league', team), 1)} the other way round"
+        for team, side in _TEAMS[game].items()
+    )
+
+
+def _bound_of(game: str, kind: str) -> Callable[[], str]:
+    return lambda: f.grouped(EXPLOITED, "nash_conv", 1, game=game, kind=kind)
+
+
+def _league(game: str, what: str) -> Claim:
+    return Claim(
+        f"{what}: the main policy of a league (3 rounds, 7 trainings) and self-play against the newest snapshot (a "
+        "fifth of the episodes against itself), PPO with the same settings, {steps} environment steps each, {seeds} "
+        "seeds, every seed against every other. {between}. NashConv of the league's at least {league}, of the other "
+        "{latest} (two responses of {response} steps each, which begin with the policy's weights). Then `play`, and "
+        "`exploit --response-steps 25600`",
+        {
+            "steps": lambda: f"{int(f.rows_of('league_study_runs.csv', game=game)[0]['env_steps']):,}",
+            "seeds": lambda: str(len({row["seed"] for row in f.rows_of(LEAGUES, game=game)})),
+            "between": lambda: _against_each_other(game).capitalize(),
+            "league": _bound_of(game, "league"),
+            "latest": _bound_of(game, "latest"),
+            "response": lambda: f"{int(f.rows_of(EXPLOITED, game=game)[0]['response_steps']):,}",
+        },
+        STUDY + "train --seeds 3",
+        (LEAGUES, EXPLOITED),
+    )
+
+
+MODELLED = "opponent_model.csv"
+
+
+def _payoff(variant: str) -> Callable[[], str]:
+    def text() -> str:
+        last: dict[str, float] = {}
+        for row in f.rows_of(MODELLED, variant=variant):
+            last[row["seed"]] = float(row["payoff"])
+        return f.describe(list(last.values()), 2)
+
+    return text
+
+
+def _parameters(variant: str) -> Callable[[], str]:
+    return lambda: f"{int(f.rows_of(MODELLED, variant=variant)[0]['parameters']):,}"
+
+
+def _accuracy() -> str:
+    last = {row["seed"]: float(row["opponent_accuracy"]) for row in f.rows_of(MODELLED, variant="feed")}
+    return f.describe(list(last.values()), 2)
+
+
 GAMES = Section(
     "Games",
     "A NashConv is what all teams together gain by best responses; in rock, paper, scissors it is 2 where both always "
@@ -111,6 +179,21 @@ GAMES = Section(
             SMALL + "exploit",
             (EXPLOIT,),
             holds=_bounds_hold,
+        ),
+        _league("duel", "`duel` of `swarm_competitive_v0`"),
+        _league("tag", "`mpe_tag_v0`, three chasers and a faster prey"),
+        Claim(
+            "PPO in repeated rock, paper, scissors against 16 opponents with habits, mean payoff of a round after "
+            "192,000 steps: with an opponent model whose predictions feed the policy {feed} ({feed_size} parameters, "
+            "accuracy {accuracy}), with its loss alone {loss}, without it {none} ({none_size}), without it and wider "
+            "{wide} ({wide_size})",
+            {
+                **{variant: _payoff(variant) for variant in ("feed", "loss", "none", "wide")},
+                **{f"{variant}_size": _parameters(variant) for variant in ("feed", "none", "wide")},
+                "accuracy": _accuracy,
+            },
+            "python benchmarks/opponent_model.py --seeds 5",
+            (MODELLED,),
         ),
     ),
 )
