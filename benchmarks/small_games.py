@@ -29,7 +29,7 @@ from qio_envs import matrix_game_v0
 from qio_rllib.acting.policy import Policy
 from qio_rllib.acting.tabular import policy_function
 from qio_rllib.algorithms import PPOConfig
-from qio_rllib.artifacts.plot_style import EMPHASIS, Series, plot_series
+from qio_rllib.artifacts.plot_style import Series, plot_series
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.artifacts.run_directory import POLICY_FILE
@@ -170,7 +170,7 @@ def exploit(game: str, seed: int, out: Path) -> None:
 def figure() -> None:
     """Draw what is there."""
     series = []
-    for number, game in enumerate(GAMES):
+    for game in GAMES:
         rows = [row for row in read(PSRO) if row["game"] == game]
         seeds = sorted({row["seed"] for row in rows})
         values = np.array(
@@ -185,7 +185,6 @@ def figure() -> None:
                 values.max(axis=0),
                 len(seeds),
                 "mean, least to greatest",
-                color=EMPHASIS if number else None,
                 marked=True,
             )
         )
