@@ -89,8 +89,8 @@ def failure(error: BaseException, recorder: RunRecorder, alone: bool = True) -> 
     except OSError as problem:
         log = f"no log: {problem.strerror}"
     iteration = int(recorder.progress.rows[-1][ITERATION]) + 1 if recorder.progress.rows else 1
-    where = f" in iteration {iteration}" if alone else ""
-    return TrainingFailed(f"training failed{where}: {reason} ({log})", directory.path)
+    what = f"training failed in iteration {iteration}" if alone else "training failed"
+    return TrainingFailed(f"{what}: {reason} ({log})", directory.path)
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -201,7 +201,7 @@ def test_a_policys_loss_leaves_the_model_and_the_models_loss_the_policy(actions)
     module = module_of(actions)
     imagination = imagination_of(module)
     rows = torch.randn(20, 3)
-    dist_inputs, values = module.evaluate(ModuleInputs(module.policy.perceived(rows)))
+    dist_inputs, values, _ = module.evaluate(ModuleInputs(module.policy.perceived(rows)))
     (dist_inputs.square().sum() + values.sum()).backward()
     assert all(parameter.grad is None for parameter in imagination.parameters())
     others = {key: value for key, value in module.named_parameters() if ".imagination." not in key}
@@ -303,7 +303,7 @@ def test_values_share_layers_or_are_central_where_asked_for():
     rows = torch.arange(5) % 2
     seen = central.policy.perceived(torch.randn(5, 3))
     inputs = CentralInputs(torch.randn(2, 6), rows, rows)
-    _, values = central.evaluate(ModuleInputs(seen, central=inputs))
+    _, values, _ = central.evaluate(ModuleInputs(seen, central=inputs))
     seen[:, 3:] = 0
     assert torch.equal(central.evaluate(ModuleInputs(seen, central=inputs))[1], values)
 

@@ -51,6 +51,7 @@ def trained(run):
     return load_experiment(run / "config.yaml", allow_import=None)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
 def test_psro_finds_the_equilibrium_of_rock_paper_scissors(tmp_path, capsys):

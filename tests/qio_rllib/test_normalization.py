@@ -64,7 +64,7 @@ def test_an_update_sees_the_scale_that_acted_and_moves_it_behind(central, memory
         module = learner.module["shared"]
         before = module.policy.scale.mean.clone()
         batch = learner.prepare("shared", [part])
-        inputs, _ = learner._forward(module, batch)
+        inputs, _, _ = learner._forward(module, batch)
         torch.testing.assert_close(
             batch.policy(inputs).logp(batch.flat_columns()["actions"]),
             batch.flat_columns()["action_logp"], rtol=1e-4, atol=1e-4,

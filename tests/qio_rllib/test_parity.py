@@ -145,7 +145,7 @@ def test_loss_and_gradients_of_the_same_rows_are_equal(setting):
     expected.backward()
     rows = {name: setting.theirs[name][setting.real] for name in setting.ours.columns}
     module = learner.module["shared"]
-    dist_inputs, values = learner._forward(module, setting.ours)
+    dist_inputs, values, _ = learner._forward(module, setting.ours)
     loss, stats = learner.losses("shared", config, rows, Distributions(dist_inputs, discrete=True), values)
     loss.backward()
     assert stats["mean_kl_loss"] > 1e-3

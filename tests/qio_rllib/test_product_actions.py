@@ -89,7 +89,7 @@ def test_what_was_sampled_is_what_is_learned_from(memory):
     learner = learner_of(config, runner)
     learner.module.set_state(runner.get_state()["rl_module"])
     batch = learner.prepare("default_policy", [rollout.modules["default_policy"]])
-    inputs, _ = learner._forward(learner.module["default_policy"], batch)
+    inputs, _, _ = learner._forward(learner.module["default_policy"], batch)
     columns = batch.flat_columns()
     policy = batch.policy(inputs)
     torch.testing.assert_close(policy.logp(columns["actions"]), columns["action_logp"], rtol=1e-4, atol=1e-4)

@@ -118,7 +118,7 @@ def test_a_stored_state_replayed_from_the_middle_gives_the_recorded_probabilitie
 
 def test_the_first_ratio_is_one(trained):
     batch = trained.learner.prepare("shared", [trained.part])
-    dist_inputs, values = trained.learner._forward(trained.learner.module["shared"], batch)
+    dist_inputs, values, _ = trained.learner._forward(trained.learner.module["shared"], batch)
     columns = batch.flat_columns()
     policy = Distributions(batch.flat(dist_inputs), discrete=True)
     ratio = torch.exp(policy.logp(columns[Columns.ACTIONS]) - columns[Columns.ACTION_LOGP])
@@ -130,7 +130,7 @@ def test_the_first_ratio_is_one(trained):
 def test_values_of_windows_equal_those_of_the_whole_rollout(trained):
     """Advantages come from one pass over the rollout, the loss from windows that begin with recorded memories."""
     batch = trained.learner.prepare("shared", [trained.part])
-    _, values = trained.learner._forward(trained.learner.module["shared"], batch)
+    _, values, _ = trained.learner._forward(trained.learner.module["shared"], batch)
     columns = batch.flat_columns()
     module = trained.learner.module["shared"].unwrapped()
     from qio_rllib.learners.training_batch import _Part
@@ -237,7 +237,7 @@ def test_rllibs_own_lstm_module_gives_the_same_loss_on_the_same_windows(beside_r
     stock._module._rl_modules["shared"] = beside_rllib.theirs
     stock.curr_kl_coeffs_per_module["shared"].data.copy_(learner.curr_kl_coeffs_per_module["shared"].data)
     expected = stock.compute_loss_for_module(module_id="shared", config=config, batch=rows, fwd_out=output)
-    dist_inputs, values = learner._forward(learner.module["shared"], batch)
+    dist_inputs, values, _ = learner._forward(learner.module["shared"], batch)
     policy = Distributions(batch.flat(dist_inputs), discrete=True)
     loss, stats = learner.losses("shared", config, batch.flat_columns(), policy, batch.flat(values))
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)

@@ -251,7 +251,7 @@ def test_the_first_updates_are_more_and_several_can_follow_a_step():
 @pytest.mark.usefixtures("ray_runtime")
 def test_models_begin_anew_with_their_first_weights_and_more_updates():
     config = run_of(
-        KALMAN, PLANS, pretraining_updates=5, env_steps_per_update=8, model_lr=[[0, 0.01], [112, 0.0]]
+        KALMAN, PLANS, pretraining_updates=5, env_steps_per_update=8, model_lr=[[0, 0.01], [96, 0.0]]
     )
     config.reporting(min_sample_timesteps_per_iteration=16).training(model_resets=[112])
     algorithm = config.build_algo()

@@ -38,7 +38,7 @@ def pool_of(count=4, **settings):
         ({"pool_size": True}, "self_play.pool_size: "),
         (
             {"snapshot_interval": 1.5},
-            "self_play.snapshot_interval: expected a whole number of at least 1, got 1.5",
+            "self_play.snapshot_interval: expected a whole number of at least 1, or null, got 1.5",
         ),
         ({"current_share": -0.1}, "self_play.current_share: expected a number from 0 to 1, got -0.1"),
         ({"current_share": float("nan")}, "self_play.current_share: "),
