@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 import yaml
-from toy_strategies import ENV, SETTINGS
+from toy_strategies import ENV, SETTINGS, policy_of
 
 from qio_envs import matrix_game_v0
 from qio_envs.api import ConfigError
-from qio_rllib.artifacts.policy_file import load_policy
+from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.experiments.finished_run import RunResult
 from qio_rllib.experiments.league import League, Member, mixture_of_league
 from qio_rllib.games.game import Game
 from qio_rllib.games.regret import nash_conv
@@ -106,6 +107,37 @@ def test_psro_finds_the_equilibrium_of_rock_paper_scissors(tmp_path, capsys):
     write(file, stop={"training_iteration": 2})
     assert main(["league", str(file), "--out", str(tmp_path / "runs"), "--seed", "2"]) == 2
     assert "was trained with another stop" in capsys.readouterr().err
+
+
+def test_mixtures_and_gains_are_those_of_the_policies(tmp_path):
+    """Rock, then paper, then scissors come out of the trainings."""
+    league = League.read(write(tmp_path / "rps.yaml", rounds=3, episodes=5))
+    settings = CONFIG["env_config"]
+    rounds, against = [], []
+
+    def train(experiment, run, out):
+        assert run is None
+        action = len(against)
+        against.append(experiment.config["self_play"].get("opponents"))
+        folder = out / experiment.name / "now"
+        folder.mkdir(parents=True)
+        save_policy(policy_of(action, settings=settings), folder / "policy.pt")
+        return RunResult(folder, folder, {}, ())
+
+    last = league.play(tmp_path / "league", train, rounds.append)
+    files = [str(tmp_path / f"league/round_{number:02d}_response/now/policy.pt") for number in (1, 2)]
+    assert against == [None, {files[0]: 1.0}, {files[1]: pytest.approx(1.0)}]
+    assert [found.gain for found in rounds] == [
+        pytest.approx(gain, nan_ok=True) for gain in (np.nan, 1.0, 1.0)
+    ]
+    np.testing.assert_allclose(rounds[0].weights, [1.0])
+    np.testing.assert_allclose(rounds[1].weights, [0.0, 1.0], atol=1e-9)  # paper beats rock
+    np.testing.assert_allclose(last.weights, [1 / 3] * 3, atol=1e-9)
+    assert len(last.pairings) == 3 * 3 * 2  # each pair once in each team
+    assert mixture_of_league(tmp_path / "league") == {
+        str(tmp_path / f"league/round_{number:02d}_response/now/policy.pt"): pytest.approx(1 / 3)
+        for number in (1, 2, 3)
+    }
 
 
 @pytest.mark.ray
