@@ -222,7 +222,11 @@ def wrap(values: dict[str, Any], rng: random.Random) -> str:
 def add(values: dict[str, Any], rng: random.Random) -> str:
     """Set a setting that the experiment leaves alone, or one that there is not."""
     run = values.get("run")
-    known = sorted(algorithm_config_class(run)().settings().known) if run in BASES else []
+    known = (
+        sorted(algorithm_config_class(run)().settings().known)
+        if isinstance(run, str) and run in BASES
+        else []
+    )
     key, number = rng.choice([*known, "unknown", "__class__", "env", "run"]), rng.randrange(len(HOSTILE))
     config = values.get("config")
     if not isinstance(config, dict):
