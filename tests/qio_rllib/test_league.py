@@ -140,6 +140,23 @@ def test_mixtures_and_gains_are_those_of_the_policies(tmp_path):
     }
 
 
+def test_a_gain_is_over_what_the_mixture_earns_against_itself(tmp_path):
+    settings = {"scenario": "prisoners_dilemma", "rounds": 1, "memory": 0}
+    config = {**CONFIG, "env_config": settings}
+    league = League.read(write(tmp_path / "dilemma.yaml", rounds=2, episodes=2, config=config))
+    gains, table = [], matrix_game_v0.batched_env(1, **settings).config.payoff_table[0, 0]
+
+    def train(experiment, run, out):
+        folder = out / experiment.name / "now"
+        folder.mkdir(parents=True)
+        save_policy(policy_of(len(gains), settings=settings), folder / "policy.pt")
+        return RunResult(folder, folder, {}, ())
+
+    league.play(tmp_path / "league", train, lambda found: gains.append(found.gain))
+    assert table[0, 0] != 0
+    assert gains[1] == pytest.approx(table[1, 0] - table[0, 0])
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
 def test_a_league_goes_on_with_its_main_policy_and_begins_exploiters_anew(tmp_path, capsys):
