@@ -20,11 +20,10 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
-from tables import append, read
+from tables import append, has_row, read
 
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.artifacts.run_description import cpu_model
@@ -151,13 +150,6 @@ def table() -> None:
             )
 
 
-def done(path: Path, **key: Any) -> bool:
-    """Return whether a table has a row of this key."""
-    return path.exists() and any(
-        all(str(row[name]) == str(value) for name, value in key.items()) for row in read(path)
-    )
-
-
 def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -174,15 +166,15 @@ def main() -> None:
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     out = options.out.resolve()
     for game in options.games:
-        if options.part == "play" and not done(GAMES_PLAYED, game=game):
+        if options.part == "play" and not has_row(GAMES_PLAYED, game=game):
             play(game, out)
         for seed in range(options.seeds):
-            if options.part == "train" and not done(RUNS, game=game, seed=seed):
+            if options.part == "train" and not has_row(RUNS, game=game, seed=seed):
                 train(game, seed, out)
     if options.part == "exploit":
         for row in read(RUNS):
             key = {name: row[name] for name in ("game", "kind", "seed")}
-            if row["game"] in options.games and not done(EXPLOITED, **key):
+            if row["game"] in options.games and not has_row(EXPLOITED, **key):
                 exploit(row, options.response_steps, out)
 
 

@@ -19,11 +19,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
-from tables import append, read
+from tables import append, has_row, read
 
 from qio_envs import matrix_game_v0
 from qio_rllib.acting.policy import Policy
@@ -209,13 +208,6 @@ def figure() -> None:
     )
 
 
-def done(path: Path, **key: Any) -> bool:
-    """Return whether a table has a row of this key."""
-    return path.exists() and any(
-        all(str(row[name]) == str(value) for name, value in key.items()) for row in read(path)
-    )
-
-
 def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -231,13 +223,13 @@ def main() -> None:
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     for seed in range(options.seeds):
         if options.part == "cycle":
-            if not done(CYCLE, seed=seed, iteration=ITERATIONS):
+            if not has_row(CYCLE, seed=seed, iteration=ITERATIONS):
                 cycle(seed)
             continue
         for game in options.games:
-            if options.part == "psro" and not done(PSRO, game=game, seed=seed):
+            if options.part == "psro" and not has_row(PSRO, game=game, seed=seed):
                 psro(game, seed, options.out)
-            if options.part == "exploit" and not done(EXPLOIT, game=game, seed=seed):
+            if options.part == "exploit" and not has_row(EXPLOIT, game=game, seed=seed):
                 exploit(game, seed, options.out)
 
 

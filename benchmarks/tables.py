@@ -35,6 +35,13 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def has_row(path: Path, **key: Any) -> bool:
+    """Return whether a table is there and has a row of this key."""
+    return path.exists() and any(
+        all(str(row[name]) == str(value) for name, value in key.items()) for row in read(path)
+    )
+
+
 def scores_of(folder: Path, mode: str, column: str) -> list[float]:
     """Return one score a seed: the mean of a column over the evaluation episodes of a mode.
 

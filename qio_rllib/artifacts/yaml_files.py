@@ -104,3 +104,22 @@ def yaml_text(values: Mapping[str, Any]) -> str:
 
 def _one_line(problem: Any) -> str:
     return " ".join(str(problem).split())
+
+
+def only_entry(path: str | Path, what: str) -> tuple[str, Any]:
+    """Return the name and the content of the only entry of a YAML file.
+
+    Args:
+        path: The file.
+        what: Of what there is one, for messages.
+
+    Raises:
+        ConfigError: The file cannot be read, or has none or several.
+    """
+    values = read_yaml(path)
+    if len(values) != 1:
+        raise ConfigError(
+            f"{path}: expected exactly one {what}, found {', '.join(map(str, values)) or 'none'}"
+        )
+    ((name, given),) = values.items()
+    return str(name), given

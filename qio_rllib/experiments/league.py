@@ -16,7 +16,7 @@ from qio_rllib.algorithms.initial_weights import INITIAL_WEIGHTS
 from qio_rllib.artifacts.files import write_atomically
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.artifacts.run_directory import POLICY_FILE, RunDirectory
-from qio_rllib.artifacts.yaml_files import read_yaml
+from qio_rllib.artifacts.yaml_files import only_entry
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import Experiment, environments_named
 from qio_rllib.experiments.finished_run import RunResult
@@ -127,15 +127,10 @@ class League:
         Raises:
             ConfigError: The file cannot be read, or holds something that cannot be used.
         """
-        values = read_yaml(path)
-        if len(values) != 1:
-            raise ConfigError(
-                f"{path}: expected exactly one league, found {', '.join(map(str, values)) or 'none'}"
-            )
-        ((name, given),) = values.items()
+        name, given = only_entry(path, "league")
         if not isinstance(given, Mapping):
             raise ConfigError(f"{name}: expected a mapping with the keys {', '.join(_KEYS)}")
-        check_keys(str(name), given, _KEYS)
+        check_keys(name, given, _KEYS)
         if "rounds" not in given:
             raise ConfigError("rounds: missing; how often policies are trained, such as rounds: 8")
         for key, least in (("rounds", 1), ("episodes", 1), ("seed", 0)):
@@ -143,7 +138,7 @@ class League:
             if type(value) is not int or value < least:
                 raise ConfigError(f"{key}: expected a whole number of at least {least}, got {value!r}")
         own = {key: value for key, value in given.items() if key in ("run", "env", "stop", "config")}
-        experiment = Experiment.from_mapping(own, str(name))
+        experiment = Experiment.from_mapping(own, name)
         found = cls(
             experiment.with_seed(seed if seed is not None else given.get("seed")).with_seed(),
             given["rounds"],

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from qio_envs.api import ConfigError, did_you_mean
 from qio_rllib.artifacts.run_directory import RunDirectory
-from qio_rllib.artifacts.yaml_files import read_yaml
+from qio_rllib.artifacts.yaml_files import only_entry
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import Experiment, environments_named
 from qio_rllib.experiments.finished_run import RunResult
@@ -60,13 +60,8 @@ class Study:
         Raises:
             ConfigError: The file cannot be read, or holds something that cannot be used.
         """
-        values = read_yaml(path)
-        if len(values) != 1:
-            raise ConfigError(
-                f"{path}: expected exactly one study, found {', '.join(map(str, values)) or 'none'}"
-            )
-        ((name, given),) = values.items()
-        entry = _mapping(given, str(name), _KEYS)
+        name, given = only_entry(path, "study")
+        entry = _mapping(given, name, _KEYS)
         chosen = list(seeds) if seeds is not None else _seeds(entry.get("seeds", [0]), f"{name}.seeds")
         algorithms = _members(entry, "algorithms", _ALGORITHM_KEYS, "run")
         tasks = _members(entry, "tasks", _TASK_KEYS, "env")
@@ -95,7 +90,7 @@ class Study:
                 except ConfigError as error:
                     raise ConfigError(f"{task}, {algorithm}: {error}") from error
                 cells += [Cell(algorithm, task, experiment.with_seed(seed)) for seed in chosen]
-        return cls(str(name), cells)
+        return cls(name, cells)
 
     def runs(self, out: str | Path) -> Iterator[tuple[Cell, RunDirectory | None]]:
         """Yield each cell with the run that is there of it.
