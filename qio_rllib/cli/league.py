@@ -37,7 +37,7 @@ def league(
     with display.loading():
         from qio_rllib.experiments import training
         from qio_rllib.experiments.failures import TrainingInterrupted
-        from qio_rllib.experiments.league import League
+        from qio_rllib.experiments.league import EXACT, League
         from qio_rllib.experiments.tuning import ray_runtime
 
         read = League.read(file, seed, allow_import or ())
@@ -77,7 +77,7 @@ def league(
         raise again from error
     if found.cross_play is not None:
         names = [member.name for member in found.members]
-        print_cross_play(names, found.cross_play)
+        print_cross_play(names, found.cross_play, read.payoffs == EXACT)
         write_cross_play(folder, names, found.cross_play, found.pairings)
     say(f"results       {relative(folder)} ({len(found.members)} policies)")
     say(f"exploit it    rllib exploit {relative(folder)}")

@@ -38,6 +38,12 @@ def tournament(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Most probable actions (default: sampled ones).")
     ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Expected returns, no episodes (games of OpenSpiel, matrix games without memory)."
+        ),
+    ] = False,
     teams: Annotated[
         str | None,
         typer.Option(
@@ -55,12 +61,15 @@ def tournament(
     """Let policies play against each other: scores with intervals, ratings, alpha-rank and equilibrium.
 
     Each policy plays each team against each policy in all other teams, on the same seeds. A score is 1 for an episode
-    in which an agent of the team earns more on average than the others, 0.5 for as much, 0 for less.
+    in which an agent of the team earns more on average than the others, 0.5 for as much, 0 for less; with --exact it is
+    1 where more is expected.
     """
     if len(checkpoints) < 2:
         raise ConfigError(f"a tournament needs two policies at least, got {len(checkpoints)}")
     if out is not None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise ConfigError(f"--out: {out} exists already")
+    if exact and greedy:
+        raise ConfigError("--exact: expects what sampled actions earn; leave out --greedy")
     sides = teams_given(teams)
 
     from qio_rllib.experiments.tournament import Contestant
@@ -82,13 +91,13 @@ def tournament(
                     f"{relative(path)}: cannot play in the environment of {relative(checkpoints[0])}: {error}"
                 ) from error
         contestants.append(Contestant(relative(path), policy))
-    pairings = play(contestants, env_id, settings, evaluation_seeds(episodes), sides, not greedy, max_steps)
+    seeds = None if exact else evaluation_seeds(episodes)
+    pairings = play(contestants, env_id, settings, seeds, sides, not greedy, max_steps)
     names = [one.name for one in contestants]
     found = CrossPlay.of(pairings, len(names))
-    say(
-        f"{env_id}: {episodes} episodes of each pair and team, {'most probable' if greedy else 'sampled'} actions"
-    )
-    print_cross_play(names, found)
+    played = f"{episodes} episodes of each pair and team, {'most probable' if greedy else 'sampled'} actions"
+    say(f"{env_id}: {'expected returns of each pair and team' if exact else played}")
+    print_cross_play(names, found, exact)
     if out is not None:
         write_cross_play(out, names, found, pairings)
         say(f"written to {relative(out)}: {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -107,11 +116,11 @@ def teams_given(text: str | None) -> list[list[Any]] | None:
     return teams
 
 
-def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
+def print_cross_play(names: Sequence[str], found: CrossPlay, exact: bool = False) -> None:
     """Print the policies, and a row for each: its scores against all, and where it stands.
 
-    Up to three policies have the interval of each score beside it, up to six only scores; of more there is no room for
-    those.
+    Up to three policies have the interval of each score beside it, unless there are expected returns in place of
+    episodes (``exact``); up to six only scores; of more there is no room for those.
     """
     from rich import box
     from rich.table import Table
@@ -128,7 +137,7 @@ def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for row in range(count):
         scores = [
-            f"{score:.2f}±{error:.2f}" if count <= 3 else f"{score:.2f}"
+            f"{score:.2f}±{error:.2f}" if count <= 3 and not exact else f"{score:.2f}"
             for score, error in zip(found.scores[row, :shown], found.score_errors[row], strict=False)
         ]
         table.add_row(
@@ -140,10 +149,10 @@ def print_cross_play(names: Sequence[str], found: CrossPlay) -> None:
             f"{found.nash[row]:.2f}",
         )
     console().print(table)
-    intervals = "±: 95% interval over episodes"
+    intervals = "±: 95% interval over episodes; "
     if count > 3:
-        intervals = f"95% intervals of scores over episodes: ±{found.score_errors.max():.2f} at most"
-    say(f"{intervals}; payoff: an agent's mean return against all")
+        intervals = f"95% intervals of scores over episodes: ±{found.score_errors.max():.2f} at most; "
+    say(f"{'' if exact else intervals}payoff: an agent's mean return against all")
     say(f"effective diversity of the scores: {found.diversity:.2f} of {len(names)} policies")
 
 

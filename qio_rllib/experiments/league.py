@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from qio_envs.api import ConfigError, check_keys
+from qio_rllib.acting.tabular import small_game
 from qio_rllib.algorithms.initial_weights import INITIAL_WEIGHTS
 from qio_rllib.artifacts.files import write_atomically
 from qio_rllib.artifacts.policy_file import load_policy
@@ -23,7 +24,7 @@ from qio_rllib.experiments.finished_run import RunResult
 from qio_rllib.experiments.tournament import Contestant, tournament
 from qio_rllib.games.cross_play import CrossPlay, Pairing
 from qio_rllib.games.self_play import LATEST, PRIORITIZED, SELF_PLAY, UNIFORM, SelfPlaySettings
-from qio_rllib.sampling.environments import check_named_in_file
+from qio_rllib.sampling.environments import check_named_in_file, make_env
 from qio_rllib.sampling.evaluation import evaluation_seeds
 from qio_rllib.sampling.named_in_file import NamedInFile
 
@@ -34,9 +35,11 @@ PSRO, LEAGUE = "psro", "league"
 METHODS = (PSRO, LEAGUE)
 NASH, ALPHA_RANK = "nash", "alpha_rank"
 META_SOLVERS = (NASH, UNIFORM, ALPHA_RANK)
+SAMPLED, EXACT = "sampled", "exact"
+PAYOFFS = (SAMPLED, EXACT)
 RESPONSE, MAIN, MAIN_EXPLOITER, LEAGUE_EXPLOITER = "response", "main", "main_exploiter", "league_exploiter"
 
-_KEYS = ("run", "env", "stop", "config", "rounds", "method", "meta_solver", "episodes", "seed")
+_KEYS = ("run", "env", "stop", "config", "rounds", "method", "meta_solver", "payoffs", "episodes", "seed")
 _CURRENT_SHARE = 0.35  # of the main policy's episodes: Vinyals et al. (2019), methods
 _LEAST_WEIGHT = 1e-3  # of an opponent; below it a mixture does without
 
@@ -107,6 +110,8 @@ class League:
         meta_solver: Mixture of PSRO: ``"nash"``, the equilibrium of the zero-sum game in which a policy wins what it
             earns more than its opponent; ``"uniform"`` (fictitious play); ``"alpha_rank"`` (Omidshafiei et al., 2019).
         episodes: Of each pair of policies in each team, for payoffs; at least 1.
+        payoffs: ``"sampled"``, means of so many episodes, or ``"exact"``, expected returns, in games that
+            `qio_rllib.acting.tabular.expected_returns` knows.
     """
 
     experiment: Experiment
@@ -114,6 +119,7 @@ class League:
     method: str = PSRO
     meta_solver: str = NASH
     episodes: int = 100
+    payoffs: str = SAMPLED
 
     @classmethod
     def read(cls, path: str | Path, seed: int | None = None, allow_import: Sequence[str] = ()) -> Self:
@@ -145,11 +151,16 @@ class League:
             given.get("method", PSRO),
             given.get("meta_solver", NASH),
             given.get("episodes", cls.episodes),
+            given.get("payoffs", SAMPLED),
         )
+        if found.payoffs == EXACT and "episodes" in given:
+            raise ConfigError("episodes: with payoffs: exact there are none; leave it out")
         found.check()
         for env in environments_named(experiment.env, experiment.config):
             check_named_in_file(NamedInFile.of(env, allow_import))
         found.trainings(1, [], np.zeros(0))[0][1].validate()
+        if found.payoffs == EXACT:
+            small_game(make_env(experiment.env, experiment.config.get("env_config")))
         return found
 
     def check(self) -> None:
@@ -161,6 +172,7 @@ class League:
         for key, value, allowed in (
             ("method", self.method, METHODS),
             ("meta_solver", self.meta_solver, META_SOLVERS),
+            ("payoffs", self.payoffs, PAYOFFS),
         ):
             if value not in allowed:
                 raise ConfigError(f"{key}: expected one of {', '.join(allowed)}, got {value!r}")
@@ -257,7 +269,7 @@ class League:
     def _games(self, contestants: Sequence[Contestant], known: int) -> list[Pairing]:
         given = self.experiment.config.get(SELF_PLAY) or {}
         policy = contestants[0].policy
-        seeds = evaluation_seeds(self.episodes)
+        seeds = None if self.payoffs == EXACT else evaluation_seeds(self.episodes)
         return tournament(
             contestants, self.experiment.env, policy.env_config, seeds, given.get("teams"), known=known
         )

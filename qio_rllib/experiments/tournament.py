@@ -10,10 +10,11 @@ import numpy as np
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.policy import Policy
+from qio_rllib.acting.tabular import expected_returns
 from qio_rllib.acting.team import Team
 from qio_rllib.games.cross_play import Pairing
 from qio_rllib.games.self_play import teams_of
-from qio_rllib.sampling.environments import make_vector_env
+from qio_rllib.sampling.environments import make_env, make_vector_env
 from qio_rllib.sampling.evaluation import play_episodes
 
 
@@ -34,7 +35,7 @@ def tournament(
     contestants: Sequence[Contestant],
     env_id: str,
     env_config: Mapping[str, Any],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     teams: Sequence[Sequence[Hashable]] | None = None,
     explore: bool = True,
     max_steps: int | None = None,
@@ -46,7 +47,8 @@ def tournament(
         contestants: Two at least.
         env_id: The environment.
         env_config: Its settings.
-        seeds: One per episode of each pairing; the same for all of them.
+        seeds: One per episode of each pairing; the same for all of them. None for expected returns in place of
+            episodes, as a single one, where `expected_returns` has them.
         teams: Lists of agent ids; by default the agents of each module of the first contestant are a team, and where it
             has a single module, each agent is one.
         explore: Sample from the policies (True) or take their most probable actions (False).
@@ -55,14 +57,18 @@ def tournament(
 
     Raises:
         ConfigError: Fewer than two contestants, one that talks, one that cannot act for the agents of a team, or teams
-            that do not hold every agent once.
+            that do not hold every agent once; or what `expected_returns` refuses.
     """
     if len(contestants) < 2:
         raise ConfigError(f"a tournament needs two policies at least, got {len(contestants)}")
     refuse_talk(contestants)
-    env = make_vector_env(env_id, dict(env_config), len(seeds))
+    env: Any = (
+        make_env(env_id, env_config)
+        if seeds is None
+        else make_vector_env(env_id, dict(env_config), len(seeds))
+    )
     try:
-        agents = list(env.agents)
+        agents = list(env.possible_agents if seeds is None else env.agents)
         sides = sides_of(contestants[0], agents, teams)
         place = {agent: index for index, agent in enumerate(agents)}
         found = []
@@ -73,7 +79,11 @@ def tournament(
                 for number, side in enumerate(sides):
                     others = [agent for agent in agents if agent not in side]
                     team = mixed_team([(one, side), (other, others)], place)
-                    returns = returns_of(team, env, seeds, explore, max_steps)
+                    if seeds is None:
+                        acting = [one.policy if agent in side else other.policy for agent in agents]
+                        returns = expected_returns(env, acting)[None]
+                    else:
+                        returns = returns_of(team, env, seeds, explore, max_steps)
                     mine = [place[agent] for agent in side]
                     theirs = [place[agent] for agent in others]
                     means = returns[:, mine].mean(axis=1), returns[:, theirs].mean(axis=1)

@@ -140,6 +140,31 @@ def test_mixtures_and_gains_are_those_of_the_policies(tmp_path):
     }
 
 
+def test_exact_payoffs_are_those_of_no_episode(tmp_path):
+    """Policies of 90% and 80%: sampled payoffs of five episodes would not be these numbers."""
+    file = write(tmp_path / "rps.yaml", rounds=3, payoffs="exact")
+    entry = yaml.safe_load(file.read_text())
+    del entry["rps"]["episodes"]
+    file.write_text(yaml.safe_dump(entry))
+    league, rounds = League.read(file), []
+    chances = [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.1, 0.8, 0.1]]
+    settings = CONFIG["env_config"]
+
+    def train(experiment, run, out):
+        folder = out / experiment.name / "now"
+        folder.mkdir(parents=True)
+        save_policy(policy_of(chances[len(rounds)], settings=settings), folder / "policy.pt")
+        return RunResult(folder, folder, {}, ())
+
+    last = league.play(tmp_path / "league", train, rounds.append)
+    beats = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    expected = np.array(chances) @ beats @ np.array(chances).T
+    np.testing.assert_allclose(last.cross_play.payoffs, expected, atol=1e-6)
+    assert rounds[1].gain == pytest.approx(expected[1, 0], abs=1e-6)
+    np.testing.assert_allclose(last.weights, [0, 1, 0], atol=1e-6)  # the purer paper, without any noise
+    assert last.cross_play.payoff_errors.max() == 0
+
+
 def test_a_gain_is_over_what_the_mixture_earns_against_itself(tmp_path):
     settings = {"scenario": "prisoners_dilemma", "rounds": 1, "memory": 0}
     config = {**CONFIG, "env_config": settings}
@@ -211,6 +236,8 @@ def test_members_of_earlier_rounds_are_whom_the_later_ones_play(tmp_path):
         ({"method": "psr"}, "method: expected one of psro, league, got 'psr'"),
         ({"meta_solver": "nsh"}, "meta_solver: expected one of nash, uniform, alpha_rank"),
         ({"method": "league", "meta_solver": "uniform"}, "meta_solver: a league matches by scores"),
+        ({"payoffs": "exakt"}, "payoffs: expected one of sampled, exact, got 'exakt'"),
+        ({"payoffs": "exact"}, "episodes: with payoffs: exact there are none; leave it out"),
         ({"round": 3}, "unknown key 'round'"),
         ({"env": "CartPole-v1", "config": {"num_env_runners": 0}}, "CartPole-v1 has a single agent"),
         ({"run": "DQN", "config": {}}, "self_play: DQN has no pool of opponents"),
@@ -229,6 +256,14 @@ def test_leagues_that_cannot_be_are_refused_in_one_line(changes, message, tmp_pa
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_exact_payoffs_of_a_large_game_are_refused_before_training(tmp_path, capsys):
+    file = tmp_path / "duel.yaml"
+    entry = {"run": "PPO", "env": "swarm_competitive_v0", "stop": STEPS, "rounds": 2, "payoffs": "exact"}
+    file.write_text(yaml.safe_dump({"duel": {**entry, "config": {"env_config": {"scenario": "duel"}}}}))
+    assert main(["league", str(file), "--dry-run"]) == 2
+    assert "exact payoffs: of games of OpenSpiel" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

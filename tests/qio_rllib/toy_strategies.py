@@ -1,5 +1,6 @@
 """Policies of matrix games with known mixed strategies."""
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -28,14 +29,16 @@ def policy_of(strategy, together=True, settings=None, network=NETWORK):
     env = make_vector_env(ENV, settings, 1)
     first = env.agents[0]
     seen, actions = env.observation_spaces[first], env.action_spaces[first]
+    masked = isinstance(seen, gymnasium.spaces.Dict)
     chances = np.eye(actions.n)[strategy] if np.ndim(strategy) == 0 else np.asarray(strategy)
     members = [list(range(len(env.agents)))] if together else [[index] for index in range(len(env.agents))]
     groups, spaces = [], {}
     for number, index in enumerate(members):
         spec = PolicySpec(
-            observation_shape=seen.shape,
+            observation_shape=(seen["observation"] if masked else seen).shape,
             distribution="categorical",
             num_actions=int(actions.n),
+            has_action_mask=masked,
             network=network,
         )
         policy = PolicyNetwork(spec)
