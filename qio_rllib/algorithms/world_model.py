@@ -73,6 +73,7 @@ class WorldModelConfig(OffPolicyConfig):
         self.model_lr: float | list = 1e-3
         self.actor_lr: float | list = 3e-4
         self.critic_lr: float | list = 3e-4
+        self.model_weight_decay = 0.0
         self.model_sequence_length = 32
         self.pretraining_updates = 0
         self.model_resets: list[int] = []
@@ -95,6 +96,7 @@ class WorldModelConfig(OffPolicyConfig):
         model_lr: Annotated[float | list, Schedule()] = NotProvided,
         actor_lr: Annotated[float | list, Schedule()] = NotProvided,
         critic_lr: Annotated[float | list, Schedule()] = NotProvided,
+        model_weight_decay: Annotated[float, Range(0)] = NotProvided,
         model_sequence_length: Annotated[int, Range(2)] = NotProvided,
         pretraining_updates: Annotated[int, Range(0)] = NotProvided,
         model_resets: list[int] = NotProvided,
@@ -116,6 +118,8 @@ class WorldModelConfig(OffPolicyConfig):
             model_lr: Learning rate of the model, or a schedule ``[[timestep, value], ...]``.
             actor_lr: Likewise of the actor.
             critic_lr: Likewise of the critic.
+            model_weight_decay: Of all parameters of the model, at least 0: each gradient step takes the learning rate
+                times this share of them away (Loshchilov and Hutter, 2019, "Decoupled weight decay regularization").
             model_sequence_length: Successive steps in a sample for a recurrent model, at least 2.
             pretraining_updates: Gradient steps besides, before the first ones.
             model_resets: Numbers of environment steps, ascending, at which the model begins anew: with its first
@@ -138,6 +142,7 @@ class WorldModelConfig(OffPolicyConfig):
             model_lr=model_lr,
             actor_lr=actor_lr,
             critic_lr=critic_lr,
+            model_weight_decay=model_weight_decay,
             model_sequence_length=model_sequence_length,
             pretraining_updates=pretraining_updates,
             model_resets=model_resets,
@@ -303,6 +308,11 @@ class WorldModelLearner(OffPolicyLearner):
             found["actor"] = ([*module.policy.actor.parameters()], config.actor_lr)
             found["critic"] = ([*module.critic.parameters()], config.critic_lr)
         return found
+
+    @classmethod
+    def weight_decay(cls, name: str, config: Any) -> float:
+        """Return that of the model for its optimizer; actors and critics have none."""
+        return config.model_weight_decay if name == "model" else 0.0
 
     def losses(self, batch: Transitions) -> Iterator[Objective]:
         """Yield the losses of models, actors and critics."""

@@ -91,6 +91,11 @@ class JointLearner(TorchLearner, abc.ABC):
     ) -> dict[str, tuple[list[torch.nn.Parameter], float | list]]:
         """Return the parameters and the learning rate (or its schedule) of each of a module's optimizers, by name."""
 
+    @classmethod
+    def weight_decay(cls, name: str, config: Any) -> float:
+        """Return the decoupled weight decay of one of a module's optimizers, by name."""
+        return 0.0
+
     @abc.abstractmethod
     def learn(self, experience: list[Any], updates: int) -> None:
         """Learn from experience, and log what shall be reported.
@@ -101,13 +106,15 @@ class JointLearner(TorchLearner, abc.ABC):
         """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Register an Adam for each part."""
+        """Register an AdamW for each part; without weight decay it is Adam."""
         module = self.module[module_id].unwrapped()
         for name, (parameters, rate) in self.optimizer_parameters(module, config).items():
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
-                optimizer=torch.optim.Adam(parameters, fused=True),
+                optimizer=torch.optim.AdamW(
+                    parameters, weight_decay=self.weight_decay(name, config), fused=True
+                ),
                 params=parameters,
                 lr_or_lr_schedule=rate,
             )

@@ -56,6 +56,7 @@ VALUES = {
     "model_lr": (1e-2, FOREST),
     "model_resets": ([500], FOREST),
     "model_sequence_length": (9, FOREST),
+    "model_weight_decay": (0.1, FOREST),
     "n_step": (3, FOREST),
     "normalize_observations": (True, FOREST),
     "normalize_rewards": (True, FOREST),

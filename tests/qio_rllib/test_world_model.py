@@ -281,7 +281,11 @@ def test_models_begin_anew_with_their_first_weights_and_more_updates():
 @pytest.mark.usefixtures("ray_runtime")
 @pytest.mark.parametrize(
     "settings",
-    [(ENSEMBLE, PLANS), (RSSM, ACTOR), (KALMAN, {**PLANS, "model_resets": [150]})],
+    [
+        (ENSEMBLE, PLANS),
+        (RSSM, {**ACTOR, "model_weight_decay": 0.5}),
+        (KALMAN, {**PLANS, "model_resets": [150]}),
+    ],
     ids=str,
 )
 def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
@@ -298,6 +302,11 @@ def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
         found = again.train()
         assert found["learners"]["shared"]["model_loss"] == expected["learners"]["shared"]["model_loss"]
         assert found["env_runners"]["episode_return_mean"] == expected["env_runners"]["episode_return_mean"]
+        learner = again.learner_group._learner
+        for name, optimizer in learner.get_optimizers_for_module("shared"):
+            (group,) = optimizer.param_groups
+            decay = settings[1].get("model_weight_decay", 0.0) if name.endswith("model") else 0.0
+            assert (group["weight_decay"], group["decoupled_weight_decay"]) == (decay, True)
         policy = policy_from_modules(dict(again.env_runner.module.items()), again.config)
         assert policy.team.groups[0].actor.memory
     finally:
