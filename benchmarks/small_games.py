@@ -46,14 +46,16 @@ RESULTS = ROOT / "results"
 IMAGES = ROOT / "docs" / "images"
 CYCLE, PSRO, EXPLOIT = (RESULTS / f"small_games_{part}.csv" for part in ("cycle", "psro", "exploit"))
 THROW = {"scenario": "rock_paper_scissors", "rounds": 1}
-GAME = Game(matrix_game_v0.batched_env(1, **THROW).config.payoff_table[0])
+_ENV = matrix_game_v0.batched_env(1, **THROW)
+GAME = Game(_ENV.config.payoff_table[0])
+_ENV.reset(0)
+SEEN = _ENV.observe()[0, :1]  # what both see in each round, float32 [1, 1]
 ITERATIONS = 150
 
 
 def throws(policy: Policy) -> np.ndarray:
     """Return with which probabilities a policy throws rock, paper and scissors, ``[3]``."""
-    shape = next(iter(policy.spaces.values())).observation_shape
-    return policy.probabilities("agent_0", np.zeros((1, *shape), np.float32))[0]
+    return policy.probabilities("agent_0", SEEN)[0]
 
 
 def conv_of_throws(policies: Sequence[Policy], weights: np.ndarray) -> float:

@@ -38,15 +38,17 @@ class CoordinationSettings(ModelSettings):
     Attributes:
         num_agents: Agents in the team, at least 1.
         resource: "entangled" (a state prepared by any circuit), "separable" (the same circuit without gates between
-            agents: nothing but local states), or "shared_randomness" (a classical random value that all see, and a
-            response of each agent to it and to its observation: every local-hidden-variable strategy).
+            agents: nothing but local states), "shared_randomness" (a classical random value that all see, and a
+            response of each agent to it and to its observation: every local-hidden-variable strategy), or
+            "no_signalling" (that, and a box that no physical system is known to be: what could be shared if nothing
+            but signalling were forbidden).
         num_layers: Layers of the circuit that prepares the state, 1 to 20.
         num_values: Values of the shared random number, 1 to 1000.
     """
 
     key: ClassVar[str] = COORDINATION
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "resource": ("entangled", "separable", "shared_randomness")
+        "resource": ("entangled", "separable", "shared_randomness", "no_signalling")
     }
     highest: ClassVar[Mapping[str, int]] = {"num_agents": _MAX_QUBITS, "num_layers": 20, "num_values": 1000}
 
@@ -78,6 +80,8 @@ class CoordinationSettings(ModelSettings):
             )
         if self.resource == "shared_randomness":
             return SharedRandomness(agents, inputs // agents, actions, self.num_values)
+        if self.resource == "no_signalling":
+            return NoSignallingBox(agents, inputs // agents, actions, self.num_values)
         return SharedState(agents, inputs // agents, actions, self.num_layers, self.resource == "entangled")
 
 
@@ -173,3 +177,50 @@ class SharedRandomness(nn.Module):
             mine = responses[:, agent]
             joint = (joint.unsqueeze(-1) + mine.unsqueeze(-2)).flatten(-2)
         return torch.logsumexp(joint, dim=-2)
+
+
+class NoSignallingBox(nn.Module):
+    """The joint policy of agents that share a random number and a box of Popescu and Rohrlich (1994).
+
+    Each agent puts a bit ``x_i`` into its end of the box, 1 with probability ``u_i(o_i, k)``, and gets a bit ``b_i``.
+    Each ``b_i`` alone is a fair coin, whatever the others put in, but together ``b_1 xor ... xor b_N = x_1 and ... and
+    x_N``. Then it acts with ``p_i(a_i | o_i, k, b_i)``. Summed over all bits, with ``m_i`` the mean of ``p_i`` over
+    both ``b_i`` and ``d_i`` half their difference,
+
+    ``p(a | o) = sum_k q_k (prod_i m_i(a_i) + (1 - 2 prod_i u_i) prod_i d_i(a_i))``.
+
+    For two agents with two observations and two actions that is every joint distribution without signalling: a mixture
+    of 8 such boxes and 16 local strategies (J. Barrett et al., 2005). It wins every round of the CHSH game.
+
+    Args:
+        agents: ``N``.
+        size: Numbers in an agent's observation, ``D``.
+        actions: Of each agent, ``A``.
+        values: Of the shared number, ``K``.
+    """
+
+    def __init__(self, agents: int, size: int, actions: int, values: int) -> None:
+        super().__init__()
+        self.shape = (agents, size, actions)
+        self.values = nn.Parameter(torch.zeros(values))
+        numbers = values * (1 + 2 * actions)  # of each value: the bit, and the responses to both outcomes
+        self.response = nn.Parameter(torch.randn(agents, size, numbers))
+        self.offset = nn.Parameter(torch.randn(agents, numbers))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities of joint actions, float32 ``[B, A**N]``, of observations ``[B, N * D]``."""
+        agents, size, actions = self.shape
+        seen = observations.reshape(-1, agents, size)
+        numbers = torch.einsum("bnd,ndk->bnk", seen, self.response) + self.offset
+        numbers = numbers.reshape(-1, agents, len(self.values), 1 + 2 * actions)  # [B, N, K, 1 + 2A]
+        all_ones = torch.sigmoid(numbers[..., 0]).prod(1)  # [B, K]
+        first = torch.softmax(numbers[..., 1 : 1 + actions], dim=-1)
+        second = torch.softmax(numbers[..., 1 + actions :], dim=-1)
+        means, halves = 0.5 * (first + second), 0.5 * (first - second)
+        alone = torch.ones_like(all_ones).unsqueeze(-1)
+        together = (1.0 - 2.0 * all_ones).unsqueeze(-1)
+        for agent in range(agents):
+            alone = (alone.unsqueeze(-1) * means[:, agent].unsqueeze(-2)).flatten(-2)
+            together = (together.unsqueeze(-1) * halves[:, agent].unsqueeze(-2)).flatten(-2)
+        joint = (torch.softmax(self.values, dim=0).unsqueeze(-1) * (alone + together)).sum(-2)
+        return joint.clamp_min(_LEAST_PROBABILITY).log()

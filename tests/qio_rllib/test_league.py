@@ -65,7 +65,7 @@ def test_psro_finds_the_equilibrium_of_rock_paper_scissors(tmp_path, capsys):
     chances = []
     for path in weights:
         policy = load_policy(path)
-        seen = np.zeros((1, *policy.spaces["shared"].observation_shape), np.float32)
+        seen = np.ones((1, *policy.spaces["shared"].observation_shape), np.float32)  # the only stage
         chances.append(policy.probabilities("agent_0", seen)[0])
     average = np.array(list(weights.values())) @ np.array(chances) / sum(weights.values())
     game = Game(matrix_game_v0.batched_env(1, **SETTINGS).config.payoff_table[0])
