@@ -2,10 +2,11 @@
 
 Two agents that cannot talk share entangled qubits, separable qubits, a random number, or a box without signalling
 (`tune_configs/chsh_entangled_ppo.yaml`). Classical pairs win at most 0.75 of the rounds, quantum ones at most
-cos^2(pi/8) = 0.8536, and what signals nothing may win all. Each trained policy plays 100,000 rounds, whose questions no other seed is asked; across seeds
-what `Summary` says. The exact win rate of each policy, from its distribution, stands beside what was counted.
+cos^2(pi/8) = 0.8536, and what signals nothing may win all. Each trained policy plays 100,000 rounds, whose questions no
+other seed is asked; across seeds what `Summary` says. The exact win rate of each policy, from its distribution, stands
+beside what was counted.
 
-    python benchmarks/entanglement.py --seeds 10      # about a quarter of a minute a run; what is there is not run again
+    python benchmarks/entanglement.py --seeds 10      # about a quarter of a minute a run; not again what is there
 """
 
 from __future__ import annotations
