@@ -288,7 +288,7 @@ def _memory_in_words(column: str) -> Callable[[], str]:
     return text
 
 
-CHOSEN_ON = (0, 3)  # seeds that settings were chosen on
+CHOSEN_ON = (0, 3, 6)  # seeds that settings were chosen on
 
 
 def _filter_ratios(chosen_on: bool) -> list[float]:
