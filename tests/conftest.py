@@ -1,5 +1,6 @@
 """What tests share: one small Ray runtime, one torch thread, no time limits of examples."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,17 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("qio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("qio")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[None]:
+    """Import the tests without looking for garbage, and never look at what they have loaded: it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,7 @@ class ExploringConfig(NamedEnvironments):
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
+        self.log_sys_usage = False  # a thread for each Algorithm, which stop() waits for; no table shows it
         self.bootstrap_at_time_limit = True
         self.initial_weights: str | None = None
         self.callbacks([EpisodeMetrics, RestoredWeights])
@@ -400,6 +401,10 @@ class ExploringConfig(NamedEnvironments):
         runner = self.env_runner_cls
         return isinstance(runner, type) and issubclass(runner, BatchedEnvRunner)
 
+    def build_learner_connector(self, *args: Any, **kwargs: Any) -> Any:
+        """Return RLlib's pipeline from episodes to batches, or None where Learners take rollouts and need none."""
+        return None if self.is_batched else super().build_learner_connector(*args, **kwargs)
+
     @property
     def has_own_modules(self) -> bool:
         """Whether the modules are of this package."""
@@ -414,10 +419,9 @@ class ExploringConfig(NamedEnvironments):
         for key, value in values.items():
             if value is not NotProvided:
                 checked[key] = settings.checked(key, value, in_python=True)
-                if settings.find(key).setter != "training":
-                    raise ConfigError(
-                        f"config.{key}: is set by {settings.find(key).setter}(), not by training()"
-                    )
+                setter = settings.find(key).setter
+                if setter != "training":
+                    raise ConfigError(f"config.{key}: is set by {setter}(), not by training()")
         return checked
 
     def _take(self, **values: Any) -> None:
@@ -435,8 +439,7 @@ class ExploringConfig(NamedEnvironments):
 
 def _leaves(config_class: type[ExploringConfig]) -> list[type[ExploringConfig]]:
     """Return the configurations of algorithms: subclasses without subclasses."""
-    found = [leaf for child in config_class.__subclasses__() for leaf in _leaves(child)]
-    return found or [config_class]
+    return [leaf for child in config_class.__subclasses__() for leaf in _leaves(child)] or [config_class]
 
 
 def _same(first: Any, second: Any) -> bool:

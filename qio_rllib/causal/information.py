@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtr
 from torch.nn import functional
 
 from qio_rllib.causal.moments import DataError, standardised
@@ -102,7 +102,7 @@ def information_graph(
         / math.sqrt(differences.shape[0] * differences.shape[3]),
         differences.mean(3).std(0, ddof=1) / math.sqrt(differences.shape[0]),
     )
-    p_values = norm.sf((information - LEAST_INFORMATION) / np.maximum(spread, 1e-12))
+    p_values = ndtr((LEAST_INFORMATION - information) / np.maximum(spread, 1e-12))
     return TransitionGraph(names, goals, p_values[:, groups], alpha, information[:, groups])
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import f as f_distribution
+from scipy.special import fdtrc
 
 from qio_envs.api import ConfigError
 from qio_rllib.causal.graph import CausalGraph
@@ -134,7 +134,7 @@ def transition_graph(
         dropped = size - int(kept.sum())
         statistic = (reduced - full) / dropped / np.maximum(full / freedom, np.finfo(np.float64).tiny)
         places = slice(group, None) if num_one_hot and group == last else group
-        p_values[:, places] = f_distribution.sf(statistic, dropped, freedom).reshape(
+        p_values[:, places] = fdtrc(dropped, freedom, statistic).reshape(
             (-1, 1) if isinstance(places, slice) else -1
         )
     return TransitionGraph(names, goals, p_values, alpha)

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import stats
 
 LEAST_SEEDS_FOR_INTERVAL = 10
 IQM, MEAN = "IQM, 95% interval", "mean, min to max"
@@ -83,6 +82,8 @@ def describe(scores: Iterable[float], decimals: int = 1) -> str:
 
 def interquartile_mean(scores: np.ndarray) -> float:
     """Return the mean of the middle half of all scores, whatever their shape."""
+    from scipy import stats  # takes half a second
+
     return float(stats.trim_mean(np.asarray(scores, float), 0.25, axis=None))
 
 
@@ -101,6 +102,8 @@ def bootstrap_interval(
     Raises:
         ValueError: There are fewer than 10 runs.
     """
+    from scipy import stats
+
     scores = np.atleast_2d(np.asarray(scores, float).T).T
     runs, tasks = scores.shape
     if runs < LEAST_SEEDS_FOR_INTERVAL:

@@ -91,6 +91,7 @@ def test_schedules_go_by_the_environment_steps_of_all_updates():
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_tune_knows_the_name_and_takes_a_plain_mapping(tmp_path):
     analysis = tune.run(
         "A2C",

@@ -289,20 +289,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config_class, tmp_path):
 
 
 def test_remote_runners_and_learners_share_the_work():
+    """Learners have the same weights, scale of values and entropy coefficient, of the steps of both."""
+    law = {"law": "quantum", "alpha_0": 0.1, "alpha_min": 0.01, "decay": 0.5}
     config = small_config(train_batch_size_per_learner=20, minibatch_size=20, normalize_values=True)
-    config.env_runners(num_env_runners=1).learners(num_learners=2)
+    config.training(entropy_annealing=law).env_runners(num_env_runners=1).learners(num_learners=2)
     algorithm = config.build_algo()
     before = algorithm.learner_group.get_weights()["shared"]
-    mean = algorithm.train()["learners"]["shared"]["value_mean"]
+    result = algorithm.train()["learners"]
+    mean = result["shared"]["value_mean"]
+    assert result["__all_modules__"]["num_env_steps_trained_lifetime"] == 40
 
-    def weights_and_scale(learner):
-        module = learner.module["shared"].unwrapped()
+    def parts(learner):
+        module, state = learner.module["shared"].unwrapped(), learner.get_state()
         weights = {name: value.detach().numpy().copy() for name, value in module.named_parameters()}
-        return weights, learner.get_state()["popart"]["shared"]
+        return weights, state["popart"]["shared"], state["entropy_coefficients"]["laws"]["shared"]
 
-    found = algorithm.learner_group.foreach_learner(weights_and_scale)
-    (first, scale), (second, other) = (entry.get() for entry in found)
+    found = algorithm.learner_group.foreach_learner(parts)
+    (first, scale, annealed), (second, other, others) = (entry.get() for entry in found)
     assert scale == other
+    assert annealed == others
     assert scale["mean"] == pytest.approx(mean)
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])

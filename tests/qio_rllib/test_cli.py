@@ -293,8 +293,12 @@ def test_help_answers_without_ray_and_torch():
             "observation",
             "InvalidSampleError: environment 0, step 15 of its episode: observation of a_1 is nan at [2]",
         ),
-        ("reward", "InvalidSampleError: environment 0, step 15 of its episode: reward of a_0 is inf"),
-        ("error", "RuntimeError: the arm is stuck"),
+        pytest.param(
+            "reward",
+            "InvalidSampleError: environment 0, step 15 of its episode: reward of a_0 is inf",
+            marks=pytest.mark.long,
+        ),
+        pytest.param("error", "RuntimeError: the arm is stuck", marks=pytest.mark.long),
     ],
 )
 def test_what_an_environment_breaks_is_said_and_the_last_checkpoint_stays(

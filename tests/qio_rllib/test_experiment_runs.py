@@ -181,6 +181,7 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path, ray_runti
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_tune_runs_an_experiments_config_by_itself(tmp_path, ray_runtime):
     experiment = forest(
         amplification={"eta": 0.3, "h_min": 0.1}, entropy_annealing={"law": "quantum", "alpha_0": 0.02}

@@ -182,18 +182,24 @@ def test_a_gain_is_over_what_the_mixture_earns_against_itself(tmp_path):
     assert gains[1] == pytest.approx(table[1, 0] - table[0, 0])
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_runtime")
-def test_a_league_goes_on_with_its_main_policy_and_begins_exploiters_anew(tmp_path, capsys):
-    file = write(tmp_path / "rps.yaml", rounds=2, method="league", stop={"training_iteration": 1})
-    assert main(["league", str(file), "--out", str(tmp_path / "runs")]) == 0
-    (folder,) = (tmp_path / "runs/rps").iterdir()
+def test_a_league_goes_on_with_its_main_policy_and_begins_exploiters_anew(tmp_path):
+    league = League.read(write(tmp_path / "rps.yaml", rounds=2, method="league", episodes=2))
+    settings = []
+
+    def train(experiment, run, out):
+        assert run is None
+        settings.append(experiment.config)
+        folder = out / experiment.name / "now"
+        folder.mkdir(parents=True)
+        save_policy(policy_of(len(settings) % 3, settings=CONFIG["env_config"]), folder / "policy.pt")
+        return RunResult(folder, folder, {}, ())
+
+    folder = tmp_path / "league"
+    league.play(folder, train, lambda found: None)
     content = json.loads((folder / "league.json").read_text())["policies"]
     roles = [(1, "main"), (2, "main"), (2, "main_exploiter"), (2, "league_exploiter")]
     assert [(one["round"], one["role"]) for one in content] == roles
-    runs = [folder / one["run"] for one in content]
-    first = str(runs[0] / "policy.pt")
-    settings = [trained(run).config for run in runs]
+    run = folder / content[0]["run"]
     assert settings[0]["self_play"] == {
         "matchmaking": "prioritized", "current_share": 0.35, "snapshot_interval": None, "teams": None
     }  # fmt: skip
@@ -201,11 +207,28 @@ def test_a_league_goes_on_with_its_main_policy_and_begins_exploiters_anew(tmp_pa
         settings[1:], (0.35, 0.0, 0.0), ("prioritized", "latest", "prioritized"), strict=True
     ):
         against = config["self_play"]
-        assert (against["opponents"], against["current_share"]) == ([first], current)
+        assert (against["opponents"], against["current_share"]) == ([str(run / "policy.pt")], current)
         assert against["matchmaking"] == matchmaking
-    assert [config["initial_weights"] for config in settings] == [None, str(runs[0]), None, None]
+    assert [config["initial_weights"] for config in settings] == [None, str(run), None, None]
     assert len({config["seed"] for config in settings}) == 4
-    capsys.readouterr()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_the_command_trains_a_league(tmp_path, capsys):
+    """Two rounds of PSRO."""
+    file = write(tmp_path / "rps.yaml", rounds=2, stop={"training_iteration": 1})
+    assert main(["league", str(file), "--out", str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().out
+    (folder,) = (tmp_path / "runs/rps").iterdir()
+    content = json.loads((folder / "league.json").read_text())["policies"]
+    assert [(one["round"], one["role"]) for one in content] == [(1, "response"), (2, "response")]
+    runs = [folder / one["run"] for one in content]
+    against = [trained(run).config["self_play"] for run in runs]
+    assert "opponents" not in against[0]
+    assert against[1]["opponents"] == {str(runs[0] / "policy.pt"): 1.0}
+    assert "round 2: response gains" in said
+    assert (folder / "cross_play.png").is_file()
 
 
 def test_members_of_earlier_rounds_are_whom_the_later_ones_play(tmp_path):

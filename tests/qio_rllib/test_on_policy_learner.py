@@ -84,7 +84,8 @@ def test_only_modules_that_are_to_be_trained_change():
     algorithm.stop()
 
 
-@pytest.mark.parametrize("learners", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long  # two that share a central value too: test_central_value_training.py
+@pytest.mark.parametrize("learners", [1, 2])
 def test_remote_learners_share_the_environments_and_stay_equal(learners):
     config = small_config(train_batch_size_per_learner=40 // learners, minibatch_size=20)
     algorithm = config.learners(num_learners=learners).build_algo()

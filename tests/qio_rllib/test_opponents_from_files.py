@@ -48,7 +48,7 @@ def frozen_only(files, **settings):
     return {"opponents": files, "snapshot_interval": None, "current_share": 0.0, **settings}
 
 
-@pytest.mark.parametrize("remote", [0, 1])
+@pytest.mark.parametrize("remote", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_the_pool_is_the_files_and_stays_so(files, remote):
     config = config_of(frozen_only(files))
     config.env_runners(num_env_runners=remote)
@@ -165,23 +165,20 @@ def test_the_command_takes_files_by_relative_paths_and_names_bad_ones(files, tmp
         "self_play": frozen_only(["rock.pt"]),
     }
     entry = {"run": "PPO", "env": ENV, "stop": {"training_iteration": 1}, "config": config}
-    (tmp_path / "response.yaml").write_text(yaml.safe_dump({"response": entry}))
-    assert main(["train", "--config", "response.yaml", "--out", "runs"]) == 0
-    (run,) = (tmp_path / "runs/response").iterdir()
-    assert yaml.safe_load((run / "config.yaml").read_text())["response"]["config"]["self_play"][
-        "opponents"
-    ] == ["rock.pt"]
 
-    # A run begins with the weights of this one.
-    entry["config"] |= {"initial_weights": str(run.relative_to(tmp_path)), "lr": 1e-12}
+    # The run begins with the weights of a checkpoint, and hardly moves them.
+    before = config_of(None).debugging(seed=3).build_algo()
+    before.save_to_path(tmp_path / "before")
+    before.stop()
+    config |= {"initial_weights": "before", "lr": 1e-12}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"more": entry}))
     assert main(["train", "--config", "more.yaml", "--out", "runs"]) == 0
-    (more,) = (tmp_path / "runs/more").iterdir()
+    (run,) = (tmp_path / "runs/more").iterdir()
+    written = yaml.safe_load((run / "config.yaml").read_text())["more"]["config"]
+    assert written["self_play"]["opponents"] == ["rock.pt"]
     weights = [
-        load_policy_from_checkpoint(path / json.loads((path / "run.json").read_text())["checkpoint"])
-        .team.groups[0]
-        .actor.network.state_dict()
-        for path in (run, more)
+        load_policy_from_checkpoint(path).team.groups[0].actor.network.state_dict()
+        for path in (tmp_path / "before", run / json.loads((run / "run.json").read_text())["checkpoint"])
     ]
     for name, array in weights[0].items():
         np.testing.assert_allclose(array, weights[1][name], atol=1e-9)
@@ -205,6 +202,7 @@ def test_the_command_takes_files_by_relative_paths_and_names_bad_ones(files, tmp
     assert "another network in shared" in second
     monkeypatch.chdir(tmp_path)
 
+    config["initial_weights"] = None
     save_policy(policy_of(ROCK, network={"fcnet_hiddens": [7]}), tmp_path / "wider.pt")
     for opponents, said in (
         (["nowhere.pt"], "there is no file"),

@@ -85,7 +85,8 @@ def setting(ray_runtime):
     algorithm = config.build_algo()
     learner = algorithm.learner_group._learner
     (rollout,) = algorithm.env_runner.sample(num_timesteps=80)
-    stock = PPOTorchLearner(config=learner.config, module_spec=learner._module_spec)
+    its_config = learner.config.copy(copy_frozen=False).env_runners(env_runner_cls=None)
+    stock = PPOTorchLearner(config=its_config, module_spec=learner._module_spec)
     stock.build()
     stock.module.set_state(learner.module.get_state())
     part = rollout.modules["shared"]

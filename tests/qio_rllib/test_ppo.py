@@ -66,6 +66,10 @@ def test_ratio_is_one_on_the_first_minibatch(runners):
         metrics = algorithm.train()["learners"]["shared"]
         assert metrics["first_ratio_low"] == pytest.approx(1.0, abs=2e-6)
         assert metrics["first_ratio_high"] == pytest.approx(1.0, abs=2e-6)
+    values = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: float(runner.module["shared"].policy.eta), local_env_runner=runners == 0
+    )
+    assert values == [pytest.approx(0.3)]
     algorithm.stop()
 
 
@@ -150,15 +154,6 @@ def test_stock_config_takes_module_and_learner():
     algorithm.stop()
 
 
-def test_operator_parameters_reach_remote_runners():
-    algorithm = small_config(runners=1).build_algo()
-    values = algorithm.env_runner_group.foreach_env_runner(
-        lambda runner: float(runner.module["shared"].policy.eta), local_env_runner=False
-    )
-    assert values == [pytest.approx(0.3)]
-    algorithm.stop()
-
-
 def test_masked_actions_are_never_taken():
     config = small_config(mask_blocked_moves=True, obstacle_density=0.2)
     algorithm = config.build_algo()
@@ -198,19 +193,6 @@ def test_other_environments_train_and_evaluate(env_id):
     result = algorithm.train()
     for name in ("greedy", "sampled"):
         assert np.isfinite(result["evaluation"][name]["episode_return"])
-    algorithm.stop()
-
-
-def test_two_learners_agree_on_alpha():
-    config = small_config().learners(num_learners=2)
-    algorithm = config.build_algo()
-    algorithm.train()
-    states = algorithm.learner_group.foreach_learner(
-        lambda learner: learner.get_state()["entropy_coefficients"]["laws"]["shared"]
-    )
-    values = [state.get() for state in states]
-    assert len(values) == 2
-    assert values[0] == values[1]
     algorithm.stop()
 
 

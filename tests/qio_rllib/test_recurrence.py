@@ -232,7 +232,8 @@ def test_rllibs_own_lstm_module_gives_the_same_loss_on_the_same_windows(beside_r
         **swapped,
     }
     output = beside_rllib.theirs._forward_train(rows)
-    stock = PPOTorchLearner(config=learner.config, module_spec=learner._module_spec)
+    its_config = learner.config.copy(copy_frozen=False).env_runners(env_runner_cls=None)
+    stock = PPOTorchLearner(config=its_config, module_spec=learner._module_spec)
     stock.build()
     stock._module._rl_modules["shared"] = beside_rllib.theirs
     stock.curr_kl_coeffs_per_module["shared"].data.copy_(learner.curr_kl_coeffs_per_module["shared"].data)

@@ -9,6 +9,7 @@ import pytest
 from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.tune.registry import ENV_CREATOR, _global_registry, get_trainable_cls
+from ray.tune.search.variant_generator import generate_variants
 
 import qio_envs
 from qio_envs.api import ConfigError
@@ -54,11 +55,12 @@ print("trained", trial.last_result["training_iteration"], list(trial.last_result
 
 
 @pytest.mark.ray
+@pytest.mark.long  # the README does it with PPO
 @pytest.mark.parametrize(
     "imports",
     [
         "import qio_rllib, sys; assert 'ray' not in sys.modules; from ray import tune",
-        pytest.param("from ray import tune; import qio_rllib", marks=pytest.mark.long),
+        "from ray import tune; import qio_rllib",
     ],
 )
 def test_tune_trains_an_algorithm_by_name_in_a_new_process(imports, tmp_path):
@@ -85,10 +87,13 @@ def test_names_that_tune_has_taken_from_rllib_become_ours():
 
 def test_loading_tune_does_not_load_the_algorithms():
     printed = run(
-        "import qio_rllib, sys; from ray import tune; import ray.rllib.algorithms.registry\n"
-        "print('qio_rllib.algorithms' in sys.modules)"
+        "import qio_rllib, sys; assert 'ray' not in sys.modules; from ray import tune\n"
+        "import ray.rllib.algorithms.registry\n"
+        "print('qio_rllib.algorithms' in sys.modules)\n"
+        "from ray.tune.registry import get_trainable_cls\n"
+        "print(*[get_trainable_cls(name).__module__ for name in ('A2C', 'PPO')])"
     )
-    assert printed.split() == ["False"]
+    assert printed.split() == ["False", "qio_rllib.algorithms.a2c", "qio_rllib.algorithms.ppo"]
 
 
 def test_rllibs_other_algorithms_keep_their_names():
@@ -182,14 +187,37 @@ RUNS = {
 }
 
 
-# One of each kind always; those that differ from it in their losses alone, or train in tests of their own, are long
-# tests.
-ALIKE = ("A2C", "COMA", "DQN", "Federated", "MAAC", "MADDPG", "MASAC", "QMIX", "VDN")
+def check_settings(algorithm, name, given):
+    """Compare what an algorithm has with what a dictionary of settings says."""
+    wanted = ALGORITHMS[name]().update_from_dict(given)
+    own = algorithm.federation if name == "Federated" else algorithm.config
+    assert type(own) is ALGORITHMS[name]
+    if name == "Federated":
+        wanted = wanted.local_config()
+    assert algorithm.config.model_config == wanted.model_config
+    assert algorithm.config.learner_config_dict == wanted.learner_config_dict
+    assert set(algorithm.config.policies) == set(wanted.policies)
+    assert algorithm.config.lr == wanted.lr
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "Federated"])
+def test_every_algorithm_trains_from_a_plain_dictionary(name, tmp_path, ray_runtime):
+    """As Tune's trial makes it and goes on with it, in this process."""
+    ((_, given),) = generate_variants({**TINY, **RUNS[name]})
+    algorithm = get_trainable_cls(name)(config=given)
+    assert algorithm.train()["training_iteration"] == 1
+    path = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    algorithm.stop()
+    restored = ALGORITHMS[name]().algo_class.from_checkpoint(path)
+    check_settings(restored, name, given)
+    restored.stop()
+
+
+# Through Tune PPO always, the others among the long tests.
+@pytest.mark.ray
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] if name in ALIKE else []) for name in ALGORITHMS]
+    "name", [pytest.param(name, marks=[] if name == "PPO" else [pytest.mark.long]) for name in ALGORITHMS]
 )
 def test_tune_trains_every_algorithm_from_a_plain_dictionary(name, tmp_path, ray_runtime):
     analysis = tune.run(
@@ -204,15 +232,7 @@ def test_tune_trains_every_algorithm_from_a_plain_dictionary(name, tmp_path, ray
     assert trial.last_result["training_iteration"] == 1
     algorithm = ALGORITHMS[name]().algo_class.from_checkpoint(trial.checkpoint.path)
     try:
-        wanted = ALGORITHMS[name]().update_from_dict(trial.config)
-        own = algorithm.federation if name == "Federated" else algorithm.config
-        assert type(own) is ALGORITHMS[name]
-        if name == "Federated":
-            wanted = wanted.local_config()
-        assert algorithm.config.model_config == wanted.model_config
-        assert algorithm.config.learner_config_dict == wanted.learner_config_dict
-        assert set(algorithm.config.policies) == set(wanted.policies)
-        assert algorithm.config.lr == wanted.lr
+        check_settings(algorithm, name, trial.config)
     finally:
         algorithm.stop()
 

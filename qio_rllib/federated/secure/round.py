@@ -7,7 +7,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import hypergeom
 
 from qio_envs.api import ConfigError
 from qio_rllib.federated.secure.primitives import digest, key_numbers
@@ -170,6 +169,8 @@ def neighbourhood(
     Raises:
         ConfigError: No neighbourhood is large enough.
     """
+    from scipy.stats import hypergeom  # takes half a second
+
     others = num_clients - 1
     bad, lost = round(corrupt * num_clients), round(dropping * num_clients)
     sizes = [*range(2, others, 2), others] if others >= 2 else []
