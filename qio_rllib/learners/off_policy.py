@@ -19,6 +19,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from qio_envs.api import ConfigError
+from qio_rllib.fused.adam import Adam
 from qio_rllib.learners.client_correction import FEDPROX, SCAFFOLD, ClientCorrection
 from qio_rllib.learners.common import descend, learner_threads, polyak_update, refuse_non_finite
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
@@ -107,7 +108,7 @@ class JointLearner(TorchLearner, abc.ABC):
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
-                optimizer=torch.optim.Adam(parameters, fused=True),
+                optimizer=Adam(parameters),
                 params=parameters,
                 lr_or_lr_schedule=rate,
             )
