@@ -1,4 +1,4 @@
-"""Stacks of linear layers, in plain torch."""
+"""Stacks of linear layers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 from torch import nn
+
+from qio_rllib.fused.stack import Stack
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "linear": nn.Identity,
@@ -34,6 +36,6 @@ def hidden_layers(sizes: Sequence[int], activation: str, normalize: bool = False
     return layers
 
 
-def mlp(sizes: Sequence[int], activation: str, normalize: bool = False) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: str, normalize: bool = False) -> Stack:
     """Return a network of these sizes, input and output included, whose last layer is linear."""
-    return nn.Sequential(*hidden_layers(sizes[:-1], activation, normalize), nn.Linear(sizes[-2], sizes[-1]))
+    return Stack(*hidden_layers(sizes[:-1], activation, normalize), nn.Linear(sizes[-2], sizes[-1]))

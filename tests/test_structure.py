@@ -56,7 +56,7 @@ def test_an_environment_imports_the_api_and_itself_only():
 
 
 @pytest.mark.parametrize(
-    "folder", ["exploration", "quantum", "world_models", "causal", "federated", "evaluation", "games"]
+    "folder", ["fused", "exploration", "quantum", "world_models", "causal", "federated", "evaluation", "games"]
 )
 def test_the_mathematics_is_free_of_ray(folder):
     assert offenders(f"qio_rllib/{folder}", "ray") == []
@@ -64,6 +64,7 @@ def test_the_mathematics_is_free_of_ray(folder):
 
 # The one order of imports: a folder imports those before it, never those after it.
 ORDER = [
+    "fused",
     "exploration",
     "quantum",
     "world_models",

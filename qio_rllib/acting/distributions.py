@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -121,14 +122,18 @@ class Distributions:
             its independent factors.
 
     Attributes:
+        inputs: As given.
         num_outcomes: How many actions there are; None with real numbers.
+        entropies: The entropies without gradients, where a kernel has found them; None otherwise.
     """
 
     def __init__(self, inputs: torch.Tensor, discrete: bool, factors: Sequence[int] = ()) -> None:
+        self.inputs = inputs
         self.discrete = discrete
         self.factors = tuple(factors)
         self.parts: list[Distributions] = []
         self.num_outcomes: int | None = inputs.shape[-1] if discrete else None
+        self.entropies: torch.Tensor | None = None
         self._entropy: torch.Tensor | None = None
         if self.factors:
             real = inputs.shape[-1] - sum(self.factors)
@@ -138,12 +143,19 @@ class Distributions:
                 self.parts.append(Distributions(pieces[-1], discrete=False))
             else:
                 self.num_outcomes = math.prod(self.factors)
-        elif discrete:
-            # An illegal action holds the least finite number: its probability is 0, and 0 times it is 0.
-            self.log_probs = torch.log_softmax(inputs, -1).clamp_min(torch.finfo(inputs.dtype).min)
-            self.probs = self.log_probs.exp()
-        else:
+        elif not discrete:
             self.mean, self.log_deviation = inputs.chunk(2, dim=-1)
+
+    @functools.cached_property
+    def log_probs(self) -> torch.Tensor:
+        """Log-probabilities of discrete actions, ``[B, A]``."""
+        # An illegal action holds the least finite number: its probability is 0, and 0 times it is 0.
+        return torch.log_softmax(self.inputs, -1).clamp_min(torch.finfo(self.inputs.dtype).min)
+
+    @functools.cached_property
+    def probs(self) -> torch.Tensor:
+        """Probabilities of discrete actions, ``[B, A]``."""
+        return self.log_probs.exp()
 
     def like(self, inputs: torch.Tensor) -> Distributions:
         """Return distributions of this kind from other parameters."""
@@ -170,6 +182,10 @@ class Distributions:
             else:
                 self._entropy = (self.log_deviation + 0.5 * (1.0 + _LOG_TWO_PI)).sum(-1)
         return self._entropy
+
+    def entropy_values(self) -> torch.Tensor:
+        """Return the entropy without gradients, ``[B]``."""
+        return self.entropy().detach() if self.entropies is None else self.entropies
 
     def divergence(self, other: Distributions) -> torch.Tensor:
         """Return the Kullback-Leibler divergence of the other from this one, KL(this || other), ``[B]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -18,6 +19,8 @@ from qio_rllib.algorithms.base import OnPolicyAlgorithm
 from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.setting_types import Range, Schedule
+from qio_rllib.fused.losses import Terms
+from qio_rllib.learners.common import Stats, loss_by_kernel
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -133,12 +136,20 @@ class A2CLearner(OnPolicyLearner):
         batch: dict[str, torch.Tensor],
         policy: Distributions,
         values: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, Stats]:
         """Return the policy gradient loss with value and entropy terms."""
+        coefficient = self.entropy_coefficients.current(module_id)
+        terms = Terms(None, float(coefficient), config.vf_loss_coeff, math.inf, None)
+        found = loss_by_kernel(terms, batch, policy, values)
+        if found is not None:
+            return found.loss, {
+                "policy_loss": -found.gain,
+                "vf_loss": found.error,
+                "entropy": found.entropy,
+            }
         gain = (policy.logp(batch[Columns.ACTIONS]) * batch[Postprocessing.ADVANTAGES]).mean()
         entropy = policy.entropy().mean()
         value_loss = ((values - batch[Postprocessing.VALUE_TARGETS]) ** 2).mean()
-        coefficient = self.entropy_coefficients.current(module_id)
         loss = -gain + config.vf_loss_coeff * value_loss - coefficient * entropy
         return loss, {
             "policy_loss": -gain.detach(),

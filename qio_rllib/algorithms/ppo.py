@@ -17,6 +17,8 @@ from qio_rllib.acting.distributions import Distributions
 from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.checkpoints import CheckpointedAlgorithm
 from qio_rllib.algorithms.config import ExploringConfig
+from qio_rllib.fused.losses import Terms
+from qio_rllib.learners.common import Stats, loss_by_kernel
 from qio_rllib.learners.on_policy import OnPolicyLearner
 from qio_rllib.models.actor_critic import ActorCritic
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -84,8 +86,23 @@ class PPOLearner(OnPolicyLearner, PPOTorchLearner):
         batch: dict[str, torch.Tensor],
         policy: Distributions,
         values: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, Stats]:
         """Return the clipped surrogate loss with value, entropy and KL terms (Schulman et al., 2017, eq. 7 to 9)."""
+        terms = Terms(
+            clip=config.clip_param,
+            entropy=float(self.entropy_coefficients.current(module_id)),
+            value=config.vf_loss_coeff if config.use_critic else None,
+            value_clip=config.vf_clip_param,
+            divergence=float(self.curr_kl_coeffs_per_module[module_id]) if config.use_kl_loss else None,
+        )
+        found = loss_by_kernel(terms, batch, policy, values)
+        if found is not None:
+            stats: Stats = {"policy_loss": -found.gain, "entropy": found.entropy}
+            if config.use_critic:
+                stats |= {"vf_loss": found.error, "vf_loss_unclipped": found.error_unclipped}
+            if config.use_kl_loss:
+                stats["mean_kl_loss"] = found.divergence
+            return found.loss, stats
         advantages = batch[Postprocessing.ADVANTAGES]
         ratio = torch.exp(policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP])
         clipped = ratio.clamp(1 - config.clip_param, 1 + config.clip_param)

@@ -10,15 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.evaluation.postprocessing import Postprocessing
 
+from qio_rllib.acting.distributions import Distributions
+from qio_rllib.fused.adam import clip
+from qio_rllib.fused.losses import Losses, Terms, actor_critic_loss
+from qio_rllib.fused.use import fused_kernels
+
+Stats = dict[str, torch.Tensor | float]
+"""What is reported of a gradient step, by name."""
 Correct = Callable[[Mapping[torch.nn.Parameter, torch.Tensor]], None]
 """What changes the gradients of parameters in place."""
 
 
 @contextlib.contextmanager
 def learner_threads(num_cpus: float | str) -> Iterator[None]:
-    """Let torch compute on as many threads as ``num_cpus_per_learner`` says; one where that says nothing.
+    """Let torch compute on as many threads as ``num_cpus_per_learner`` says; one, with kernels, where it says nothing.
 
     More threads gain little on networks of this size, wait for each other ten times as long as they work when
     something else uses the CPUs, and add in another order, so that a seed would repeat on equal machines only.
@@ -26,7 +35,8 @@ def learner_threads(num_cpus: float | str) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1 if isinstance(num_cpus, str) else max(1, int(num_cpus)))
     try:
-        yield
+        with fused_kernels():
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -39,6 +49,9 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
 
 def clip_gradients(gradients: list[torch.Tensor], limit: float, by: str) -> torch.Tensor:
     """Clip gradients in place as RLlib's ``grad_clip_by`` says; return their global norm before."""
+    found = clip(gradients, limit, by)
+    if found is not None:
+        return found
     norms = torch._foreach_norm(gradients)
     total = torch.linalg.vector_norm(torch.stack(norms))
     if by == "value":
@@ -50,6 +63,31 @@ def clip_gradients(gradients: list[torch.Tensor], limit: float, by: str) -> torc
     else:
         torch._foreach_mul_(gradients, (limit / (total + 1e-6)).clamp(max=1.0))
     return total
+
+
+def loss_by_kernel(
+    terms: Terms, batch: Mapping[str, torch.Tensor], policy: Distributions, values: torch.Tensor
+) -> Losses | None:
+    """Return the loss of an actor-critic's rows, see `actor_critic_loss`; None where torch has to compute it.
+
+    The policy then knows its entropies.
+    """
+    if policy.factors:
+        return None
+    found = actor_critic_loss(
+        terms,
+        policy.discrete,
+        policy.inputs,
+        batch[Columns.ACTION_DIST_INPUTS],
+        values,
+        batch[Columns.ACTIONS],
+        batch[Columns.ACTION_LOGP],
+        batch[Postprocessing.ADVANTAGES],
+        batch[Postprocessing.VALUE_TARGETS],
+    )
+    if found is not None:
+        policy.entropies = found.entropies
+    return found
 
 
 def as_module(modules: MultiRLModule) -> torch.nn.ModuleDict:

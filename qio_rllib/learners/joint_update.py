@@ -136,7 +136,7 @@ class _Update:
             if policy.num_outcomes is not None:
                 legal = inputs.legal
                 count = policy.num_outcomes if legal is None else batch.flat(legal.sum(-1))
-                learner.entropy_coefficients.record(module_id, policy.entropy(), count)
+                learner.entropy_coefficients.record(module_id, policy.entropy_values(), count)
         if not losses:
             return {}
         optimizers = [learner.get_optimizer(module_id) for module_id in self.modules]

@@ -19,6 +19,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from qio_envs.api import ConfigError
+from qio_rllib.fused.adam import Adam
 from qio_rllib.learners.client_correction import FEDPROX, SCAFFOLD, ClientCorrection
 from qio_rllib.learners.common import descend, learner_threads, polyak_update, refuse_non_finite
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
@@ -106,15 +107,13 @@ class JointLearner(TorchLearner, abc.ABC):
         """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Register an AdamW for each part; without weight decay it is Adam."""
+        """Register an Adam for each part."""
         module = self.module[module_id].unwrapped()
         for name, (parameters, rate) in self.optimizer_parameters(module, config).items():
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
-                optimizer=torch.optim.AdamW(
-                    parameters, weight_decay=self.weight_decay(name, config), fused=True
-                ),
+                optimizer=Adam(parameters, self.weight_decay(name, config)),
                 params=parameters,
                 lr_or_lr_schedule=rate,
             )

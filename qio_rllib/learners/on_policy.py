@@ -23,8 +23,10 @@ from ray.rllib.utils.metrics import (
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actor import DIST_INPUTS, LOGP
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.fused.adam import Adam
 from qio_rllib.learners.client_correction import FEDKL, FEDPROX, SCAFFOLD, ClientCorrection
 from qio_rllib.learners.common import (
+    Stats,
     descend,
     learner_threads,
     reduce_over_learners,
@@ -131,7 +133,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
         batch: dict[str, torch.Tensor],
         policy: Distributions,
         values: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, Stats]:
         """Return the loss of a minibatch, and what shall be reported of it.
 
         Args:
@@ -144,7 +146,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
         """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Register Adam, as RLlib does, in its fused form: one pass over the parameters instead of ten.
+        """Register Adam, as RLlib does, in a fused form: one pass over the parameters instead of ten.
 
         What is imagined with has an Adam of its own.
         """
@@ -158,7 +160,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
         parameters = [parameter for parameter in self.get_parameters(module) if parameter not in imagined]
         self.register_optimizer(
             module_id=module_id,
-            optimizer=torch.optim.Adam(parameters, fused=True),
+            optimizer=Adam(parameters),
             params=parameters,
             lr_or_lr_schedule=config.lr,
         )
@@ -168,7 +170,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=MODEL,
-                optimizer=torch.optim.Adam(parameters, fused=True),
+                optimizer=Adam(parameters),
                 params=parameters,
                 lr_or_lr_schedule=imagination.settings.model_lr,
             )
@@ -315,17 +317,18 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
             pieces = max(1, round(self._over_learners(batch.rows, "max") / minibatch_size))
         pieces = min(pieces, self._over_learners(units, "min"))
         self.module[module_id].unwrapped().train()
-        totals: dict[str, torch.Tensor] = {}
+        totals: Stats = {}
         bounds = [units * piece // pieces for piece in range(pieces + 1)]
         for epoch in range(num_epochs):
-            shuffled = batch
+            order = None
             if pieces > 1:
-                order = self.row_order(epoch, units)
+                rows = self.row_order(epoch, units)
                 if self._team_reward is not None:
-                    order = batch.together(order)  # each minibatch values few states
-                shuffled = batch.select(torch.from_numpy(order).to(self._device))
+                    rows = batch.together(rows)  # each minibatch values few states
+                order = torch.from_numpy(rows).to(self._device)
             for start, stop in itertools.pairwise(bounds):
-                stats = self._step(module_id, config, shuffled.select(slice(start, stop)))
+                part = batch if order is None else batch.select(order[start:stop])
+                stats = self._step(module_id, config, part)
                 for name, value in stats.items():
                     totals[name] = totals[name] + value if name in totals else value
         self._report(module_id, {name: total / (pieces * num_epochs) for name, total in totals.items()})
@@ -338,13 +341,13 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
             batch = experience_of(imagination, parts, self._device)
             self._report(module_id, fit(imagination, optimizer, batch, self._imagination_generator))
 
-    def _report(self, module_id: str, means: dict[str, torch.Tensor]) -> None:
+    def _report(self, module_id: str, means: Stats) -> None:
         found = {name: float(mean) for name, mean in means.items()}
         refuse_non_finite({(module_id, name): mean for name, mean in found.items()})
         for name, mean in found.items():
             self.metrics.log_value((module_id, name), mean, window=1)
 
-    def _step(self, module_id: str, config: Any, batch: TrainingBatch) -> dict[str, torch.Tensor]:
+    def _step(self, module_id: str, config: Any, batch: TrainingBatch) -> Stats:
         """Take one gradient step on a minibatch; return what to report of it."""
         dist_inputs, values, others = self._forward(self.module[module_id], batch)
         columns = batch.flat_columns()
@@ -376,7 +379,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
         if policy.num_outcomes is not None:
             legal = batch.inputs.legal
             count = policy.num_outcomes if legal is None else batch.flat(legal.sum(-1))
-            self.entropy_coefficients.record(module_id, policy.entropy(), count)
+            self.entropy_coefficients.record(module_id, policy.entropy_values(), count)
         return stats
 
     def _divergence_from(self, reference: Any, batch: TrainingBatch, policy: Distributions) -> torch.Tensor:

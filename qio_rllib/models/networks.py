@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from qio_envs.api import ConfigError
+from qio_rllib.fused.stack import Stack
 from qio_rllib.layers import ACTIVATIONS, hidden_layers
 
 _LARGE_IMAGE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. (2015)
@@ -101,7 +102,7 @@ class Encoder(nn.Module):
         if len(self.shape) == 3 and (min(self.shape[:2]) >= 3 or settings.conv_filters):
             self.convolutions, inputs = _convolutions(self.shape, settings)
         sizes = [inputs + extra, *settings.fcnet_hiddens]
-        self.layers = nn.Sequential(*encoder_layers(sizes, settings))
+        self.layers = Stack(*encoder_layers(sizes, settings))
         self.size = sizes[-1]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -140,9 +141,7 @@ class Head(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(numbers)) if gaussian and settings.free_log_std else None
         sizes = [inputs, *settings.head_fcnet_hiddens]
         own = outputs if self.log_std is None else outputs - numbers
-        self.layers = nn.Sequential(
-            *hidden_layers(sizes, settings.head_fcnet_activation), nn.Linear(sizes[-1], own)
-        )
+        self.layers = Stack(*hidden_layers(sizes, settings.head_fcnet_activation), nn.Linear(sizes[-1], own))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return ``[..., outputs]`` of features ``[..., inputs]``."""

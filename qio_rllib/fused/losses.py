@@ -1,0 +1,132 @@
+"""The losses of actor-critics as one kernel over rows, which gives their gradients along with them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.autograd.function import once_differentiable
+
+from qio_rllib.fused.use import in_use, is_plain, kernels
+
+Array = np.ndarray
+
+
+class Terms(NamedTuple):
+    """What an actor-critic's loss is made of; means over rows.
+
+    Attributes:
+        clip: Of the probability ratio about 1 (Schulman et al., 2017); None for the plain policy gradient.
+        entropy: Weight of the entropy, in nats.
+        value: Weight of the squared error of values; None for no such term.
+        value_clip: What a squared error counts at most.
+        divergence: Weight of KL(policy that sampled || present policy); None for no such term.
+    """
+
+    clip: float | None
+    entropy: float
+    value: float | None
+    value_clip: float
+    divergence: float | None
+
+
+class Losses(NamedTuple):
+    """What `actor_critic_loss` found.
+
+    Attributes:
+        loss: The sum of all terms, a scalar with gradients.
+        gain: Mean of what the policy term increases.
+        entropy: Mean entropy.
+        error: Mean of the clipped squared errors.
+        error_unclipped: Mean of the squared errors.
+        divergence: Mean divergence.
+        entropies: Of each row, ``[B]``, without gradients.
+    """
+
+    loss: torch.Tensor
+    gain: float
+    entropy: float
+    error: float
+    error_unclipped: float
+    divergence: float
+    entropies: torch.Tensor
+
+
+def actor_critic_loss(
+    terms: Terms,
+    discrete: bool,
+    inputs: torch.Tensor,
+    inputs_before: torch.Tensor,
+    values: torch.Tensor,
+    actions: torch.Tensor,
+    logp_before: torch.Tensor,
+    advantages: torch.Tensor,
+    targets: torch.Tensor,
+) -> Losses | None:
+    """Return the loss of rows by a kernel; None outside `fused_kernels`, or for tensors that it does not take.
+
+    Args:
+        terms: What counts how much.
+        discrete: Whether the policy is categorical; Gaussian otherwise.
+        inputs: Its logits ``[B, A]`` or means and log deviations ``[B, 2 D]``.
+        inputs_before: Those of the policy that sampled.
+        values: The value estimates ``[B]``.
+        actions: int64 ``[B]`` or float32 ``[B, D]``.
+        logp_before: Log-probabilities when they were sampled, ``[B]``.
+        advantages: ``[B]``.
+        targets: Of the value estimates, ``[B]``.
+    """
+    if not in_use() or inputs.dim() != 2 or not len(inputs):
+        return None
+    if discrete != (actions.dtype == torch.int64) or inputs.dtype != torch.float32:
+        return None
+    plain = (inputs_before, logp_before, advantages, targets, *(() if discrete else (actions,)))
+    if not all(is_plain(each) for each in plain) or not actions.is_contiguous():
+        return None
+    if values.dtype != torch.float32 or inputs.device.type != "cpu" or values.device.type != "cpu":
+        return None
+    means = np.zeros(5)
+    entropies = torch.empty_like(logp_before)
+    columns = (inputs_before, actions, logp_before, advantages, targets, entropies)
+    loss = _Loss.apply(inputs, values, terms, discrete, columns, means)
+    return Losses(loss, *means.tolist(), entropies)
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        values: torch.Tensor,
+        terms: Terms,
+        discrete: bool,
+        columns: tuple[torch.Tensor, ...],
+        means: Array,
+    ) -> torch.Tensor:
+        inputs, values = inputs.contiguous(), values.contiguous()
+        slopes, value_slopes = torch.empty_like(inputs), torch.empty_like(values)
+        tensors = (inputs, values, *columns, slopes, value_slopes)
+        table = np.array([each.data_ptr() for each in tensors], np.int64)
+        weights = np.array(
+            [
+                -1.0 if terms.clip is None else terms.clip,
+                terms.entropy,
+                -1.0 if terms.value is None else terms.value,
+                terms.value_clip,
+                -1.0 if terms.divergence is None else terms.divergence,
+            ],
+            np.float32,
+        )
+        kernel = kernels().categorical if discrete else kernels().gaussian
+        loss = kernel(table, weights, *inputs.shape, means)
+        ctx.save_for_backward(slopes, value_slopes)
+        return inputs.new_tensor(loss)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        slopes, value_slopes = ctx.saved_tensors
+        if gradient.item() != 1.0:
+            slopes, value_slopes = slopes * gradient, value_slopes * gradient
+        return slopes, value_slopes, None, None, None, None
