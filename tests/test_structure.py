@@ -56,7 +56,8 @@ def test_an_environment_imports_the_api_and_itself_only():
 
 
 @pytest.mark.parametrize(
-    "folder", ["fused", "exploration", "quantum", "world_models", "causal", "federated", "evaluation", "games"]
+    "folder",
+    ["fused", "exploration", "quantum", "world_models", "causal", "federated", "evaluation", "games"],
 )
 def test_the_mathematics_is_free_of_ray(folder):
     assert offenders(f"qio_rllib/{folder}", "ray") == []

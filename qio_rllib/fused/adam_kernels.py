@@ -61,7 +61,6 @@ def clip(table: Array, limit: float, way: int) -> float:
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
 def adam(table: Array, rate: float, beta1: float, beta2: float, eps: float, decay: float) -> None:
-    keep = np.float32(1.0 - rate * decay)
     """Take a step of Adam (Kingma and Ba, 2015, algorithm 1).
 
     Args:
@@ -70,7 +69,9 @@ def adam(table: Array, rate: float, beta1: float, beta2: float, eps: float, deca
         beta1: Share of the past in the first moment.
         beta2: Share of the past in the second moment.
         eps: Least divisor.
+        decay: Share of the parameters that goes for each unit of the rate, see `Adam`.
     """
+    keep = np.float32(1.0 - rate * decay)
     for line in range(len(table)):
         size = table[line, SIZE]
         gradient = numba.carray(pointer(table[line, GRADIENT]), size)
@@ -87,4 +88,6 @@ def adam(table: Array, rate: float, beta1: float, beta2: float, eps: float, deca
             slope = gradient[i]
             first[i] = keep1 * first[i] + take1 * slope
             second[i] = keep2 * second[i] + take2 * (slope * slope)
-            parameter[i] = keep * parameter[i] - length * first[i] / (np.float32(math.sqrt(second[i])) * scale + least)
+            parameter[i] = keep * parameter[i] - length * first[i] / (
+                np.float32(math.sqrt(second[i])) * scale + least
+            )
