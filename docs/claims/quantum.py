@@ -169,12 +169,18 @@ QUANTUM = Section(
         Claim(
             "Win rates in the CHSH game, learned from reward alone: {entangled} with a shared entangled "
             "state; {separable} with separable states; {shared_randomness} with shared randomness; "
-            "{no_signalling} with a box that signals nothing, which no physical system is known to be. They are "
+            "{no_signalling} with a box that signals nothing, which no physical system is known to be ({stuck} of "
+            "its seeds stay at what shared randomness wins). They are "
             "exact, from each policy's distribution over uniform questions. No classical pair passes 0.75, "
             "no quantum one 0.8536, and without signalling 1 is possible: a ladder of what is shared",
             {
                 resource: lambda resource=resource: f.grouped(CHSH, "exact", 4, resource=resource)
                 for resource in _LADDER
+            }
+            | {
+                "stuck": lambda: str(
+                    sum(float(row["exact"]) < 0.76 for row in f.rows_of(CHSH, resource="no_signalling"))
+                )
             },
             "python benchmarks/entanglement.py",
             ("entanglement",),
