@@ -40,8 +40,11 @@ def ray_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        # Workers import the classes that tests define.
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, folders))}},
+        # Workers import the classes that tests define; they end before there is any garbage worth looking for.
+        runtime_env={
+            "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, folders))},
+            "worker_process_setup_hook": "gc.disable",
+        },
     )
     yield
     ray.shutdown()
