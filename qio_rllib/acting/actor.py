@@ -257,7 +257,7 @@ class Outputs(torch.nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the outputs."""
-        return self.network.outputs(self.network.features(self.network.perceived(rows), None)[0])
+        return self.network.outputs_of(self.network.perceived(rows))
 
 
 def _traced(network: PolicyNetwork) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -124,7 +124,7 @@ class Distributions:
     Attributes:
         inputs: As given.
         num_outcomes: How many actions there are; None with real numbers.
-        entropies: The entropies without gradients, where a kernel has found them; None otherwise.
+        entropies: The entropies without gradients, and their mean, where a kernel has found them; None otherwise.
     """
 
     def __init__(self, inputs: torch.Tensor, discrete: bool, factors: Sequence[int] = ()) -> None:
@@ -133,7 +133,7 @@ class Distributions:
         self.factors = tuple(factors)
         self.parts: list[Distributions] = []
         self.num_outcomes: int | None = inputs.shape[-1] if discrete else None
-        self.entropies: torch.Tensor | None = None
+        self.entropies: tuple[torch.Tensor, float] | None = None
         self._entropy: torch.Tensor | None = None
         if self.factors:
             real = inputs.shape[-1] - sum(self.factors)
@@ -185,7 +185,7 @@ class Distributions:
 
     def entropy_values(self) -> torch.Tensor:
         """Return the entropy without gradients, ``[B]``."""
-        return self.entropy().detach() if self.entropies is None else self.entropies
+        return self.entropy().detach() if self.entropies is None else self.entropies[0]
 
     def divergence(self, other: Distributions) -> torch.Tensor:
         """Return the Kullback-Leibler divergence of the other from this one, KL(this || other), ``[B]``."""

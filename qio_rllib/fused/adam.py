@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,17 +37,18 @@ class Adam(torch.optim.Adam):
             for parameter in group["params"]:
                 parameter.grad = None
 
-    def step(self, closure: Any = None) -> Any:
-        """Take a step down the gradients; parameters without one stay as they are."""
+    def fused_step(self) -> bool:
+        """Take a step by the kernel, if it can; return whether it did, else `step` has to.
+
+        The first step makes the state and is torch's. Parameters without a gradient stay as they are.
+        """
         group = self.param_groups[0]
-        table = None
-        if in_use() and closure is None and len(self.param_groups) == 1:
-            table = self._table(group["params"])
+        table = self._table(group["params"]) if in_use() and len(self.param_groups) == 1 else None
         if table is None:
-            return super().step(closure)  # the first step, which makes the state, too
+            return False
         beta1, beta2 = group["betas"]
         kernels().adam(table, float(group["lr"]), beta1, beta2, group["eps"], float(group["weight_decay"]))
-        return None
+        return True
 
     def _table(self, parameters: list[torch.nn.Parameter]) -> Array | None:
         """Return addresses and sizes of what a step touches; None where the kernel does not take it."""

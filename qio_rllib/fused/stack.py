@@ -39,11 +39,21 @@ class Stack(nn.Sequential):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return outputs ``[..., F]`` of rows ``[..., D]``."""
-        if in_use() and rows.dtype == torch.float32 and rows.device.type == "cpu" and rows.numel():
-            layers = self.layers()
-            if layers is not None and layers[0].linear.in_features == rows.shape[-1]:
-                return run(layers, rows)
+        layers = self.layers() if in_use() else None
+        if layers is not None and self.takes(rows):
+            return run(layers, rows)
         return super().forward(rows)
+
+    def takes(self, rows: torch.Tensor) -> bool:
+        """Return whether a kernel of its layers can take such rows."""
+        layers = self.layers()
+        return (
+            layers is not None
+            and rows.dtype == torch.float32
+            and rows.device.type == "cpu"
+            and rows.shape[-1] == layers[0].linear.in_features
+            and rows.numel() > 0
+        )
 
     def layers(self) -> list[Layer] | None:
         """Return the layers; None where there is something that the kernels do not know."""
@@ -67,6 +77,24 @@ class Stack(nn.Sequential):
         """Look again after numbers have become others: another precision, another device."""
         self._known = False
         return super()._apply(*args, **kwargs)
+
+
+def unknown_stacks(module: nn.Module) -> list[str]:
+    """Return the names of a module's stacks that hold something that the kernels do not know."""
+    return [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, Stack) and len(part) and part.layers() is None
+    ]
+
+
+def chained(first: Stack, second: Stack, rows: torch.Tensor) -> torch.Tensor:
+    """Return ``second(first(rows))``, inside `fused_kernels` as one kernel where both are known to it."""
+    if in_use():
+        one, two = first.layers(), second.layers()
+        if one is not None and two is not None and first.takes(rows):
+            return run([*one, *two], rows)
+    return second(first(rows))
 
 
 def run(layers: list[Layer], rows: torch.Tensor) -> torch.Tensor:

@@ -55,7 +55,9 @@ def _tanh(x: Any) -> Any:
     s = t * t
     above = (((_P4 * s + _P3) * s + _P2) * s + _P1) * s + _P0
     below = (((_Q4 * s + _Q3) * s + _Q2) * s + _Q1) * s + _ONE
-    return x if x != x else min(max(t * above / below, -_ONE), _ONE)  # NaN stays what it is
+    found = min(max(t * above / below, -_ONE), _ONE)
+    found = _ONE if x >= _EDGE else -_ONE if x <= -_EDGE else found
+    return x if x != x else found  # NaN stays what it is
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,10 +16,12 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.acting.distributions import Distributions
-from qio_rllib.fused.adam import clip
+from qio_rllib.fused.adam import Adam, clip
 from qio_rllib.fused.losses import Losses, Terms, actor_critic_loss
+from qio_rllib.fused.stack import unknown_stacks
 from qio_rllib.fused.use import fused_kernels
 
+logger = logging.getLogger(__name__)
 Stats = dict[str, torch.Tensor | float]
 """What is reported of a gradient step, by name."""
 Correct = Callable[[Mapping[torch.nn.Parameter, torch.Tensor]], None]
@@ -65,6 +68,17 @@ def clip_gradients(gradients: list[torch.Tensor], limit: float, by: str) -> torc
     return total
 
 
+def log_what_torch_computes(modules: MultiRLModule) -> None:
+    """Say in one line of the log which networks no kernel computes, if there are any."""
+    found = [
+        f"{module_id}: {name}"
+        for module_id, module in modules.items()
+        for name in unknown_stacks(module.unwrapped())
+    ]
+    if found:
+        logger.info("updates of these networks are computed by torch alone: %s", ", ".join(found))
+
+
 def loss_by_kernel(
     terms: Terms, batch: Mapping[str, torch.Tensor], policy: Distributions, values: torch.Tensor
 ) -> Losses | None:
@@ -86,7 +100,7 @@ def loss_by_kernel(
         batch[Postprocessing.VALUE_TARGETS],
     )
     if found is not None:
-        policy.entropies = found.entropies
+        policy.entropies = found.entropies, found.entropy
     return found
 
 
@@ -124,7 +138,8 @@ def descend(
     for optimizer, changed in zip(optimizers, gradients, strict=True):
         if limit is not None:
             norms.append(clip_gradients([*changed.values()], limit, by))
-        optimizer.step()
+        if not isinstance(optimizer, Adam) or not optimizer.fused_step():
+            optimizer.step()
     return norms
 
 

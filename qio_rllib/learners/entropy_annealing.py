@@ -69,6 +69,12 @@ class EntropyCoefficients:
             sums[0] = sums[0] + scaled.sum(dtype=torch.float64)
             sums[1] += scaled.numel()
 
+    def record_mean(self, module_id: str, entropy: float, rows: int, num_actions: int) -> None:
+        """Take in the mean entropy of a minibatch of discrete policies, in nats, where all actions are legal."""
+        sums = self._sums[module_id]
+        sums[0] = sums[0] + entropy * rows / math.log(max(num_actions, 2))
+        sums[1] += rows
+
     def updated(self, module_id: str) -> None:
         """Note that a module took part in this update, recorded entropies or not."""
         self._sums[module_id][1] += 0.0

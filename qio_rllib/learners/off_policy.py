@@ -21,7 +21,13 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from qio_envs.api import ConfigError
 from qio_rllib.fused.adam import Adam
 from qio_rllib.learners.client_correction import FEDPROX, SCAFFOLD, ClientCorrection
-from qio_rllib.learners.common import descend, learner_threads, polyak_update, refuse_non_finite
+from qio_rllib.learners.common import (
+    descend,
+    learner_threads,
+    log_what_torch_computes,
+    polyak_update,
+    refuse_non_finite,
+)
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.transitions import Transitions, transitions_of
 from qio_rllib.models.joint_module import JOINT
@@ -73,6 +79,7 @@ class JointLearner(TorchLearner, abc.ABC):
         super().build()
         self.correction: ClientCorrection | None = None
         self._steps_followed = 0
+        log_what_torch_computes(self.module)
         self.seed_streams(self.config.seed)
         self.joint = next(iter(self.module.values())).unwrapped().settings[JOINT]
         self._exploration = None

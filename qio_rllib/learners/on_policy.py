@@ -29,6 +29,7 @@ from qio_rllib.learners.common import (
     Stats,
     descend,
     learner_threads,
+    log_what_torch_computes,
     reduce_over_learners,
     refuse_non_finite,
 )
@@ -115,6 +116,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
                     "rl_module_spec: central_value needs an ActorCritic of this package; "
                     f"'{module_id}' is a {type(module.unwrapped()).__name__}"
                 )
+        log_what_torch_computes(self.module)
         self.seed_streams(self.config.seed)
 
     def seed_streams(self, seed: int | None) -> None:
@@ -376,8 +378,11 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
             stats["gradient_norm"] = norm
         stats["total_loss"] = loss.detach()
         self.entropy_coefficients.updated(module_id)
-        if policy.num_outcomes is not None:
-            legal = batch.inputs.legal
+        legal = batch.inputs.legal
+        if policy.num_outcomes is not None and legal is None and policy.entropies is not None:
+            mean = policy.entropies[1]
+            self.entropy_coefficients.record_mean(module_id, mean, len(policy.inputs), policy.num_outcomes)
+        elif policy.num_outcomes is not None:
             count = policy.num_outcomes if legal is None else batch.flat(legal.sum(-1))
             self.entropy_coefficients.record(module_id, policy.entropy_values(), count)
         return stats

@@ -213,6 +213,10 @@ class ActorCritic(PolicyModule, ValueFunctionAPI):
 
     def evaluate(self, inputs: ModuleInputs) -> Evaluated:
         """Return the policy's distributions, value estimates and predictions of other agents."""
+        if inputs.fresh is None and not self.shares_layers and self.policy.opponents is None:
+            values, _ = self.value(inputs.rows, inputs.central)
+            outputs = self.policy.outputs_of(inputs.rows)
+            return Evaluated(self.policy.distribution(outputs, inputs.legal), values, None)
         if inputs.fresh is None:
             features, _ = self.policy.features(inputs.rows, None)
             values, _ = self.value(features if self.shares_layers else inputs.rows, inputs.central)

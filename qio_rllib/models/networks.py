@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qio_envs.api import ConfigError
-from qio_rllib.fused.stack import Stack
+from qio_rllib.fused.stack import Stack, chained
 from qio_rllib.layers import ACTIVATIONS, hidden_layers
 
 _LARGE_IMAGE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. (2015)
@@ -145,7 +145,15 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return ``[..., outputs]`` of features ``[..., inputs]``."""
-        found = self.layers(features)
+        return self._shaped(self.layers(features))
+
+    def behind(self, encoder: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        """Return ``[..., outputs]`` of what an encoder gives for rows."""
+        if isinstance(encoder, Encoder) and encoder.convolutions is None:
+            return self._shaped(chained(encoder.layers, self.layers, rows))
+        return self(encoder(rows))
+
+    def _shaped(self, found: torch.Tensor) -> torch.Tensor:
         if self.limit is None:
             return found
         logits, numbers = found[..., : self.logits], found[..., self.logits :]

@@ -245,6 +245,8 @@ class PolicyNetwork(nn.Module):
         Returns:
             Parameters of the distribution ``[B, K]``, and the next state.
         """
+        if self.memory is None:
+            return self.distribution(self.outputs_of(self.perceived(rows)), legal, explore), None
         features, state = self.features(self.perceived(rows), state)
         return self.distribution(self.outputs(features), legal, explore), state
 
@@ -282,7 +284,17 @@ class PolicyNetwork(nn.Module):
             features: ``[..., F]``.
             others: What `opponents` gives for them, where it is known already.
         """
-        found = self.head(features if self.opponents is None else self.opponents.beside(features, others))
+        return self._joined(
+            self.head(features if self.opponents is None else self.opponents.beside(features, others))
+        )
+
+    def outputs_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what `outputs` does, of rows as `perceived` gives them; of a network without memory."""
+        if self.opponents is not None or not isinstance(self.head, Head):
+            return self.outputs(self.features(rows, None)[0])
+        return self._joined(self.head.behind(self.encoder, rows))
+
+    def _joined(self, found: torch.Tensor) -> torch.Tensor:
         if not self.spec.dueling:
             return found
         value, advantage = found[..., :1], found[..., 1:]

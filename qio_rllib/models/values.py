@@ -134,6 +134,8 @@ class ValueNetwork(nn.Module):
             assert central is not None
             found = self.of_states(central.states)
             return found.index_select(0, central.rows.reshape(-1)).reshape(central.rows.shape), None
+        if not self.is_central and self.memory is None and isinstance(self.head, Head):
+            return self.head.behind(self.encoder, rows).squeeze(-1), None
         features = self.features(rows, central)
         if self.memory is not None:
             assert state is not None
@@ -143,7 +145,8 @@ class ValueNetwork(nn.Module):
     def of_states(self, states: torch.Tensor) -> torch.Tensor:
         """Return a team's values ``[U]`` of global states ``[U, S]``."""
         scaled = states if self.state_scale is None else self.state_scale(states)
-        return self.head(self.encoder(scaled)).squeeze(-1)
+        assert isinstance(self.head, Head)
+        return self.head.behind(self.encoder, scaled).squeeze(-1)
 
     def unroll(
         self,
