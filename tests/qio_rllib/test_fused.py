@@ -150,11 +150,12 @@ def test_encoder_and_head_in_one(heads, free):
 # -- optimizers ---------------------------------------------------------------------------------------------------
 
 
-def test_adam_is_torchs_with_absent_gradients_and_over_a_saved_state():
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_adam_is_torchs_with_absent_gradients_and_over_a_saved_state(decay):
     generator = torch.Generator().manual_seed(0)
     mine = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((64, 77), (5,), ())]
     theirs = [nn.Parameter(each.detach().clone()) for each in mine]
-    ours, reference = Adam(mine), torch.optim.Adam(theirs)
+    ours, reference = Adam(mine, decay), torch.optim.AdamW(theirs, weight_decay=decay)
     for optimizer in (ours, reference):
         optimizer.param_groups[0]["lr"] = 3e-3
     with fused_kernels():
@@ -165,7 +166,7 @@ def test_adam_is_torchs_with_absent_gradients_and_over_a_saved_state():
             if step % 3 == 2:
                 mine[1].grad = theirs[1].grad = None
             if step == 30:
-                again = Adam(mine)
+                again = Adam(mine, decay)
                 again.load_state_dict(ours.state_dict())
                 ours = again
             if step == 40:
