@@ -11,6 +11,8 @@ as they come, but for one torch thread in this process (the default is several t
   the same physics as one batch.
 - scaling: this package's path with 0, 1 and 2 remote runners, and with one runner on each of two nodes (two Ray nodes
   simulated on this machine), 8 environments each.
+- update: a gradient step by this package's kernels, by torch's operations and in plain torch, over widths and
+  minibatch sizes, beside torch's own matrix products (`update_rate.py`).
 - target: seconds of sampling and learning until the last 100 episodes have a mean team return of 380 (actions sampled,
   8 environments). Starting up is not counted.
 
@@ -29,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ray
+import update_rate
 from bare_ppo import BarePPO
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
@@ -55,6 +58,16 @@ Row = dict[str, object]
 STOCK, OURS, BARE = "RLlib", "this package", "plain torch"
 STEPS, MINIBATCH, EPOCHS = 1600, 1600, 4
 ENTROPY_COEFF = 0.01
+UPDATE = {
+    "lr": 3e-4,
+    "clip_param": 0.2,
+    "vf_loss_coeff": 0.5,
+    "vf_clip_param": 1e4,
+    "entropy_coeff": ENTROPY_COEFF,
+    "use_kl_loss": False,
+    "grad_clip": 0.5,
+    "grad_clip_by": "global_norm",
+}
 FOREST = ("forest_uav_v0", {"reward": "local"})
 SPREAD = ("mpe2.simple_spread_v3", {"N": 3, "max_cycles": 25})
 PARTICLES: dict[str, Task] = {"mpe2": SPREAD, "mpe_spread_v0": ("mpe_spread_v0", {})}
@@ -78,19 +91,8 @@ def config_of(path: str, task: Task, num_envs: int, runners: int = 0) -> Algorit
         .debugging(seed=0)
         .fault_tolerance(restart_failed_env_runners=False)
         .training(
-            train_batch_size_per_learner=STEPS,
-            minibatch_size=MINIBATCH,
-            num_epochs=EPOCHS,
-            lr=3e-4,
-            gamma=0.99,
-            lambda_=0.95,
-            clip_param=0.2,
-            vf_loss_coeff=0.5,
-            vf_clip_param=1e4,
-            entropy_coeff=ENTROPY_COEFF,
-            use_kl_loss=False,
-            grad_clip=0.5,
-            grad_clip_by="global_norm",
+            train_batch_size_per_learner=STEPS, minibatch_size=MINIBATCH, num_epochs=EPOCHS, gamma=0.99, lambda_=0.95,
+            **UPDATE,
         )
     )  # fmt: skip
 
@@ -281,6 +283,9 @@ TITLES: dict[str, tuple[str, str]] = {  # part -> title, what the ratio is to
 
 
 def show(part: str, rows: list[Row]) -> None:
+    if part == "update":
+        update_rate.show(rows)
+        return
     if part == "target":
         print(f"\ntime to a team return of {TARGET:g}, forest_uav_v0, 8 environments")
         print(f"{'':<24}{'seconds':>9}{'env steps':>12}{'team return':>13}")
@@ -309,7 +314,7 @@ def show(part: str, rows: list[Row]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    names = ("forest", "mpe2", "particles", "scaling", "target")
+    names = ("forest", "mpe2", "particles", "scaling", "update", "target")
     parser.add_argument("--parts", nargs="+", choices=names, default=names, help="which (all)")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each contestant (12)")
     parser.add_argument("--seconds", type=float, default=900, help="limit of each in the part target (900)")
@@ -324,6 +329,7 @@ def main(argv: list[str] | None = None) -> None:
         "mpe2": lambda: mpe2(args.rounds),
         "particles": lambda: particles(args.rounds),
         "scaling": lambda: scaling(args.rounds),
+        "update": lambda: update_rate.update(args.rounds, UPDATE),
         "target": lambda: target(args.seconds, curves),
     }
     warnings.filterwarnings("ignore", category=UserWarning, module="gymnasium")
@@ -336,9 +342,15 @@ def main(argv: list[str] | None = None) -> None:
         for part in args.parts:
             rows = parts[part]()
             show(part, rows)
+            if part == "update":
+                beside = args.out.with_stem(f"{args.out.stem}_update")
+                write_csv(beside, [{**row, "rounds": args.rounds, **here} for row in rows])
+                print(f"\nwritten to {beside}")
+                continue
             table += [{"part": part, **row, **here} for row in rows]
             write_csv(args.out, table)
-    print(f"\nwritten to {args.out}")
+    if table:
+        print(f"\nwritten to {args.out}")
     if curves:
         beside = args.out.with_stem(f"{args.out.stem}_target")
         write_csv(beside, curves)

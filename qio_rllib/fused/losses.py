@@ -89,6 +89,10 @@ def actor_critic_loss(
     means = np.zeros(5)
     entropies = torch.empty_like(logp_before)
     columns = (inputs_before, actions, logp_before, advantages, targets, entropies)
+    if terms.value is None:
+        values = (
+            values.detach()
+        )  # no gradient is not a gradient of 0: an optimizer leaves such parameters alone
     loss = _Loss.apply(inputs, values, terms, discrete, columns, means)
     return Losses(loss, *means.tolist(), entropies)
 

@@ -13,9 +13,11 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import training_throughput
+import update_rate
 from bare_ppo import BarePPO, Batch, sweep
 
 from qio_rllib.acting.distributions import Distributions
+from qio_rllib.sampling.stepper import one_thread
 
 SMALL = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 20, "reward": "local"}
 
@@ -128,3 +130,46 @@ def test_the_script_compares_the_three_and_trains_to_a_target(tmp_path, monkeypa
     assert [row["reached"] for row in ends] == ["False"] * 3
     assert (out.parent / "x_target.csv").read_text().count("\n") == 4
     assert printed.count("not reached") == 3
+
+
+def test_the_update_is_measured_beside_torch_and_its_matrix_product(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(update_rate, "WIDTHS", (16, 32))
+    monkeypatch.setattr(update_rate, "MINIBATCHES", (64,))
+    out = tmp_path / "x.csv"
+    training_throughput.main(["--parts", "update", "--rounds", "1", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert not out.exists()
+    with (tmp_path / "x_update.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [update_rate.KERNELS, update_rate.EAGER, update_rate.BARE]
+    assert [(row["width"], row["contestant"]) for row in rows] == [
+        (width, name) for width in ("16", "32") for name in names
+    ]
+    for row in rows:
+        # 6 products forward and backward of 77-w-w-5 and 77-w-w-1, without the gradient of observations
+        width = int(row["width"])
+        products = sum(2 * 77 * width + 3 * (width * width + width * last) for last in (5, 1))
+        assert update_rate.step_flops(width, 64) == 2 * 64 * products
+        speed = 2 * 64 * products / float(row["step_ms"]) / 1e6
+        assert float(row["gflop_per_s"]) == pytest.approx(speed, rel=0.01, abs=0.06)
+        share = float(row["gflop_per_s"]) / float(row["product_gflop_per_s"])
+        assert float(row["share"]) == pytest.approx(share, rel=0.1, abs=0.02)
+        assert (row["ratio_to_bare"] == "1.0") or row["contestant"] != update_rate.BARE
+        assert row["width"] in printed
+
+
+def test_the_update_that_is_measured_uses_kernels_or_torch_as_it_says(monkeypatch):
+    steps, _ = update_rate.contestants(16, 32, training_throughput.UPDATE)
+    used = []
+    real = update_rate.common.actor_critic_loss
+
+    def noting(*args):
+        found = real(*args)
+        used.append(found is not None)
+        return found
+
+    monkeypatch.setattr(update_rate.common, "actor_critic_loss", noting)
+    with one_thread():
+        steps[update_rate.KERNELS]()
+        steps[update_rate.EAGER]()
+    assert used == [True, False]
