@@ -170,7 +170,7 @@ GAMES = Section(
             holds=lambda: len(_favourites()) >= 5 and _mean("nash_conv", start=50) > 1,
         ),
         _psro("rock_paper_scissors", "rock, paper, scissors"),
-        _psro("kuhn", "Kuhn poker (ended before its 16th round)"),
+        _psro("kuhn", "Kuhn poker"),
         Claim(
             "`rllib exploit` on these mixtures, three responses each, beside the exact NashConv, a pair a seed: rock, "
             "paper, scissors {throws}; Kuhn poker {kuhn}. No bound lies above the exact value by more than its 95% "
