@@ -190,8 +190,8 @@ def _beside_benchmarl(name: str, actions: str) -> Claim:
         f"{name} beside BenchMARL's 1.5.2, `simple_spread_v3` with {actions} actions, {{frames}} environment steps, "
         "settings the best of {trials} trials of each side with another seed. Return of an agent without noise "
         "{our_return} here, {their_return} there; between random play (0) and the oracle (1) {our_normalized} and "
-        "{their_normalized}; seconds of training, beside other work, {our_seconds} and {their_seconds}, of the CPU {our_cpu} and "
-        "{their_cpu}",
+        "{their_normalized}; seconds of training, beside other work, {our_seconds} and {their_seconds}, of the CPU "
+        "{our_cpu} and {their_cpu}",
         figures
         | {
             "frames": lambda: f"{f.only(BENCHMARL, 'frames', algorithm=algorithm):,.0f}",
