@@ -112,6 +112,9 @@ def categorical(table: Array, weights: Array, rows: int, count: int, means: Arra
         entropies[row] = entropy
         means[ENTROPY] += entropy
         action = actions[row]
+        if action < 0 or action >= count:  # nothing outside the arrays is read or written
+            means[:] = np.nan
+            return np.nan
         gain, slope = _policy_term(logs[action], logp_before[row], advantages[row], weights[CLIP])
         means[GAIN] += gain
         # The gradient of log p(action) is one-hot - p, that of the entropy -p (log p + H).

@@ -57,7 +57,7 @@ def actor_critic_loss(
     terms: Terms,
     discrete: bool,
     inputs: torch.Tensor,
-    inputs_before: torch.Tensor,
+    inputs_before: torch.Tensor | None,
     values: torch.Tensor,
     actions: torch.Tensor,
     logp_before: torch.Tensor,
@@ -70,7 +70,7 @@ def actor_critic_loss(
         terms: What counts how much.
         discrete: Whether the policy is categorical; Gaussian otherwise.
         inputs: Its logits ``[B, A]`` or means and log deviations ``[B, 2 D]``.
-        inputs_before: Those of the policy that sampled.
+        inputs_before: Those of the policy that sampled; None where no term needs them.
         values: The value estimates ``[B]``.
         actions: int64 ``[B]`` or float32 ``[B, D]``.
         logp_before: Log-probabilities when they were sampled, ``[B]``.
@@ -79,22 +79,25 @@ def actor_critic_loss(
     """
     if not in_use() or inputs.dim() != 2 or not len(inputs):
         return None
-    if discrete != (actions.dtype == torch.int64) or inputs.dtype != torch.float32:
+    before = inputs.detach().contiguous() if inputs_before is None else inputs_before
+    rows = (len(inputs),)
+    shapes = [rows, rows, rows, rows, inputs.shape, rows if discrete else (*rows, inputs.shape[1] // 2)]
+    columns = (values.detach().contiguous(), logp_before, advantages, targets, before, actions)
+    if [each.shape for each in columns] != shapes or not actions.is_contiguous():
         return None
-    plain = (inputs_before, logp_before, advantages, targets, *(() if discrete else (actions,)))
-    if not all(is_plain(each) for each in plain) or not actions.is_contiguous():
+    floats = columns[:-1] if discrete else columns
+    if inputs.dtype != torch.float32 or not all(is_plain(each) for each in floats):
         return None
-    if values.dtype != torch.float32 or inputs.device.type != "cpu" or values.device.type != "cpu":
+    if discrete and actions.dtype != torch.int64:
         return None
     means = np.zeros(5)
     entropies = torch.empty_like(logp_before)
-    columns = (inputs_before, actions, logp_before, advantages, targets, entropies)
     if terms.value is None:
-        values = (
-            values.detach()
-        )  # no gradient is not a gradient of 0: an optimizer leaves such parameters alone
-    loss = _Loss.apply(inputs, values, terms, discrete, columns, means)
-    return Losses(loss, *means.tolist(), entropies)
+        values = values.detach()  # no gradient is not one of 0: an optimizer leaves such parameters alone
+    tensors = (before, actions, logp_before, advantages, targets, entropies)
+    loss = _Loss.apply(inputs, values, terms, discrete, tensors, means)
+    gain, entropy, error, error_unclipped, divergence = means.tolist()
+    return Losses(loss, gain, entropy, error, error_unclipped, divergence, entropies)
 
 
 class _Loss(torch.autograd.Function):

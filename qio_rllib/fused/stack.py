@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +36,6 @@ class Stack(nn.Sequential):
     many rows there are. Second derivatives are torch's alone.
     """
 
-    _known: list[Layer] | bool | None = False  # not looked at yet
-
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return outputs ``[..., F]`` of rows ``[..., D]``."""
         layers = self.layers() if in_use() else None
@@ -57,9 +56,11 @@ class Stack(nn.Sequential):
 
     def layers(self) -> list[Layer] | None:
         """Return the layers; None where there is something that the kernels do not know."""
-        if isinstance(self._known, bool):
-            self._known = self._look()
-        return self._known
+        parts = tuple(self._modules.values())
+        known = _known.get(self)
+        if known is None or known[0] != parts:
+            known = _known[self] = parts, self._look()
+        return known[1]
 
     def _look(self) -> list[Layer] | None:
         found: list[Layer] = []
@@ -75,8 +76,14 @@ class Stack(nn.Sequential):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Look again after numbers have become others: another precision, another device."""
-        self._known = False
+        _known.pop(self, None)
         return super()._apply(*args, **kwargs)
+
+
+# What was found of each stack, and in which parts; beside the modules, for what copies, traces or saves them.
+_known: weakref.WeakKeyDictionary[Stack, tuple[tuple[Any, ...], list[Layer] | None]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def unknown_stacks(module: nn.Module) -> list[str]:

@@ -92,7 +92,7 @@ def loss_by_kernel(
         terms,
         policy.discrete,
         policy.inputs,
-        batch[Columns.ACTION_DIST_INPUTS],
+        None if terms.divergence is None else batch[Columns.ACTION_DIST_INPUTS],
         values,
         batch[Columns.ACTIONS],
         batch[Columns.ACTION_LOGP],

@@ -11,7 +11,7 @@ import torch
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.team import DELIVERED, MESSAGE_NOISE
-from qio_rllib.learners.common import descend
+from qio_rllib.learners.common import Stats, descend
 from qio_rllib.learners.conversation import Talk, converse
 from qio_rllib.learners.training_batch import TrainingBatch
 from qio_rllib.models.actor_critic import POLICY, VALUE
@@ -86,7 +86,7 @@ class _Update:
         pieces = 1 if minibatch_size is None else max(1, round(rows / minibatch_size))
         pieces = min(pieces, units)
         bounds = [units * piece // pieces for piece in range(pieces + 1)]
-        sums: dict[str, dict[str, torch.Tensor]] = {module_id: {} for module_id in batches}
+        sums: dict[str, Stats] = {module_id: {} for module_id in batches}
         counts = dict.fromkeys(batches, 0)
         for module in self.modules.values():
             module.train()
@@ -111,7 +111,7 @@ class _Update:
             found[module_id] = batch.select(index)
         return found
 
-    def _step(self, batches: Mapping[str, TrainingBatch]) -> dict[str, dict[str, torch.Tensor]]:
+    def _step(self, batches: Mapping[str, TrainingBatch]) -> dict[str, Stats]:
         """Take one gradient step; return what to report by module, of those whose agents acted."""
         learner = self.learner
         policies = [self.modules[module_id].policy for module_id in batches]

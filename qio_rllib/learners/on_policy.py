@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -343,7 +344,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
             batch = experience_of(imagination, parts, self._device)
             self._report(module_id, fit(imagination, optimizer, batch, self._imagination_generator))
 
-    def _report(self, module_id: str, means: Stats) -> None:
+    def _report(self, module_id: str, means: Mapping[str, torch.Tensor | float]) -> None:
         found = {name: float(mean) for name, mean in means.items()}
         refuse_non_finite({(module_id, name): mean for name, mean in found.items()})
         for name, mean in found.items():

@@ -237,6 +237,9 @@ def test_what_kernels_do_not_know_is_torchs():
         known.double()
         assert known(rows.double()).dtype == torch.float64
         known.float()
+        known.append(nn.Tanh())  # a second one behind the first
+        assert torch.equal(known(rows), nn.Sequential.forward(known, rows))
+        del known[2]
         assert type(known(rows).grad_fn).__name__ == "_RunBackward"
 
 

@@ -12,6 +12,7 @@ from toy_runners import config_of, forest, learner_of, lives, runner_of
 
 from qio_rllib.algorithms import A2CConfig
 from qio_rllib.fused import losses as fused_losses
+from qio_rllib.fused import use
 from qio_rllib.learners import common, joint_update, on_policy
 
 NETWORK = {"fcnet_hiddens": [12, 8]}
@@ -147,6 +148,41 @@ def test_a_number_that_is_not_finite_ends_an_update():
                 learner.module["shared"].policy.encoder.layers[0].weight[0, 0] = math.nan
         with pytest.raises(FloatingPointError):
             learner.update(episodes=rollouts, minibatch_size=20, num_epochs=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actions": torch.tensor([0, 9, 1])},
+        {"actions": torch.tensor([0, -1, 1])},
+        {"values": torch.zeros(4)},
+        {"targets": torch.zeros(3).double()},
+        {"inputs_before": torch.zeros(3, 5)},
+        {"logp_before": torch.zeros(6)[::2]},
+        {"inputs": torch.zeros(3, 4).double()},
+    ],
+    ids=str,
+)
+def test_a_kernel_takes_what_fits_and_touches_nothing_else(change):
+    rows = {
+        "inputs": torch.zeros(3, 4, requires_grad=True),
+        "inputs_before": torch.zeros(3, 4),
+        "values": torch.zeros(3),
+        "actions": torch.tensor([0, 3, 1]),
+        "logp_before": torch.zeros(3),
+        "advantages": torch.ones(3),
+        "targets": torch.zeros(3),
+    }
+    terms = fused_losses.Terms(0.2, 0.01, 0.5, 10.0, 0.1)
+    assert fused_losses.actor_critic_loss(terms, True, **rows) is None
+    with use.fused_kernels():
+        found = fused_losses.actor_critic_loss(terms, True, **rows)
+        assert found is not None
+        assert math.isfinite(found.loss.item())
+        found = fused_losses.actor_critic_loss(terms, True, **{**rows, **change})
+    assert (found is None) == ("actions" not in change)
+    if found is not None:
+        assert math.isnan(found.loss.item())
 
 
 def test_the_log_names_networks_that_torch_computes(caplog):
