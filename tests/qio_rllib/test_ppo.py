@@ -177,6 +177,13 @@ def test_metrics_of_the_environment_are_in_every_result():
     algorithm.stop()
 
 
+def test_connectors_are_built_for_rllibs_runners_alone():
+    """Each looks through the whole call stack when it is built."""
+    config = small_config()
+    assert config.build_learner_connector(None, None) is None
+    assert len(config.env_runners(env_runner_cls=None).build_learner_connector(None, None)) > 5
+
+
 @pytest.mark.parametrize(
     "env_id",
     ["mpe2.simple_spread_v3", "mpe2.simple_speaker_listener_v4", "CartPole-v1", "Pendulum-v1"],
