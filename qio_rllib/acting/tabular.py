@@ -54,7 +54,7 @@ def expected_returns(env: Any, policies: Sequence[Policy]) -> Array:
     def chances(player: int, known: Array, legal: Array) -> Array:
         return players[player](player, known, legal)
 
-    return np.round(tabular_values(game.metadata["name"], chances), _DECIMALS)
+    return np.round(tabular_values(str(game.metadata["name"]), chances), _DECIMALS)
 
 
 def small_game(env: Any) -> MatrixGame | OpenSpielEnv:
