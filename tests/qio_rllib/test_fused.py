@@ -1,5 +1,6 @@
 """Kernels of updates against torch: stacks, optimizer steps, and where torch computes after all."""
 
+import copy
 import logging
 
 import hypothesis.strategies as st
@@ -167,10 +168,10 @@ def test_adam_is_torchs_with_absent_gradients_and_over_a_saved_state(decay):
                 mine[1].grad = theirs[1].grad = None
             if step == 30:
                 again = Adam(mine, decay)
-                again.load_state_dict(ours.state_dict())
+                again.load_state_dict(copy.deepcopy(ours.state_dict()))
                 ours = again
             if step == 40:
-                ours.load_state_dict(ours.state_dict())
+                ours.load_state_dict(copy.deepcopy(ours.state_dict()))
                 ours.param_groups[0]["lr"] = reference.param_groups[0]["lr"] = 1e-3
             if not ours.fused_step():
                 assert step == 0  # the state is not there before
@@ -236,6 +237,8 @@ def test_what_kernels_do_not_know_is_torchs():
             known(rows[:, :3])
         known.double()
         assert known(rows.double()).dtype == torch.float64
+        with pytest.raises(RuntimeError, match="same dtype"):
+            known(rows)
         known.float()
         known.append(nn.Tanh())  # a second one behind the first
         assert torch.equal(known(rows), nn.Sequential.forward(known, rows))
