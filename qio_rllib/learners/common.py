@@ -19,7 +19,7 @@ from qio_rllib.acting.distributions import Distributions
 from qio_rllib.fused.adam import Adam, clip
 from qio_rllib.fused.losses import Losses, Terms, actor_critic_loss
 from qio_rllib.fused.stack import unknown_stacks
-from qio_rllib.fused.use import fused_kernels
+from qio_rllib.fused.use import fused_kernels, in_use
 
 logger = logging.getLogger(__name__)
 Stats = dict[str, torch.Tensor | float]
@@ -86,7 +86,7 @@ def loss_by_kernel(
 
     The policy then knows its entropies.
     """
-    if policy.factors:
+    if policy.factors or not in_use():
         return None
     found = actor_critic_loss(
         terms,

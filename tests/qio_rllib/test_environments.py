@@ -249,6 +249,7 @@ def test_without_our_settings_it_is_stock_ppo():
         "env_runner_cls",
         "_rl_module_spec",
         "_learner_class",
+        "log_sys_usage",
     }
 
 

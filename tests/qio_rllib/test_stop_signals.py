@@ -1,6 +1,5 @@
 """Signals that ask a run to stop."""
 
-import os
 import signal
 import threading
 
@@ -14,10 +13,10 @@ def test_the_first_is_noted_while_it_is_deferred_and_the_second_interrupts(numbe
     before = signal.getsignal(number)
     with StopSignals() as signals:
         signals.deferred = True
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert signals.received == number
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         assert signals.received == number
     assert signal.getsignal(number) is before
 
@@ -25,7 +24,7 @@ def test_the_first_is_noted_while_it_is_deferred_and_the_second_interrupts(numbe
 def test_where_nothing_is_deferred_the_first_interrupts():
     with StopSignals() as signals:
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert signals.received == signal.SIGTERM
 
 
@@ -35,7 +34,7 @@ def test_what_is_ignored_stays_so_also_after_somebody_else_has_taken_it():
         with StopSignals() as signals:
             signal.signal(signal.SIGHUP, signal.default_int_handler)
             signals.install()
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             assert signals.received is None
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -47,7 +46,7 @@ def test_signals_that_somebody_else_has_taken_are_taken_again():
         signals.deferred = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signals.install()
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert signals.received == signal.SIGTERM
 
 
