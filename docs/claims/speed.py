@@ -8,6 +8,8 @@ from claims import figures as f
 from claims.claim import Claim, Section
 
 SPEED, THROUGHPUT, CIRCUITS = "training_throughput.csv", "env_throughput.csv", "circuits.csv"
+XEON = "training_throughput_xeon.csv"
+UPDATE = "training_throughput_update.csv"
 SCALE_OUT = "scale_out.csv"
 TASKS = {
     "skirmish": "`skirmish_v0` 27m_vs_30m",
@@ -28,6 +30,25 @@ def _share_of_rllib_with_one() -> str:
     return (
         f"{eight / f.number(SPEED, 'env_steps_per_s', part='forest', contestant='RLlib, 1 environment'):.1f}"
     )
+
+
+def _before(contestant: str, column: str = "ratio", decimals: int = 1) -> Callable[[], str]:
+    return lambda: f.cell(XEON, column, decimals, part="forest", contestant=contestant)
+
+
+def _step(contestant: str, column: str, width: int, minibatch: int) -> float:
+    return f.number(UPDATE, column, contestant=contestant, width=str(width), minibatch=str(minibatch))
+
+
+def _of_step(
+    contestant: str, column: str, decimals: int, width: int = 64, minibatch: int = 1600
+) -> Callable[[], str]:
+    return lambda: f"{_step(contestant, column, width, minibatch):.{decimals}f}"
+
+
+def _extreme(of: Callable[[list[float]], float], column: str) -> Callable[[], str]:
+    """Return the least or greatest number of a step by kernels, over widths and minibatches."""
+    return lambda: f"{of([float(row[column]) for row in f.rows_of(UPDATE, contestant='kernels')]):.2f}"
 
 
 def _million(contestant: str, agents: str) -> Callable[[], str]:
@@ -98,9 +119,9 @@ SPEEDS = Section(
     (
         Claim(
             "Training, forest with ten UAVs, same network and SGD work: with 8 environments {eight} times "
-            "the steps/s of RLlib's own path with 8 ({eight_one} times RLlib's with one) and {bare} of a "
-            "plain torch PPO loop; with one environment {one} times RLlib's with one and {bare_one} of "
-            "plain torch. mpe2's `simple_spread_v3`, where most of the time is the environment's own: {mpe} "
+            "the steps/s of RLlib's own path with 8 ({eight_one} times RLlib's with one) and {bare} times those of a "
+            "plain torch PPO loop; with one environment {one} times RLlib's with one and {bare_one} times "
+            "plain torch's. mpe2's `simple_spread_v3`, where most of the time is the environment's own: {mpe} "
             "times. Team return 380: after {here} s, against {there} s on RLlib's path. On two cores remote "
             "runners do not pay ({runner} of none with one, {runners} with two); {memory} MiB each",
             {
@@ -121,6 +142,43 @@ SPEEDS = Section(
             holds=lambda: all(
                 f.number(SPEED, "ratio", contestant=name) < 1 for name in ("1 runner", "2 runners")
             ),
+        ),
+        Claim(
+            "A gradient step of PPO as Learners take it, by kernels (two networks of two tanh layers of 64, 1,600 "
+            "rows, 77 observations; minibatch, forward, backward, clipping and Adam): {share} of the rate of torch's "
+            "own products of these sizes ({product} GFLOP/s on one thread), with torch's operations {torch}, in a "
+            "plain torch loop {bare}; {ratio} times as fast as that loop. Over widths from 32 to 512 and minibatches "
+            "from 256 to 16,384 the share is {least} (32 wide, 256 rows) to {most}, and the ratio {least_ratio} to "
+            "{most_ratio}. Above 1 where the kernels' products are faster than torch's on this CPU",
+            {
+                "share": _of_step("kernels", "share", 2),
+                "product": _of_step("kernels", "product_gflop_per_s", 0),
+                "torch": _of_step("torch", "share", 2),
+                "bare": _of_step("plain torch", "share", 2),
+                "ratio": _of_step("kernels", "ratio_to_bare", 1),
+                "least": _extreme(min, "share"),
+                "most": _extreme(max, "share"),
+                "least_ratio": _extreme(min, "ratio_to_bare"),
+                "most_ratio": _extreme(max, "ratio_to_bare"),
+            },
+            "python benchmarks/training_throughput.py --parts update --rounds 5",
+            (UPDATE,),
+            holds=lambda: (
+                _step("kernels", "share", 32, 256)
+                == min(float(row["share"]) for row in f.rows_of(UPDATE, contestant="kernels"))
+            ),
+        ),
+        Claim(
+            "The same forest before updates had kernels, on another kind of CPU: with 8 environments {eight} times "
+            "the steps/s of RLlib's own path and {bare} of a plain torch loop; with one {one} times and {bare_one}",
+            {
+                "eight": _before("this package, 8 environments"),
+                "bare": _before("this package, 8 environments", "ratio_to_bare", 2),
+                "one": _before("this package, 1 environment"),
+                "bare_one": _before("this package, 1 environment", "ratio_to_bare", 2),
+            },
+            "python benchmarks/training_throughput.py --rounds 5",
+            (XEON, "training_throughput_xeon_target.csv"),
         ),
         Claim(
             "Environments on one core, all observations: the forest with 10 agents does {forest} million "
