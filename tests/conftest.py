@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,13 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("qio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("qio")
+
+
+def pytest_configure() -> None:
+    """Take the signals again that ``nohup`` and shells ignore in the background: runs leave such ones ignored."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -172,4 +172,4 @@ def test_the_update_that_is_measured_uses_kernels_or_torch_as_it_says(monkeypatc
     with one_thread():
         steps[update_rate.KERNELS]()
         steps[update_rate.EAGER]()
-    assert used == [True, False]
+    assert used == [True]  # without kernels nobody asks for that loss
