@@ -102,6 +102,13 @@ def test_a_tournament_of_expected_returns():
         np.testing.assert_allclose(pairing.others, [-gain], atol=1e-5)
 
 
+def test_what_is_equal_but_for_rounding_is_a_draw():
+    chances = ([0.123, 0.456, 0.421], [0.2, 0.7, 0.1], [0.31, 0.33, 0.36], [0.15, 0.15, 0.7])
+    contestants = [Contestant(str(number), policy_of(given)) for number, given in enumerate(chances)]
+    found = tournament(contestants, ENV, SETTINGS, None)
+    assert {float(one.scores[0]) for one in found if one.policy == one.opponent} == {0.5}
+
+
 def test_the_command_tells_of_expected_returns(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("rock", "paper")):
