@@ -118,11 +118,13 @@ def cycle(seed: int) -> None:
 
 
 def psro(game: str, seed: int, out: Path) -> None:
-    """Train a league, and keep the NashConv after each round."""
+    """Train a league, and keep the NashConv after each round; go on with one that was interrupted."""
     league = League.read(LEAGUES / f"{game}_psro.yaml", seed)
     steps = next(iter(league.experiment.stop.values()))
 
     def tell(found: Round) -> None:
+        if has_row(PSRO, game=game, seed=seed, round=found.number):
+            return
         policies = [load_policy(member.run / POLICY_FILE) for member in found.members]
         newest = GAMES[game](policies[-1:], np.ones(1))
         row = {
@@ -229,7 +231,8 @@ def main() -> None:
                 cycle(seed)
             continue
         for game in options.games:
-            if options.part == "psro" and not has_row(PSRO, game=game, seed=seed):
+            rounds = League.read(LEAGUES / f"{game}_psro.yaml").rounds
+            if options.part == "psro" and not has_row(PSRO, game=game, seed=seed, round=rounds):
                 psro(game, seed, options.out)
             if options.part == "exploit" and not has_row(EXPLOIT, game=game, seed=seed):
                 exploit(game, seed, options.out)
