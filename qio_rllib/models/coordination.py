@@ -146,7 +146,25 @@ class SharedState(nn.Module):
         return (probabilities(state) @ self.groups).clamp_min(_LEAST_PROBABILITY).log()
 
 
-class SharedRandomness(nn.Module):
+class _Responses(nn.Module):
+    """Numbers of each agent, linear in its own observation, for each value of a random number that all share."""
+
+    def __init__(self, agents: int, size: int, values: int, numbers: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(values))
+        self.response = nn.Parameter(torch.randn(agents, size, values * numbers))
+        self.offset = nn.Parameter(torch.randn(agents, values * numbers))
+        self.shape = (agents, size, numbers)
+
+    def numbers(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return them, ``[B, N, K, numbers]``, of observations ``[B, N * D]``."""
+        agents, size, numbers = self.shape
+        seen = observations.reshape(-1, agents, size)
+        found = torch.einsum("bnd,ndk->bnk", seen, self.response) + self.offset
+        return found.reshape(-1, agents, len(self.values), numbers)
+
+
+class SharedRandomness(_Responses):
     """The joint policy of agents that share a random number and nothing else.
 
     ``p(a | o) = sum_k q_k prod_i p_i(a_i | o_i, k)``: with enough values every local-hidden-variable strategy.
@@ -159,27 +177,19 @@ class SharedRandomness(nn.Module):
     """
 
     def __init__(self, agents: int, size: int, actions: int, values: int) -> None:
-        super().__init__()
-        self.shape = (agents, size, actions)
-        self.values = nn.Parameter(torch.zeros(values))
-        self.response = nn.Parameter(torch.randn(agents, size, values * actions))
-        self.offset = nn.Parameter(torch.randn(agents, values * actions))
+        super().__init__(agents, size, values, actions)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Return log-probabilities of joint actions, float32 ``[B, A**N]``, of observations ``[B, N * D]``."""
-        agents, size, actions = self.shape
-        seen = observations.reshape(-1, agents, size)
-        logits = torch.einsum("bnd,ndk->bnk", seen, self.response) + self.offset
-        by_value = logits.reshape(-1, agents, len(self.values), actions)
-        responses = torch.log_softmax(by_value, dim=-1)  # [B, N, K, A]
+        responses = torch.log_softmax(self.numbers(observations), dim=-1)  # [B, N, K, A]
         joint = torch.log_softmax(self.values, dim=0)[:, None]
-        for agent in range(agents):
+        for agent in range(self.shape[0]):
             mine = responses[:, agent]
             joint = (joint.unsqueeze(-1) + mine.unsqueeze(-2)).flatten(-2)
         return torch.logsumexp(joint, dim=-2)
 
 
-class NoSignallingBox(nn.Module):
+class NoSignallingBox(_Responses):
     """The joint policy of agents that share a random number and a box of Popescu and Rohrlich (1994).
 
     Each agent puts a bit ``x_i`` into its end of the box, 1 with probability ``u_i(o_i, k)``, and gets a bit ``b_i``.
@@ -200,26 +210,19 @@ class NoSignallingBox(nn.Module):
     """
 
     def __init__(self, agents: int, size: int, actions: int, values: int) -> None:
-        super().__init__()
-        self.shape = (agents, size, actions)
-        self.values = nn.Parameter(torch.zeros(values))
-        numbers = values * (1 + 2 * actions)  # of each value: the bit, and the responses to both outcomes
-        self.response = nn.Parameter(torch.randn(agents, size, numbers))
-        self.offset = nn.Parameter(torch.randn(agents, numbers))
+        super().__init__(agents, size, values, 1 + 2 * actions)  # the bit, and the responses to both outcomes
+        self.actions = actions
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Return log-probabilities of joint actions, float32 ``[B, A**N]``, of observations ``[B, N * D]``."""
-        agents, size, actions = self.shape
-        seen = observations.reshape(-1, agents, size)
-        numbers = torch.einsum("bnd,ndk->bnk", seen, self.response) + self.offset
-        numbers = numbers.reshape(-1, agents, len(self.values), 1 + 2 * actions)  # [B, N, K, 1 + 2A]
+        numbers, actions = self.numbers(observations), self.actions
         all_ones = torch.sigmoid(numbers[..., 0]).prod(1)  # [B, K]
         first = torch.softmax(numbers[..., 1 : 1 + actions], dim=-1)
         second = torch.softmax(numbers[..., 1 + actions :], dim=-1)
         means, halves = 0.5 * (first + second), 0.5 * (first - second)
         alone = torch.ones_like(all_ones).unsqueeze(-1)
         together = (1.0 - 2.0 * all_ones).unsqueeze(-1)
-        for agent in range(agents):
+        for agent in range(self.shape[0]):
             alone = (alone.unsqueeze(-1) * means[:, agent].unsqueeze(-2)).flatten(-2)
             together = (together.unsqueeze(-1) * halves[:, agent].unsqueeze(-2)).flatten(-2)
         joint = (torch.softmax(self.values, dim=0).unsqueeze(-1) * (alone + together)).sum(-2)
