@@ -217,6 +217,7 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
             score=float(self.info()["team_return"][index]),
             step=int(s.step[index]),
             max_steps=self.config.max_steps,
+            told=None if self.shown_messages is None else self.shown_messages[index],
         )
         return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)
 

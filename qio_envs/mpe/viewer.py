@@ -15,9 +15,11 @@ from qio_envs.api.drawing import (
     TIME_BAR,
     Entry,
     disc,
+    draw_message,
     gauges,
     legend,
     line,
+    message_entries,
     paint,
     patch,
 )
@@ -29,6 +31,7 @@ _MARGIN = 0.1  # around the outermost entity, units of length
 _SECONDS = 0.25  # a velocity is drawn as the way that it would lead in this time
 _LETTERED = 10.0  # least radius of an agent with a large number, pixels
 _BOX = 14  # side of a symbol's box, pixels
+_ABOVE = 7  # from an agent's edge to the middle of its message, pixels
 _ROWS, _COLUMNS = 21, 43  # of the text
 
 _FLOOR = np.array([40, 48, 54], np.float32)
@@ -64,6 +67,7 @@ class Scene:
     score: float
     step: int
     max_steps: int
+    told: Array | None = None  # float [N, B] in [-1, 1], what a policy told others in the last step; None without
 
 
 def draw(scene: Scene) -> Array:
@@ -73,7 +77,7 @@ def draw(scene: Scene) -> Array:
     and green for others.
     What is solid has a light border; landmarks that are goals have yellow rings, with a line to the agent
     that is to go there. Messages are rows of boxes, a box for each symbol, between the colour and the name of who
-    speaks.
+    speaks; what a policy tells others beside its actions stands above the agent, a cell for each number.
     The square is that in which agents start.
     """
     half = _extent(scene)
@@ -109,6 +113,9 @@ def draw(scene: Scene) -> Array:
             radius,
         )
         write_centred(canvas, str(n), centre[n], _OUTLINE, 2 if radius >= _LETTERED else 1)
+    if scene.told is not None and scene.step > 0:
+        for n, message in enumerate(scene.told):
+            draw_message(canvas, message, centre[n] - np.array([0, max(scene.radius[n] * scale, 5.0) + _ABOVE]))
     _draw_messages(canvas, scene)
     head = gauges(
         _CANVAS,
@@ -165,6 +172,7 @@ def _entries(scene: Scene) -> list[Entry]:
         *reversed(landmarks),
         *([("ring", _GOAL, "goal")] if scene.aims else []),
         ("line", _OUTLINE, "velocity"),
+        *message_entries(scene.told),
     ]
 
 
