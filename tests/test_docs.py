@@ -11,6 +11,7 @@ from PIL import Image
 
 import qio_envs
 from qio_rllib.algorithms import ALGORITHMS
+from qio_rllib.artifacts.pretrained import cards
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -50,6 +51,16 @@ def test_every_environment_has_a_small_picture():
             assert picture.format == "GIF"
             assert picture.n_frames > 1, path
         assert path.stat().st_size < MOST_BYTES, path
+
+
+def test_the_picture_of_the_readme_is_small_and_that_of_a_policy():
+    from environment_gifs import README, README_BYTES
+
+    assert README.stem in cards()
+    assert f"docs/images/{README.name}" in (ROOT / "README.md").read_text()
+    with Image.open(README) as picture:
+        assert picture.n_frames >= 30
+    assert README.stat().st_size < README_BYTES
 
 
 def test_a_picture_that_is_too_large_loses_frames_and_is_then_refused(tmp_path, monkeypatch):
