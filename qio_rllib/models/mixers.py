@@ -30,6 +30,9 @@ class MixerSettings(MappingSettings):
             None for the first where there is one and the second elsewhere.
         embedding: Numbers in the hidden layer, at least 1.
         hypernet_hiddens: Sizes of the hidden layers between state and weights; ``[]`` makes the weights linear in it.
+        layer_norm: Whether each state is moved to mean 0 and deviation 1 over its numbers first (Ba et al., 2016). For
+            states with large numbers, such as positions of up to 32: a team's value would begin at tens otherwise, and
+            be unlearned for a long time.
     """
 
     key: ClassVar[str] = MIXER
@@ -38,6 +41,7 @@ class MixerSettings(MappingSettings):
     state: str | None = None
     embedding: int = 32
     hypernet_hiddens: tuple[int, ...] = (64,)
+    layer_norm: bool = False
 
     def checks(self) -> list[tuple[str, str, bool]]:
         """Return what is checked; see `MappingSettings`."""
@@ -51,6 +55,7 @@ class MixerSettings(MappingSettings):
                 "a list of sizes of at least 1",
                 isinstance(sizes, list | tuple) and all(_is_size(size) for size in sizes),
             ),
+            ("layer_norm", "true or false", isinstance(self.layer_norm, bool)),
         ]
 
     @property
@@ -91,7 +96,7 @@ class MonotonicMixer(Mixer):
     """A hidden layer whose weights are absolute values of what hypernetworks make of the state.
 
     T. Rashid et al., "QMIX: Monotonic Value Function Factorisation for Deep Multi-Agent Reinforcement Learning", 2018,
-    section 4: ``w2(s)^T ELU(W1(s)^T q + b1(s)) + v(s)``, biases without a sign.
+    section 4: ``w2(s)^T ELU(W1(s)^T q + b1(s)) + v(s)``, biases without a sign; ``s`` is normalised where that is asked for.
 
     Args:
         num_agents: ``N``.
@@ -106,11 +111,13 @@ class MonotonicMixer(Mixer):
         self.first_biases = nn.Linear(state_size, size)
         self.last_weights = mlp([state_size, *hiddens, size], "relu")
         self.last_bias = mlp([state_size, size, 1], "relu")
-        self.size = size
+        self.size, self.layer_norm = size, settings.layer_norm
 
     def forward(self, values: torch.Tensor, states: torch.Tensor | None) -> torch.Tensor:
         """Return ``[B]``; see `Mixer.forward`."""
         assert states is not None
+        if self.layer_norm:
+            states = nn.functional.layer_norm(states, states.shape[-1:])
         first = self.first_weights(states).abs().unflatten(-1, (-1, self.size))  # [B, N, H]
         # A batch of products of one row: multiplied and added up, several times faster than bmm.
         hidden = nn.functional.elu((values.unsqueeze(-1) * first).sum(dim=1) + self.first_biases(states))

@@ -55,6 +55,16 @@ def test_it_is_the_published_formula():
         assert found[row] == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
+def test_states_are_normalised_before_anything_looks_at_them():
+    """Against a mixer without, whose states were normalised by hand; large states then make no large values."""
+    values, states = torch.randn(7, 3), 30 * torch.rand(7, 4)
+    by_hand = (states - states.mean(dim=1, keepdim=True)) / states.std(dim=1, unbiased=False, keepdim=True)
+    found = monotonic(layer_norm=True)(values, states)
+    torch.testing.assert_close(found, monotonic()(values, by_hand))
+    torch.testing.assert_close(found, monotonic(layer_norm=True)(values, 100 * states + 7), rtol=1e-3, atol=1e-3)
+    assert (monotonic()(values, states).abs() > 3 * found.abs()).any()
+
+
 def test_a_sum_needs_no_state_and_has_no_weights():
     mixer = Mixer.of(MixerSettings(type="sum"), 3, 0)
     assert isinstance(mixer, SumMixer)
@@ -73,6 +83,7 @@ def test_a_sum_needs_no_state_and_has_no_weights():
         ({"embedding": True}, "mixer.embedding: expected an integer of at least 1, got True"),
         ({"hypernet_hiddens": [64, 0]}, "mixer.hypernet_hiddens: expected a list of sizes of at least 1"),
         ({"hypernet_hiddens": 64}, "mixer.hypernet_hiddens: expected a list of sizes of at least 1, got 64"),
+        ({"layer_norm": 1}, "mixer.layer_norm: expected true or false, got 1"),
         ({"embeding": 8}, "mixer: unknown key 'embeding' .did you mean 'embedding'"),
     ],
 )
