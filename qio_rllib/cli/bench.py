@@ -20,6 +20,8 @@ from qio_rllib.cli.output import console, relative, say
 if TYPE_CHECKING:
     from qio_rllib.experiments.benchmark import Benchmark
 
+_BAR = 40  # characters of a whole iteration
+
 
 def bench(
     experiment_file: ExperimentFile = None,
@@ -85,6 +87,7 @@ def _print_benchmark(measured: Benchmark) -> None:
         "memory of a runner", lambda row: f"{row['runner_rss_mib']:,.0f} MiB" if row["runner_rss_mib"] else ""
     )
     console().print(table)
+    _print_parts(rows[-1])
     first = rows[0]
     turns = f"{first['rounds']} round{'s' * (first['rounds'] != 1)}"
     say(f"measured      {turns}{', the paths took turns' if len(rows) > 1 else ''}")
@@ -95,3 +98,37 @@ def _print_benchmark(measured: Benchmark) -> None:
     say(f"versions      {', '.join(f'{key} {first[key]}' for key in ('ray', 'torch', 'numpy', 'python'))}")
     for note in measured.notes:
         say(f"note          {note}")
+
+
+def _print_parts(row: Mapping[str, Any]) -> None:
+    """Print where an iteration of this package's path goes, a bar for each part, and what the machine would allow."""
+    parts = parts_of(row)
+    whole = sum(parts.values())
+    say("where an iteration of this package's path goes")
+    for name, seconds in parts.items():
+        bar = "\u2588" * round(_BAR * seconds / whole)
+        say(f"{name:<25}{seconds:>8.3f} s {seconds / whole:>4.0%}  {bar}".rstrip())
+    product, reached = float(row["product_gflop_per_s"]), row["update_gflop_per_s"]
+    if reached != "":
+        say(
+            f"gradient steps multiply {reached:,.1f} GFLOP/s: {float(reached) / product:.0%} of torch's matrix product"
+        )
+    say(f"one thread here: matrix product {product:,.0f} GFLOP/s, copying {row['copy_gb_per_s']:,.1f} GB/s\n")
+
+
+def parts_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds of an iteration's parts, in the order in which they happen; what is not known is left out."""
+    known = {key: float(row[key]) for key in ("environment_s", "acting_s", "gradient_s") if row[key] != ""}
+    sampling, learning = float(row["sample_s"]), float(row["learn_s"])
+    parts: dict[str, float] = {}
+    if "environment_s" in known:
+        parts |= {"environments": known["environment_s"], "policies that act": known["acting_s"]}
+        parts["recording"] = max(0.0, sampling - known["environment_s"] - known["acting_s"])
+    else:
+        parts["sampling"] = sampling
+    if "gradient_s" in known:
+        parts["batches and advantages"] = max(0.0, learning - known["gradient_s"])
+        parts["gradient steps"] = known["gradient_s"]
+    else:
+        parts["learning"] = learning
+    return parts | {"weights and metrics": float(row["other_s"])}

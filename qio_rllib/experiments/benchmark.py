@@ -39,6 +39,15 @@ from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.experiments.resources import quiet_ray, resources, start_ray
+from qio_rllib.experiments.time_spent import (
+    ACTING,
+    ENVIRONMENTS,
+    GRADIENT_STEPS,
+    clocks_of,
+    copy_rate,
+    counted_operations,
+    product_rate,
+)
 from qio_rllib.learners.common import learner_threads
 from qio_rllib.sampling.environments import describe_env
 from qio_rllib.sampling.stepper import one_thread
@@ -73,6 +82,10 @@ class Turn:
         agent_steps: Actions of agents in them.
         gradient_steps: Steps of the optimisers.
         team_return: Mean return of the last episodes, as the algorithm reports it; nan before the first.
+        environment_s: Seconds of sampling in the environments; nan where they are in other processes.
+        acting_s: Seconds of sampling in which policies decided; likewise.
+        gradient_s: Seconds of the update in gradient steps; nan where another process or Learner takes them.
+        gradient_cpu_s: CPU seconds of them.
     """
 
     seconds: float
@@ -82,6 +95,10 @@ class Turn:
     agent_steps: int
     gradient_steps: int
     team_return: float = math.nan
+    environment_s: float = math.nan
+    acting_s: float = math.nan
+    gradient_s: float = math.nan
+    gradient_cpu_s: float = math.nan
 
 
 class Contestant(Protocol):
@@ -105,11 +122,13 @@ class TimedAlgorithm:
         self._spent = dict.fromkeys((ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TIMER), 0.0)
         self._counts = (0, 0, 0)
         self._time_blocks()
+        self._clocks = clocks_of(self.algorithm)
 
     def turn(self) -> Turn:
         """Train for one iteration."""
         for name in self._spent:
             self._spent[name] = 0.0
+        self._clocks.restart()
         start = time.perf_counter()
         result = self.algorithm.train()
         seconds = time.perf_counter() - start
@@ -131,7 +150,20 @@ class TimedAlgorithm:
             agent_steps=agent_steps,
             gradient_steps=gradient_steps,
             team_return=float(sampled.get("team_return", sampled.get("episode_return_mean", math.nan))),
+            environment_s=self._clocks.spent.get(ENVIRONMENTS) or math.nan,
+            acting_s=self._clocks.spent.get(ACTING) or math.nan,
+            gradient_s=self._clocks.spent.get(GRADIENT_STEPS) or math.nan,
+            gradient_cpu_s=self._clocks.cpu.get(GRADIENT_STEPS) or math.nan,
         )
+
+    def operations_of_a_step(self) -> float:
+        """Train for one iteration, slowly; return the mean floating-point operations of a gradient step's products.
+
+        nan where another process learns, or nothing is learned yet; see `counted_operations`.
+        """
+        with counted_operations(self.algorithm) as count:
+            turn = self.turn()
+        return count() / turn.gradient_steps if turn.gradient_steps and count() else math.nan
 
     def runner_memory(self) -> list[float]:
         """Return the resident memory of each remote runner, MiB."""
@@ -201,13 +233,19 @@ def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float 
     experiment = experiment.with_seed()
     config = experiment.validate()
     configs = {OURS: config}
-    learner = STOCK_LEARNERS.get(experiment.algorithm)
+    learner, notes = STOCK_LEARNERS.get(experiment.algorithm), _notes(experiment)
     if learner is not None:
-        configs = {STOCK: stock_config(config, learner), **configs}
+        stock = stock_config(config, learner)
+        try:
+            stock.copy(copy_frozen=False).validate()
+            configs = {STOCK: stock, **configs}
+        except ConfigError as error:
+            notes = (f"RLlib's own path cannot be taken: {error}",)
     with quiet_ray(), ray_for(*configs.values()), one_thread(), contextlib.ExitStack() as running:
         contestants = {name: TimedAlgorithm(each) for name, each in configs.items()}
         for contestant in contestants.values():
             running.callback(contestant.stop)
+        operations = contestants[OURS].operations_of_a_step()
         turns = take_turns(contestants, rounds, seconds)
         memory = resident_memory()
         runner_memory = {name: contestant.runner_memory() for name, contestant in contestants.items()}
@@ -215,6 +253,7 @@ def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float 
             threads = {STOCK: "1", OURS: f"1 sampling, {torch.get_num_threads()} learning"}
     agents = len(describe_env(config.env, config.env_config).agents)
     base = turns.get(STOCK)
+    limits = {"product_gflop_per_s": product_rate() / 1e9, "copy_gb_per_s": copy_rate() / 1e9}
     rows = [
         {
             "experiment": experiment.name,
@@ -225,6 +264,10 @@ def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float 
             "num_envs": config.num_envs_per_env_runner,
             "agents": agents,
             **summary(turns[name], base),
+            "update_gflop_per_s": _rounded(
+                _update_rate(turns[name], operations) / 1e9 if name == OURS else math.nan
+            ),
+            **{key: _rounded(limit) for key, limit in limits.items()},
             "torch_threads": threads[name],
             "process_rss_mib": _rounded(memory),
             "runner_rss_mib": _rounded(statistics.fmean(runner_memory[name] or [math.nan])),
@@ -233,7 +276,7 @@ def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float 
         }
         for name in configs
     ]
-    return Benchmark(experiment, _settings(config, agents, rows[-1]), _notes(experiment, config), rows)
+    return Benchmark(experiment, _settings(config, agents, rows[-1]), notes, rows)
 
 
 def stock_config(config: AlgorithmConfig, learner_class: type) -> AlgorithmConfig:
@@ -280,7 +323,8 @@ def summary(turns: list[Turn], base: list[Turn] | None = None) -> dict[str, floa
     Returns:
         ``env_steps_per_s`` and ``agent_steps_per_s``; ``ratio`` of the former to the base's; ``slowest_round`` and
         ``fastest_round`` (environment steps/s) of ``rounds``; ``sample_s``, ``learn_s`` and ``other_s`` (seconds an
-        iteration); ``env_steps`` and ``gradient_steps`` of an iteration.
+        iteration); ``environment_s`` and ``acting_s`` of ``sample_s`` and ``gradient_s`` of ``learn_s``, empty where
+        they are not known; ``env_steps`` and ``gradient_steps`` of an iteration.
     """
     rates = [turn.env_steps / turn.seconds for turn in turns]
 
@@ -299,9 +343,20 @@ def summary(turns: list[Turn], base: list[Turn] | None = None) -> dict[str, floa
         "sample_s": _rounded(median(lambda turn: turn.sample_s)),
         "learn_s": _rounded(median(lambda turn: turn.learn_s)),
         "other_s": _rounded(median(lambda turn: turn.seconds - turn.sample_s - turn.learn_s)),
+        "environment_s": _rounded(median(lambda turn: turn.environment_s)),
+        "acting_s": _rounded(median(lambda turn: turn.acting_s)),
+        "gradient_s": _rounded(median(lambda turn: turn.gradient_s)),
         "env_steps": round(median(lambda turn: turn.env_steps)),
         "gradient_steps": round(median(lambda turn: turn.gradient_steps)),
     }
+
+
+def _update_rate(turns: list[Turn], operations: float) -> float:
+    """Return how many floating-point operations a CPU second gradient steps do, as the median over turns."""
+    rates = [
+        turn.gradient_steps * operations / turn.gradient_cpu_s for turn in turns if turn.gradient_cpu_s > 0
+    ]
+    return statistics.median(rates) if rates else math.nan
 
 
 @contextlib.contextmanager
@@ -368,7 +423,7 @@ def _settings(config: AlgorithmConfig, agents: int, row: Mapping[str, Any]) -> s
     return ", ".join(parts)
 
 
-def _notes(experiment: Experiment, config: AlgorithmConfig) -> tuple[str, ...]:
+def _notes(experiment: Experiment) -> tuple[str, ...]:
     if experiment.algorithm not in STOCK_LEARNERS:
         return (f"RLlib has no {experiment.algorithm}: there is nothing to compare with.",)
     return (

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 class _Use(threading.local):
     inside = False
+    allowed = True
 
 
 _use = _Use()
@@ -28,11 +29,22 @@ def fused_kernels() -> Iterator[None]:
     A kernel computes on one thread: where torch may use several, it does.
     """
     before = _use.inside
-    _use.inside = torch.get_num_threads() == 1 and are_available()
+    _use.inside = _use.allowed and torch.get_num_threads() == 1 and are_available()
     try:
         yield
     finally:
         _use.inside = before
+
+
+@contextlib.contextmanager
+def torch_alone() -> Iterator[None]:
+    """Let torch compute everything that this thread asks for meanwhile, inside `fused_kernels` too."""
+    before = _use.inside, _use.allowed
+    _use.inside, _use.allowed = False, False
+    try:
+        yield
+    finally:
+        _use.inside, _use.allowed = before
 
 
 def in_use() -> bool:

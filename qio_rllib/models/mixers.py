@@ -96,7 +96,7 @@ class MonotonicMixer(Mixer):
     """A hidden layer whose weights are absolute values of what hypernetworks make of the state.
 
     T. Rashid et al., "QMIX: Monotonic Value Function Factorisation for Deep Multi-Agent Reinforcement Learning", 2018,
-    section 4: ``w2(s)^T ELU(W1(s)^T q + b1(s)) + v(s)``, biases without a sign; ``s`` is normalised where that is asked for.
+    section 4: ``w2(s)^T ELU(W1(s)^T q + b1(s)) + v(s)``, biases without a sign.
 
     Args:
         num_agents: ``N``.

@@ -25,8 +25,10 @@ from qio_rllib.experiments.experiment import load_experiment
 COLUMNS = [
     "experiment", "algorithm", "env", "path", "env_runners", "num_envs", "agents", "env_steps_per_s",
     "agent_steps_per_s",
-    "ratio", "slowest_round", "fastest_round", "rounds", "sample_s", "learn_s", "other_s", "env_steps",
-    "gradient_steps", "torch_threads", "process_rss_mib", "runner_rss_mib", "seed", "cpu", "cpus", "python", "ray",
+    "ratio", "slowest_round", "fastest_round", "rounds", "sample_s", "learn_s", "other_s",
+    "environment_s", "acting_s", "gradient_s", "env_steps", "gradient_steps", "update_gflop_per_s",
+    "product_gflop_per_s", "copy_gb_per_s", "torch_threads", "process_rss_mib",
+    "runner_rss_mib", "seed", "cpu", "cpus", "python", "ray",
     "torch", "numpy",
 ]  # fmt: skip
 
@@ -72,6 +74,8 @@ def test_both_paths_take_turns_at_the_same_work(tmp_path, capsys):
         assert min(float(row[key]) for key in ("sample_s", "learn_s", "other_s")) > 0
         assert 20 < float(row["process_rss_mib"]) < 8000
         assert row["runner_rss_mib"] == ""
+    assert stock["update_gflop_per_s"] == stock["gradient_s"] == stock["environment_s"] == ""
+    assert 0 < float(ours["update_gflop_per_s"]) < 2 * float(ours["product_gflop_per_s"])
     # 80 steps of 3 agents in minibatches of 60, twice; RLlib's rows for the ends of episodes make some more.
     assert int(ours["gradient_steps"]) == 8
     assert 8 <= int(stock["gradient_steps"]) <= 9
@@ -82,11 +86,14 @@ def test_both_paths_take_turns_at_the_same_work(tmp_path, capsys):
         "tiny: PPO in forest_uav_v0, seed 0",
         "3 agents",
         "one torch thread",
+        "environments  ",
+        "gradient steps multiply",
+        "of torch's matrix product",
         "2 rounds",
         ray.__version__,
     ):
         assert text in printed
-    assert max(map(len, printed.splitlines()[:17])) <= 110
+    assert max(map(len, printed.splitlines()[:26])) <= 110
 
 
 @pytest.mark.ray

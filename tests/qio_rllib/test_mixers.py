@@ -61,7 +61,9 @@ def test_states_are_normalised_before_anything_looks_at_them():
     by_hand = (states - states.mean(dim=1, keepdim=True)) / states.std(dim=1, unbiased=False, keepdim=True)
     found = monotonic(layer_norm=True)(values, states)
     torch.testing.assert_close(found, monotonic()(values, by_hand))
-    torch.testing.assert_close(found, monotonic(layer_norm=True)(values, 100 * states + 7), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        found, monotonic(layer_norm=True)(values, 100 * states + 7), rtol=1e-3, atol=1e-3
+    )
     assert (monotonic()(values, states).abs() > 3 * found.abs()).any()
 
 
