@@ -12,7 +12,9 @@ of the iteration as it is. The CPU path is what an iteration would take if each 
 of the driver, of its slowest runner and of its slowest learner, added up. What the environment costs is measured where
 there are no remote runners: the time within the environments' own methods as a share of sampling and of the iteration.
 
-The part cluster repeats 0 and 2 runners on two Ray nodes, simulated on this machine, with a runner on each.
+The part two nodes repeats 0 and 2 runners on two Ray nodes, simulated on this machine, with a runner on each. The part
+overlap trains Q-learning (DQN, a gradient step on 256 rows for 16 environment steps) with none and with one runner that
+waits for the update (lag 0) or samples meanwhile (lag 1).
 
     python benchmarks/scale_out.py                                  # about eight minutes
     python benchmarks/scale_out.py --tasks rware --rounds 3         # one environment
@@ -38,6 +40,7 @@ import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from training_throughput import OURS, Row, Task, cluster, config_of
 
+from qio_rllib.algorithms import DQNConfig
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.experiments.benchmark import (
     TimedAlgorithm,
@@ -272,6 +275,38 @@ def two_nodes(task: Task, rounds: int) -> list[Row]:
         return measured(task, configs, rounds)
 
 
+def overlap(task: Task, rounds: int) -> list[Row]:
+    """Measure Q-learning with no runner, and with one that waits for updates or samples during them."""
+    configs = {
+        "none": lagging_config(task, 0, 0),
+        "1 runner": lagging_config(task, 1, 0),
+        "1 runner, lag 1": lagging_config(task, 1, 1),
+    }
+    with ray_for(*configs.values()):
+        return measured(task, configs, rounds)
+
+
+def lagging_config(task: Task, runners: int, lag: int) -> AlgorithmConfig:
+    """Return a configuration of Q-learning: rounds of 80 environment steps and five gradient steps."""
+    env, env_config = task
+    return (
+        DQNConfig()
+        .environment(env, env_config=env_config)
+        .env_runners(num_env_runners=runners, num_envs_per_env_runner=NUM_ENVS, rollout_fragment_length=10)
+        .training(
+            train_batch_size_per_learner=256,
+            env_steps_per_update=16,
+            num_steps_sampled_before_learning_starts=400,
+            replay_capacity=20_000,
+            sampling_lag=lag,
+        )
+        .rl_module(model_config={"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"})
+        .reporting(min_sample_timesteps_per_iteration=STEPS)
+        .debugging(seed=0)
+        .fault_tolerance(restart_failed_env_runners=False)
+    )
+
+
 def show(title: str, rows: list[Row]) -> None:
     print(f"\n{title}")
     print(
@@ -302,7 +337,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="which environments (all)"
     )
-    parts: dict[str, Callable[[Task, int], list[Row]]] = {"one node": one_node, "two nodes": two_nodes}
+    parts: dict[str, Callable[[Task, int], list[Row]]] = {
+        "one node": one_node,
+        "two nodes": two_nodes,
+        "overlap": overlap,
+    }
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="which (all)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant (5)")
     parser.add_argument("--out", type=Path, default=Path("results/scale_out.csv"), help="CSV to write")

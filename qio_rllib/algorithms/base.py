@@ -26,6 +26,7 @@ PRETRAINING = "pretraining"
 """Key of an iteration's result: what the Learner logged for each part of the pretraining, in the form of a result."""
 
 _REPLAY = "replay"
+_NEXT_ROUND = "next_round"
 _UPDATES_AT_ONCE = 32  # of pretraining: their samples lie in memory together
 
 logger = logging.getLogger(__name__)
@@ -50,12 +51,26 @@ class RolloutAlgorithm(CheckpointedAlgorithm):
                 _uses_new_env_runners=True,
                 _return_metrics=True,
             )
-            if rollouts:
-                self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        return self.taken(rollouts, results)
+
+    def taken(
+        self, rollouts: list[Rollout | SamplingFailure], results: list[dict[str, Any]]
+    ) -> list[Rollout]:
+        """Return what runners sampled, and take in their metrics.
+
+        Args:
+            rollouts: Of all runners.
+            results: Metrics of each.
+
+        Raises:
+            Exception: What an environment raised in a runner.
+        """
+        if rollouts:
+            self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         for rollout in rollouts:
             if isinstance(rollout, SamplingFailure):
                 rollout.throw()
-        return rollouts
+        return rollouts  # type: ignore[return-value]
 
     @property
     def env_steps_sampled(self) -> int:
@@ -101,10 +116,15 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
     gradient step for every ``env_steps_per_update`` of them. Until ``num_steps_sampled_before_learning_starts`` steps
     and a batch are there, actions are random and nothing is learned: ``replay/warming_up`` is 1 in the result.
     The replay is part of checkpoints.
+
+    With ``sampling_lag: 1`` remote runners sample the next round while the Learner updates, with the policy of before
+    the update; ``replay/policy_lag`` says by how many gradient steps it lies behind.
     """
 
     replay: JointReplay
     _pretraining: list[dict[str, Any]]
+    _ahead: list[Rollout] | None = None
+    """The next round, where a checkpoint was written after it was asked for."""
 
     def setup(self, config: AlgorithmConfig) -> None:
         """Build the algorithm and an empty replay."""
@@ -125,6 +145,7 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
         config = self.config
         first = config.num_steps_sampled_before_learning_starts
         before = self.env_steps_sampled
+        asked = self._is_asked_for
         rollouts = self.sample(config.round_steps, random_actions=before < first)
         if not rollouts:
             return
@@ -143,6 +164,11 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
                 )
                 self._told_of_warm_up = True
             return
+        self.metrics.log_value((_REPLAY, "policy_lag"), config.round_updates if asked else 0, window=1)
+        if config.sampling_lag:
+            self.env_runner_group.foreach_env_runner_async(
+                lambda runner: (runner.sample(), runner.get_metrics()), tag=_NEXT_ROUND
+            )
         module_id = next(iter(self.env_runner.module.keys()))
         first_time = not self.metrics.peek((LEARNER_RESULTS, module_id, "updates_lifetime"), default=0)
         anew = self.prepare_learning(0 if first_time else before)
@@ -153,6 +179,35 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
             due -= updates
             if first_time and config.pretraining_updates:
                 self._pretraining.append({LEARNER_RESULTS: self.metrics.peek(LEARNER_RESULTS)})
+
+    def sample(self, env_steps: int, random_actions: bool = False) -> list[Rollout]:
+        """Return the round that runners were asked for during the last update; one with the present policy otherwise.
+
+        Args:
+            env_steps: As `RolloutAlgorithm.sample` has it.
+            random_actions: Likewise.
+        """
+        self._wait_for_next_round()
+        ahead, self._ahead = self._ahead, None
+        return ahead or super().sample(env_steps, random_actions)
+
+    @property
+    def _is_asked_for(self) -> bool:
+        """Whether runners have been asked for the next round."""
+        return self._ahead is not None or self.env_runner_group.num_in_flight_async_reqs(_NEXT_ROUND) > 0
+
+    def _wait_for_next_round(self) -> None:
+        """Take the round that runners were asked for during the last update, if they were; what failed is left out."""
+        if not self.env_runner_group.num_in_flight_async_reqs(_NEXT_ROUND):
+            return
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            found = self.env_runner_group.fetch_ready_async_reqs(
+                tags=_NEXT_ROUND, timeout_seconds=self.config.sample_timeout_s
+            )
+        sampled = [result for _, result in found]
+        self._ahead = self.taken(
+            [part for rollouts, _ in sampled for part in rollouts], [one for _, one in sampled]
+        )
 
     def step(self) -> dict[str, Any]:
         """Return an iteration's result; under `PRETRAINING` what the Learner logged after each part of it."""
@@ -174,10 +229,12 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Return the state, the replay included."""
+        """Return the state, the replay included, and the round that is being sampled."""
+        self._wait_for_next_round()
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_REPLAY, components, not_components):
             state[_REPLAY] = self.replay.get_state()
+        state[_NEXT_ROUND] = self._ahead
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -185,6 +242,7 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
         super().set_state(state)
         if _REPLAY in state:
             self.replay.set_state(state[_REPLAY])
+        self._ahead = state.get(_NEXT_ROUND)
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         """Return the parts that have checkpoints of their own."""

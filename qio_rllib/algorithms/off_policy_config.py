@@ -44,6 +44,7 @@ class OffPolicyConfig(JointConfig):
         self.pretraining_updates = 0
         self.burn_in = 0
         self.n_step = 1
+        self.sampling_lag = 0
         self.grad_clip_by = "global_norm"
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 8
@@ -61,6 +62,7 @@ class OffPolicyConfig(JointConfig):
         num_steps_sampled_before_learning_starts: Annotated[int, Range(0)] = NotProvided,
         env_steps_per_update: Annotated[float, Range(0, low_open=True)] = NotProvided,
         burn_in: Annotated[int, Range(0)] = NotProvided,
+        sampling_lag: Annotated[int, Range(0, 1)] = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set the training parameters; the rest as in `ExploringConfig.training`.
@@ -71,6 +73,8 @@ class OffPolicyConfig(JointConfig):
             num_steps_sampled_before_learning_starts: Environment steps with random actions before the first update.
             env_steps_per_update: Environment steps to a gradient step, above 0; 0.25 are four gradient steps to one.
             burn_in: Steps at the start of a sequence that only fill memories; without effect where there are none.
+            sampling_lag: 1 lets remote runners sample the next round during an update, with the policy of before it; 0
+                lets them wait for the new one.
             **kwargs: The other arguments; ``train_batch_size_per_learner`` is the joint transitions, or sequences, in a
                 gradient step.
 
@@ -84,6 +88,7 @@ class OffPolicyConfig(JointConfig):
             num_steps_sampled_before_learning_starts=num_steps_sampled_before_learning_starts,
             env_steps_per_update=env_steps_per_update,
             burn_in=burn_in,
+            sampling_lag=sampling_lag,
         )
         return self
 
@@ -125,6 +130,11 @@ class OffPolicyConfig(JointConfig):
                 f"model_config.vf_share_layers: {algorithm_name(type(self))} has no value network to share layers with"
             )
         self._check_replay()
+        if self.sampling_lag and not self.num_env_runners and not self.in_evaluation:
+            raise ConfigError(
+                "sampling_lag: remote runners alone sample while the Learner updates; set num_env_runners, or "
+                "sampling_lag to 0"
+            )
         # RLlib gives evaluation a fragment length of its own.
         updates = self.round_steps / self.env_steps_per_update
         if not self.in_evaluation and (updates < 1 or abs(updates - round(updates)) > 1e-6):

@@ -58,6 +58,7 @@ VALUES = {
     "model_sequence_length": (9, FOREST),
     "model_weight_decay": (0.1, FOREST),
     "n_step": (3, FOREST),
+    "sampling_lag": (1, FOREST),
     "normalize_observations": (True, FOREST),
     "normalize_rewards": (True, FOREST),
     "normalize_values": (True, FOREST),
@@ -83,7 +84,9 @@ VALUES = {
 OTHERWISE = {("QMIX", "bootstrap_at_time_limit"): True}
 """Values where that of `VALUES` is an algorithm's default."""
 
-BESIDE = {(name, "team_reward"): {"central_value": "observations"} for name in ("A2C", "PPO")}
+BESIDE = {(name, "team_reward"): {"central_value": "observations"} for name in ("A2C", "PPO")} | {
+    (name, "sampling_lag"): {"num_env_runners": 1} for name in LOCAL_ALGORITHMS
+}
 """Settings that a setting needs."""
 
 
@@ -117,9 +120,9 @@ def from_yaml(name, env, env_config, **settings):
     return experiment(name, env, env_config, **settings).algorithm_config()
 
 
-def from_builder(name, env, env_config, **settings):
-    config = LOCAL_ALGORITHMS[name]().environment(env, env_config=env_config).env_runners(num_env_runners=0)
-    return config.training(**settings)
+def from_builder(name, env, env_config, num_env_runners=0, **settings):
+    config = LOCAL_ALGORITHMS[name]().environment(env, env_config=env_config)
+    return config.env_runners(num_env_runners=num_env_runners).training(**settings)
 
 
 def from_dictionary(name, env, env_config, **settings):
