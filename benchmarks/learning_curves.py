@@ -60,7 +60,7 @@ def train(config: Path, seeds: range, out: Path, overrides: list[str], with_pict
         seeds: One training each.
         out: Gets ``seed_N`` with `KEPT`.
         overrides: As ``rllib train --set`` has them.
-        with_pictures: Whether plots, video and policy file of the first seed are kept too.
+        with_pictures: Whether plots and video of the first seed are kept too; the policy file of seed 0 is anyway.
 
     Raises:
         ConfigError: The experiment cannot be used, or a seed is there with other settings.
@@ -79,10 +79,12 @@ def train(config: Path, seeds: range, out: Path, overrides: list[str], with_pict
             part.mkdir(parents=True)
             for name in KEPT:
                 shutil.copy(result.run_dir / name, part / name)
+            more = ["policy.pt"] if seed == 0 else []
             if with_pictures and seed == seeds[0]:
-                for name in ("best.gif", "learning_curve.png", "losses.png", "entropy.png", "policy.pt"):
-                    if (result.run_dir / name).exists():  # not every algorithm has an entropy
-                        shutil.copy(result.run_dir / name, part / name)
+                more += ["best.gif", "learning_curve.png", "losses.png", "entropy.png"]
+            for name in more:
+                if (result.run_dir / name).exists():  # not every algorithm has an entropy
+                    shutil.copy(result.run_dir / name, part / name)
             part.rename(target)  # whole or not at all, whenever it is interrupted
         print(f"seed {seed}: {result.evaluation}", flush=True)
 
