@@ -5,7 +5,7 @@ tanh layers of 64 for actor and critic, no Q operator. RLlib's path is its own `
 as they come, but for one torch thread in this process (the default is several times slower). Plain torch is
 `bare_ppo.py`.
 
-- forest: ten UAVs, with 1 and with 8 environments; no remote runners.
+- forest: ten UAVs, with 1 and with 8 environments; no remote runners. A figure shows where an iteration's time goes.
 - mpe2: simple_spread_v3 (3 agents, 25 steps), 8 environments, through this package's adapters.
 - particles: the same task, 64 environments, this package's path alone: mpe2's own environments, and `mpe_spread_v0`,
   the same physics as one batch.
@@ -39,6 +39,7 @@ from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.callbacks import EpisodeMetrics
 from qio_rllib.artifacts.files import write_csv
+from qio_rllib.artifacts.time_plot import plot_time
 from qio_rllib.experiments.benchmark import (
     Contestant,
     TimedAlgorithm,
@@ -49,6 +50,7 @@ from qio_rllib.experiments.benchmark import (
     take_turns,
 )
 from qio_rllib.experiments.resources import quiet_ray
+from qio_rllib.experiments.time_spent import parts_of
 from qio_rllib.sampling.environments import register_with_tune
 from qio_rllib.sampling.stepper import one_thread
 
@@ -349,6 +351,12 @@ def main(argv: list[str] | None = None) -> None:
                 continue
             table += [{"part": part, **row, **here} for row in rows]
             write_csv(args.out, table)
+            if part == "forest":
+                plot_time(
+                    {str(row["contestant"]): parts_of(row) for row in rows},
+                    args.out.with_suffix(".png"),
+                    f"Where an iteration of {STEPS:,} environment steps goes, forest_uav_v0, {here['cpu']}",
+                )
     if table:
         print(f"\nwritten to {args.out}")
     if curves:

@@ -67,7 +67,9 @@ class Scene:
     score: float
     step: int
     max_steps: int
-    told: Array | None = None  # float [N, B] in [-1, 1], what a policy told others in the last step; None without
+    told: Array | None = (
+        None  # float [N, B] in [-1, 1], what a policy told others in the last step; None without
+    )
 
 
 def draw(scene: Scene) -> Array:
@@ -115,7 +117,9 @@ def draw(scene: Scene) -> Array:
         write_centred(canvas, str(n), centre[n], _OUTLINE, 2 if radius >= _LETTERED else 1)
     if scene.told is not None and scene.step > 0:
         for n, message in enumerate(scene.told):
-            draw_message(canvas, message, centre[n] - np.array([0, max(scene.radius[n] * scale, 5.0) + _ABOVE]))
+            draw_message(
+                canvas, message, centre[n] - np.array([0, max(scene.radius[n] * scale, 5.0) + _ABOVE])
+            )
     _draw_messages(canvas, scene)
     head = gauges(
         _CANVAS,

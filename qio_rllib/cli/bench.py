@@ -102,6 +102,8 @@ def _print_benchmark(measured: Benchmark) -> None:
 
 def _print_parts(row: Mapping[str, Any]) -> None:
     """Print where an iteration of this package's path goes, a bar for each part, and what the machine would allow."""
+    from qio_rllib.experiments.time_spent import parts_of
+
     parts = parts_of(row)
     whole = sum(parts.values())
     say("where an iteration of this package's path goes")
@@ -114,21 +116,3 @@ def _print_parts(row: Mapping[str, Any]) -> None:
             f"gradient steps multiply {reached:,.1f} GFLOP/s: {float(reached) / product:.0%} of torch's matrix product"
         )
     say(f"one thread here: matrix product {product:,.0f} GFLOP/s, copying {row['copy_gb_per_s']:,.1f} GB/s\n")
-
-
-def parts_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the seconds of an iteration's parts, in the order in which they happen; what is not known is left out."""
-    known = {key: float(row[key]) for key in ("environment_s", "acting_s", "gradient_s") if row[key] != ""}
-    sampling, learning = float(row["sample_s"]), float(row["learn_s"])
-    parts: dict[str, float] = {}
-    if "environment_s" in known:
-        parts |= {"environments": known["environment_s"], "policies that act": known["acting_s"]}
-        parts["recording"] = max(0.0, sampling - known["environment_s"] - known["acting_s"])
-    else:
-        parts["sampling"] = sampling
-    if "gradient_s" in known:
-        parts["batches and advantages"] = max(0.0, learning - known["gradient_s"])
-        parts["gradient steps"] = known["gradient_s"]
-    else:
-        parts["learning"] = learning
-    return parts | {"weights and metrics": float(row["other_s"])}

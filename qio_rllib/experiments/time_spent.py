@@ -6,7 +6,7 @@ import contextlib
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,29 @@ def copy_rate() -> float:
     """Return how many bytes a second one thread reads and writes when it copies what no cache holds."""
     source, target = (np.ones(_COPIED, np.uint8) for _ in range(2))
     return 2 * _COPIED / _median_seconds(lambda: np.copyto(target, source))
+
+
+def parts_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds of an iteration's parts, in the order in which they happen.
+
+    Args:
+        row: Of `qio_rllib.experiments.benchmark.summary`. Where it does not know the parts of sampling or learning,
+            these are one part.
+    """
+    known = {key: float(row[key]) for key in ("environment_s", "acting_s", "gradient_s") if row[key] != ""}
+    sampling, learning = float(row["sample_s"]), float(row["learn_s"])
+    parts: dict[str, float] = {}
+    if "environment_s" in known:
+        parts |= {"environments": known["environment_s"], "policies that act": known["acting_s"]}
+        parts["recording"] = max(0.0, sampling - known["environment_s"] - known["acting_s"])
+    else:
+        parts["sampling"] = sampling
+    if "gradient_s" in known:
+        parts["batches and advantages"] = max(0.0, learning - known["gradient_s"])
+        parts["gradient steps"] = known["gradient_s"]
+    else:
+        parts["learning"] = learning
+    return parts | {"weights and metrics": float(row["other_s"])}
 
 
 def _median_seconds(call: Callable[[], object]) -> float:

@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 
-from qio_rllib.cli.bench import parts_of
+from qio_rllib.artifacts import time_plot
 from qio_rllib.experiments import time_spent
 from qio_rllib.experiments.benchmark import OURS, TimedAlgorithm, benchmark
 from qio_rllib.experiments.experiment import Experiment
@@ -17,6 +17,7 @@ from qio_rllib.experiments.time_spent import (
     Clocks,
     copy_rate,
     counted_operations,
+    parts_of,
     product_rate,
 )
 from qio_rllib.fused.use import fused_kernels, in_use, torch_alone
@@ -156,6 +157,34 @@ def test_parts_add_up_to_the_iteration():
     }
     unknown = {**row, "environment_s": "", "acting_s": "", "gradient_s": ""}
     assert parts_of(unknown) == {"sampling": 3.0, "learning": 5.0, "weights and metrics": 0.5}
+
+
+def test_bars_show_shares_and_how_long_an_iteration_takes(tmp_path, monkeypatch):
+    figures, new_figure = [], time_plot.new_figure
+
+    def kept(*args, **kwargs):
+        figures.append(new_figure(*args, **kwargs))
+        return figures[-1]
+
+    monkeypatch.setattr(time_plot, "new_figure", kept)
+    one = {"environments": 0.1, "policies that act": 0.3, "learning": 1.56, "weights and metrics": 0.04}
+    time_plot.plot_time({"a": one, "b": {"sampling": 1.0, "learning": 3.0}}, tmp_path / "x.png", "title")
+    (figure, (axes,)), *_ = figures
+    assert [text.get_text() for text in axes.texts] == [
+        "5%",
+        "15%",
+        "78%",
+        "2,000 ms",
+        "25%",
+        "75%",
+        "4,000 ms",
+    ]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "environments", "policies that act", "sampling", "learning", "weights and metrics",
+    ]  # fmt: skip
+    assert (tmp_path / "x.png").stat().st_size > 5000
 
 
 def test_the_machines_limits_are_rates():
