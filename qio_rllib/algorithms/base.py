@@ -164,8 +164,8 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
                 )
                 self._told_of_warm_up = True
             return
-        self.metrics.log_value((_REPLAY, "policy_lag"), config.round_updates if asked else 0, window=1)
         if config.sampling_lag:
+            self.metrics.log_value((_REPLAY, "policy_lag"), config.round_updates if asked else 0, window=1)
             self.env_runner_group.foreach_env_runner_async(
                 lambda runner: (runner.sample(), runner.get_metrics()), tag=_NEXT_ROUND
             )

@@ -126,6 +126,7 @@ class ExploringConfig(NamedEnvironments):
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
         self.log_sys_usage = False  # a thread for each Algorithm, which stop() waits for; no table shows it
+        self.num_cpus_per_learner = 1  # RLlib's "auto" is a measurement here, see `LearnerThreads`
         self.bootstrap_at_time_limit = True
         self.initial_weights: str | None = None
         self.callbacks([EpisodeMetrics, RestoredWeights])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from qio_rllib.artifacts.plot_style import TICK_SIZE, new_figure
 
@@ -31,7 +32,7 @@ def plot_time(parts: Mapping[str, Mapping[str, float]], path: str | Path, title:
     """
     figure, (axes,) = new_figure(size=(7.2, 1.5 + 0.42 * len(parts)), title=title)
     axes.grid(visible=False)
-    shown: dict[str, object] = {}
+    shown: dict[str, Any] = {}
     for place, of_one in enumerate(parts.values()):
         whole, left = sum(of_one.values()), 0.0
         for name, seconds in of_one.items():
@@ -58,8 +59,8 @@ def plot_time(parts: Mapping[str, Mapping[str, float]], path: str | Path, title:
     axes.tick_params(axis="y", length=0)
     names = [name for name in _COLORS if name in shown]
     figure.legend(
-        [shown[name] for name in names],  # type: ignore[arg-type]
-        names,
+        handles=[shown[name] for name in names],
+        labels=names,
         loc="outside lower center",
         ncols=4,
         frameon=False,

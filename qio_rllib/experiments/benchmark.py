@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.utils.metrics import (
@@ -48,7 +47,6 @@ from qio_rllib.experiments.time_spent import (
     counted_operations,
     product_rate,
 )
-from qio_rllib.learners.common import learner_threads
 from qio_rllib.sampling.environments import describe_env
 from qio_rllib.sampling.stepper import one_thread
 
@@ -165,6 +163,11 @@ class TimedAlgorithm:
             turn = self.turn()
         return count() / turn.gradient_steps if turn.gradient_steps and count() else math.nan
 
+    def learner_threads(self) -> str:
+        """Return how many threads the Learners of this package compute on; both numbers while they still measure."""
+        found = self.algorithm.learner_group.foreach_learner(lambda learner, **_: learner.threads.ways)
+        return " or ".join(map(str, next(iter(found)).get()))
+
     def runner_memory(self) -> list[float]:
         """Return the resident memory of each remote runner, MiB."""
         return self.algorithm.env_runner_group.foreach_env_runner(
@@ -249,8 +252,7 @@ def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float 
         turns = take_turns(contestants, rounds, seconds)
         memory = resident_memory()
         runner_memory = {name: contestant.runner_memory() for name, contestant in contestants.items()}
-        with learner_threads(config.num_cpus_per_learner):
-            threads = {STOCK: "1", OURS: f"1 sampling, {torch.get_num_threads()} learning"}
+        threads = {STOCK: "1", OURS: f"1 sampling, {contestants[OURS].learner_threads()} learning"}
     agents = len(describe_env(config.env, config.env_config).agents)
     base = turns.get(STOCK)
     limits = {"product_gflop_per_s": product_rate() / 1e9, "copy_gb_per_s": copy_rate() / 1e9}

@@ -29,14 +29,14 @@ Correct = Callable[[Mapping[torch.nn.Parameter, torch.Tensor]], None]
 
 
 @contextlib.contextmanager
-def learner_threads(num_cpus: float | str) -> Iterator[None]:
-    """Let torch compute on as many threads as ``num_cpus_per_learner`` says; one, with kernels, where it says nothing.
+def learner_threads(threads: int) -> Iterator[None]:
+    """Let torch compute on so many threads; on one, kernels compute what they know.
 
     More threads gain little on networks of this size, wait for each other ten times as long as they work when
     something else uses the CPUs, and add in another order, so that a seed would repeat on equal machines only.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if isinstance(num_cpus, str) else max(1, int(num_cpus)))
+    torch.set_num_threads(threads)
     try:
         with fused_kernels():
             yield

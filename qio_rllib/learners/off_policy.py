@@ -23,12 +23,12 @@ from qio_rllib.fused.adam import Adam
 from qio_rllib.learners.client_correction import FEDPROX, SCAFFOLD, ClientCorrection
 from qio_rllib.learners.common import (
     descend,
-    learner_threads,
     log_what_torch_computes,
     polyak_update,
     refuse_non_finite,
 )
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
+from qio_rllib.learners.threads import LearnerThreads
 from qio_rllib.learners.transitions import Transitions, transitions_of
 from qio_rllib.models.joint_module import JOINT
 from qio_rllib.models.memory import memory_kind
@@ -78,6 +78,7 @@ class JointLearner(TorchLearner, abc.ABC):
         """Build the Learner, its noise and the exploration schedule."""
         super().build()
         self.correction: ClientCorrection | None = None
+        self.threads = LearnerThreads(self.config.num_cpus_per_learner)
         self._steps_followed = 0
         log_what_torch_computes(self.module)
         self.seed_streams(self.config.seed)
@@ -135,7 +136,7 @@ class JointLearner(TorchLearner, abc.ABC):
         updates, timesteps = kwargs.get("num_epochs") or 1, kwargs.get("timesteps") or {}
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps)
-        with learner_threads(self.config.num_cpus_per_learner):
+        with self.threads.update():
             self.learn(list(experience), updates)
         self._explore(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
         self.after_gradient_based_update(timesteps=timesteps)

@@ -29,7 +29,6 @@ from qio_rllib.learners.client_correction import FEDKL, FEDPROX, SCAFFOLD, Clien
 from qio_rllib.learners.common import (
     Stats,
     descend,
-    learner_threads,
     log_what_torch_computes,
     reduce_over_learners,
     refuse_non_finite,
@@ -41,6 +40,7 @@ from qio_rllib.learners.opponent_modelling import OpponentLearning, check_count,
 from qio_rllib.learners.policy_consistency import PolicyConsistency
 from qio_rllib.learners.present_settings import OPERATORS, operator_settings, put_present_settings
 from qio_rllib.learners.rollout_batches import RolloutBatches
+from qio_rllib.learners.threads import LearnerThreads
 from qio_rllib.learners.training_batch import TrainingBatch
 from qio_rllib.models.actor_critic import INPUTS, OTHERS, ActorCritic
 from qio_rllib.models.imagination import Imagination
@@ -100,6 +100,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
         super().build()
         settings = self.config.learner_config_dict
         self.correction: ClientCorrection | None = None
+        self.threads = LearnerThreads(self.config.num_cpus_per_learner)
         self._team_reward: str | None = settings.get(TEAM_REWARD)
         self.entropy_coefficients = EntropyCoefficients(
             settings.get("entropy_annealing"),
@@ -198,7 +199,7 @@ class OnPolicyLearner(RolloutBatches, abc.ABC):
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps)
         self._weights_seq_no += 1
-        with learner_threads(self.config.num_cpus_per_learner):
+        with self.threads.update():
             self._learn(episodes, kwargs.get("num_epochs", 1), kwargs.get("minibatch_size"))
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
