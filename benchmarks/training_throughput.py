@@ -13,6 +13,8 @@ as they come, but for one torch thread in this process (the default is several t
   simulated on this machine), 8 environments each.
 - update: a gradient step by this package's kernels, by torch's operations and in plain torch, over widths and
   minibatch sizes, beside torch's own matrix products (`update_rate.py`).
+- off_policy: a gradient step of QMIX and MADDPG likewise (`off_policy_rate.py`).
+- acting: a step of sampling, by kernels and by torch (`acting_rate.py`).
 - target: seconds of sampling and learning until the last 100 episodes have a mean team return of 380 (actions sampled,
   8 environments). Starting up is not counted.
 
@@ -30,6 +32,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import acting_rate
+import off_policy_rate
 import ray
 import update_rate
 from bare_ppo import BarePPO
@@ -284,9 +288,16 @@ TITLES: dict[str, tuple[str, str]] = {  # part -> title, what the ratio is to
 }
 
 
+STEPS_OF = {
+    "update": update_rate,
+    "off_policy": off_policy_rate,
+    "acting": acting_rate,
+}  # parts about one step
+
+
 def show(part: str, rows: list[Row]) -> None:
-    if part == "update":
-        update_rate.show(rows)
+    if part in STEPS_OF:
+        STEPS_OF[part].show(rows)
         return
     if part == "target":
         print(f"\ntime to a team return of {TARGET:g}, forest_uav_v0, 8 environments")
@@ -316,7 +327,7 @@ def show(part: str, rows: list[Row]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    names = ("forest", "mpe2", "particles", "scaling", "update", "target")
+    names = ("forest", "mpe2", "particles", "scaling", "update", "off_policy", "acting", "target")
     parser.add_argument("--parts", nargs="+", choices=names, default=names, help="which (all)")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each contestant (12)")
     parser.add_argument("--seconds", type=float, default=900, help="limit of each in the part target (900)")
@@ -332,6 +343,8 @@ def main(argv: list[str] | None = None) -> None:
         "particles": lambda: particles(args.rounds),
         "scaling": lambda: scaling(args.rounds),
         "update": lambda: update_rate.update(args.rounds, UPDATE),
+        "acting": lambda: acting_rate.acting(args.rounds),
+        "off_policy": lambda: off_policy_rate.off_policy(args.rounds),
         "target": lambda: target(args.seconds, curves),
     }
     warnings.filterwarnings("ignore", category=UserWarning, module="gymnasium")
@@ -344,8 +357,8 @@ def main(argv: list[str] | None = None) -> None:
         for part in args.parts:
             rows = parts[part]()
             show(part, rows)
-            if part == "update":
-                beside = args.out.with_stem(f"{args.out.stem}_update")
+            if part in STEPS_OF:
+                beside = args.out.with_stem(f"{args.out.stem}_{part}")
                 write_csv(beside, [{**row, "rounds": args.rounds, **here} for row in rows])
                 print(f"\nwritten to {beside}")
                 continue

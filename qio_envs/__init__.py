@@ -12,8 +12,11 @@ name stands before the id: ``gymnasium.make("qio_envs:qio_envs/ForestUAV-v0")``.
 
 from typing import Any
 
+from qio_envs.api.kernel_cache import find_cache
 from qio_envs.family_registry import Family, FamilyMember, families, family
 from qio_envs.registry import Environment, environment, environments
+
+find_cache()
 
 forest_uav_v0 = Environment(
     "forest_uav_v0",

@@ -10,6 +10,7 @@ from claims.claim import Claim, Section
 SPEED, THROUGHPUT, CIRCUITS = "training_throughput.csv", "env_throughput.csv", "circuits.csv"
 XEON = "training_throughput_xeon.csv"
 UPDATE = "training_throughput_update.csv"
+OFF_POLICY, ACTING = "training_throughput_off_policy.csv", "training_throughput_acting.csv"
 SCALE_OUT = "scale_out.csv"
 TASKS = {
     "skirmish": "`skirmish_v0` 27m_vs_30m",
@@ -44,6 +45,16 @@ def _of_step(
     contestant: str, column: str, decimals: int, width: int = 64, minibatch: int = 1600
 ) -> Callable[[], str]:
     return lambda: f"{_step(contestant, column, width, minibatch):.{decimals}f}"
+
+
+def _off_policy(
+    experiment: str, column: str, decimals: int, contestant: str = "kernels"
+) -> Callable[[], str]:
+    return lambda: f.cell(OFF_POLICY, column, decimals, experiment=experiment, contestant=contestant)
+
+
+def _acting(env: str, num_envs: int) -> Callable[[], str]:
+    return lambda: f.cell(ACTING, "ratio_to_torch", 2, env=env, num_envs=str(num_envs), contestant="kernels")
 
 
 def _extreme(of: Callable[[list[float]], float], column: str) -> Callable[[], str]:
@@ -167,6 +178,33 @@ SPEEDS = Section(
                 _step("kernels", "share", 32, 256)
                 == min(float(row["share"]) for row in f.rows_of(UPDATE, contestant="kernels"))
             ),
+        ),
+        Claim(
+            "A gradient step as its Learner takes it, beside the same with torch's operations: QMIX of "
+            "`mpe_spread_qmix.yaml` {qmix} times as fast ({qmix_share} of the rate of torch's own products of these "
+            "sizes, with torch's operations {qmix_torch}), MADDPG of `spread_maddpg.yaml` {maddpg} times "
+            "({maddpg_share} and {maddpg_torch})",
+            {
+                "qmix": _off_policy("mpe_spread_qmix", "ratio_to_torch", 2),
+                "qmix_share": _off_policy("mpe_spread_qmix", "share", 2),
+                "qmix_torch": _off_policy("mpe_spread_qmix", "share", 2, "torch"),
+                "maddpg": _off_policy("spread_maddpg", "ratio_to_torch", 2),
+                "maddpg_share": _off_policy("spread_maddpg", "share", 2),
+                "maddpg_torch": _off_policy("spread_maddpg", "share", 2, "torch"),
+            },
+            "python benchmarks/training_throughput.py --parts off_policy --rounds 9",
+            (OFF_POLICY,),
+        ),
+        Claim(
+            "A step of sampling, environments included, beside the same where torch acts: the forest {eight} times as "
+            "fast with 8 environments and {many} times with 64, `mpe_spread_v0` {spread} times with 64",
+            {
+                "eight": _acting("forest_uav_v0", 8),
+                "many": _acting("forest_uav_v0", 64),
+                "spread": _acting("mpe_spread_v0", 64),
+            },
+            "python benchmarks/training_throughput.py --parts acting --rounds 9",
+            (ACTING,),
         ),
         Claim(
             "The same forest before updates had kernels, on another kind of CPU: with 8 environments {eight} times "

@@ -11,6 +11,7 @@ import torch
 
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.distributions import noise_of, sample, uniform_inputs
+from qio_rllib.fused.use import acts
 from qio_rllib.models.messages import Spoken
 from qio_rllib.models.policy_network import SQUASHED_GAUSSIAN, PolicyNetwork
 from qio_rllib.models.values import CentralInputs, ValueNetwork
@@ -154,11 +155,12 @@ class NetworkActor:
     def decide(self, inputs: ActorInputs, state: State, explore: bool) -> tuple[Array, State]:
         """Return the parameters of the agents' distributions, float32 ``[E, M, P]``, and the memory after this step."""
         envs, agents = inputs.obs.shape[:2]
+        layers = self.network.layers() if acts() else None
         # A copy: torch's arithmetic rounds by where its operands lie in memory, and an array's rows lie differently in
-        # rollouts of different lengths.
+        # rollouts of different lengths. That of kernels does not.
         rows = torch.from_numpy(inputs.obs.reshape(envs * agents, -1))
         if inputs.inbox is None:
-            rows = rows.clone()
+            rows = rows.clone() if layers is None else rows
         else:
             rows = torch.cat([rows, torch.from_numpy(inputs.inbox.reshape(envs * agents, -1))], dim=-1)
         mask = inputs.action_mask
@@ -167,7 +169,8 @@ class NetworkActor:
             if self.memory:
                 found, state = self._with_memory(rows, legal, state, explore, inputs)
             else:
-                found = self.network.distribution(self._outputs(rows), legal, explore)
+                outputs = self._outputs(rows) if layers is None else self.network.outputs_by(layers, rows)
+                found = self.network.distribution(outputs, legal, explore)
         return found.numpy().reshape(envs, agents, -1), state
 
     def draw(

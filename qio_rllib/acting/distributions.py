@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from qio_rllib.acting.actions import ActionSpec
+from qio_rllib.fused.choices import drawn
 from qio_rllib.random_numbers import RandomNumbers
 
 Array = np.ndarray
@@ -45,6 +46,9 @@ def sample(
             logp = logp - log_tanh_slope(torch.from_numpy(actions)).sum(-1).numpy()
             actions = np.tanh(actions)
         return actions, logp.astype(np.float32)
+    found = None if noise is None else drawn(inputs, noise)
+    if found is not None:
+        return found
     rows = inputs.reshape(-1, inputs.shape[-1])
     shifted = rows - rows.max(axis=-1, keepdims=True)
     cumulative = np.exp(shifted).cumsum(axis=-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
@@ -13,7 +12,7 @@ from qio_rllib.algorithms.base import OffPolicyAlgorithm
 from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.q_learning import REFUSALS, QLearner, QLearningConfig
 from qio_rllib.learners.off_policy import Objective
-from qio_rllib.learners.transitions import Transitions, mean_over
+from qio_rllib.learners.transitions import Transitions, mean_error, mean_over
 from qio_rllib.models.joint_module import QModule
 
 
@@ -60,9 +59,7 @@ class DQNLearner(QLearner):
         losses, stats = {}, {}
         for g, module_id in enumerate(batch.modules):
             q_values, best = self.values(batch, g)
-            ahead = batch.discounts[g] * batch.present_next[g] * best
-            targets = self.targets(batch, batch.rewards[g], ahead, batch.fresh[g])
-            errors = torch.nn.functional.smooth_l1_loss(q_values, targets, reduction="none")
-            losses[module_id] = mean_over(errors, batch.learned[g])
+            targets = self.targets(batch, batch.rewards[g], batch.discounts[g] * best, batch.fresh[g])
+            losses[module_id] = mean_error(q_values, targets, batch.learned[g], huber=True)
             stats[module_id, "q_mean"] = mean_over(q_values.detach(), batch.learned[g])
         yield Objective("q", losses, stats)

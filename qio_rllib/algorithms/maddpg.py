@@ -16,7 +16,14 @@ from qio_rllib.algorithms.off_policy_config import JointCriticConfig
 from qio_rllib.algorithms.setting_types import Range, Schedule
 from qio_rllib.learners.conversation import Answers, Talk, converse, converse_next
 from qio_rllib.learners.off_policy import Objective, OffPolicyLearner
-from qio_rllib.learners.transitions import Transitions, following_outputs, mean_over, outputs_of
+from qio_rllib.learners.transitions import (
+    Transitions,
+    following_outputs,
+    mean_error,
+    mean_over,
+    mean_square,
+    outputs_of,
+)
 from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.joint_module import MADDPGModule, sampled_one_hot
 from qio_rllib.models.messages import by_agent
@@ -131,14 +138,15 @@ class MADDPGLearner(OffPolicyLearner):
                 batch.view(), batch.length, batch.fresh_environments(), burn_in=self.burn_in
             )
             q_values = network.critic(view, batch.actions)
-            losses[module_id] = mean_over((q_values - targets[g]) ** 2, batch.learned[g])
+            losses[module_id] = mean_error(q_values, targets[g], batch.learned[g])
             stats[module_id, "q_mean"] = mean_over(q_values.detach(), batch.learned[g])
         yield Objective("critic", losses, stats)
 
         outputs, openness = self.present_outputs(modules, batch)
         losses = {}
-        for module in modules:
-            module.critics.requires_grad_(False)
+        critics = self.parameters_of("critic")
+        for parameter in critics:
+            parameter.requires_grad_(False)
         for g, module_id in enumerate(batch.modules):
             policy, network = modules[g].policy, modules[g].critic_networks()[0]
             own = self.actions_of(policy, outputs[g], batch.legal[g])
@@ -147,15 +155,15 @@ class MADDPGLearner(OffPolicyLearner):
                 batch.view(), batch.length, batch.fresh_environments(), burn_in=self.burn_in
             )
             gain = mean_over(network.critic.of_own(view, batch.actions, own), batch.learned[g])
-            flat = mean_over((outputs[g] ** 2).mean(-1), batch.learned[g])
+            flat = mean_square(outputs[g], batch.learned[g])
             losses[module_id] = -gain + self.config.action_regularization * flat
             if openness:
                 assert self.communication is not None
                 spoken = mean_over(openness[g], batch.learned[g])
                 losses[module_id] = losses[module_id] + self.communication.cost * spoken
         yield Objective("actor", losses)
-        for module in modules:
-            module.critics.requires_grad_(True)
+        for parameter in critics:
+            parameter.requires_grad_(True)
 
     def targets(self, modules: list[MADDPGModule], batch: Transitions) -> list[torch.Tensor]:
         """Return what each agent's action was worth by the target networks, ``[R, M]`` by group."""

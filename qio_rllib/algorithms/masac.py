@@ -16,7 +16,13 @@ from qio_rllib.algorithms.capabilities import Capabilities
 from qio_rllib.algorithms.soft_config import SoftConfig
 from qio_rllib.learners.off_policy import Objective
 from qio_rllib.learners.soft import SoftLearner
-from qio_rllib.learners.transitions import Transitions, following_outputs, mean_over, outputs_of
+from qio_rllib.learners.transitions import (
+    Transitions,
+    following_outputs,
+    mean_error,
+    mean_over,
+    outputs_of,
+)
 from qio_rllib.models.joint_critics import CriticNetwork, JointView
 from qio_rllib.models.joint_module import SACModule
 
@@ -89,14 +95,15 @@ class MASACLearner(SoftLearner):
             for network in modules[g].critic_networks():
                 view, _ = network.remembering(batch.view(), batch.length, fresh, burn_in=self.burn_in)
                 q_values = network.critic(view, batch.actions)
-                errors.append(mean_over((q_values - targets[g]) ** 2, batch.learned[g]))
+                errors.append(mean_error(q_values, targets[g], batch.learned[g]))
             losses[module_id] = torch.stack(errors).sum()
             stats[module_id, "q_mean"] = mean_over(q_values.detach(), batch.learned[g])
         yield Objective("critic", losses, stats)
 
         losses, entropies = {}, []
-        for module in modules:
-            module.critics.requires_grad_(False)
+        critics = self.parameters_of("critic")
+        for parameter in critics:
+            parameter.requires_grad_(False)
         for g, module_id in enumerate(batch.modules):
             policy = modules[g].policy
             outputs, _ = outputs_of(policy, batch, g, self.burn_in)
@@ -121,8 +128,8 @@ class MASACLearner(SoftLearner):
             losses[module_id] = -mean_over(gain, batch.learned[g])
             entropies.append(entropy.detach())
         yield Objective("actor", losses)
-        for module in modules:
-            module.critics.requires_grad_(True)
+        for parameter in critics:
+            parameter.requires_grad_(True)
 
         yield self.temperature_objective(batch, entropies)
 

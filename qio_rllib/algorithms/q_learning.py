@@ -9,6 +9,7 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
 from qio_rllib.algorithms.setting_types import Range, Schedule
+from qio_rllib.fused.q_values import best_value, value_of
 from qio_rllib.learners.off_policy import OffPolicyLearner
 from qio_rllib.learners.transitions import Transitions, following_outputs, n_step_targets, outputs_of
 from qio_rllib.models.circuits import CIRCUIT
@@ -99,6 +100,8 @@ class QLearner(OffPolicyLearner):
     def values(self, batch: Transitions, g: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the Q-values of a group's actions, and the target network's of its best actions in what follows.
 
+        Those of agents that did not act are 0, and so is what follows where there is nothing.
+
         Args:
             batch: The transitions.
             g: Which group.
@@ -107,19 +110,25 @@ class QLearner(OffPolicyLearner):
             ``[R, M]`` each; gradients pass through the first one.
         """
         module: QModule = self.modules()[g]
-        present, following = outputs_of(module.policy, batch, g, self.burn_in, batch.next_obs)
-        assert following is not None
+        ahead = batch.next_obs if self.config.double_q else None
+        present, following = outputs_of(module.policy, batch, g, self.burn_in, ahead)
+        taken = value_of(present, batch.actions[g], batch.acted[g])
+        if taken is None:
+            taken = (present * batch.actions[g]).sum(-1) * batch.acted[g]
         with torch.no_grad():
             by_target = following_outputs(module.target_policy, batch, g, burn_in=self.burn_in)
-            chooser = following if self.config.double_q else by_target
+            chooser = by_target if following is None else following
             legal = batch.next_legal[g]
-            if legal is not None:
-                chooser = chooser.masked_fill(~legal, -torch.inf)
-            best = by_target.gather(-1, chooser.argmax(dim=-1, keepdim=True)).squeeze(-1)
-        return (present * batch.actions[g]).sum(-1), best
+            best = best_value(by_target, chooser, legal, batch.present_next[g])
+            if best is None:
+                if legal is not None:
+                    chooser = chooser.masked_fill(~legal, -torch.inf)
+                best = by_target.gather(-1, chooser.argmax(dim=-1, keepdim=True)).squeeze(-1)
+                best = best * batch.present_next[g]
+        return taken, best
 
     def targets(
-        self, batch: Transitions, rewards: torch.Tensor, ahead: torch.Tensor, fresh: torch.Tensor
+        self, batch: Transitions, rewards: torch.Tensor, ahead: torch.Tensor, fresh: torch.Tensor | None
     ) -> torch.Tensor:
         """Return what values regress on, ``[R, ...]``.
 
@@ -127,11 +136,12 @@ class QLearner(OffPolicyLearner):
             batch: The transitions.
             rewards: As earned, ``[R, ...]``.
             ahead: Discounted values of what follows each step, 0 where nothing does, ``[R, ...]``.
-            fresh: Where a step begins an episode, bool ``[R, ...]``.
+            fresh: Where a step begins an episode, bool ``[R, ...]``; of single transitions nobody asks for it.
         """
         rewards = rewards * self.config.reward_scale
         if batch.length == 1:
             return rewards + ahead  # the replay has summed the rewards of several steps
+        assert fresh is not None
         length = batch.length
         return n_step_targets(
             rewards.unflatten(0, (length, -1)),

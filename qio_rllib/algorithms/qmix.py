@@ -18,7 +18,7 @@ from qio_rllib.algorithms.q_learning import REFUSALS, QLearner, QLearningConfig
 from qio_rllib.algorithms.search_spaces import holds_search_space
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.learners.off_policy import Objective
-from qio_rllib.learners.transitions import Transitions, mean_over
+from qio_rllib.learners.transitions import Transitions, mean_error, mean_over
 from qio_rllib.models.joint_module import MixedQModule
 from qio_rllib.models.messages import by_agent
 from qio_rllib.models.mixers import MIXER, MONOTONIC, MixerSettings
@@ -160,8 +160,8 @@ class MixingLearner(QLearner):
         stats = {}
         for g, module_id in enumerate(batch.modules):
             q_values, following = self.values(batch, g)
-            own.append(q_values * batch.acted[g])
-            best.append(following * batch.present_next[g])
+            own.append(q_values)
+            best.append(following)
             stats[module_id, "q_mean"] = mean_over(q_values.detach(), batch.learned[g])
         first, indices = self.modules()[0], self.joint["indices"]
         mixed = first.mixer(by_agent(own, indices), batch.global_state)
@@ -169,13 +169,14 @@ class MixingLearner(QLearner):
             goes_on = torch.cat(batch.present_next, dim=1).amax(dim=1)
             ahead = first.target_mixer(by_agent(best, indices), batch.next_global_state)
             ahead = batch.discounts[0][:, 0] * goes_on * ahead
-            fresh = batch.fresh_environments().flatten()
+            fresh = None if batch.length == 1 else batch.fresh_environments().flatten()
             targets = self.targets(batch, batch.rewards[0][:, 0], ahead, fresh)
         learned = torch.cat(batch.learned, dim=1).amax(dim=1)
-        loss = mean_over((mixed - targets) ** 2, learned)
+        loss = mean_error(mixed, targets, learned)
         for module_id in batch.modules:
             stats[module_id, "team_q_mean"] = mean_over(mixed.detach(), learned)
-        yield Objective("q", {module_id: loss / len(batch.modules) for module_id in batch.modules}, stats)
+        share = loss if len(batch.modules) == 1 else loss / len(batch.modules)
+        yield Objective("q", dict.fromkeys(batch.modules, share), stats)
 
 
 class QMIXConfig(ValueDecompositionConfig):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,3 +96,20 @@ def clip(gradients: list[torch.Tensor], limit: float, by: str) -> torch.Tensor |
         return None
     table = np.array([(each.data_ptr(), each.numel()) for each in gradients], np.int64)
     return torch.tensor(kernels().clip(table, float(limit), _WAYS[by]))
+
+
+def approach(targets: Sequence[torch.Tensor], presents: Sequence[torch.Tensor], share: float) -> bool:
+    """Move parameters by a share of the way towards others, in place; return whether the kernel took them.
+
+    Args:
+        targets: What moves.
+        presents: Where to, as many and of the same shapes.
+        share: From 0 to 1, which makes them equal.
+    """
+    if not in_use() or not all(is_plain(each) for each in (*targets, *presents)):
+        return False
+    pairs = zip(targets, presents, strict=True)
+    table = [(each.data_ptr(), other.data_ptr(), each.numel()) for each, other in pairs]
+    if table:
+        kernels().approach(np.array(table, np.int64), float(share))
+    return True

@@ -1,4 +1,4 @@
-"""Clipping of gradients and Adam's step over all parameters, which are given by their addresses."""
+"""Clipping of gradients, Adam's step and that of target networks over all parameters, given by their addresses."""
 
 from __future__ import annotations
 
@@ -91,3 +91,23 @@ def adam(table: Array, rate: float, beta1: float, beta2: float, eps: float, deca
             parameter[i] = keep * parameter[i] - length * first[i] / (
                 np.float32(math.sqrt(second[i])) * scale + least
             )
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def approach(table: Array, share: float) -> None:
+    """Move numbers by a share of the way towards others, in place.
+
+    Args:
+        table: Addresses of both, and how many there are, int64 ``[P, 3]``.
+        share: From 0 to 1, which makes them equal to the bit.
+    """
+    part, rest, half = np.float32(share), np.float32(1.0 - share), np.float32(0.5)
+    for line in range(len(table)):
+        moved = numba.carray(pointer(table[line, 0]), table[line, 2])
+        others = numba.carray(pointer(table[line, 1]), table[line, 2])
+        if part < half:
+            for i in range(moved.size):
+                moved[i] += part * (others[i] - moved[i])
+        else:
+            for i in range(moved.size):
+                moved[i] = others[i] - rest * (others[i] - moved[i])

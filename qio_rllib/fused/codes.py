@@ -16,3 +16,5 @@ GAIN, ENTROPY, ERROR, ERROR_UNCLIPPED, DIVERGENCE = range(5)
 """Places of a loss's means; those of entropy and divergence are those of their weights too."""
 CLIP, VALUE, VALUE_CLIP = 0, 2, 3
 """Places of its other weights."""
+PLAIN, SQUARE, HUBER = range(3)
+"""What a mean is taken of: differences, their squares, Huber's error."""

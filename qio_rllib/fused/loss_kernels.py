@@ -24,7 +24,7 @@ _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
 @njit(inline="always")
-def _policy_term(logp: Any, logp_before: Any, advantage: Any, clip: Any) -> Any:
+def policy_term(logp: Any, logp_before: Any, advantage: Any, clip: Any) -> Any:
     """Return what is increased of a row, and its derivative in the log-probability."""
     if clip < 0:
         return logp * advantage, advantage
@@ -37,7 +37,7 @@ def _policy_term(logp: Any, logp_before: Any, advantage: Any, clip: Any) -> Any:
 
 
 @njit(inline="always")
-def _value_term(value: Any, target: Any, weights: Array, means: Array, share: Any) -> Any:
+def value_term(value: Any, target: Any, weights: Array, means: Array, share: Any) -> Any:
     """Take in a row's error; return the derivative of the loss in its value."""
     if weights[VALUE] < 0:
         return np.float32(0)
@@ -52,7 +52,7 @@ def _value_term(value: Any, target: Any, weights: Array, means: Array, share: An
 
 
 @njit(inline="always")
-def _total(weights: Array, means: Array, rows: Any) -> float:
+def total_of(weights: Array, means: Array, rows: Any) -> float:
     """Divide sums by rows; return the loss."""
     for i in range(len(means)):
         means[i] /= rows
@@ -65,7 +65,7 @@ def _total(weights: Array, means: Array, rows: Any) -> float:
 
 
 @njit(inline="always")
-def _log_softmax(logits: Array, logs: Array, probs: Array) -> None:
+def log_softmax(logits: Array, logs: Array, probs: Array) -> None:
     """Write log-probabilities, at least float32's lowest number, and probabilities of a row."""
     highest = logits[0]
     for i in range(1, len(logits)):
@@ -105,7 +105,7 @@ def categorical(table: Array, weights: Array, rows: int, count: int, means: Arra
     logs, probs = np.empty(count, np.float32), np.empty(count, np.float32)
     logs_before, probs_before = np.empty(count, np.float32), np.empty(count, np.float32)
     for row in range(rows):
-        _log_softmax(inputs[row], logs, probs)
+        log_softmax(inputs[row], logs, probs)
         entropy = np.float32(0)
         for i in range(count):
             entropy -= probs[i] * logs[i]
@@ -115,19 +115,19 @@ def categorical(table: Array, weights: Array, rows: int, count: int, means: Arra
         if action < 0 or action >= count:  # nothing outside the arrays is read or written
             means[:] = np.nan
             return np.nan
-        gain, slope = _policy_term(logs[action], logp_before[row], advantages[row], weights[CLIP])
+        gain, slope = policy_term(logs[action], logp_before[row], advantages[row], weights[CLIP])
         means[GAIN] += gain
         # The gradient of log p(action) is one-hot - p, that of the entropy -p (log p + H).
         for i in range(count):
             slopes[row, i] = share * probs[i] * (slope + weights[ENTROPY] * (logs[i] + entropy))
         slopes[row, action] -= share * slope
         if weights[DIVERGENCE] >= 0:
-            _log_softmax(inputs_before[row], logs_before, probs_before)
+            log_softmax(inputs_before[row], logs_before, probs_before)
             for i in range(count):
                 means[DIVERGENCE] += probs_before[i] * (logs_before[i] - logs[i])
                 slopes[row, i] += share * weights[DIVERGENCE] * (probs[i] - probs_before[i])
-        value_slopes[row] = _value_term(values[row], targets[row], weights, means, share)
-    return _total(weights, means, rows)
+        value_slopes[row] = value_term(values[row], targets[row], weights, means, share)
+    return total_of(weights, means, rows)
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
@@ -162,7 +162,7 @@ def gaussian(table: Array, weights: Array, rows: int, count: int, means: Array) 
             entropy += log_deviation + _HALF * (_ONE + _LOG_TWO_PI)
         entropies[row] = entropy
         means[ENTROPY] += entropy
-        gain, slope = _policy_term(logp, logp_before[row], advantages[row], weights[CLIP])
+        gain, slope = policy_term(logp, logp_before[row], advantages[row], weights[CLIP])
         means[GAIN] += gain
         for i in range(size):
             mean, log_deviation = inputs[row, i], inputs[row, size + i]
@@ -178,5 +178,5 @@ def gaussian(table: Array, weights: Array, rows: int, count: int, means: Array) 
                 weight = share * weights[DIVERGENCE]
                 slopes[row, i] -= weight * shift * inverse
                 slopes[row, size + i] += weight * (_ONE - ratio - shift * shift)
-        value_slopes[row] = _value_term(values[row], targets[row], weights, means, share)
-    return _total(weights, means, rows)
+        value_slopes[row] = value_term(values[row], targets[row], weights, means, share)
+    return total_of(weights, means, rows)

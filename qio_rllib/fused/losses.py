@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +58,7 @@ class Losses(NamedTuple):
 def actor_critic_loss(
     terms: Terms,
     discrete: bool,
+    factors: Sequence[int],
     inputs: torch.Tensor,
     inputs_before: torch.Tensor | None,
     values: torch.Tensor,
@@ -69,10 +72,12 @@ def actor_critic_loss(
     Args:
         terms: What counts how much.
         discrete: Whether the policy is categorical; Gaussian otherwise.
-        inputs: Its logits ``[B, A]`` or means and log deviations ``[B, 2 D]``.
+        factors: Of a policy of several numbers, how many values each of its categorical factors takes; Gaussian ones
+            follow. Empty for others.
+        inputs: Its logits ``[B, A]`` or means and log deviations ``[B, 2 D]``; of a product those of all factors.
         inputs_before: Those of the policy that sampled; None where no term needs them.
         values: The value estimates ``[B]``.
-        actions: int64 ``[B]`` or float32 ``[B, D]``.
+        actions: int64 ``[B]`` or float32 ``[B, D]``; of a product float32 ``[B, F + D]``.
         logp_before: Log-probabilities when they were sampled, ``[B]``.
         advantages: ``[B]``.
         targets: Of the value estimates, ``[B]``.
@@ -81,7 +86,8 @@ def actor_critic_loss(
         return None
     before = inputs.detach().contiguous() if inputs_before is None else inputs_before
     rows = (len(inputs),)
-    shapes = [rows, rows, rows, rows, inputs.shape, rows if discrete else (*rows, inputs.shape[1] // 2)]
+    width = len(factors) + (inputs.shape[1] - sum(factors)) // 2
+    shapes = [rows, rows, rows, rows, inputs.shape, rows if discrete else (*rows, width)]
     columns = (values.detach().contiguous(), logp_before, advantages, targets, before, actions)
     if [each.shape for each in columns] != shapes or not actions.is_contiguous():
         return None
@@ -95,9 +101,16 @@ def actor_critic_loss(
     if terms.value is None:
         values = values.detach()  # no gradient is not one of 0: an optimizer leaves such parameters alone
     tensors = (before, actions, logp_before, advantages, targets, entropies)
-    loss = _Loss.apply(inputs, values, terms, discrete, tensors, means)
+    kernel: Any = kernels().categorical if discrete else kernels().gaussian
+    if factors:
+        kernel = functools.partial(_factored, np.array(factors, np.int64))
+    loss = _Loss.apply(inputs, values, terms, kernel, tensors, means)
     gain, entropy, error, error_unclipped, divergence = means.tolist()
     return Losses(loss, gain, entropy, error, error_unclipped, divergence, entropies)
+
+
+def _factored(factors: Array, table: Array, weights: Array, rows: int, count: int, means: Array) -> float:
+    return kernels().factored(table, weights, factors, rows, count, means)
 
 
 class _Loss(torch.autograd.Function):
@@ -107,7 +120,7 @@ class _Loss(torch.autograd.Function):
         inputs: torch.Tensor,
         values: torch.Tensor,
         terms: Terms,
-        discrete: bool,
+        kernel: Callable[..., float],
         columns: tuple[torch.Tensor, ...],
         means: Array,
     ) -> torch.Tensor:
@@ -125,7 +138,6 @@ class _Loss(torch.autograd.Function):
             ],
             np.float32,
         )
-        kernel = kernels().categorical if discrete else kernels().gaussian
         loss = kernel(table, weights, *inputs.shape, means)
         ctx.save_for_backward(slopes, value_slopes)
         return inputs.new_tensor(loss)

@@ -50,7 +50,8 @@ def padded(size: int) -> int:
 
 
 @njit(inline="always")
-def _tanh(x: Any) -> Any:
+def tanh(x: Any) -> Any:
+    """Return the hyperbolic tangent of a float32."""
     t = min(max(x, -_EDGE), _EDGE)
     s = t * t
     above = (((_P4 * s + _P3) * s + _P2) * s + _P1) * s + _P0
@@ -61,22 +62,22 @@ def _tanh(x: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _activate(values: Array, sums: Array, activation: int) -> None:
+def activate(values: Array, sums: Array, activation: int) -> None:
     """Replace sums before an activation by its values; ``sums`` keeps them where SiLU needs them, empty otherwise."""
     if activation == TANH:
         for i in range(values.size):
-            values[i] = _tanh(values[i])
+            values[i] = tanh(values[i])
     elif activation == RELU:
         for i in range(values.size):
             values[i] = _ZERO if values[i] < _ZERO else values[i]
     elif activation == SILU:
         for i in range(values.size):
             sums[i] = values[i]
-            values[i] = values[i] * (_HALF + _HALF * _tanh(_HALF * values[i]))
+            values[i] = values[i] * (_HALF + _HALF * tanh(_HALF * values[i]))
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _differentiate(gradients: Array, values: Array, sums: Array, activation: int) -> None:
+def differentiate(gradients: Array, values: Array, sums: Array, activation: int) -> None:
     """Multiply gradients by an activation's derivative, from its values, or for SiLU from the sums before it."""
     if activation == TANH:
         for i in range(gradients.size):
@@ -86,7 +87,7 @@ def _differentiate(gradients: Array, values: Array, sums: Array, activation: int
             gradients[i] = _ZERO if values[i] <= _ZERO else gradients[i]
     elif activation == SILU:
         for i in range(gradients.size):
-            share = _HALF + _HALF * _tanh(_HALF * sums[i])
+            share = _HALF + _HALF * tanh(_HALF * sums[i])
             gradients[i] = gradients[i] * share * (_ONE + sums[i] * (_ONE - share))
 
 
@@ -140,7 +141,7 @@ def forward(table: Array, inputs: int, rows: int, outputs: int, kept: int) -> No
         inputs: Address of its inputs, ``[rows, table[0, INPUTS]]``.
         rows: How many.
         outputs: Address of the results, ``[rows, table[-1, OUTPUTS]]``.
-        kept: Address of `kept_size` numbers.
+        kept: Address of `kept_size` numbers; 0 where there is no backward pass to come.
     """
     layers = len(table)
     size = widest = 0
@@ -159,6 +160,8 @@ def forward(table: Array, inputs: int, rows: int, outputs: int, kept: int) -> No
         _copy_rows(bias, after, packed[place + before * width :], width, 1, after)
         place += (before + 1) * width
     last = np.empty(BLOCK * widest, np.float32)
+    other = np.empty(BLOCK * widest if kept == 0 else 0, np.float32)
+    before_silu = np.empty(BLOCK * widest if kept == 0 else 0, np.float32)
     nothing = np.empty(0, np.float32)
 
     for top in range(0, rows, BLOCK):
@@ -168,7 +171,11 @@ def forward(table: Array, inputs: int, rows: int, outputs: int, kept: int) -> No
         for layer in range(layers):
             before, after, activation = table[layer, INPUTS], table[layer, OUTPUTS], table[layer, ACTIVATION]
             width = padded(after)
-            if layer < layers - 1:
+            if layer < layers - 1 and kept == 0:
+                # By turns, so that the last layer's place is not that of what it reads.
+                values = other if (layers - layer) % 2 == 0 else last
+                values = values[: count * width]
+            elif layer < layers - 1:
                 values = numba.carray(pointer(kept + 4 * (offset + top * width)), count * width)
                 offset += rows * width
             elif width == after:
@@ -180,10 +187,12 @@ def forward(table: Array, inputs: int, rows: int, outputs: int, kept: int) -> No
             bias = weight + 4 * before * width
             product(count, width, before, source, source_row, 1, weight, width, address, width, bias, 0)
             sums = nothing
-            if activation == SILU:
+            if activation == SILU and kept == 0:
+                sums = before_silu
+            elif activation == SILU:
                 sums = numba.carray(pointer(kept + 4 * (offset + top * width)), count * width)
                 offset += rows * width
-            _activate(values, sums, activation)
+            activate(values, sums, activation)
             place += (before + 1) * width
             source, source_row = address, width
         after = table[layers - 1, OUTPUTS]
@@ -262,7 +271,7 @@ def backward(
             if layer < layers - 1:
                 offset -= rows * width
             delta = one[: count * width]
-            _differentiate(delta, values, sums, activation)
+            differentiate(delta, values, sums, activation)
 
             address, address_row = inputs + 4 * top * before, before
             if layer > 0:

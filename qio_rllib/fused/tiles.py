@@ -46,6 +46,12 @@ def pointer_to_integers(typing: Any, address: Any) -> Any:
     return types.CPointer(types.int64)(types.int64), _pointer
 
 
+@intrinsic
+def pointer_to_bytes(typing: Any, address: Any) -> Any:
+    """Return an address as a pointer to uint8, for ``numba.carray``."""
+    return types.CPointer(types.uint8)(types.int64), _pointer
+
+
 def _tile(rows: int, vectors: int) -> Any:
     """Return an intrinsic for a tile of so many rows and vectors; arguments as of `product`, strides in numbers."""
 

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 class _Use(threading.local):
     inside = False
     allowed = True
+    acting = False
 
 
 _use = _Use()
@@ -47,6 +48,25 @@ def torch_alone() -> Iterator[None]:
         _use.inside, _use.allowed = before
 
 
+@contextlib.contextmanager
+def acting_kernels() -> Iterator[None]:
+    """Let Actors that this thread calls meanwhile act by kernels where these take their networks.
+
+    That is not `fused_kernels`: what else runs meanwhile may trace its networks, which kernels cannot be.
+    """
+    before = _use.acting
+    _use.acting = torch.get_num_threads() == 1 and are_available()
+    try:
+        yield
+    finally:
+        _use.acting = before
+
+
+def acts() -> bool:
+    """Return whether this thread is inside `acting_kernels`, and they are what computes."""
+    return _use.acting
+
+
 def in_use() -> bool:
     """Return whether this thread is inside `fused_kernels`, and they are what computes."""
     return _use.inside
@@ -54,7 +74,7 @@ def in_use() -> bool:
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Return whether a kernel can take a tensor: contiguous float32 in this machine's memory."""
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
+    return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.is_contiguous()
 
 
 @functools.cache
@@ -65,7 +85,7 @@ def are_available() -> bool:
     except (
         Exception
     ) as error:  # numba raises of all kinds: no place for its cache, no code for this processor
-        logger.info("updates are computed by torch alone, kernels cannot be compiled: %s", error)
+        logger.info("updates and actions are computed by torch alone, kernels cannot be compiled: %s", error)
         return False
     return True
 

@@ -16,7 +16,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from qio_rllib.acting.distributions import Distributions
-from qio_rllib.fused.adam import Adam, clip
+from qio_rllib.fused.adam import Adam, approach, clip
 from qio_rllib.fused.losses import Losses, Terms, actor_critic_loss
 from qio_rllib.fused.stack import unknown_stacks
 from qio_rllib.fused.use import fused_kernels, in_use
@@ -86,11 +86,12 @@ def loss_by_kernel(
 
     The policy then knows its entropies.
     """
-    if policy.factors or not in_use():
+    if not in_use():
         return None
     found = actor_critic_loss(
         terms,
         policy.discrete,
+        policy.factors,
         policy.inputs,
         None if terms.divergence is None else batch[Columns.ACTION_DIST_INPUTS],
         values,
@@ -149,10 +150,13 @@ def _gradients(optimizer: torch.optim.Optimizer) -> dict[torch.nn.Parameter, tor
     return {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
 
 
-def polyak_update(target: torch.nn.Module, present: torch.nn.Module, tau: float) -> None:
-    """Move the parameters of a target network by the share ``tau`` towards the present ones, in place."""
+def polyak_update(
+    targets: Sequence[torch.nn.Parameter], presents: Sequence[torch.nn.Parameter], tau: float
+) -> None:
+    """Move the parameters of target networks by the share ``tau`` towards the present ones, in place."""
     with torch.no_grad():
-        torch._foreach_lerp_([*target.parameters()], [*present.parameters()], tau)
+        if not approach(targets, presents, tau):
+            torch._foreach_lerp_([*targets], [*presents], tau)
 
 
 def refuse_non_finite(means: Mapping[Any, float]) -> None:

@@ -79,6 +79,7 @@ class JointLearner(TorchLearner, abc.ABC):
         super().build()
         self.correction: ClientCorrection | None = None
         self.threads = LearnerThreads(self.config.num_cpus_per_learner)
+        self._followers: tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]] | None = None
         self._steps_followed = 0
         log_what_torch_computes(self.module)
         self.seed_streams(self.config.seed)
@@ -167,6 +168,11 @@ class JointLearner(TorchLearner, abc.ABC):
         """Return the modules, in the order of `Transitions.modules`."""
         return [self.module[module_id].unwrapped() for module_id in self.joint["modules"]]
 
+    def parameters_of(self, optimizer: str) -> list[torch.nn.Parameter]:
+        """Return the parameters of an optimizer, by name, over all modules."""
+        found = (self.get_optimizer(module_id, optimizer) for module_id in self.joint["modules"])
+        return [each for one in found for group in one.param_groups for each in group["params"]]
+
     def follow(self) -> None:
         """Let the target networks follow the present ones; called after each gradient step.
 
@@ -176,14 +182,17 @@ class JointLearner(TorchLearner, abc.ABC):
         every = self.config.target_network_update_freq
         if every is not None and self._steps_followed % every:
             return
-        for module in self.modules():
-            for target, present in module.targets():
-                polyak_update(target, present, self.config.tau)
+        if self._followers is None:  # a look at all parts of all modules takes longer than the step
+            pairs = [pair for module in self.modules() for pair in module.targets()]
+            targets, presents = ([each for pair in pairs for each in pair[k].parameters()] for k in (0, 1))
+            self._followers = targets, presents
+        polyak_update(*self._followers, self.config.tau)
 
     def descend(self, objective: Objective) -> dict[tuple[str, str], torch.Tensor]:
         """Take one step down an objective; return what to report by (module id, name)."""
         optimizers = [self.get_optimizer(module_id, objective.optimizer) for module_id in objective.losses]
-        total = torch.stack(list(objective.losses.values())).sum()
+        losses = [*objective.losses.values()]
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         stats = dict(objective.stats)
         for module_id, loss in objective.losses.items():
             stats[module_id, f"{objective.optimizer}_loss"] = loss.detach()

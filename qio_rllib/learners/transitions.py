@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from qio_rllib.acting.pooled_actor import LEARNING
 from qio_rllib.acting.team import DELIVERED, INBOX, MESSAGE_NOISE
+from qio_rllib.fused.means import masked_mean
 from qio_rllib.learners.common import as_tensor
 from qio_rllib.models.joint_critics import JointView
 from qio_rllib.models.joint_module import one_hot
@@ -77,7 +79,11 @@ class Transitions:
         return Transitions(modules=self.modules, **found)
 
     def view(self) -> JointView:
-        """Return what critics are given of the steps."""
+        """Return what critics are given of the steps; the same object each time, which keeps what it has joined."""
+        return self._view
+
+    @functools.cached_property
+    def _view(self) -> JointView:
         return JointView(self.obs, self.acted, self.inbox, self.global_state)
 
     def next_view(self, inboxes: list[torch.Tensor] | None) -> JointView:
@@ -167,6 +173,8 @@ def outputs_of(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return a policy network's outputs ``[R, M, K]`` for a group's observations, and for those that follow.
 
+    No gradient passes through the latter.
+
     For agents that do not talk; those that do are answered by `converse`.
 
     Args:
@@ -179,7 +187,7 @@ def outputs_of(
     rows = batch.obs[g]
     after = None if following is None else following[g]
     if network.memory is None:
-        return _outputs(network, rows), None if after is None else _outputs(network, after)
+        return _outputs(network, rows), None if after is None else following_outputs(network, batch, g)
     memory = batch.memory[g]
     assert memory is not None
     agents = rows.shape[1]
@@ -191,9 +199,10 @@ def outputs_of(
     found = network.outputs(features).reshape(len(rows), agents, -1)
     if after is None:
         return found, None
-    states_after = network.memory.unroll_states(encoded, state, fresh).flatten(0, 1)
-    features = network.features(after.reshape(-1, after.shape[-1]), states_after)[0]
-    return found, network.outputs(features).reshape(len(rows), agents, -1)
+    with torch.no_grad():
+        states_after = network.memory.unroll_states(encoded, state, fresh).flatten(0, 1)
+        features = network.features(after.reshape(-1, after.shape[-1]), states_after)[0]
+        return found, network.outputs(features).reshape(len(rows), agents, -1)
 
 
 def following_outputs(
@@ -204,10 +213,12 @@ def following_outputs(
 ) -> torch.Tensor:
     """Return a policy network's outputs ``[R, M, K]`` for what a group observes after each step alone.
 
-    Arguments as of `outputs_of`, which a network with memory needs: its memory has to pass the steps.
+    No gradient passes through them. Arguments as of `outputs_of`, which a network with memory needs: its memory has to
+    pass the steps.
     """
     if network.memory is None:
-        return _outputs(network, batch.next_obs[g])
+        with torch.no_grad():
+            return _outputs(network, batch.next_obs[g])
     _, found = outputs_of(network, batch, g, burn_in, batch.next_obs)
     assert found is not None
     return found
@@ -241,10 +252,39 @@ def n_step_targets(
 
 def mean_over(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of the values where the mask is 1; 0 where it is nowhere."""
+    found = masked_mean(values, mask)
+    if found is not None:
+        return found
     return (values * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def mean_error(
+    values: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, huber: bool = False
+) -> torch.Tensor:
+    """Return the mean squared error of values where the mask is 1; 0 where it is nowhere.
+
+    Args:
+        values: ``[...]``, with gradients.
+        targets: Likewise, without.
+        mask: Likewise.
+        huber: Whether an error counts by Huber's function (1964) with the bound 1 instead.
+    """
+    found = masked_mean(values, mask, targets, "huber" if huber else "square")
+    if found is not None:
+        return found
+    if huber:
+        errors = torch.nn.functional.smooth_l1_loss(values, targets, reduction="none")
+    else:
+        errors = (values - targets) ** 2
+    return mean_over(errors, mask)
+
+
+def mean_square(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean square of rows ``[..., K]`` where the mask ``[...]`` is 1; 0 where it is nowhere."""
+    found = masked_mean(values, mask, kind="square")
+    return mean_over((values**2).mean(-1), mask) if found is None else found
 
 
 def _outputs(network: PolicyNetwork, rows: torch.Tensor) -> torch.Tensor:
     """Return the outputs ``[R, M, K]`` of a network without memory; circuits take flat rows only."""
-    features, _ = network.features(rows.flatten(0, 1), None)
-    return network.outputs(features).unflatten(0, rows.shape[:2])
+    return network.outputs_of(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])

@@ -13,6 +13,9 @@ import torch
 from torch import nn
 
 from qio_envs.api import ConfigError, check_keys, did_you_mean
+from qio_rllib.fused.critics import joint_values, values_of_own
+from qio_rllib.fused.stack import Layers, layers_of
+from qio_rllib.fused.use import in_use
 from qio_rllib.layers import ACTIVATIONS, hidden_layers, mlp
 from qio_rllib.models.memory import Memory
 
@@ -183,22 +186,33 @@ class MLPCritic(Critic):
     def forward(self, joint: JointView, actions: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return ``[B, M]``; see `Critic.forward`."""
         done = torch.cat([acts.flatten(1) for acts in joint.executed(actions)], dim=-1)
+        found = joint_values(self._layers(), self.from_actions, joint.flat, done)
+        if found is not None:
+            return found
         return self.head(self.body(self.from_obs(joint.flat) + self.from_actions(done)))
 
     def of_own(self, joint: JointView, actions: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
         """Return ``[B, M]``; see `Critic.of_own`."""
         executed = joint.executed(actions)
         done = torch.cat([acts.flatten(1) for acts in executed], dim=-1)
+        layers, mine = self._layers(), executed[self.own]
+        found = values_of_own(layers, self.from_actions, joint.flat, done, mine, own, self._start)
+        if found is not None:
+            return found
         base = self.from_obs(joint.flat) + self.from_actions(done)
         agents = own.shape[1]
         weights = self.from_actions.weight[:, self._start : self._start + agents * self._action_size]
         # What changes in the first layer when agent m alone acts otherwise: [B, M, H]. One product over rows that
         # are zero but for agent m; the batch of small products that an einsum makes is several times slower.
         alone = torch.eye(agents, dtype=own.dtype, device=own.device).unsqueeze(-1)
-        other = ((own - executed[self.own]).unsqueeze(2) * alone).flatten(2)
+        other = ((own - mine).unsqueeze(2) * alone).flatten(2)
         change = nn.functional.linear(other, weights)
         hidden = self.body(base.unsqueeze(1) + change)
         return (hidden * self.head.weight).sum(-1) + self.head.bias
+
+    def _layers(self) -> Layers | None:
+        """Return the layers as kernels take them, see `layers_of`; None outside `fused_kernels`."""
+        return layers_of([self.from_obs, *self.body, self.head]) if in_use() else None
 
 
 class OwnCritic(Critic):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from qio_envs.api import ConfigError
+from qio_rllib.fused.choices import relaxed_choice
 from qio_rllib.models.actor_attention import ActorAttentionNetwork
 from qio_rllib.models.actor_critic import PolicyModule
 from qio_rllib.models.counterfactual_critic import CounterfactualCritic
@@ -267,7 +268,11 @@ def sampled_one_hot(log_probs: torch.Tensor, temperature: float, generator: torc
     Returns:
         One-hot ``[..., A]``; its gradient is that of the relaxed sample.
     """
-    uniform = torch.rand(log_probs.shape, generator=generator).clamp_min(torch.finfo(torch.float32).tiny)
+    uniform = torch.rand(log_probs.shape, generator=generator)
+    drawn = relaxed_choice(log_probs, uniform, temperature)
+    if drawn is not None:
+        return drawn
+    uniform = uniform.clamp_min(torch.finfo(torch.float32).tiny)
     noise = -torch.log(-torch.log(uniform)).to(log_probs.device)
     relaxed = torch.softmax((log_probs + noise) / temperature, dim=-1)
     chosen = nn.functional.one_hot(relaxed.argmax(dim=-1), log_probs.shape[-1]).to(relaxed.dtype)

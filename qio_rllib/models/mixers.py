@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from qio_rllib.fused.mixing import mixed
+from qio_rllib.fused.stack import layers_of
 from qio_rllib.layers import mlp
 from qio_rllib.mapping_settings import MappingSettings
 
@@ -118,6 +120,10 @@ class MonotonicMixer(Mixer):
         assert states is not None
         if self.layer_norm:
             states = nn.functional.layer_norm(states, states.shape[-1:])
+        layers = [part.layers() for part in (self.first_weights, self.last_weights, self.last_bias)]
+        found = mixed(values, states, [layers[0], layers_of([self.first_biases]), *layers[1:]])
+        if found is not None:
+            return found
         first = self.first_weights(states).abs().unflatten(-1, (-1, self.size))  # [B, N, H]
         # A batch of products of one row: multiplied and added up, several times faster than bmm.
         hidden = nn.functional.elu((values.unsqueeze(-1) * first).sum(dim=1) + self.first_biases(states))

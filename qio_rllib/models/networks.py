@@ -145,15 +145,16 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return ``[..., outputs]`` of features ``[..., inputs]``."""
-        return self._shaped(self.layers(features))
+        return self.shaped(self.layers(features))
 
     def behind(self, encoder: nn.Module, rows: torch.Tensor) -> torch.Tensor:
         """Return ``[..., outputs]`` of what an encoder gives for rows."""
         if isinstance(encoder, Encoder) and encoder.convolutions is None:
-            return self._shaped(chained(encoder.layers, self.layers, rows))
+            return self.shaped(chained(encoder.layers, self.layers, rows))
         return self(encoder(rows))
 
-    def _shaped(self, found: torch.Tensor) -> torch.Tensor:
+    def shaped(self, found: torch.Tensor) -> torch.Tensor:
+        """Return ``[..., outputs]`` of what the layers give: log deviations clipped, or its own put behind."""
         if self.limit is None:
             return found
         logits, numbers = found[..., : self.logits], found[..., self.logits :]

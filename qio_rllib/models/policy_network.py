@@ -18,6 +18,8 @@ from torch import nn
 
 from qio_envs.api import ConfigError
 from qio_rllib.exploration import Amplification, operate
+from qio_rllib.fused.q_values import dueling
+from qio_rllib.fused.stack import Layers, forward
 from qio_rllib.models.circuits import CIRCUIT, CircuitSettings
 from qio_rllib.models.coordination import COORDINATION, CoordinationSettings
 from qio_rllib.models.imagination import (
@@ -294,9 +296,31 @@ class PolicyNetwork(nn.Module):
             return self.outputs(self.features(rows, None)[0])
         return self._joined(self.head.behind(self.encoder, rows))
 
+    def layers(self) -> Layers | None:
+        """Return all layers of a network without memory as `outputs_by` takes them; None where it does not."""
+        encoder, head = self.encoder, self.head
+        if self.opponents is not None or self.memory is not None or not isinstance(head, Head):
+            return None
+        if not isinstance(encoder, Encoder) or encoder.convolutions is not None:
+            return None
+        first, second = encoder.layers.layers(), head.layers.layers()
+        return None if first is None or second is None else Layers([*first, *second])
+
+    def outputs_by(self, layers: Layers, rows: torch.Tensor) -> torch.Tensor:
+        """Return what `outputs_of` does of rows ``[B, input_size]``, by kernels, without gradients."""
+        seen = self.perceived(rows).contiguous()
+        if seen.shape[1] != layers[0].linear.in_features or not len(seen):
+            return self.outputs_of(seen)
+        found, _ = forward(seen, layers.activations, layers.parameters(), keep=False)
+        assert isinstance(self.head, Head)
+        return self._joined(self.head.shaped(found))
+
     def _joined(self, found: torch.Tensor) -> torch.Tensor:
         if not self.spec.dueling:
             return found
+        joined = dueling(found)
+        if joined is not None:
+            return joined
         value, advantage = found[..., :1], found[..., 1:]
         return value + advantage - advantage.mean(dim=-1, keepdim=True)
 

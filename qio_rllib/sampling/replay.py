@@ -13,6 +13,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from qio_envs.api import ConfigError
 from qio_rllib.acting.pooled_actor import LEARNING
 from qio_rllib.acting.team import COLUMNS
+from qio_rllib.sampling.n_step import Windows, n_step_modules
 from qio_rllib.sampling.rollout import Array, ModuleRollout, Rollout
 from qio_rllib.sampling.streams import generator
 
@@ -186,9 +187,8 @@ class JointReplay(Checkpointable):
             mine = np.flatnonzero(owner == r)
             if len(mine):
                 place = drawn[mine] - (ends[r - 1] if r else 0)
-                parts.append(
-                    (mine, ring.windows(place // ring.num_envs, place % ring.num_envs, self._window))
-                )
+                windows = ring.windows(place // ring.num_envs, place % ring.num_envs, self._window)
+                parts.append((mine, self._shaped(windows)))
         if len(parts) == 1:
             arrays = parts[0][1]
         else:
@@ -198,7 +198,7 @@ class JointReplay(Checkpointable):
             for mine, found in parts:
                 for name, array in found.items():
                     arrays[name][mine] = array
-        return self._shaped(JointTransitions.from_flat(arrays))
+        return JointTransitions.from_flat(arrays)
 
     def newest(self, count: int) -> JointTransitions:
         """Return the newest single transitions, at most ``count``, each once, older ones first within a runner.
@@ -216,18 +216,24 @@ class JointReplay(Checkpointable):
         joined = {name: np.concatenate([part[name] for part in parts])[-count:] for name in parts[0]}
         return JointTransitions.from_flat(joined)
 
-    def _shaped(self, windows: JointTransitions) -> JointTransitions:
-        if self.n_step > 1:
-            return n_step_transitions(windows, self.team)
-        single = self.sequence_length == 1
-        for columns in windows.modules.values():
-            for name in columns:
-                if single or name.startswith("memory/"):
-                    columns[name] = columns[name][:, 0]
-        if single and windows.global_states is not None and windows.next_global_states is not None:
-            windows.global_states = windows.global_states[:, 0]
-            windows.next_global_states = windows.next_global_states[:, 0]
-        return windows
+    def _shaped(self, windows: Mapping[str, Windows]) -> dict[str, Array]:
+        """Return samples from windows, by flat names."""
+        if self.n_step == 1:
+            single = self.sequence_length == 1
+            return {
+                name: part.first() if single or _is_memory(name) else part.whole()
+                for name, part in windows.items()
+            }
+        parts: dict[str, dict[str, Windows]] = {}
+        for name, part in windows.items():
+            module_id, mark, column = name.partition("\n")
+            if mark:
+                parts.setdefault(module_id, {})[column] = part
+        states = None
+        if _GLOBAL_STATES in windows:
+            states = windows[_GLOBAL_STATES], windows[_NEXT_GLOBAL_STATES]
+        modules, found = n_step_modules(parts, states, self.team)
+        return JointTransitions(modules, *(found or ())).flat()
 
     def get_state(
         self,
@@ -295,11 +301,11 @@ class _Ring:
         """Return from how many steps a window can begin."""
         return max(0, self.filled - length + 1)
 
-    def windows(self, starts: Array, envs: Array, length: int) -> dict[str, Array]:
-        """Return windows ``[B, length, ...]``; start 0 is the oldest step."""
+    def windows(self, starts: Array, envs: Array, length: int) -> dict[str, Windows]:
+        """Return windows of so many steps; start 0 is the oldest step."""
         oldest = self.next if self.filled == self.capacity else 0
         steps = (oldest + starts[:, None] + np.arange(length)) % self.capacity
-        return {name: array[steps, envs[:, None]] for name, array in self.arrays.items()}
+        return {name: Windows(array, steps, envs) for name, array in self.arrays.items()}
 
     def ordered(self) -> dict[str, Array]:
         """Return the steps from the oldest on."""
@@ -308,56 +314,8 @@ class _Ring:
         return {name: array[steps] for name, array in self.arrays.items()}
 
 
-def n_step_transitions(windows: JointTransitions, team: bool) -> JointTransitions:
-    """Return transitions over several steps from windows ``[B, n, ...]`` of single ones.
-
-    Args:
-        windows: Successive steps.
-        team: Whether an agent's steps are counted until the episode of the last of all agents ends, not until its own.
-    """
-    parts = windows.modules
-    fresh = np.concatenate([columns["fresh"] for columns in parts.values()], axis=2)
-    everybody: Array = np.all(fresh, axis=2, keepdims=True)
-    modules = {
-        module_id: n_step_columns(
-            columns, np.broadcast_to(everybody, columns["fresh"].shape) if team else columns["fresh"]
-        )
-        for module_id, columns in parts.items()
-    }
-    states, following = windows.global_states, windows.next_global_states
-    if states is None or following is None:
-        return JointTransitions(modules)
-    reached = _steps_reached(everybody)[:, 0]
-    return JointTransitions(modules, states[:, 0], following[np.arange(len(following)), reached])
-
-
-def n_step_columns(columns: Mapping[str, Array], fresh: Array) -> dict[str, Array]:
-    """Return transitions over several steps from windows ``[B, n, M, ...]`` of single ones.
-
-    ``rewards`` becomes ``sum_k gamma^k r_k`` up to the end of an episode or ``n`` steps; ``discounts``,
-    ``present_next`` and what comes next are those of the last of these steps (Watkins, 1989).
-
-    Args:
-        columns: Of one module.
-        fresh: The steps before which an episode begins, bool ``[B, n, M]``.
-    """
-    window = columns["rewards"].shape[1]
-    reached = _steps_reached(fresh)
-    discounts = np.cumprod(columns["discounts"], axis=1)
-    before = np.concatenate([np.ones_like(discounts[:, :1]), discounts[:, :-1]], axis=1)
-    counted = np.arange(window)[None, :, None] <= reached[:, None]
-    found = {name: array[:, 0] for name, array in columns.items()}
-    found["rewards"] = (columns["rewards"] * before * counted).sum(axis=1).astype(np.float32)
-    for name, array in {**columns, "discounts": discounts}.items():
-        if name in ("discounts", "present_next", "next_observations", "next_action_mask"):
-            place = reached[:, None].reshape(reached.shape[0], 1, reached.shape[1], *(1,) * (array.ndim - 3))
-            found[name] = np.take_along_axis(array, place, axis=1)[:, 0]
-    return found
-
-
-def _steps_reached(fresh: Array) -> Array:
-    """Return how many steps after the first one belong to the same episode, int64 ``[B, M]``."""
-    return np.cumprod(~fresh[:, 1:], axis=1, dtype=np.int64).sum(axis=1)
+def _is_memory(name: str) -> bool:
+    return name.partition("\n")[2].startswith("memory/")
 
 
 def _columns(part: ModuleRollout, gamma: float) -> dict[str, Array]:

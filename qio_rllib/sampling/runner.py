@@ -21,6 +21,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_rllib.acting.team import Team
+from qio_rllib.fused.use import acting_kernels
 from qio_rllib.games.self_play import SELF_PLAY, Games, Opponents, SelfPlaySettings
 from qio_rllib.sampling.discounted_returns import DISCOUNTED_RETURNS
 from qio_rllib.sampling.environments import make_vector_env
@@ -258,7 +259,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             steps = math.ceil(num_timesteps / self.num_envs)
         else:
             steps = self.config.get_rollout_fragment_length(self.worker_index or 0)
-        with one_thread():
+        with one_thread(), acting_kernels():
             if not self._started:
                 self._restart(self._rng.integers(2**64, size=self.num_envs, dtype=np.uint64))
             elif force_reset or num_episodes is not None:

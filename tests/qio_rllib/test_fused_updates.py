@@ -7,13 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from toy_lives import Lives
 from toy_runners import config_of, forest, learner_of, lives, runner_of
+from toy_spaces import Nested
 
 from qio_rllib.algorithms import A2CConfig
 from qio_rllib.fused import losses as fused_losses
 from qio_rllib.fused import use
 from qio_rllib.learners import common, joint_update, on_policy
+from qio_rllib.sampling.environments import register_env
 
 NETWORK = {"fcnet_hiddens": [12, 8]}
 
@@ -37,6 +40,31 @@ def masked(**training):
     return forest(mask_blocked_moves=True, obstacle_density=0.2).training(**training)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What kernels compute on."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Digits(Nested):
+    """Actions are two discrete numbers."""
+
+    action_space = spaces.MultiDiscrete([3, 2])
+
+    def step(self, action):
+        self.taken.append(action)
+        return self._look(), float(action[0] == 1), False, len(self.taken) >= 10, {}
+
+
+def several(cls, **training):
+    """Return PPO for actions of several numbers."""
+    register_env("several", lambda env_config: cls())
+    return config_of("several", **training)
+
+
 CASES = {
     "plain": lambda: forest().training(use_kl_loss=False),
     "divergence": lambda: forest().training(kl_coeff=0.7, entropy_coeff=0.05),
@@ -54,6 +82,11 @@ CASES = {
     "deaths": lambda: lives(Lives),
     "Gaussian": lambda: pendulum(kl_coeff=0.5, entropy_coeff=0.03),
     "Gaussian, plain": lambda: pendulum(use_kl_loss=False, clip_param=0.05),
+    "product": lambda: several(Nested, kl_coeff=0.5, entropy_coeff=0.03),
+    "product, plain": lambda: several(Nested, use_kl_loss=False, clip_param=0.05),
+    "product, discrete": lambda: several(
+        Digits, kl_coeff=0.5, entropy_coeff=0.03, amplification={"eta": 0.3}
+    ),
     "free deviations": lambda: pendulum().rl_module(model_config=NETWORK | {"free_log_std": True}),
     "relu": lambda: forest().rl_module(model_config=NETWORK | {"fcnet_activation": "relu"}),
     "silu, deep heads": lambda: forest().rl_module(
@@ -174,15 +207,29 @@ def test_a_kernel_takes_what_fits_and_touches_nothing_else(change):
         "targets": torch.zeros(3),
     }
     terms = fused_losses.Terms(0.2, 0.01, 0.5, 10.0, 0.1)
-    assert fused_losses.actor_critic_loss(terms, True, **rows) is None
+    assert fused_losses.actor_critic_loss(terms, True, (), **rows) is None
     with use.fused_kernels():
-        found = fused_losses.actor_critic_loss(terms, True, **rows)
+        found = fused_losses.actor_critic_loss(terms, True, (), **rows)
         assert found is not None
         assert math.isfinite(found.loss.item())
-        found = fused_losses.actor_critic_loss(terms, True, **{**rows, **change})
+        found = fused_losses.actor_critic_loss(terms, True, (), **{**rows, **change})
     assert (found is None) == ("actions" not in change)
     if found is not None:
         assert math.isnan(found.loss.item())
+
+
+def test_an_action_outside_its_factor_touches_nothing_and_shows():
+    terms = fused_losses.Terms(0.2, 0.01, 0.5, 10.0, 0.1)
+    rows = [torch.zeros(3) for _ in range(4)]
+    inputs = torch.zeros(3, 7)
+    for number in (3.0, -1.0, math.nan, 1.0):
+        actions = torch.tensor([[0.0, 1, 0.5], [number, 1, 0.5], [2, 0, 0.5]])
+        with use.fused_kernels():
+            found = fused_losses.actor_critic_loss(
+                terms, False, (3, 2), inputs, inputs, rows[0], actions, *rows[1:]
+            )
+        assert found is not None
+        assert math.isnan(found.loss.item()) == (number != 1.0)
 
 
 def test_the_log_names_networks_that_torch_computes(caplog):

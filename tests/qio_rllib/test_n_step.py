@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from toy_off_policy import DQNConfig, config_of
 
-from qio_rllib.sampling.replay import JointReplay, joint_transitions, n_step_columns
+from qio_rllib.sampling.n_step import Windows, n_step_columns
+from qio_rllib.sampling.replay import JointReplay, joint_transitions
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 GAMMA = 0.9
@@ -20,6 +21,16 @@ def windows_of(task, n, steps=20, rollouts=1):
         name: np.concatenate([array[t : t + n].swapaxes(0, 1) for t in range(count)])
         for name, array in columns.items()
     }
+
+
+def over_steps(windows):
+    """Return what `n_step_columns` makes of windows."""
+
+    def of(array):
+        count, length = array.shape[:2]
+        return Windows(array.swapaxes(0, 1), np.tile(np.arange(length), (count, 1)), np.arange(count))
+
+    return n_step_columns({name: of(array) for name, array in windows.items()}, windows["fresh"])
 
 
 def by_hand(windows, row, agent):
@@ -41,7 +52,7 @@ def by_hand(windows, row, agent):
 @pytest.mark.parametrize("n", [2, 3, 6])
 def test_returns_are_those_of_a_walk_to_the_end_of_the_agents_episode(task, n):
     windows = windows_of(task, n)
-    found = n_step_columns(windows, windows["fresh"])
+    found = over_steps(windows)
     reached_early = 0
     for row, agent in np.argwhere(windows["acted"][:, 0]):
         total, discount, step = by_hand(windows, row, agent)
@@ -60,7 +71,7 @@ def test_returns_are_those_of_a_walk_to_the_end_of_the_agents_episode(task, n):
 def test_a_death_a_cut_and_an_arrival_by_numbers():
     """Lives, rewards 1 to 5: a ends in step 2, b acts from 3 to 5 and ends, c is cut in step 5."""
     windows = windows_of("lives", 3, steps=12)
-    found = n_step_columns(windows, windows["fresh"])
+    found = over_steps(windows)
     start = {name: array[::2] for name, array in found.items()}  # of the first environment, from step 1 on
     a, b, c = range(3)
     assert start["rewards"][0, a] == pytest.approx(1 + 2 * GAMMA)
@@ -80,7 +91,7 @@ def test_windows_end_where_a_runner_has_begun_anew():
     """After an error or a restart nothing tells but that all agents are fresh."""
     windows = windows_of("forest", 3, steps=6)
     windows["fresh"][:, 1] = True
-    found = n_step_columns(windows, windows["fresh"])
+    found = over_steps(windows)
     np.testing.assert_allclose(found["rewards"], windows["rewards"][:, 0])
     np.testing.assert_allclose(found["discounts"], GAMMA)
     np.testing.assert_array_equal(found["next_observations"], windows["next_observations"][:, 0])

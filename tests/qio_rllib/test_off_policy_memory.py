@@ -242,7 +242,7 @@ def test_own_critics_have_no_memory_of_what_others_observe(algorithm):
     for network in module.critics:
         view, _ = network.remembering(rows.view(), rows.length, rows.fresh_environments(), burn_in=2)
         value = network.critic(view, [actions.double() for actions in rows.actions])
-        (gradient,) = torch.autograd.grad(value[:, 0].sum(), rows.obs)
+        (gradient,) = torch.autograd.grad(value[:, 0].sum(), rows.obs, retain_graph=True)
         assert gradient[:, 0].any()
         assert not gradient[:, 1:].any()
         assert not [name for name, _ in network.named_parameters() if "memory" in name]
