@@ -45,7 +45,7 @@ swarm_mixed_v0 = Environment(
 skirmish_v0 = Environment(
     "skirmish_v0",
     "qio_envs.skirmish:Skirmish",
-    "a team of units fights a scripted one, with SMAX's maps and rules (cooperative, discrete actions)",
+    "teams of units fight by SMAX's rules, one of them scripted or not (cooperative or competitive, discrete actions)",
 )
 qubit_control_v0 = Environment(
     "qubit_control_v0",

@@ -82,10 +82,9 @@ class ScriptedPolicy(Protocol):
 class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
     """``E`` independent environments with ``N`` agents each and equal settings, as arrays.
 
-    All agents share one observation and one action space. Environment ``i`` is bit for bit the one that the
-    same seed gives alone. Nothing resets by itself: after a step the final observation can be read, and
-    ``reset(mask=~env.running)`` starts the next episodes of the environments that have ended. Objects can be
-    pickled and deep-copied.
+    All agents share one observation and one action space. Environment ``i`` is bit for bit the one that the same seed
+    gives alone. Nothing resets by itself: after a step the final observation can be read, and
+    ``reset(mask=~env.running)`` starts the next episodes of those that have ended. Objects can be pickled and copied.
 
     A class of its own is ``BatchedEnv[ItsConfig, ItsState]``, where its state is a `BatchState`.
 
@@ -102,10 +101,11 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         action_space: Space of one agent's action.
         state_space: Space of one environment's global state.
         has_action_mask: Whether `action_mask` can forbid actions.
-        scripted_policies: Reference policies by name, each made with the environment as its argument; the
-            first is random play, the last an oracle or upper bound.
-        intervention_spaces: What `intervene` can set: a Box of one number or a Discrete for each variable by name;
-            empty where there is nothing.
+        teams: Names of the agents that play together, by team; None where the environment does not say.
+        lacks_opponents: Why agents have nobody to play against, and what to set; None where nothing is to be said.
+        scripted_policies: Reference policies by name, made with the environment; the first is random play, the last an
+            oracle or upper bound.
+        intervention_spaces: What `intervene` can set, by variable: a Box of one number or a Discrete; or empty.
         action_dependent_draws: Why the meaning of a step's random numbers depends on actions, so that
             `counterfactual` is refused; None where it does not.
         shown_messages: For pictures alone: what agents told each other in the last step, float32 ``[E, N, B]`` in
@@ -119,12 +119,13 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
     scripted_policies: Mapping[str, Callable[[Any], ScriptedPolicy]] = {}
     action_dependent_draws: str | None = None
     shown_messages: Array | None = None
-
     possible_agents: tuple[str, ...]
     observation_space: gymnasium.spaces.Box
     action_space: gymnasium.spaces.Discrete | gymnasium.spaces.Box
     state_space: gymnasium.spaces.Box
     has_action_mask: bool = False
+    teams: tuple[tuple[str, ...], ...] | None = None
+    lacks_opponents: str | None = None
     intervention_spaces: Mapping[str, gymnasium.spaces.Box | gymnasium.spaces.Discrete] = {}
     config: ConfigT
     arrays: StateT

@@ -73,6 +73,9 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         self.world = self._build()
         """The entities, agents first: radii, which move, speak and collide, limits."""
         self.possible_agents = self._names()
+        hunters = self.world.adversaries
+        if hunters:
+            self.teams = (self.possible_agents[:hunters], self.possible_agents[hunters:])
         self.observation_sizes = self._observation_sizes()
         """How many numbers of its observation are each agent's own; the rest is 0."""
         self.action_sizes = tuple(self.world.action_sizes.tolist())

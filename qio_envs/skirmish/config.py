@@ -48,6 +48,7 @@ SCATTER = 2.0
 SHIELD_DELAY, SHIELD_RATE = 10.0, 2.0
 """Seconds without a hit after which a shield recovers, and what it then gains a second."""
 STARTS = ("sides", "smacv2")
+HEURISTIC, AGENTS = "heuristic", "agents"
 _MAX_UNITS = 100  # in a team
 _MAX_COVER = 0.5  # share of the map that units may cover
 _SLACK = 1.001  # float32 rounding must not lead out of a space
@@ -76,6 +77,12 @@ class SkirmishConfig(EnvConfig):
     )
     win_bonus: float = setting(1.0, "reward of the win", low=0.0, high=1e6)
     shields: bool = setting(False, "whether stalkers and zealots have a part of their health as a shield")
+    enemy: str = setting(
+        HEURISTIC,
+        "who commands the enemy: SMAX's heuristic, or agents of its own, for self-play",
+        choices=(HEURISTIC, AGENTS),
+        added=True,
+    )
 
     def validate(self) -> None:
         """Refuse teams that cannot be, and maps that are too small for them."""
@@ -133,12 +140,23 @@ class SkirmishConfig(EnvConfig):
         return 4 + len(UNITS) + self.shields
 
     @property
-    def observation_layout(self) -> dict[str, slice]:
-        """Where each part of an observation lies, by name."""
+    def num_actions(self) -> int:
+        """Number of actions: those of the side that has more, where both are agents."""
         allies, enemies = len(self.ally_types), len(self.enemy_types)
-        return _layout(
-            allies=(allies - 1) * self.unit_size, enemies=enemies * self.unit_size, own=self.own_size
-        )
+        return FIRST_ATTACK + (max(allies, enemies) if self.enemy == AGENTS else enemies)
+
+    @property
+    def observation_layout(self) -> dict[str, slice]:
+        """Where each part of an ally's observation lies, by name."""
+        return self._seen(len(self.ally_types), len(self.enemy_types))
+
+    @property
+    def enemy_observation_layout(self) -> dict[str, slice]:
+        """Likewise of an enemy that is an agent: ``allies`` are of its own side."""
+        return self._seen(len(self.enemy_types), len(self.ally_types))
+
+    def _seen(self, own: int, others: int) -> dict[str, slice]:
+        return _layout(allies=(own - 1) * self.unit_size, enemies=others * self.unit_size, own=self.own_size)
 
     @property
     def observation_size(self) -> int:

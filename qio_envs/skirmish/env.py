@@ -1,4 +1,4 @@
-"""The skirmish: a team of units fights another that follows a script."""
+"""The skirmish: two teams of units fight; the second follows a script, or consists of agents too."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ from qio_envs.api import Array, BatchedEnv, Limits, Relations, ScriptedPolicy, T
 from qio_envs.api.kernels import Kernel
 from qio_envs.api.policies import RandomPolicy
 from qio_envs.skirmish import viewer
-from qio_envs.skirmish.config import (
-    FIRST_ATTACK,
-    UNITS,
-    SkirmishConfig,
-)
+from qio_envs.skirmish.config import AGENTS, UNITS, SkirmishConfig
 from qio_envs.skirmish.kernels.enemies import command_enemies
 from qio_envs.skirmish.kernels.outcome import advance
 from qio_envs.skirmish.kernels.reset import reset
 from qio_envs.skirmish.kernels.seeing import action_mask, global_state, observe
+from qio_envs.skirmish.kernels.sides import split
 from qio_envs.skirmish.policies import FocusPolicy, NearestPolicy
 from qio_envs.skirmish.state import SkirmishRules, SkirmishState
 
 
 class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
-    """Allies fight a scripted team of units (cooperative, partially observed, discrete actions).
+    """Allies fight a team of units, scripted or agents too (cooperative or competitive, partially observed, discrete).
 
     The battle of SMAC (Samvelyan et al., 2019) as SMAX has it (Rutherford et al., "JaxMARL", NeurIPS 2024): the same
     maps, units, order of events, observations, masks and rewards as ``HeuristicEnemySMAX`` of JaxMARL 0.2.0 with its
@@ -86,12 +83,22 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
     that have ended are absent, as in PettingZoo, the living do. The win is that all enemies and not all allies are
     dead.
 
-    **Ends**: an ally terminates when it dies, and all do when a team has nobody left; truncation for the living after
+    **Ends**: an agent terminates when it dies, and all do when a team has nobody left; truncation for the living after
     ``max_steps`` (101).
 
-    **The enemy** follows SMAX's heuristic on what its units see: shoot on at the last target while that is in range,
-    otherwise at the nearest ally in range; otherwise go towards an ally in sight, drawn anew in each step, and where
-    there is none towards one's own start mirrored at the middle of the map.
+    **The enemy** (``enemy: heuristic``) follows SMAX's heuristic on what its units see: shoot on at the last target
+    while that is in range, otherwise at the nearest ally in range; otherwise go towards an ally in sight, drawn anew in
+    each step, and where there is none towards one's own start mirrored at the middle of the map.
+
+    **Self-play** (``enemy: agents``): ``enemy_0``, ... are agents too, and behind the allies among them. Each side sees
+    the battle from where it starts: an enemy's observation has its own side first, and its x axis points to the left
+    (positions, moves, and its actions 1 and 3 are mirrored), so that it sees, may do and earns exactly what an ally of
+    its number would if the sides were swapped; one policy can play both. Its slices are in
+    ``config.enemy_observation_layout``; its attack k is on ally k. Observations of both sides have one length, and
+    actions are ``Discrete(5 + max(N, M))``: attacks on units that the other side does not have are masked, and taken
+    all the same they are stops. Rewards are each side's own, as in SMAX's class ``SMAX``: what the other side loses,
+    and the bonus at its own win. They do not add up to zero; the difference does, and who wins has earned more, so that
+    scores of games in self-play are wins.
 
     **Shields** (ours, off by default; SMAX counts them as health): the column of the table is taken from the health. A
     shield takes harm first, and recovers 2 a second, up to that number, once the unit has not been hit for 10 s. Health
@@ -103,19 +110,22 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
 
     **Info** (``[E]``): ``team_return``, the score: sum of the team's rewards, 2 at most with ``shaped`` and a bonus of
     1; ``team_reward``, of the last step; ``won``, whose mean over episodes is the win rate; ``lost``, 1 once all allies
-    and not all enemies are dead; ``allies_left``, ``enemies_left``.
+    and not all enemies are dead; ``allies_left``, ``enemies_left``. With ``enemy: agents`` also ``enemy_return``, what
+    the other side has earned, and by agent, ``[E, N + M]``, ``agent_won``: whether the agent's side has won.
 
     **Scripted policies** (``scripted_policies``): ``random``; ``nearest``, attack the nearest enemy in range or go to
     the nearest; ``focus``, attack the weakest in range, no more allies than it takes, or go to the nearest. Both know
-    where all enemies are. ``focus`` is the best controller known here on most maps; it is no upper bound.
+    where all enemies are. ``focus`` is the best controller known here on most maps; it is no upper bound. Where enemies
+    are agents both sides play so, each for itself: the columns of one side are its player.
 
     **Against SMAX**: single steps from its states agree within 1e-5 under the same actions and cooldowns, and whole
     episodes within 1e-4, but for those of crowds (40 units and more), whose pushing amplifies rounding errors; the
     random numbers themselves are others (`qio_envs.api.random`). The time limit is truncation here and termination
     there; SMAX's ``max_steps`` of 100 ends an episode after 101 steps, since it looks at the time before it counts the
     step, and so 101 is the default here. A dead ally is an ended agent. Where a team of random types has more enemies
-    than allies, which no map of SMAX has, SMAX makes the surplus marines. Continuous actions, observations by sectors
-    and self-play, which SMAX has as options, are left out.
+    than allies, which no map of SMAX has, SMAX makes the surplus marines. Of SMAX's options continuous actions and
+    observations by sectors are left out; in its self-play enemies see the battle as it is, with all units in reverse
+    order, where they see it mirrored here.
 
     **Against SMAC** (StarCraft II), SMAX and so this: units shoot at once instead of in turns, so that both teams may
     die in one tick, which is no win; no healing, no splash damage, no armour; attacks hit at once; shields are health;
@@ -137,9 +147,15 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
     def __init__(self, config: SkirmishConfig, num_envs: int = 1) -> None:
         super().__init__(config, num_envs)
         allies, enemies = len(config.ally_types), len(config.enemy_types)
-        self.num_enemies = enemies
-        self.possible_agents = tuple(f"ally_{n}" for n in range(allies))
-        self.action_space = gymnasium.spaces.Discrete(FIRST_ATTACK + enemies)
+        self.num_allies, self.num_enemies = allies, enemies
+        self.teams = (tuple(f"ally_{n}" for n in range(allies)),)
+        if config.enemy == AGENTS:
+            self.teams += (tuple(f"enemy_{n}" for n in range(enemies)),)
+        else:
+            self.lacks_opponents = "the enemy follows a script; set env_config.enemy to agents"
+        self.possible_agents = sum(self.teams, ())
+        self._num_actions = config.num_actions
+        self.action_space = gymnasium.spaces.Discrete(self._num_actions)
         self.observation_space = self._observation_space()
         self.state_space = self._state_space()
         self._rules = SkirmishRules.of(config)
@@ -147,6 +163,7 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
         self._reset_kernel, self._step_kernel = Kernel(reset), Kernel(advance)
         self._command_kernel, self._observe_kernel = Kernel(command_enemies), Kernel(observe)
         self._state_kernel, self._mask_kernel = Kernel(global_state), Kernel(action_mask)
+        self._split_kernel = Kernel(split)
 
     def _observation_space(self) -> gymnasium.spaces.Box:
         config, layout = self.config, self.config.observation_layout
@@ -169,7 +186,7 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
         return gymnasium.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
     def agents_alive(self) -> Array:
-        """Return bool ``[E, N]``: living allies in environments whose episode goes on."""
+        """Return bool ``[E, N]``: living units that are agents, in environments whose episode goes on."""
         return self.arrays.alive[:, : self.num_agents] & self.arrays.running[:, None]
 
     def state_limits(self) -> Limits:
@@ -185,13 +202,17 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
     def _step(self, actions: Array) -> Transition:
         shape = (self.num_envs, self.num_agents)
         orders = np.empty((self.num_envs, self.num_enemies), np.int64)
-        self._command_kernel(self.arrays, self._rules, orders)
+        if self._rules.enemy_agents:
+            choices, actions = actions, np.empty((self.num_envs, self.num_allies), np.int64)
+            self._split_kernel(choices, actions, orders)
+        else:
+            self._command_kernel(self.arrays, self._rules, orders)
         transition = Transition(np.empty(shape, np.float32), np.empty(shape, bool), np.empty(shape, bool))
         self._step_kernel(actions, orders, self.arrays, self._rules, *transition)
         return transition
 
     def observe(self, out: Array | None = None) -> Array:
-        """Return every ally's observation, float32 ``[E, N, D]``; see the class for its parts.
+        """Return every agent's observation, float32 ``[E, N, D]``; see the class for its parts.
 
         Raises:
             ValueError: ``out`` is not a C-contiguous float32 array of that shape.
@@ -207,24 +228,30 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
         return out
 
     def action_mask(self) -> Array:
-        """Return which actions are legal, int8 ``[E, N, 5 + M]``."""
-        out = np.empty((self.num_envs, self.num_agents, FIRST_ATTACK + self.num_enemies), np.int8)
+        """Return which actions are legal, int8 ``[E, N, A]``."""
+        out = np.empty((self.num_envs, self.num_agents, self._num_actions), np.int8)
         self._mask_kernel(self.arrays, self._rules, out)
         return out
 
     def info(self) -> dict[str, Array]:
         """Return the metrics of the episode so far, ``[E]``; see the class."""
         s = self.arrays
-        allies = s.alive[:, : self.num_agents].sum(axis=1, dtype=np.int32)
-        enemies = s.alive[:, self.num_agents :].sum(axis=1, dtype=np.int32)
-        return {
+        allies = s.alive[:, : self.num_allies].sum(axis=1, dtype=np.int32)
+        enemies = s.alive[:, self.num_allies :].sum(axis=1, dtype=np.int32)
+        won, lost = s.won.astype(np.float32), ((allies == 0) & (enemies > 0)).astype(np.float32)
+        found = {
             "team_return": s.team_return.copy(),
             "team_reward": s.team_reward.copy(),
-            "won": s.won.astype(np.float32),
-            "lost": ((allies == 0) & (enemies > 0)).astype(np.float32),
+            "won": won,
+            "lost": lost,
             "allies_left": allies,
             "enemies_left": enemies,
         }
+        if self._rules.enemy_agents:
+            sides = [self.num_allies, self.num_enemies]
+            found["enemy_return"] = s.enemy_return.copy()
+            found["agent_won"] = np.repeat(np.stack([won, lost], axis=1), sides, axis=1)
+        return found
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
         """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.
@@ -242,10 +269,12 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
             alive=s.alive[index],
             health=s.health[index] / rules.health[kind],
             action=s.action[index],
-            num_allies=self.num_agents,
+            num_allies=self.num_allies,
             size=(self.config.map_width, self.config.map_height),
             score=float(s.team_return[index]),
             step=int(max(s.step[index], 0)),
             max_steps=self.config.max_steps,
+            enemy_agents=rules.enemy_agents,
+            enemy_score=float(s.enemy_return[index]),
         )
         return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)

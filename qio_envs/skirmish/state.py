@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qio_envs.api import FLAG, Array, Limits, Relations, clock_limits
-from qio_envs.skirmish.config import FIRST_ATTACK, STOP, TICKS, UNITS, SkirmishConfig
+from qio_envs.skirmish.config import AGENTS, FIRST_ATTACK, STOP, TICKS, UNITS, SkirmishConfig
 
 
 class SkirmishState(NamedTuple):
@@ -24,12 +24,13 @@ class SkirmishState(NamedTuple):
     alive: Array  # bool [E, U]
     cooldown: Array  # float32 [E, U], seconds until the unit can shoot; negative afterwards
     unhurt: Array  # int32 [E, U], ticks since the last hit; counted where shields are on
-    action: Array  # int16 [E, U], of the last step; STOP at the reset
+    action: Array  # int16 [E, U], of the last step, moves as allies see them; STOP at the reset
     goal: Array  # float32 [E, M, 2], where an enemy that sees nobody goes: its start, mirrored at the middle
     target: Array  # int16 [E, M], what an enemy shot at last, counted from the last ally backwards; -1 for nothing
     won: Array  # bool [E], all enemies are dead and not all allies
     team_reward: Array  # float32 [E], of the last step
     team_return: Array  # float64 [E], of the episode so far
+    enemy_return: Array  # float64 [E], likewise of enemies that are agents; else 0
 
     @classmethod
     def empty(cls, num_envs: int, num_allies: int, num_enemies: int) -> SkirmishState:
@@ -53,6 +54,7 @@ class SkirmishState(NamedTuple):
             won=np.zeros(num_envs, bool),
             team_reward=np.zeros(num_envs, np.float32),
             team_return=np.zeros(num_envs),
+            enemy_return=np.zeros(num_envs),
         )
 
     @classmethod
@@ -77,6 +79,7 @@ class SkirmishState(NamedTuple):
             "won": FLAG,
             "team_reward": (0, reward),
             "team_return": (0, config.max_steps * reward),
+            "enemy_return": (0, config.max_steps * reward * rules.enemy_agents),
         }
 
     def relations(self, rules: SkirmishRules) -> Relations:
@@ -105,6 +108,7 @@ class SkirmishRules(NamedTuple):
     """What of a configuration the kernels need; arrays by type of unit are float32 ``[6]``."""
 
     num_allies: int
+    enemy_agents: bool  # whether enemies are agents too
     types: Array  # int64 [U], index in UNITS, or their number where the type is drawn
     smacv2_start: bool
     max_steps: int
@@ -134,6 +138,7 @@ class SkirmishRules(NamedTuple):
         shield = by_type("shield") * np.float32(config.shields)
         return cls(
             num_allies=len(config.ally_types),
+            enemy_agents=config.enemy == AGENTS,
             types=np.array(config.ally_types + config.enemy_types),
             smacv2_start=config.start == "smacv2",
             max_steps=config.max_steps,

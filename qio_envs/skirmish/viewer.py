@@ -10,6 +10,7 @@ from qio_envs.api import Array
 from qio_envs.api.drawing import TIME_BAR, Entry, disc, gauges, legend, line, paint, patch
 from qio_envs.api.lettering import write_centred
 from qio_envs.skirmish.config import FIRST_ATTACK, UNITS
+from qio_envs.skirmish.kernels.sides import attacked
 
 _CANVAS = 640  # pixels of the longer side of the map
 _GRID = 4  # units of length between the lines of the floor
@@ -44,6 +45,8 @@ class Scene:
     score: float
     step: int
     max_steps: int
+    enemy_agents: bool = False  # whether enemies are agents too; the script counts allies from the last on
+    enemy_score: float = 0.0  # where they are
 
     @property
     def teams(self) -> tuple[slice, slice]:
@@ -52,11 +55,18 @@ class Scene:
 
     def target(self, unit: int) -> int | None:
         """Return the living unit that a unit attacked in the last step; None if it attacked none."""
-        number = int(self.action[unit]) - FIRST_ATTACK
-        if number < 0 or not self.alive[unit]:
+        action = int(self.action[unit])
+        if action < FIRST_ATTACK or not self.alive[unit]:
             return None
-        target = self.num_allies + number if unit < self.num_allies else self.num_allies - 1 - number
+        target = attacked(action, unit, self.num_allies, not self.enemy_agents)
         return target if self.alive[target] else None
+
+    @property
+    def scores(self) -> str:
+        """What the sides have earned, in words."""
+        return (
+            f"{self.score:.2f} to {self.enemy_score:.2f}" if self.enemy_agents else f"score {self.score:.2f}"
+        )
 
 
 def draw(scene: Scene) -> Array:
@@ -92,7 +102,7 @@ def draw(scene: Scene) -> Array:
         _health(canvas, float(scene.health[unit]), centres[unit] - np.array([0, radius + 4]), radius)
     items = [
         (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
-        (f"score {scene.score:.2f}", None, TIME_BAR),
+        (scene.scores, None, TIME_BAR),
     ]
     for name, team, colour in zip(("allies", "enemies"), scene.teams, _TEAMS, strict=True):
         left = f"{name} {int(scene.alive[team].sum())}/{len(scene.alive[team])}"
@@ -130,7 +140,7 @@ def draw_text(scene: Scene) -> str:
         marks[min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)] = mark
     ours, theirs = scene.alive[: scene.num_allies], scene.alive[scene.num_allies :]
     status = (
-        f"step {scene.step}/{scene.max_steps}  score {scene.score:.2f}  "
+        f"step {scene.step}/{scene.max_steps}  {scene.scores}  "
         f"allies {int(ours.sum())} of {len(ours)}  enemies {int(theirs.sum())} of {len(theirs)}"
     )
     return "\n".join([*("".join(row).rstrip() for row in marks), status])

@@ -281,8 +281,9 @@ class MixedSwarm(Swarm):
     config_class = MixedConfig
 
     def _names(self) -> tuple[str, ...]:
-        sizes = self.config.team_sizes
-        return tuple(f"team_{name}_{n}" for name, size in zip("ab", sizes, strict=True) for n in range(size))
+        sizes = zip("ab", self.config.team_sizes, strict=True)
+        self.teams = tuple(tuple(f"team_{name}_{n}" for n in range(size)) for name, size in sizes)
+        return sum(self.teams, ())
 
 
 def _symmetric_box(bounds: Array) -> gymnasium.spaces.Box:

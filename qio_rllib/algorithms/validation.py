@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 import qio_envs
 from qio_envs.api import BatchedEnv, ConfigError
@@ -182,7 +185,9 @@ def check_self_play(config: Any) -> None:
     modules: dict[str, list[Any]] = {}
     for agent in description.agents:
         modules.setdefault(config.policy_mapping_fn(agent, None), []).append(agent)
-    teams_of(settings.teams, modules)
+    sides = teams_of(settings.teams, modules, env=description)
+    if Communication.of(config.communication) is not None:
+        check_talk_in_self_play(config, sides)
     for path in settings.named_opponents:
         opponent_policy(path, modules)
 
@@ -242,11 +247,6 @@ def check_communication(config: Any) -> None:
         if is_wanted(getattr(config, key)):
             raise ConfigError(f"{COMMUNICATION}: does not go with {key}; set one of the two off")
     if issubclass(config.learner_class, OnPolicyLearner):
-        if config.self_play is not None:
-            raise ConfigError(
-                f"{COMMUNICATION}: PPO and A2C learn from what all agents said, and snapshots say what they learned "
-                f"earlier; set {SELF_PLAY} to null"
-            )
         if config.model_config.get("vf_share_layers"):
             raise ConfigError(
                 f"vf_share_layers: values do not see messages; set it to false with {COMMUNICATION}"
@@ -264,7 +264,46 @@ def check_communication(config: Any) -> None:
     if description is not None:
         if not description.multi_agent:
             raise ConfigError(f"{COMMUNICATION}: {config.env} has a single agent; set it to null")
+        for agent in itertools.chain(*(settings.teams or ())):
+            if agent not in description.agents:
+                raise ConfigError(
+                    f"{COMMUNICATION}.teams: there is no agent {agent!r}; allowed: "
+                    f"{', '.join(map(str, description.agents))}"
+                )
         settings.links(description.agents)
+
+
+def check_talk_in_self_play(config: Any, sides: Sequence[Sequence[Any]]) -> None:
+    """Keep messages within the teams of self-play where nothing else is said, and refuse what no on-policy loss fits.
+
+    PPO and A2C compute again what an agent heard, with the present policies, which is not what snapshots said.
+
+    Args:
+        config: Of agents that talk.
+        sides: The teams.
+    """
+    settings = Communication.of(config.communication)
+    assert settings is not None
+    if settings.teams is None:
+        given = {**config.communication, "teams": [list(side) for side in sides]}
+        config._set_model(communication=given)
+        settings = Communication.of(given)
+        assert settings is not None
+    agents = [agent for side in sides for agent in side]
+    team = np.repeat(np.arange(len(sides)), [len(side) for side in sides])
+    links = settings.links(agents)
+    if not links.any():
+        raise ConfigError(
+            f"{COMMUNICATION}: with {SELF_PLAY} messages stay within a team, and no agent of any can hear another; set "
+            "one of the two to null"
+        )
+    across = np.argwhere(links & (team[:, None] != team))
+    if len(across) and issubclass(config.learner_class, OnPolicyLearner):
+        hears, speaks = (agents[index] for index in across[0])
+        raise ConfigError(
+            f"{COMMUNICATION}.teams: PPO and A2C learn from what team mates say, and {hears} would hear {speaks} of "
+            f"another team of {SELF_PLAY}; leave it out"
+        )
 
 
 def check_counterfactual_baseline(config: Any) -> None:

@@ -49,8 +49,8 @@ def tournament(
         env_config: Its settings.
         seeds: One per episode of each pairing; the same for all of them. None for expected returns in place of
             episodes, as a single one, where `expected_returns` has them.
-        teams: Lists of agent ids; by default the agents of each module of the first contestant are a team, and where it
-            has a single module, each agent is one.
+        teams: Lists of agent ids; by default those of the environment, where it has any, otherwise the agents of each
+            module of the first contestant, and where it has a single module, each agent.
         explore: Sample from the policies (True) or take their most probable actions (False).
         max_steps: As for `play_episodes`.
         known: The first so many have played against each other already, and do not do it again.
@@ -69,7 +69,7 @@ def tournament(
     )
     try:
         agents = list(env.possible_agents if seeds is None else env.agents)
-        sides = sides_of(contestants[0], agents, teams)
+        sides = sides_of(contestants[0], agents, teams, None if seeds is None else env)
         place = {agent: index for index, agent in enumerate(agents)}
         found = []
         for first, one in enumerate(contestants):
@@ -105,7 +105,7 @@ def refuse_talk(contestants: Sequence[Contestant]) -> None:
 
 
 def sides_of(
-    contestant: Contestant, agents: Sequence[Hashable], teams: Sequence[Sequence[Hashable]] | None
+    contestant: Contestant, agents: Sequence[Hashable], teams: Sequence[Sequence[Hashable]] | None, env: Any
 ) -> list[list[Hashable]]:
     """Return the agents of each team.
 
@@ -113,6 +113,7 @@ def sides_of(
         contestant: Whose modules are teams by default.
         agents: Of the environment.
         teams: As for `tournament`.
+        env: As for `teams_of`.
 
     Raises:
         ConfigError: As `teams_of`.
@@ -120,7 +121,7 @@ def sides_of(
     modules: dict[str, list[Hashable]] = {}
     for agent in agents:
         modules.setdefault(contestant.policy.group_of(agent).module_id, []).append(agent)
-    return teams_of(teams, modules, "teams")
+    return teams_of(teams, modules, "teams", env)
 
 
 def mixed_team(parts: Sequence[tuple[Contestant, Sequence[Hashable]]], place: Mapping[Hashable, int]) -> Team:

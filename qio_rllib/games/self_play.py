@@ -46,8 +46,8 @@ class SelfPlaySettings(MappingSettings):
         snapshot_interval: Training iterations between two snapshots; None takes none. The untrained policy is the first
             one where there are no ``opponents``.
         current_share: Share of the episodes without snapshots, from 0 to 1.
-        teams: Lists of agent ids, which together hold every agent once. By default the agents of each module are a
-            team; where there is a single module, each agent is one.
+        teams: Lists of agent ids, which together hold every agent once. By default those of the environment, where it
+            has any; otherwise the agents of each module, and where there is a single module, each agent.
     """
 
     key = SELF_PLAY
@@ -99,6 +99,7 @@ def teams_of(
     given: Sequence[Sequence[Hashable]] | None,
     modules: Mapping[str, Sequence[Hashable]],
     key: str = f"{SELF_PLAY}.teams",
+    env: Any = None,
 ) -> list[list[Hashable]]:
     """Return the agents of each team.
 
@@ -106,10 +107,17 @@ def teams_of(
         given: As in `SelfPlaySettings`.
         modules: The agents of each module.
         key: What gave the teams, for messages.
+        env: Where they play, with ``teams`` and ``lacks_opponents`` as of `BatchedEnv`; None where neither is known.
 
     Raises:
-        ConfigError: The teams do not hold every agent once, or there is only one.
+        ConfigError: The teams do not hold every agent once, there is only one, or the environment has no opponents.
     """
+    if env is not None and env.lacks_opponents is not None:
+        raise ConfigError(
+            f"{key.partition('.')[0]}: no agent is an opponent of another: {env.lacks_opponents}"
+        )
+    if given is None and env is not None:
+        given = env.teams
     agents = [agent for members in modules.values() for agent in members]
     if given is not None:
         named = [agent for team in given for agent in team]

@@ -41,6 +41,8 @@ class Communication:
         gate: ``{"cost": 0.0}``: each agent decides in each step whether to speak (IC3Net: Singh et al., 2019), drawn
             when exploring. ``cost`` is what a message costs its sender, at least 0, in units of reward (with
             standardised advantages, of their deviation). None: all speak always.
+        teams: Lists of agents between which no message passes; together all agents once. None: with ``self_play`` its
+            teams, otherwise all agents are one.
 
     Raises:
         ConfigError: A value outside its range, or settings that contradict each other.
@@ -53,6 +55,7 @@ class Communication:
     signature: int | None = None
     leaders: Sequence[Sequence[Any]] | None = None
     gate: Mapping[str, float] | None = None
+    teams: Sequence[Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
         for name in ("bandwidth", "bits"):
@@ -77,34 +80,19 @@ class Communication:
                 raise ConfigError(
                     f"communication.signature: expected an integer of at least 1, got {self.signature!r}"
                 )
-        self._check_leaders()
+        if (self.leaders is not None) != (self.routing == HIERARCHICAL):
+            raise ConfigError(
+                "communication.leaders: routing hierarchical needs them, and no other takes them, got "
+                f"{self.leaders!r} with routing {self.routing}"
+            )
+        _check_lists("leaders", self.leaders, "each with its leader first")
+        _check_lists("teams", self.teams, "each a team")
         if self.gate is not None:
             check_keys("communication.gate", self.gate, ["cost"])
             if not _is_real(self.cost) or not 0.0 <= self.cost < float("inf"):
                 raise ConfigError(
                     f"communication.gate.cost: expected a number of at least 0, got {self.cost!r}"
                 )
-
-    def _check_leaders(self) -> None:
-        if (self.leaders is not None) != (self.routing == HIERARCHICAL):
-            raise ConfigError(
-                "communication.leaders: routing hierarchical needs them, and no other takes them, got "
-                f"{self.leaders!r} with routing {self.routing}"
-            )
-        if self.leaders is None:
-            return
-        lists = isinstance(self.leaders, list | tuple) and len(self.leaders) > 0
-        if not lists or not all(isinstance(group, list | tuple) and group for group in self.leaders):
-            raise ConfigError(
-                "communication.leaders: expected lists of agents, each with its leader first, got "
-                f"{self.leaders!r}"
-            )
-        agents = [*itertools.chain(*self.leaders)]
-        for agent in agents:
-            if not isinstance(agent, str | int) or isinstance(agent, bool):
-                raise ConfigError(f"communication.leaders: expected agents by their ids, got {agent!r}")
-            if agents.count(agent) > 1:
-                raise ConfigError(f"communication.leaders: agent {agent} stands there twice")
 
     @classmethod
     def of(cls, settings: Any) -> Self | None:
@@ -167,13 +155,19 @@ class Communication:
             bool ``[N, N]``: receiver, sender. Nobody hears itself.
 
         Raises:
-            ConfigError: ``leaders`` names other agents than these.
+            ConfigError: ``leaders`` names other agents than these, or ``teams`` lacks one of them.
         """
         count = len(agents)
-        others = ~np.eye(count, dtype=bool)
-        if self.leaders is None:
-            return others
         place = {agent: index for index, agent in enumerate(agents)}
+        allowed = ~np.eye(count, dtype=bool)
+        if self.teams is not None:
+            team = {agent: number for number, members in enumerate(self.teams) for agent in members}
+            number = np.array([team.get(agent, -1) for agent in agents])
+            if (number < 0).any():
+                raise ConfigError(f"communication.teams: {agents[int(number.argmin())]} is in no team")
+            allowed &= number[:, None] == number
+        if self.leaders is None:
+            return allowed
         named = {*itertools.chain(*self.leaders)}
         for agent in [*named - place.keys(), *place.keys() - named]:
             what = "is no agent of the environment" if agent in named else "is in no group"
@@ -186,7 +180,7 @@ class Communication:
         for leader, group in zip(leaders, self.leaders, strict=True):
             members = [place[agent] for agent in group[1:]]
             found[leader, members] = found[members, leader] = True
-        return found & others
+        return found & allowed
 
     def deliver(self, alive: Array, links: Array, rng: RandomNumbers | None) -> Array:
         """Draw whose message reaches whom if it is sent.
@@ -204,6 +198,25 @@ class Communication:
             assert rng is not None
             delivered &= rng.random(delivered.shape, np.float32) >= self.drop
         return delivered
+
+
+def _check_lists(key: str, lists: Any, what: str) -> None:
+    """Refuse what are no lists of agents, and an agent that stands there twice; None is no lists.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    if lists is None:
+        return
+    are_lists = isinstance(lists, list | tuple) and len(lists) > 0
+    if not are_lists or not all(isinstance(group, list | tuple) and group for group in lists):
+        raise ConfigError(f"communication.{key}: expected lists of agents, {what}, got {lists!r}")
+    agents = [*itertools.chain(*lists)]
+    for agent in agents:
+        if not isinstance(agent, str | int) or isinstance(agent, bool):
+            raise ConfigError(f"communication.{key}: expected agents by their ids, got {agent!r}")
+        if agents.count(agent) > 1:
+            raise ConfigError(f"communication.{key}: agent {agent} stands there twice")
 
 
 def logistic(uniform: Array) -> Array:

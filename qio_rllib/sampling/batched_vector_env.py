@@ -24,6 +24,7 @@ class BatchedVectorEnv(VectorEnv):
         self.env = env
         self.num_envs = env.num_envs
         self.agents = tuple(env.possible_agents)
+        self.teams, self.lacks_opponents = env.teams, env.lacks_opponents
         space = agent_observation_space(env)
         self.observation_spaces = dict.fromkeys(self.agents, space)
         self.action_spaces = dict.fromkeys(self.agents, env.action_space)

@@ -21,6 +21,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.registry import register_env as tune_register_env
 
 import qio_envs
+from qio_envs.adapters.pettingzoo import BatchedParallelEnv
 from qio_envs.adapters.tuple_agents import TupleParallelEnv, has_tuple_agents
 from qio_envs.adapters.turns import as_parallel
 from qio_envs.api import ConfigError, did_you_mean
@@ -127,12 +128,16 @@ class EnvDescription:
         observation_spaces: By agent, each as its `array_space`.
         action_spaces: By agent.
         state_size: Numbers in the environment's ``state()``; None without one.
+        teams: As of `VectorEnv`.
+        lacks_opponents: Likewise.
     """
 
     agents: tuple[str | None, ...]
     observation_spaces: dict[str | None, gymnasium.Space]
     action_spaces: dict[str | None, gymnasium.Space]
     state_size: int | None
+    teams: tuple[tuple[str, ...], ...] | None = None
+    lacks_opponents: str | None = None
 
     @property
     def multi_agent(self) -> bool:
@@ -244,6 +249,8 @@ def describe_env(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
                 {agent: check_space(str(agent), env.observation_space(agent)) for agent in agents},
                 {agent: env.action_space(agent) for agent in agents},
                 state_size_of(env),
+                env.batch.teams if isinstance(env, BatchedParallelEnv) else None,
+                env.batch.lacks_opponents if isinstance(env, BatchedParallelEnv) else None,
             )
         space = check_space("the agent", env.observation_space)
         return EnvDescription((None,), {None: space}, {None: env.action_space}, None)

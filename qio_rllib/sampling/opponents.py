@@ -13,6 +13,7 @@ from qio_rllib.acting.module_actor import actor_of
 from qio_rllib.acting.pooled_actor import PRESENT, PooledActor, frozen_policy
 from qio_rllib.acting.team import Team
 from qio_rllib.games.self_play import Games, Matchmaker, Opponents, SelfPlaySettings, Weights, teams_of
+from qio_rllib.sampling.vector_env import VectorEnv
 
 
 class SelfPlay:
@@ -25,8 +26,7 @@ class SelfPlay:
         team: Who acts by the present policies.
         modules: RLModules of this package by id, whose weights ``team`` shares.
         columns: What the learner needs of the Actors.
-        agents: All agents of the environment, in order.
-        num_envs: ``E``.
+        env: The environments.
 
     Attributes:
         team: Who acts by the present policies and by snapshots.
@@ -38,8 +38,7 @@ class SelfPlay:
         team: Team,
         modules: Mapping[str, Any],
         columns: tuple[str, ...],
-        agents: Sequence[Any],
-        num_envs: int,
+        env: VectorEnv,
     ) -> None:
         self._actors: dict[str, PooledActor] = {}
         for group in team.groups:
@@ -48,9 +47,10 @@ class SelfPlay:
             self._actors[group.module_id] = PooledActor(group.actor, frozen)
         groups = [dataclasses.replace(group, actor=self._actors[group.module_id]) for group in team.groups]
         self.team = Team(groups, team.communication)
-        sides = teams_of(settings.teams, {group.module_id: group.agents for group in team.groups})
-        place = {agent: index for index, agent in enumerate(agents)}
-        self._matchmaker = Matchmaker([[place[agent] for agent in side] for side in sides], num_envs)
+        members = {group.module_id: group.agents for group in team.groups}
+        sides = teams_of(settings.teams, members, env=env)
+        place = {agent: index for index, agent in enumerate(env.agents)}
+        self._matchmaker = Matchmaker([[place[agent] for agent in side] for side in sides], env.num_envs)
         self._opponents = Opponents(None, {}, 1.0)
         self._pool: dict[int, Weights] = {}
         self._held: dict[

@@ -176,9 +176,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self._memory_interval = learner.memory_interval(self.config)
             settings = SelfPlaySettings.of(self.config.learner_config_dict.get(SELF_PLAY))
             if settings is not None and not self.config.in_evaluation:
-                self._self_play = SelfPlay(
-                    settings, team, self.module, learner.rollout_columns, agents, self.num_envs
-                )
+                self._self_play = SelfPlay(settings, team, self.module, learner.rollout_columns, self.env)
                 team = self._self_play.team
             branches = branched_steps(self.config, self.env, team, self._state_source)
             self.stepper = EnvStepper(self.env, team, self._state_source, branches)

@@ -37,6 +37,8 @@ class VectorEnv(abc.ABC):
         num_envs: ``E``.
         state_size: Numbers in `state`; None where the environment has no global state.
         has_time_limit: Whether every episode is known to end, by a time limit of the environment's own or by its rules.
+        teams: The agents that play together, by team; None where the environment does not say.
+        lacks_opponents: Why agents have nobody to play against, and what to set; None where nothing is to be said.
     """
 
     agents: tuple[Agent, ...]
@@ -45,6 +47,8 @@ class VectorEnv(abc.ABC):
     num_envs: int
     state_size: int | None
     has_time_limit: bool
+    teams: tuple[tuple[Agent, ...], ...] | None = None
+    lacks_opponents: str | None = None
 
     @abc.abstractmethod
     def reset(self, seeds: Array | None = None, mask: Array | None = None) -> None:

@@ -81,7 +81,7 @@ def learner_of(config, runner):
     [
         ({"env": ("CartPole-v1", {}), "policies": None}, "communication: CartPole-v1 has a single agent"),
         ({"kind": {"bits": 1, "routing": "hierarchical", "leaders": [["agent_0", "x"]]}}, "leaders: "),
-        ({"self_play": {}}, "communication: PPO and A2C learn from what all agents said"),
+        ({"self_play": {}, "policies": None}, "communication: with self_play messages stay within a team"),
         ({"normalize_observations": True}, "communication: does not go with normalize_observations"),
         ({"counterfactual_baseline": {}}, "communication: does not go with counterfactual_baseline"),
     ],

@@ -132,10 +132,10 @@ def dqn() -> DQNConfig:
     )
 
 
-def self_play(config: Any) -> Any:
+def self_play(config: Any, env: str = "swarm_competitive_v0", **env_config: Any) -> Any:
     """Against snapshots of which some are dropped while an episode against them runs."""
     return (
-        config.environment("swarm_competitive_v0", env_config={"scenario": "duel", "max_steps": 50})
+        config.environment(env, env_config={"max_steps": 50, **env_config})
         .env_runners(num_env_runners=0, num_envs_per_env_runner=4)
         .training(self_play={"matchmaking": "prioritized", "pool_size": 2, "snapshot_interval": 1})
         .debugging(seed=3)
@@ -144,7 +144,7 @@ def self_play(config: Any) -> Any:
 
 def ppo_self_play() -> PPOConfig:
     return (
-        self_play(PPOConfig())
+        self_play(PPOConfig(), scenario="duel")
         .training(
             train_batch_size_per_learner=120,
             minibatch_size=60,
@@ -155,9 +155,22 @@ def ppo_self_play() -> PPOConfig:
     )
 
 
+def ppo_talking_self_play() -> PPOConfig:
+    return (
+        self_play(PPOConfig(), "swarm_mixed_v0")
+        .training(
+            train_batch_size_per_learner=120,
+            minibatch_size=120,
+            num_epochs=2,
+            communication={"bits": 2, "gate": {}, "drop": 0.2},
+        )
+        .rl_module(model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 8, "max_seq_len": 5})
+    )
+
+
 def maddpg_self_play() -> MADDPGConfig:
     return (
-        self_play(MADDPGConfig())
+        self_play(MADDPGConfig(), scenario="duel")
         .training(
             train_batch_size_per_learner=8,
             num_steps_sampled_before_learning_starts=80,
@@ -178,10 +191,11 @@ CONFIGS = {
     "ppo_lstm": ppo_lstm,
     "maddpg_gru": maddpg_gru,
     "ppo_self_play": ppo_self_play,
+    "ppo_talking_self_play": ppo_talking_self_play,
     "maddpg_self_play": maddpg_self_play,
     "dqn": dqn,
 }
-RECURRENT = ("ppo_lstm", "maddpg_gru", "ppo_self_play")
+RECURRENT = ("ppo_lstm", "maddpg_gru", "ppo_self_play", "ppo_talking_self_play")
 
 
 def numbers(result: dict[str, Any]) -> dict[str, float]:

@@ -209,7 +209,9 @@ def test_a_run_takes_snapshots_and_reports_its_games():
 
 
 def test_remote_runners_have_the_pool_and_a_restarted_one_gets_it_again():
-    config = config_of(train_batch_size_per_learner=120, minibatch_size=60, num_epochs=1)
+    config = config_of(
+        settings={"snapshot_interval": None}, train_batch_size_per_learner=120, minibatch_size=60, num_epochs=1
+    )  # fmt: skip
     config.env_runners(num_env_runners=1)
     config.fault_tolerance(restart_failed_env_runners=True)
     algorithm = config.build_algo()

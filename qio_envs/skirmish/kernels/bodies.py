@@ -12,6 +12,7 @@ from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.skirmish.config import FIRST_ATTACK, MOVES, STOP, TICK
+from qio_envs.skirmish.kernels.sides import attacked
 
 UNIT, TARGET = 0, 1  # rows of marks: number among all units; place of the unit that is attacked, -1 for none
 X, Y, SPEED_X, SPEED_Y = 0, 1, 2, 3  # rows of figures; speeds are ways in a tick
@@ -28,20 +29,16 @@ _LENGTH = np.nextafter(np.float32(1), np.float32(0))
 
 
 @njit(cache=True, forceinline=True)
-def set_order(figures: Array, marks: Array, i: int, action: int, speed: np.float32, allies: int) -> None:
+def set_order(
+    figures: Array, marks: Array, i: int, action: int, speed: np.float32, allies: int, backwards: bool
+) -> None:
     """Write where a unit goes and whom it attacks (as a unit's number)."""
     figures[SPEED_X, i], figures[SPEED_Y, i], marks[TARGET, i] = 0, 0, -1
     if action < STOP:
         figures[SPEED_X, i] = _LENGTH * _MOVES[action, 0] * speed * _TICK
         figures[SPEED_Y, i] = _LENGTH * _MOVES[action, 1] * speed * _TICK
     elif action >= FIRST_ATTACK:
-        marks[TARGET, i] = attacked(action, marks[UNIT, i], allies)
-
-
-@njit(cache=True, forceinline=True)
-def attacked(action: int, unit: int, allies: int) -> int:
-    """Return the unit that an attack is aimed at; enemies count allies from the last backwards."""
-    return action - FIRST_ATTACK + allies if unit < allies else allies - 1 - (action - FIRST_ATTACK)
+        marks[TARGET, i] = attacked(action, marks[UNIT, i], allies, backwards)
 
 
 @njit(cache=True, forceinline=True)

@@ -60,7 +60,7 @@ def fight(actions: Array, orders: Array, state: SkirmishState, rules: SkirmishRu
     speeds, attacks, ranges, radii = rules.speed, rules.attack, rules.attack_range, rules.radius
     reloads, full, walls_kill, shielded = rules.reload, rules.shield, rules.walls_kill, rules.shields
     width, height = np.float32(rules.width), np.float32(rules.height)
-    units, allies = kinds.shape[1], rules.num_allies
+    units, allies, backwards = kinds.shape[1], rules.num_allies, not rules.enemy_agents
     figures, marks = np.empty((NUM_FIGURES, units), np.float32), np.empty((NUM_MARKS, units), np.int64)
     for e in range(actions.shape[0]):
         living = 0
@@ -71,7 +71,7 @@ def fight(actions: Array, orders: Array, state: SkirmishState, rules: SkirmishRu
             i, kind = living, kinds[e, u]
             chosen[e, u] = actions[e, u] if u < allies else orders[e, u - allies]
             marks[UNIT, i], figures[X, i], figures[Y, i] = u, positions[e, 0, u], positions[e, 1, u]
-            set_order(figures, marks, i, chosen[e, u], speeds[kind], allies)
+            set_order(figures, marks, i, chosen[e, u], speeds[kind], allies, backwards)
             figures[RADIUS, i], figures[REACH, i] = radii[kind], ranges[kind] * ranges[kind]
             figures[ATTACK, i], figures[RELOAD, i] = attacks[kind], reloads[kind]
             figures[WAIT, i], figures[HEALTH, i] = cooldowns[e, u], healths[e, u]

@@ -49,7 +49,8 @@ def reset(mask: Array, state: SkirmishState, rules: SkirmishRules) -> None:
             state.goal[e, m, 0] = width - position[0, allies + m]
             state.goal[e, m, 1] = height - position[1, allies + m]
             state.target[e, m] = -1
-        state.won[e], state.team_reward[e], state.team_return[e] = False, 0, 0
+        state.won[e], state.team_reward[e] = False, 0
+        state.team_return[e], state.enemy_return[e] = 0, 0
 
 
 @njit(cache=True)

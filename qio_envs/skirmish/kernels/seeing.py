@@ -7,70 +7,89 @@ from numba import njit
 
 from qio_envs.api import Array
 from qio_envs.skirmish.config import FIRST_ATTACK, MOVES, STOP, UNITS
+from qio_envs.skirmish.kernels.sides import mirrored
 from qio_envs.skirmish.state import SkirmishRules, SkirmishState
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _MOVES = np.array(MOVES, np.float32)
 _NUM_TYPES = len(UNITS)
-_HEALTH, _MOVE_X, _MOVE_Y, _ATTACK, _WAIT, _SHIELD = 0, 1, 2, 3, 4, 5  # rows of what units look like
+_HEALTH, _MOVE_X, _MOVE_Y, _ATTACK, _WAIT, _SHIELD, _X, _Y = range(8)  # rows of what units look like
 
 
 @njit(cache=True, error_model="numpy")
-def _looks(e: int, state: SkirmishState, rules: SkirmishRules, looks: Array) -> None:
-    """Write what all units of environment ``e`` look like to an ally wherever it stands, float32 ``[6, U]``."""
-    units, allies = looks.shape[1], rules.num_allies
-    for u in range(units):
-        kind, action = state.kind[e, u], state.action[e, u]
-        looks[_HEALTH, u] = state.health[e, u] / rules.health[kind]
-        looks[_MOVE_X, u], looks[_MOVE_Y, u], looks[_ATTACK, u] = 0, 0, 0
-        if u < allies or rules.see_enemy_actions:
+def _arrange(
+    e: int, side: int, state: SkirmishState, rules: SkirmishRules, looks: Array, types: Array
+) -> None:
+    """Write all units of environment ``e`` as a side sees them wherever its unit stands, its own units first.
+
+    Args:
+        e: The environment.
+        side: 0 for the allies; 1 for the enemies, who see the mirror image: their own start is on the left.
+        state: What holds now.
+        rules: What holds always.
+        looks: Float32 ``[8, U]``, is written; the dead are infinitely far away.
+        types: Int64 ``[U]``, likewise.
+    """
+    kinds, actions, healths, cooldowns = state.kind, state.action, state.health, state.cooldown
+    shields, positions, alive = state.shield, state.position, state.alive
+    full, reloads, whole, see_all = rules.health, rules.reload, rules.shield, rules.see_enemy_actions
+    units, allies, width = looks.shape[1], rules.num_allies, np.float32(rules.width)
+    for i in range(units):
+        u = i
+        if side:
+            u = i + allies if i < units - allies else i - (units - allies)
+        kind, action = kinds[e, u], actions[e, u]
+        types[i] = kind
+        x = width - positions[e, 0, u] if side else positions[e, 0, u]
+        looks[_X, i], looks[_Y, i] = x if alive[e, u] else np.float32(np.inf), positions[e, 1, u]
+        looks[_HEALTH, i] = healths[e, u] / full[kind]
+        looks[_MOVE_X, i], looks[_MOVE_Y, i], looks[_ATTACK, i] = 0, 0, 0
+        if see_all or (u >= allies) == side:
             if action < STOP:
-                looks[_MOVE_X, u], looks[_MOVE_Y, u] = _MOVES[action, 0], _MOVES[action, 1]
+                action = mirrored(action) if side else action
+                looks[_MOVE_X, i], looks[_MOVE_Y, i] = _MOVES[action, 0], _MOVES[action, 1]
             elif action >= FIRST_ATTACK:
                 opponents = units - allies if u < allies else allies
-                looks[_ATTACK, u] = np.float32(action) / np.float32(opponents + STOP)
-        looks[_WAIT, u] = min(max(state.cooldown[e, u] / rules.reload[kind], _ZERO), _ONE)
-        looks[_SHIELD, u] = state.shield[e, u] / rules.shield[kind] if rules.shield[kind] > 0 else _ZERO
+                looks[_ATTACK, i] = np.float32(action) / np.float32(opponents + STOP)
+        looks[_WAIT, i] = min(max(cooldowns[e, u] / reloads[kind], _ZERO), _ONE)
+        looks[_SHIELD, i] = shields[e, u] / whole[kind] if whole[kind] > 0 else _ZERO
 
 
 @njit(cache=True, error_model="numpy")
 def observe(state: SkirmishState, rules: SkirmishRules, out: Array) -> None:
-    """Write what every ally observes, float32 ``[E, N, D]``."""
-    kinds, positions, alive, sights = state.kind, state.position, state.alive, rules.sight_range
-    units, allies, shields = kinds.shape[1], rules.num_allies, rules.shields
+    """Write what every agent observes, each from its own side, float32 ``[E, N, D]``."""
+    units, allies, shields, sights = state.kind.shape[1], rules.num_allies, rules.shields, rules.sight_range
     width, height = np.float32(rules.width), np.float32(rules.height)
     size = 7 + _NUM_TYPES + shields
-    looks = np.empty((6, units), np.float32)
+    looks, types = np.empty((8, units), np.float32), np.empty(units, np.int64)
     for e in range(out.shape[0]):
-        _looks(e, state, rules, looks)
-        for n in range(allies):
-            for k in range(out.shape[2]):
-                out[e, n, k] = 0
-            if not alive[e, n]:
-                continue
-            x, y, sight = positions[e, 0, n], positions[e, 1, n], sights[kinds[e, n]]
-            p = 0
-            for j in range(units):
-                if j == n:
+        for side in range(1 + rules.enemy_agents):
+            _arrange(e, side, state, rules, looks, types)
+            first, count = (allies, units - allies) if side else (0, allies)
+            for i in range(count):
+                n = first + i
+                for k in range(out.shape[2]):
+                    out[e, n, k] = 0
+                if looks[_X, i] == np.inf:
                     continue
-                dx, dy = positions[e, 0, j] - x, positions[e, 1, j] - y
-                if alive[e, j] and dx * dx + dy * dy < sight * sight:
-                    out[e, n, p], out[e, n, p + 1], out[e, n, p + 2] = (
-                        looks[_HEALTH, j],
-                        dx / sight,
-                        dy / sight,
-                    )
-                    out[e, n, p + 3], out[e, n, p + 4] = looks[_MOVE_X, j], looks[_MOVE_Y, j]
-                    out[e, n, p + 5], out[e, n, p + 6] = looks[_ATTACK, j], looks[_WAIT, j]
-                    out[e, n, p + 7 + kinds[e, j]] = 1
-                    if shields:
-                        out[e, n, p + size - 1] = looks[_SHIELD, j]
-                p += size
-            out[e, n, p], out[e, n, p + 1], out[e, n, p + 2] = looks[_HEALTH, n], x / width, y / height
-            out[e, n, p + 3] = looks[_WAIT, n]
-            out[e, n, p + 4 + kinds[e, n]] = 1
-            if shields:
-                out[e, n, out.shape[2] - 1] = looks[_SHIELD, n]
+                x, y, sight = looks[_X, i], looks[_Y, i], sights[types[i]]
+                square, p = sight * sight, 0
+                for j in range(units):
+                    if j == i:
+                        continue
+                    dx, dy = looks[_X, j] - x, looks[_Y, j] - y
+                    if dx * dx + dy * dy < square:
+                        out[e, n, p], out[e, n, p + 1] = looks[_HEALTH, j], dx / sight
+                        out[e, n, p + 2], out[e, n, p + 3] = dy / sight, looks[_MOVE_X, j]
+                        out[e, n, p + 4], out[e, n, p + 5] = looks[_MOVE_Y, j], looks[_ATTACK, j]
+                        out[e, n, p + 6], out[e, n, p + 7 + types[j]] = looks[_WAIT, j], 1
+                        if shields:
+                            out[e, n, p + size - 1] = looks[_SHIELD, j]
+                    p += size
+                out[e, n, p], out[e, n, p + 1], out[e, n, p + 2] = looks[_HEALTH, i], x / width, y / height
+                out[e, n, p + 3], out[e, n, p + 4 + types[i]] = looks[_WAIT, i], 1
+                if shields:
+                    out[e, n, out.shape[2] - 1] = looks[_SHIELD, i]
 
 
 @njit(cache=True, error_model="numpy")
@@ -99,14 +118,18 @@ def global_state(state: SkirmishState, rules: SkirmishRules, out: Array) -> None
 def action_mask(state: SkirmishState, rules: SkirmishRules, out: Array) -> None:
     """Write which actions are legal, int8 ``[E, N, A]``: the dead can stop only, others attack what is in range."""
     positions, alive, kinds, ranges = state.position, state.alive, state.kind, rules.attack_range
-    allies = rules.num_allies
+    units, allies = kinds.shape[1], rules.num_allies
     for e in range(out.shape[0]):
-        for n in range(allies):
-            reach = ranges[kinds[e, n]]
+        for n in range(out.shape[1]):
+            first, opponents = (0, allies) if n >= allies else (allies, units - allies)
+            x, y, lives, reach = positions[e, 0, n], positions[e, 1, n], alive[e, n], ranges[kinds[e, n]]
+            square = reach * reach
             for action in range(STOP):
-                out[e, n, action] = alive[e, n]
+                out[e, n, action] = lives
             out[e, n, STOP] = 1
-            for action in range(FIRST_ATTACK, out.shape[2]):
-                j = allies + action - FIRST_ATTACK
-                dx, dy = positions[e, 0, j] - positions[e, 0, n], positions[e, 1, j] - positions[e, 1, n]
-                out[e, n, action] = alive[e, n] and alive[e, j] and dx * dx + dy * dy < reach * reach
+            for k in range(opponents):
+                j = first + k
+                dx, dy = positions[e, 0, j] - x, positions[e, 1, j] - y
+                out[e, n, FIRST_ATTACK + k] = lives and alive[e, j] and dx * dx + dy * dy < square
+            for action in range(FIRST_ATTACK + opponents, out.shape[2]):
+                out[e, n, action] = 0
