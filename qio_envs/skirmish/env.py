@@ -276,5 +276,6 @@ class Skirmish(BatchedEnv[SkirmishConfig, SkirmishState]):
             max_steps=self.config.max_steps,
             enemy_agents=rules.enemy_agents,
             enemy_score=float(s.enemy_return[index]),
+            messages=None if self.shown_messages is None else self.shown_messages[index],
         )
         return viewer.draw_text(scene) if mode == "ansi" else viewer.draw(scene)

@@ -7,7 +7,18 @@ import dataclasses
 import numpy as np
 
 from qio_envs.api import Array
-from qio_envs.api.drawing import TIME_BAR, Entry, disc, gauges, legend, line, paint, patch
+from qio_envs.api.drawing import (
+    TIME_BAR,
+    Entry,
+    disc,
+    draw_message,
+    gauges,
+    legend,
+    line,
+    message_entries,
+    paint,
+    patch,
+)
 from qio_envs.api.lettering import write_centred
 from qio_envs.skirmish.config import FIRST_ATTACK, UNITS
 from qio_envs.skirmish.kernels.sides import attacked
@@ -47,6 +58,9 @@ class Scene:
     max_steps: int
     enemy_agents: bool = False  # whether enemies are agents too; the script counts allies from the last on
     enemy_score: float = 0.0  # where they are
+    messages: Array | None = (
+        None  # float [N, B] in [-1, 1], told by agents in the last step; None where nobody talks
+    )
 
     @property
     def teams(self) -> tuple[slice, slice]:
@@ -73,8 +87,8 @@ def draw(scene: Scene) -> Array:
     """Return uint8 ``[h, w, 3]``, 640 pixels along the longer side of the map: what the teams have left, map, legend.
 
     Allies are blue, enemies orange. A unit is a disc with the letter of its type, of its size or a little larger, with
-    its health as a bar above, and a line to what it attacks. Crosses are where units fell. The bars of the teams are
-    their health.
+    its health as a bar above, above that what a policy told the others, and a line to what it attacks. Crosses are
+    where units fell. The bars of the teams are their health.
     """
     scale = _CANVAS / max(scene.size)
     width, height = (round(side * scale) for side in scene.size)
@@ -100,6 +114,10 @@ def draw(scene: Scene) -> Array:
     for unit in order[scene.alive[order]]:
         radius = max(_RADII[scene.kind[unit]] * scale, _RADIUS)
         _health(canvas, float(scene.health[unit]), centres[unit] - np.array([0, radius + 4]), radius)
+    if scene.messages is not None and scene.step > 0:
+        for unit in np.flatnonzero(scene.alive[: len(scene.messages)]):
+            radius = max(_RADII[scene.kind[unit]] * scale, _RADIUS)
+            draw_message(canvas, scene.messages[unit], centres[unit] - np.array([0, radius + 13]))
     items = [
         (f"step {scene.step}/{scene.max_steps}", scene.step / scene.max_steps, TIME_BAR),
         (scene.scores, None, TIME_BAR),
@@ -124,6 +142,7 @@ def _entries(scene: Scene) -> list[Entry]:
         ("cross", _GONE, "fell"),
         ("cell", _GOOD, "health"),
         ("text", _LETTER, units),
+        *message_entries(scene.messages),
     ]
 
 

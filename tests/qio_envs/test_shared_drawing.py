@@ -231,7 +231,7 @@ def test_of_a_message_at_the_edge_what_lies_inside_is_drawn(middle):
     np.testing.assert_array_equal(canvas, larger[100:120, 100:140])
 
 
-@pytest.mark.parametrize("env_id", ["swarm_cooperative_v0", "forest_uav_v0", "mpe_spread_v0"])
+@pytest.mark.parametrize("env_id", ["swarm_cooperative_v0", "forest_uav_v0", "mpe_spread_v0", "skirmish_v0"])
 def test_messages_are_shown_where_agents_talk(env_id):
     env = played(env_id, 3)
     silent = env.render(1)
