@@ -164,9 +164,9 @@ def batched(environment: Environment, num_envs: int, **settings) -> Play:
         for t in range(steps):
             env.step(actions[t % 64])
             env.observe(out)
-            ended = ~env.running
-            if ended.any():
-                env.reset(mask=ended)
+            running = env.running
+            if np.count_nonzero(running) < num_envs:
+                env.reset(mask=~running)
 
     return play
 

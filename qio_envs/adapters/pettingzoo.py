@@ -56,6 +56,8 @@ class BatchedParallelEnv(ParallelEnv):
             self.possible_agents, batch.action_space
         )
         self._index = {agent: index for index, agent in enumerate(self.possible_agents)}
+        self._action_shape = batch.action_space.shape or ()
+        self._action_kinds = "iu" if isinstance(batch.action_space, gymnasium.spaces.Discrete) else "iuf"
         self._set_agents([])
         self._screen = Screen(batch, render_mode)
         self._began = False
@@ -102,9 +104,14 @@ class BatchedParallelEnv(ParallelEnv):
         """
         if not self.agents and self._began and isinstance(actions, Mapping) and not actions:
             return {}, {}, {}, {}, {}
-        transition = self.batch.step(self._action_array(actions))
-        rewards, terminated, truncated = (self._by_agent(array[0].tolist()) for array in transition)
-        result = self._by_agent(observations(self.batch)), rewards, terminated, truncated, self._infos()
+        given, ended, cut = self.batch.step(self._action_array(actions))
+        seen, rewards, infos = observations(self.batch), given.tolist()[0], self._infos()
+        flags = ended.tolist()[0], cut.tolist()[0]
+        if True in flags[0] or True in flags[1]:
+            terminated, truncated = self._by_agent(flags[0]), self._by_agent(flags[1])
+        else:
+            terminated, truncated = self._none.copy(), self._none.copy()
+        result = self._by_agent(seen), self._by_agent(rewards), terminated, truncated, infos
         if True in terminated.values() or True in truncated.values():
             self._set_agents([agent for agent in self.agents if not (terminated[agent] or truncated[agent])])
         self._screen.show_if_human()
@@ -139,10 +146,24 @@ class BatchedParallelEnv(ParallelEnv):
 
     def _action_array(self, actions: Mapping[str, Any]) -> Array:
         """Return the actions as the batch takes them, ``[1, N, ...]``; the rows of ended agents are 0."""
+        if type(actions) is dict and list(actions) == self.possible_agents == self.agents:
+            rows = list(actions.values())
+        else:
+            rows = self._rows(actions)
+        try:
+            array = np.array([rows])
+        except (ValueError, TypeError, OverflowError):
+            array = np.array(None)
+        if array.dtype.kind not in self._action_kinds or array.shape[2:] != self._action_shape:
+            self._refuse(rows)
+        return array
+
+    def _rows(self, actions: Mapping[str, Any]) -> list[Any]:
+        """Return the actions in the order of ``possible_agents``, 0 for ended agents."""
         if not isinstance(actions, Mapping):
             raise InvalidActionError(f"actions: expected a dictionary by agent, got {type(actions).__name__}")
-        space = self.batch.action_space
-        if actions.keys() != self._living:
+        space, living = self.batch.action_space, self._none
+        if actions.keys() != living.keys():
             for agent in actions:
                 if agent not in self._index:
                     raise InvalidActionError(
@@ -152,25 +173,12 @@ class BatchedParallelEnv(ParallelEnv):
             missing = [agent for agent in self.agents if agent not in actions]
             if missing:
                 raise InvalidActionError(f"no action for {', '.join(missing)}")
-        if len(self.agents) == len(self.possible_agents):
-            rows = [actions[agent] for agent in self.possible_agents]
-        else:
-            idle = np.zeros(space.shape or (), space.dtype)
-            living = self._living
-            rows = [actions[agent] if agent in living else idle for agent in self.possible_agents]
-        try:
-            array = np.array([rows])
-        except (ValueError, TypeError, OverflowError):
-            array = np.array(None)
-        kinds = "iu" if isinstance(space, gymnasium.spaces.Discrete) else "iuf"
-        if array.dtype.kind not in kinds or array.shape[2:] != (space.shape or ()):
-            self._refuse(rows, kinds)
-        return array
+        idle = np.zeros(self._action_shape, space.dtype)
+        return [actions[agent] if agent in living else idle for agent in self.possible_agents]
 
-    def _refuse(self, rows: list[Any], kinds: str) -> None:
+    def _refuse(self, rows: list[Any]) -> None:
         """Name the agent whose action has the wrong type or shape."""
-        space = self.batch.action_space
-        shape = space.shape or ()
+        space, shape = self.batch.action_space, self._action_shape
         for agent, row in zip(self.possible_agents, rows, strict=True):
             try:
                 value = np.asarray(row)
@@ -180,28 +188,33 @@ class BatchedParallelEnv(ParallelEnv):
                 allowed = f"an integer from 0 to {int(space.n) - 1}"
             else:
                 allowed = f"numbers of shape {shape}"
-            if value.dtype.kind not in kinds or value.shape != shape:
+            if value.dtype.kind not in self._action_kinds or value.shape != shape:
                 raise InvalidActionError(f"action of {agent}: expected {allowed}, got {row!r}")
         raise InvalidActionError("actions: no common numeric type holds all of them")
 
     def _set_agents(self, agents: list[str]) -> None:
         self.agents = agents
-        self._living = frozenset(agents)
+        self._none = dict.fromkeys(agents, False)
 
     def _by_agent(self, rows: list[Any]) -> dict[str, Any]:
         """Return what there is for all possible agents by the names of the living ones."""
-        if len(self.agents) == len(rows):
-            return dict(zip(self.agents, rows, strict=True))
-        return {agent: rows[self._index[agent]] for agent in self.agents}
+        return dict(zip(self.agents, self._living(rows)))  # noqa: B905  # they are as many; a check takes time
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         """Give every living agent the episode's metrics as Python numbers."""
         shared: dict[str, Any] = {}
         own: dict[str, list[Any]] = {}
         for key, values in self.batch.info().items():
-            (shared if values.ndim == 1 else own)[key] = values.tolist()[0]
-        infos = {agent: shared.copy() for agent in self.agents}
+            if values.ndim == 1:
+                shared[key] = values.item()
+            else:
+                own[key] = values.tolist()[0]
+        infos = [shared.copy() for _ in self.agents]
         for key, row in own.items():
-            for agent, info in infos.items():
-                info[key] = row[self._index[agent]]
-        return infos
+            for info, value in zip(infos, self._living(row)):  # noqa: B905
+                info[key] = value
+        return dict(zip(self.agents, infos))  # noqa: B905
+
+    def _living(self, rows: list[Any]) -> list[Any]:
+        """Return of what there is for all possible agents what the living ones have."""
+        return rows if len(self.agents) == len(rows) else [rows[self._index[agent]] for agent in self.agents]

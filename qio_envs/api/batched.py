@@ -12,9 +12,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import gymnasium
 import numpy as np
 
+from qio_envs.api.actions import ActionCheck
 from qio_envs.api.causal import StepGraph, checked_intervention
 from qio_envs.api.config import EnvConfig, is_integer
 from qio_envs.api.errors import InvalidActionError, ResetNeededError, UnsupportedError
+from qio_envs.api.kernels import Kernel
 from qio_envs.api.limits import SCENARIO, Limits, Relations, check_state, matching_arrays
 
 Array = np.ndarray
@@ -261,9 +263,21 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
                 that is not finite; nothing has been advanced.
             ResetNeededError: An environment was never reset or has ended.
         """
-        if not self.arrays.running.all():
-            raise self._not_running(~self.arrays.running)
-        return self._step(self._checked_actions(actions))
+        running, check = self.arrays.running, self._action_check
+        if check.passes(actions, running):
+            return self._step(actions)
+        if not running.all():
+            raise self._not_running(~running)
+        return self._step(check.checked(actions, self.num_envs, self.agents_alive, self.possible_agents))
+
+    @functools.cached_property
+    def _action_check(self) -> ActionCheck:
+        return ActionCheck(self.action_space, self.num_agents)
+
+    @functools.cached_property
+    def _observation_shape(self) -> tuple[int, ...]:
+        """Shape of the observations of one environment, ``(N, *observation_space.shape)``."""
+        return self.num_agents, *self.observation_space.shape
 
     def agents_alive(self) -> Array:
         """Return bool ``[E, N]``: agents whose episode goes on."""
@@ -316,6 +330,9 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
             for name, array in self.arrays._asdict().items()
         }
         result.arrays = type(self.arrays)(**tiled)
+        for name, value in vars(self).items():
+            if isinstance(value, Kernel):
+                setattr(result, name, value.copy())
         return result
 
     def counterfactual(self, actions: Array) -> Counterfactual:
@@ -337,7 +354,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
                 f"{self.id} has no exact counterfactuals with these settings: {self.action_dependent_draws}"
             )
         values = np.asarray(actions)
-        shape = (self.num_envs, self.num_agents, *(self.action_space.shape or ()))
+        shape = (self.num_envs, *self._action_check.shape)
         if values.shape[1:] != shape or values.shape[0] < 1:
             raise InvalidActionError(
                 f"actions: expected shape (C, {str(shape)[1:-1]}) with at least one branch, got {values.shape}"
@@ -388,7 +405,7 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         Raises:
             ValueError: It does not fit.
         """
-        shape = (self.num_envs, self.num_agents, *self.observation_space.shape)
+        shape = (self.num_envs, *self._observation_shape)
         if out is None:
             return np.empty(shape, np.float32)
         if out.shape != shape or out.dtype != np.float32 or not out.flags.carray:
@@ -408,42 +425,3 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
             if not is_integer(value) or not 0 <= value < 2**64:
                 raise ValueError(f"seeds: expected integers from 0 to 2**64 - 1, got {value!r}")
         return values.astype(np.uint64)
-
-    def _checked_actions(self, actions: Array) -> Array:
-        """Return ``actions`` as `_step` takes them: C-contiguous int64, or floats of the space's dtype.
-
-        Discrete actions are in range, continuous ones finite; rows of agents that have ended are 0.
-        """
-        values, space = np.asarray(actions), self.action_space
-        expected = (self.num_envs, self.num_agents, *(space.shape or ()))
-        if values.shape != expected:
-            raise InvalidActionError(f"actions: expected shape {expected}, got {values.shape}")
-        if isinstance(space, gymnasium.spaces.Discrete):
-            count = int(space.n)
-            allowed = f"an integer from 0 to {count - 1}"
-            if values.dtype.kind not in "iu":
-                raise InvalidActionError(f"actions: expected {allowed} each, got dtype {values.dtype}")
-            result = np.ascontiguousarray(values, np.int64)
-            if result.view(np.uint64).max() < count:  # negative numbers are huge ones here
-                return result
-            fits = (values >= 0) & (values < count)
-        else:
-            allowed = "finite numbers"
-            if values.dtype.kind not in "iuf":
-                raise InvalidActionError(f"actions: expected {allowed}, got dtype {values.dtype}")
-            with np.errstate(over="ignore"):
-                result = np.ascontiguousarray(values, space.dtype)
-            finite = np.isfinite(result)
-            if finite.all():
-                return result
-            fits = np.logical_and.reduce(finite, axis=tuple(range(2, values.ndim)))
-        alive = self.agents_alive()
-        if (alive & ~fits).any():
-            row, column = (int(index) for index in np.argwhere(alive & ~fits)[0])
-            raise InvalidActionError(
-                f"action of {self.possible_agents[column]} in env {row}: expected {allowed}, "
-                f"got {values[row, column]}"
-            )
-        result = result.copy()
-        result[~fits] = 0
-        return result

@@ -1,4 +1,4 @@
-"""`Kernel`: a numba function without the cost of looking its types up at each call."""
+"""`Kernel`: a numba function without the cost of looking its types up, and its named tuples, at each call."""
 
 from __future__ import annotations
 
@@ -7,39 +7,146 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.datamodel.models import TupleModel
+from numba.extending import NativeValue, intrinsic, register_model, unbox
 
 
 class Kernel:
     """A compiled function that is called with arguments of the same types each time.
 
     Numba looks at the type of every argument at every call, which for named tuples of arrays takes longer than many a
-    step of an environment. Here the first call does it once. Pickles and copies look again.
+    step of an environment. Here the first call does it once. Numba also takes named tuples apart at every call, array
+    by array; here compiled code reads the first one, and a second one right behind it, from memory to which they were
+    written when they were first given. Another tuple is written anew. Pickles and deep copies look again.
 
     With ``NUMBA_DISABLE_JIT=1`` the function runs as plain Python, slowly, for a debugger; its numbers are the compiled
     code's up to rounding.
 
     Args:
         function: A function made with ``numba.njit``. Arguments of later calls must have the types (dtype, number of
-            dimensions, memory layout) of those of the first: this is not checked.
+            dimensions, memory layout) of those of the first: this is not checked. It must not return what a named
+            tuple holds.
+        keeps: Whether named tuples are mostly the same ones as in the call before; where they are new each time it is
+            faster to take them apart.
     """
 
-    __slots__ = ("_code", "_function")
+    __slots__ = ("_code", "_function", "_keeps", "_kept")
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, keeps: bool = True) -> None:
         self._function = function
+        self._keeps = keeps
         self._code: Callable[..., Any] | None = None
+        self._kept: _KeptTuples | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns."""
-        if numba.config.DISABLE_JIT:
-            with np.errstate(all="ignore"):  # compiled code does not warn either
-                return self._function(*arguments)
-        if self._code is None:
-            signature = tuple(numba.typeof(argument) for argument in arguments)
-            self._function.compile(signature)
-            self._code = self._function.get_overload(signature)
-        return self._code(*arguments)
+        code, kept = self._code, self._kept
+        if code is None:
+            code, kept = self._compiled(arguments)
+        if kept is None:
+            return code(*arguments)
+        first, end, one, last, addresses, _ = kept
+        if arguments[first] is not one or arguments[end - 1] is not last:
+            self._kept = kept = _written_tuples(first, end, arguments)  # held here too, while the code runs
+            addresses = kept[4]
+        return code(*arguments[:first], *addresses, *arguments[end:])
+
+    def copy(self) -> Kernel:
+        """Return a kernel with the same code that remembers tuples of its own."""
+        result = Kernel(self._function, self._keeps)
+        result._code, result._kept = self._code, self._kept
+        return result
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the function only: compiled code belongs to a process."""
-        return Kernel, (self._function,)
+        return Kernel, (self._function, self._keeps)
+
+    def _compiled(self, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], _KeptTuples | None]:
+        if numba.config.DISABLE_JIT:
+            self._code = self._plain
+            return self._plain, None
+        signature = [numba.typeof(argument) for argument in arguments]
+        places = [place for place, kind in enumerate(signature) if _can_be_kept(kind)] if self._keeps else []
+        if places:
+            first = places[0]
+            end = first + 2 if first + 1 in places else first + 1
+            for place in range(first, end):
+                signature[place] = _Kept(signature[place].types, signature[place].instance_class)
+            self._kept = _written_tuples(first, end, arguments)
+        self._function.compile(tuple(signature))
+        self._code = self._function.get_overload(tuple(signature))
+        return self._code, self._kept
+
+    def _plain(self, *arguments: Any) -> Any:
+        with np.errstate(all="ignore"):  # compiled code does not warn either
+            return self._function(*arguments)
+
+
+# One or two arguments that compiled code is given by address: the place of the first and the one behind the last,
+# the first and the last, the addresses of their copies, and the memory that holds the copies. A plain tuple, which Python takes apart fastest.
+_KeptTuples = tuple[int, int, Any, Any, tuple[int, ...], tuple[np.ndarray, ...]]
+
+
+def _written_tuples(first: int, end: int, arguments: tuple[Any, ...]) -> _KeptTuples:
+    memory = tuple(_written(values) for values in arguments[first:end])
+    addresses = tuple(copy.ctypes.data for copy in memory)
+    return first, end, arguments[first], arguments[end - 1], addresses, memory
+
+
+class _Kept(types.NamedTuple):
+    """A named tuple whose argument is the address of memory that `_written` wrote."""
+
+
+register_model(_Kept)(TupleModel)
+
+
+def _can_be_kept(kind: types.Type) -> bool:
+    """Whether it is a named tuple of arrays and numbers."""
+    return type(kind) is types.NamedTuple and all(
+        isinstance(part, types.Array | types.Number | types.Boolean) for part in kind.types
+    )
+
+
+@unbox(_Kept)
+def _unbox_kept(kind: Any, address: Any, c: Any) -> NativeValue:
+    pointer = c.builder.bitcast(c.pyapi.long_as_voidptr(address), c.context.get_value_type(kind).as_pointer())
+    return NativeValue(c.builder.load(pointer))
+
+
+@intrinsic
+def _size(typing: Any, values: Any) -> Any:
+    """Return how many bytes `_write` writes."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        size = context.get_abi_sizeof(context.get_value_type(signature.args[0]))
+        return context.get_constant(types.intp, size)
+
+    return types.intp(values), code
+
+
+@intrinsic
+def _write(typing: Any, values: Any, address: Any) -> Any:
+    """Write a tuple to memory, with arrays that do not count references: whoever reads it must keep them."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values, address = arguments
+        for index, kind in enumerate(signature.args[0].types):
+            if isinstance(kind, types.Array):
+                array = context.make_array(kind)(context, builder, builder.extract_value(values, index))
+                array.meminfo = cgutils.get_null_value(array.meminfo.type)
+                array.parent = cgutils.get_null_value(array.parent.type)
+                values = builder.insert_value(values, array._getvalue(), index)
+        builder.store(values, builder.inttoptr(address, values.type.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(values, types.intp), code
+
+
+@njit(cache=True)
+def _written(values: Any) -> np.ndarray:
+    """Return memory that holds a named tuple as compiled code has it."""
+    memory = np.empty(_size(values), np.uint8)
+    _write(values, memory.ctypes.data)
+    return memory

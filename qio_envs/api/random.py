@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_MULTIPLIER_0 = np.uint64(0xD2511F53)
-_MULTIPLIER_1 = np.uint64(0xCD9E8D57)
-_WEYL_0 = np.uint64(0x9E3779B9)
-_WEYL_1 = np.uint64(0xBB67AE85)
+MULTIPLIER_0 = np.uint64(0xD2511F53)
+MULTIPLIER_1 = np.uint64(0xCD9E8D57)
+WEYL_0 = np.uint64(0x9E3779B9)
+WEYL_1 = np.uint64(0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
-_ROUNDS = 10
+ROUNDS = 10
 _UNIT_24 = np.float32(2.0**-24)
 
 MAX_NORMAL = 5.7685
@@ -50,15 +50,15 @@ def philox4x32(
     c3 = np.uint64(stream) & _LOW
     k0 = np.uint64(seed) & _LOW
     k1 = np.uint64(seed) >> _SHIFT
-    for _ in range(_ROUNDS):
-        product_0 = _MULTIPLIER_0 * c0
-        product_1 = _MULTIPLIER_1 * c2
+    for _ in range(ROUNDS):
+        product_0 = MULTIPLIER_0 * c0
+        product_1 = MULTIPLIER_1 * c2
         c0 = (product_1 >> _SHIFT) ^ c1 ^ k0
         c1 = product_1 & _LOW
         c2 = (product_0 >> _SHIFT) ^ c3 ^ k1
         c3 = product_0 & _LOW
-        k0 = (k0 + _WEYL_0) & _LOW
-        k1 = (k1 + _WEYL_1) & _LOW
+        k0 = (k0 + WEYL_0) & _LOW
+        k1 = (k1 + WEYL_1) & _LOW
     return c0, c1, c2, c3
 
 
@@ -75,8 +75,8 @@ def uniform(lane: int, step: int, episode: int, stream: int, seed: int) -> np.fl
     return np.float32(word(lane, step, episode, stream, seed) >> np.uint64(8)) * _UNIT_24
 
 
-@njit(cache=True, error_model="numpy")
-def _normal_pair(first: np.uint64, second: np.uint64) -> tuple[np.float32, np.float32]:
+@njit(cache=True, error_model="numpy", forceinline=True)
+def normal_pair(first: np.uint64, second: np.uint64) -> tuple[np.float32, np.float32]:
     """Return two independent normals of two 32-bit words (Box and Muller, 1958).
 
     The logarithm, sine and cosine are polynomials: with nothing but the four operations and a square root, every
@@ -100,12 +100,10 @@ def _normal_pair(first: np.uint64, second: np.uint64) -> tuple[np.float32, np.fl
     sine = radius * angle * (s0 + z * (s1 + z * (s2 + z * (s3 + z * s4))))
     c0, c1, c2, c3, c4 = _COS_COEFFICIENTS
     cosine = radius * (c0 + z * (c1 + z * (c2 + z * (c3 + z * c4))))
-    quarter = second >> np.uint64(30)
-    if quarter & np.uint64(1):
-        cosine, sine = -sine, cosine
-    if quarter & np.uint64(2):
-        cosine, sine = -cosine, -sine
-    return cosine, sine
+    # one choice for each number: loops over many pairs then stay without branches
+    odd, second_half = second & np.uint64(1 << 30) != 0, second & np.uint64(1 << 31) != 0
+    x, y = -sine if odd else cosine, cosine if odd else sine
+    return -x if second_half else x, -y if second_half else y
 
 
 @njit(cache=True)
@@ -117,8 +115,8 @@ def normals(
     They lie within `MAX_NORMAL` of 0 and are the same on every machine, bit for bit.
     """
     w0, w1, w2, w3 = philox4x32(block, step, episode, stream, seed)
-    n0, n1 = _normal_pair(w0, w1)
-    n2, n3 = _normal_pair(w2, w3)
+    n0, n1 = normal_pair(w0, w1)
+    n2, n3 = normal_pair(w2, w3)
     return n0, n1, n2, n3
 
 

@@ -19,6 +19,8 @@ from qio_envs.forest_uav.kernels.step import step
 from qio_envs.forest_uav.policies import GreedyPolicy, LawnmowerPolicy
 from qio_envs.forest_uav.state import ForestRules, ForestState, unpack
 
+_ONE = np.int32(1)
+
 
 class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
     """UAVs monitor a forest together (cooperative, partially observed, limited communication).
@@ -145,7 +147,7 @@ class ForestUAV(BatchedEnv[ForestConfig, ForestState]):
         """Return the metrics of the episode so far, each ``[E]``; see the class."""
         s = self.arrays
         return {
-            "coverage": s.monitored_count / np.maximum(s.free_count, 1),
+            "coverage": s.monitored_count / np.maximum(s.free_count, _ONE),
             "steps_to_90": s.milestones[:, 0].copy(),
             "steps_to_95": s.milestones[:, 1].copy(),
             "collisions": s.collisions.copy(),

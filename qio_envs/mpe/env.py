@@ -93,7 +93,7 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
         """Where each part of the global state lies, by name."""
         self.state_space = _unbounded(self.state_layout["time_left"].stop)
         self.arrays = ParticleState.empty(self.num_envs, self.world, len(self.sums) + len(self.means))
-        self._metrics = ("team_return", *self.sums, *self.means)
+        self._metrics = ("agent_return", "team_return", *self.sums, *self.means)
         self._counted = self.scored.indices(self.num_agents)[
             :2
         ]  # the first and after the last whose returns are added
@@ -193,9 +193,9 @@ class ParticleEnv(BatchedEnv[ParticleConfig, ParticleState]):
 
     def info(self) -> dict[str, Array]:
         """Return the metrics of the episode so far, ``[E]`` or ``[E, N]``; see the class and the task."""
-        rows = np.empty((len(self._metrics), self.num_envs))
+        rows = np.empty((len(self._metrics) - 1, self.num_envs))
         self._measure_kernel(self.arrays, *self._counted, len(self.sums), rows)
-        return {"agent_return": self.arrays.returns.copy(), **dict(zip(self._metrics, rows, strict=True))}
+        return dict(zip(self._metrics, (self.arrays.returns.copy(), *rows), strict=True))
 
     def render(self, index: int = 0, mode: str = "rgb_array") -> Array | str:
         """Return a picture of environment ``index`` (uint8 ``[h, w, 3]``), or text for ``ansi``.

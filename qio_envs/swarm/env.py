@@ -109,7 +109,8 @@ class Swarm(BatchedEnv[SwarmConfig, SwarmState]):
         )
         self.arrays = SwarmState.empty(self.num_envs, self.num_agents)
         self._reset_kernel, self._step_kernel = Kernel(kernels.reset), Kernel(kernels.step)
-        self._observe_kernel, self._measure_kernel = Kernel(kernels.observe), Kernel(kernels.measure)
+        self._observe_kernel = Kernel(kernels.observe)
+        self._measure_kernel = Kernel(kernels.measure)
 
     def _names(self) -> tuple[str, ...]:
         return tuple(f"agent_{n}" for n in range(len(self.team)))

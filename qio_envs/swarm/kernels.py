@@ -10,9 +10,12 @@ import numpy as np
 from numba import njit
 
 from qio_envs.api import Array
-from qio_envs.api.random import normals, uniform
+from qio_envs.api.random import uniform
+from qio_envs.api.random_lanes import fill_normals
 from qio_envs.swarm.config import SUCCESS_DISTANCE, TASKS
 from qio_envs.swarm.state import TRAIL, SwarmMetrics, SwarmRules, SwarmSight, SwarmState
+
+_ROWS = 64  # environments whose noise is drawn at once
 
 START, TARGET, PROCESS, OBSERVATION, VELOCITY = 0, 1, 2, 3, 4  # streams of random numbers
 
@@ -102,8 +105,14 @@ def step(
     exit_penalty, task = np.float32(rules.exit_penalty), rules.task
     num_envs, agents = alive.shape
     noisy = process_noise > 0
+    noise = np.empty((min(num_envs, _ROWS), agents, 4), np.float32)
     for e in range(num_envs):
         steps[e] += 1
+    for e in range(num_envs):
+        row = e % _ROWS
+        if noisy and row == 0:
+            some = slice(e, e + _ROWS)
+            fill_normals(steps[some], episode[some], PROCESS, seed[some], noise)
         over = steps[e] >= rules.max_steps
         held = steps[e] <= rules.held_steps
         anybody = False
@@ -121,11 +130,10 @@ def step(
             vx = damping * (body[e, n, 2] + time_step * _clip(ax))
             vy = damping * (body[e, n, 3] + time_step * _clip(ay))
             if noisy:
-                n0, n1, n2, n3 = normals(n, steps[e], episode[e], PROCESS, seed[e])
-                vx += process_noise * n0
-                vy += process_noise * n1
-                x = body[e, n, 0] + time_step * vx + process_noise * n2
-                y = body[e, n, 1] + time_step * vy + process_noise * n3
+                vx += process_noise * noise[row, n, 0]
+                vy += process_noise * noise[row, n, 1]
+                x = body[e, n, 0] + time_step * vx + process_noise * noise[row, n, 2]
+                y = body[e, n, 1] + time_step * vy + process_noise * noise[row, n, 3]
             else:
                 x = body[e, n, 0] + time_step * vx
                 y = body[e, n, 1] + time_step * vy
@@ -252,14 +260,16 @@ def observe(state: SwarmState, sight: SwarmSight, out: Array) -> None:
 @njit(cache=True, error_model="numpy")
 def _observe_oneself(state: SwarmState, sight: SwarmSight, out: Array) -> None:
     """Write an agent's own position and velocity with noise; agent ``n`` has the block ``n`` of four normals."""
-    body, noise = state.body, np.float32(sight.noise)
-    n0 = n1 = n2 = n3 = np.float32(0)
+    body, size = state.body, np.float32(sight.noise)
+    noise = np.zeros((min(body.shape[0], _ROWS), body.shape[1], 4), np.float32)
     for e in range(body.shape[0]):
+        row = e % _ROWS
+        if size > 0 and row == 0:
+            some = slice(e, e + _ROWS)
+            fill_normals(state.step[some], state.episode[some], OBSERVATION, state.seed[some], noise)
         for n in range(body.shape[1]):
-            if noise > 0:
-                n0, n1, n2, n3 = normals(n, state.step[e], state.episode[e], OBSERVATION, state.seed[e])
-            out[e, n, 0], out[e, n, 1] = body[e, n, 0] + noise * n0, body[e, n, 1] + noise * n1
-            out[e, n, 2], out[e, n, 3] = body[e, n, 2] + noise * n2, body[e, n, 3] + noise * n3
+            for k in range(4):
+                out[e, n, k] = body[e, n, k] + size * noise[row, n, k]
 
 
 @njit(cache=True, error_model="numpy")
@@ -270,12 +280,16 @@ def _observe_all(state: SwarmState, sight: SwarmSight, out: Array) -> None:
     ``2 m + 1``, so that two share a block of four normals.
     """
     seed, episode, steps, body, others = state.seed, state.episode, state.step, state.body, sight.others
-    noise, reach = np.float32(sight.noise), np.float32(sight.sensing_range)
-    agents = body.shape[1]
-    noisy = noise > 0
+    size, reach = np.float32(sight.noise), np.float32(sight.sensing_range)
+    num_envs, agents = body.shape[0], body.shape[1]
     reach *= reach
-    n0 = n1 = n2 = n3 = np.float32(0)
-    for e in range(body.shape[0]):
+    noise = np.zeros((min(num_envs, _ROWS), max((agents * (agents - 1) + 1) // 2, 1), 4), np.float32)
+    lanes = noise.reshape(noise.shape[0], -1)
+    for e in range(num_envs):
+        row = e % _ROWS
+        if size > 0 and row == 0:
+            some = slice(e, e + _ROWS)
+            fill_normals(steps[some], episode[some], OBSERVATION, seed[some], noise)
         m = 0
         for n in range(agents):
             x, y = body[e, n, 0], body[e, n, 1]
@@ -284,17 +298,12 @@ def _observe_all(state: SwarmState, sight: SwarmSight, out: Array) -> None:
             for k in range(agents - 1):
                 j = others[n, k]
                 dx, dy = body[e, j, 0] - x, body[e, j, 1] - y
-                if noisy:
-                    if m & 1:
-                        n0, n1 = n2, n3
-                    else:
-                        n0, n1, n2, n3 = normals(m >> 1, steps[e], episode[e], OBSERVATION, seed[e])
-                    m += 1
                 if dx * dx + dy * dy < reach:
-                    out[e, n, 4 + 2 * k] = dx + noise * n0
-                    out[e, n, 5 + 2 * k] = dy + noise * n1
+                    out[e, n, 4 + 2 * k] = dx + size * lanes[row, m]
+                    out[e, n, 5 + 2 * k] = dy + size * lanes[row, m + 1]
                 else:
                     out[e, n, 4 + 2 * k], out[e, n, 5 + 2 * k] = 0, 0
+                m += 2
 
 
 @njit(cache=True, error_model="numpy")

@@ -6,7 +6,7 @@ from forest_oracle import philox
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qio_envs.api.random import MAX_NORMAL, _normal_pair, below, integers, normals, philox4x32, uniform, word
+from qio_envs.api.random import MAX_NORMAL, normal_pair, below, integers, normals, philox4x32, uniform, word
 
 words = st.integers(0, 2**32 - 1)
 
@@ -78,7 +78,7 @@ def box_muller(first, second):
 
 @given(words, words)
 def test_normals_are_those_of_the_textbook(first, second):
-    pair = _normal_pair(np.uint64(first), np.uint64(second))
+    pair = normal_pair(np.uint64(first), np.uint64(second))
     assert all(np.float32(value) == value for value in pair)
     np.testing.assert_allclose(pair, box_muller(first, second), atol=2e-6)
 
@@ -88,14 +88,14 @@ def test_normals_are_those_of_the_textbook(first, second):
 )
 @pytest.mark.parametrize("second", [0, 2**32 - 1, 2**30, 2**30 - 1, 2**31, 3 * 2**30, 2**29])
 def test_normals_at_the_ends_of_their_ranges(first, second):
-    pair = _normal_pair(np.uint64(first), np.uint64(second))
+    pair = normal_pair(np.uint64(first), np.uint64(second))
     assert np.isfinite(pair).all()
     assert np.abs(pair).max() <= MAX_NORMAL
     np.testing.assert_allclose(pair, box_muller(first, second), atol=2e-6)
 
 
 def test_the_largest_normal():
-    assert _normal_pair(np.uint64(0), np.uint64(2**29))[0] == pytest.approx(MAX_NORMAL, abs=1e-3)
+    assert normal_pair(np.uint64(0), np.uint64(2**29))[0] == pytest.approx(MAX_NORMAL, abs=1e-3)
     assert sqrt(2 * log(2**24)) < MAX_NORMAL < sqrt(2 * log(2**24)) + 1e-3
 
 
