@@ -313,7 +313,7 @@ def measure(agents: int, contestants: list[Contestant], rounds: int, seconds: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant (15)")
-    parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn, about (0.3)")
+    parser.add_argument("--seconds", type=float, default=0.3, help="CPU time of a turn, about (0.3)")
     parser.add_argument(
         "--only", default="", help="compare those alone whose name holds this text, and mpe2's"
     )
@@ -354,7 +354,9 @@ def version_of(package: str) -> str:
 
 
 def _print(agents: int, rows: Sequence[dict], rounds: int) -> None:
-    print(f"\none core, {agents} agents, all observations, median of {rounds} rounds (slowest to fastest)\n")
+    print(
+        f"\none core, CPU time, {agents} agents, all observations, median of {rounds} rounds (slowest to fastest)\n"
+    )
     print(f"{'contestant':<36}{'env steps/s':>13}{'agent steps/s':>15}{'ratio':>9}   rounds, env steps/s")
     for row in rows:
         print(
@@ -364,10 +366,11 @@ def _print(agents: int, rows: Sequence[dict], rounds: int) -> None:
 
 
 def _time(play: Callable[[int], None], steps: int) -> float:
+    """Return the CPU seconds of so many steps: what else the machine does does not count."""
     play(1)
-    start = time.perf_counter()
+    start = time.process_time()
     play(steps)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def cpu_model() -> str:

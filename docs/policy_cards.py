@@ -38,6 +38,9 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "forest_uav_mappo": ("forest_uav_mappo", "sampled"),
     "forest_uav_ppo": ("forest_uav_ppo", "sampled"),
     "forest_uav_sprint_ppo": ("forest_uav_sprint_ppo", "sampled"),
+    "mpe_speaker_listener_mappo": ("reproduction/speaker_listener/mappo", "greedy"),
+    "mpe_spread_mappo": ("reproduction/spread/mappo_counterfactual", "greedy"),
+    "skirmish_qmix": ("reproduction/skirmish_3s5z/qmix", "greedy", "won"),
     "swarm_masac": ("swarm_masac", "greedy"),
     "swarm_memory_ppo": ("swarm_memory_ppo", "sampled"),
     "swarm_world_model": ("swarm_world_model", "greedy"),
@@ -104,8 +107,9 @@ def page(text: str) -> str:
     for one in map(card, POLICIES):
         low, high = one.interval
         lines.append(
-            f"| `{one.name}` | {one.task} | {one.algorithm} | {one.mode} | {one.score:.1f} ({low:.1f} to {high:.1f}) | "
-            f"{one.random:.1f} | {one.best_scripted} {one.best:.1f} | {one.normalized:.2f} | `{one.command}` |"
+            f"| `{one.name}` | {one.task} | {one.algorithm} | {one.mode} | {one.shown(one.score)}{one.measure} "
+            f"({one.shown(low)} to {one.shown(high)}) | {one.shown(one.random)} | "
+            f"{one.best_scripted} {one.shown(one.best)} | {one.normalized:.2f} | `{one.command}` |"
         )
     table = "\n".join([START, "", *lines, "", END])
     return re.sub(f"{START}.*{END}", lambda _: table, text, flags=re.DOTALL)

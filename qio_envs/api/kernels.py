@@ -84,8 +84,9 @@ class Kernel:
             return self._function(*arguments)
 
 
-# One or two arguments that compiled code is given by address: the place of the first and the one behind the last,
-# the first and the last, the addresses of their copies, and the memory that holds the copies. A plain tuple, which Python takes apart fastest.
+# One or two arguments that compiled code is given by address: the place of the first and the one behind the last, the
+# first and the last themselves, the addresses of their copies, and the memory that holds the copies. A plain tuple is
+# what Python takes apart fastest.
 _KeptTuples = tuple[int, int, Any, Any, tuple[int, ...], tuple[np.ndarray, ...]]
 
 

@@ -57,7 +57,7 @@ def _philox_lanes(typing: Any, counters: Any, stream: Any, words: Any) -> Any:
     return types.void(counters, types.uint64, words), code
 
 
-def _same(value: int) -> ir.Constant:
+def _same(value: Any) -> ir.Constant:
     return ir.Constant(_WIDE, [int(value)] * LANES)
 
 
@@ -69,7 +69,7 @@ def _row(context: Any, builder: Any, kind: Any, array: Any, row: int, vector: ir
 
 def _plain_philox_lanes(counters: np.ndarray, stream: int, words: np.ndarray) -> None:
     lane, step, episode, seed = counters
-    words[...] = philox4x32(lane, step, episode, stream, seed)  # type: ignore[arg-type]  # arrays for integers
+    words[...] = philox4x32(lane, step, episode, stream, seed)  # arrays for integers
 
 
 if numba.config.DISABLE_JIT:  # the same without a compiler
@@ -77,7 +77,9 @@ if numba.config.DISABLE_JIT:  # the same without a compiler
 
 
 @njit(cache=True, error_model="numpy")
-def fill_normals(steps: np.ndarray, episodes: np.ndarray, stream: int, seeds: np.ndarray, out: np.ndarray) -> None:
+def fill_normals(
+    steps: np.ndarray, episodes: np.ndarray, stream: int, seeds: np.ndarray, out: np.ndarray
+) -> None:
     """Write the normals of the first ``B`` blocks of many environments.
 
     ``out[e, b]`` becomes ``normals(b, steps[e], episodes[e], stream, seeds[e])``.

@@ -80,6 +80,15 @@ class Card:
         scenario = self.env_config.get("scenario")
         return self.env if scenario is None else f"{self.env} ({scenario})"
 
+    def shown(self, score: float) -> str:
+        """Return a score with the digits that tell policies apart: two decimals where all are small, such as rates."""
+        return f"{score:.2f}" if max(abs(self.best), abs(self.random)) <= 2 else f"{score:.1f}"
+
+    @property
+    def measure(self) -> str:
+        """Name of the metric behind a score; empty for the team's return."""
+        return "" if self.metric == "team_return" else f" {self.metric}"
+
 
 def cards(folder: Path = _FOLDER) -> dict[str, Card]:
     """Return the cards of all policies that are installed, by name.

@@ -22,7 +22,7 @@ def policies(
         say(f"{PREFIX}{card.name}")
         say(f"  {card.task}, {card.algorithm}, seed {card.seed}, {card.licence}")
         say(
-            f"  {card.mode} {card.score:.1f}: {card.normalized:.2f} between random play ({card.random:.1f}) and "
-            f"{card.best_scripted} ({card.best:.1f})"
+            f"  {card.mode} {card.shown(card.score)}{card.measure}: {card.normalized:.2f} between random play "
+            f"({card.shown(card.random)}) and {card.best_scripted} ({card.shown(card.best)})"
         )
         say(f"  {card.command}")

@@ -6,7 +6,8 @@ from forest_oracle import philox
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qio_envs.api.random import MAX_NORMAL, normal_pair, below, integers, normals, philox4x32, uniform, word
+from qio_envs.api.random import MAX_NORMAL, below, integers, normal_pair, normals, philox4x32, uniform, word
+from qio_envs.api.random_lanes import fill_normals
 
 words = st.integers(0, 2**32 - 1)
 
@@ -127,3 +128,32 @@ def test_normals_are_standard_and_independent():
     distance = np.abs(expected - (np.arange(count) + 0.5) / count).max()
     assert distance < 1.95 / sqrt(count)  # Kolmogorov and Smirnov, p = 0.001
     assert (normals_of(50, seed=2) != normals_of(50)).all()
+
+
+@given(
+    st.integers(1, 5),
+    words,
+    st.lists(st.tuples(st.integers(0, 2**31 - 1), words, st.integers(0, 2**64 - 1)), min_size=1, max_size=40),
+)
+def test_many_normals_at_a_time_are_the_single_ones_bit_for_bit(blocks, stream, counters):
+    steps, episodes, seeds = (
+        np.array(values, dtype)
+        for values, dtype in zip(zip(*counters, strict=True), (np.int32, np.uint32, np.uint64), strict=True)
+    )
+    out = np.full((len(counters) + 1, blocks, 4), 7, np.float32)
+    fill_normals(steps, episodes, stream, seeds, out)
+    expected = [
+        [normals(block, step, episode, stream, np.uint64(seed)) for block in range(blocks)]
+        for step, episode, seed in counters
+    ]
+    np.testing.assert_array_equal(out[:-1].view(np.uint32), np.array(expected, np.float32).view(np.uint32))
+    assert (out[-1] == 7).all()
+
+
+def test_many_normals_at_a_time_are_known_bit_for_bit():
+    seeds = np.zeros(17, np.uint64)
+    out = np.empty((17, 1, 4), np.float32)
+    fill_normals(np.zeros(17, np.int32), np.zeros(17, np.uint32), 0, seeds, out)
+    assert {tuple(f"{bits:08x}" for bits in row) for row in out[:, 0].view(np.uint32)} == {
+        tuple(KNOWN_NORMALS)
+    }

@@ -54,6 +54,12 @@ def test_a_policy_scores_what_its_card_says():
     assert score == pytest.approx(card.score, rel=0.01)
 
 
+def test_scores_have_the_digits_that_tell_policies_apart():
+    battle, forest = card_of("skirmish_qmix"), card_of("forest_uav_ppo")
+    assert (battle.shown(0.98765), battle.measure) == ("0.99", " won")
+    assert (forest.shown(396.04), forest.measure) == ("396.0", "")
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_one(capsys):
     with pytest.raises(ConfigError, match="did you mean 'swarm_masac'"):
         load_policy("policy:swarm_massac")
@@ -73,7 +79,8 @@ def test_the_commands_take_names(capsys, tmp_path, monkeypatch):
     out = capsys.readouterr().out
     for name, card in cards().items():
         assert f"policy:{name}\n" in out
-        assert f"  {card.mode} {card.score:.1f}: {card.normalized:.2f} between random play" in out
+        shown = f"{card.shown(card.score)}{card.measure}"
+        assert f"  {card.mode} {shown}: {card.normalized:.2f} between random play" in out
         assert f"  rllib train {name} --seed 0\n" in out
     assert main(["policies", "forest_uav_ppo"]) == 0
     assert f"sha256: {card_of('forest_uav_ppo').sha256}\n" in capsys.readouterr().out
