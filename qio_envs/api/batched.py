@@ -7,17 +7,18 @@ import copy
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 import numpy as np
 
-from qio_envs.api.actions import ActionCheck
 from qio_envs.api.causal import StepGraph, checked_intervention
 from qio_envs.api.config import EnvConfig, is_integer
 from qio_envs.api.errors import InvalidActionError, ResetNeededError, UnsupportedError
-from qio_envs.api.kernels import Kernel
 from qio_envs.api.limits import SCENARIO, Limits, Relations, check_state, matching_arrays
+
+if TYPE_CHECKING:
+    from qio_envs.api.actions import ActionCheck
 
 Array = np.ndarray
 """An array; its shape and dtype stand where it is named."""
@@ -272,6 +273,8 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
 
     @functools.cached_property
     def _action_check(self) -> ActionCheck:
+        from qio_envs.api.actions import ActionCheck  # numba, which takes half a second to import
+
         return ActionCheck(self.action_space, self.num_agents)
 
     @functools.cached_property
@@ -323,6 +326,8 @@ class BatchedEnv(abc.ABC, Generic[ConfigT, StateT]):
         """
         if not is_integer(count) or count < 1:
             raise ValueError(f"count: expected an integer of at least 1, got {count!r}")
+        from qio_envs.api.kernels import Kernel  # as above
+
         result = copy.copy(self)
         result.num_envs, result.shown_messages = int(count) * self.num_envs, None
         tiled = {
