@@ -6,7 +6,7 @@ these four forms too, and mpe2's simple_spread_v3, which is the same task as `mp
 (cooperative) and `mpe_spread_v0` in those forms, mpe2's simple_spread_v3, and, where it is installed
 (pip install '.[bench]'), VMAS's simple_spread (vectorised in torch, one thread) with 64 environments and with 4096.
 Episodes have 200 steps; actions are random, those of spread discrete. All contestants of a group take turns over
-several rounds, so that a busy machine slows all alike; the table shows medians.
+several rounds, and CPU time is what counts, so that a busy machine slows all alike; the table shows medians.
 
     python benchmarks/env_throughput.py            # about two minutes
     python benchmarks/env_throughput.py --only spread --out results/mpe_throughput.csv     # spread and mpe2 alone

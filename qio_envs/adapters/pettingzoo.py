@@ -105,17 +105,15 @@ class BatchedParallelEnv(ParallelEnv):
         if not self.agents and self._began and isinstance(actions, Mapping) and not actions:
             return {}, {}, {}, {}, {}
         given, ended, cut = self.batch.step(self._action_array(actions))
-        seen, rewards, infos = observations(self.batch), given.tolist()[0], self._infos()
-        flags = ended.tolist()[0], cut.tolist()[0]
+        seen, rewards = self._by_agent(observations(self.batch)), self._by_agent(given.tolist()[0])
+        infos, flags = self._infos(), (ended.tolist()[0], cut.tolist()[0])
         if True in flags[0] or True in flags[1]:
             terminated, truncated = self._by_agent(flags[0]), self._by_agent(flags[1])
+            self._set_agents([agent for agent in self.agents if not (terminated[agent] or truncated[agent])])
         else:
             terminated, truncated = self._none.copy(), self._none.copy()
-        result = self._by_agent(seen), self._by_agent(rewards), terminated, truncated, infos
-        if True in terminated.values() or True in truncated.values():
-            self._set_agents([agent for agent in self.agents if not (terminated[agent] or truncated[agent])])
         self._screen.show_if_human()
-        return result
+        return seen, rewards, terminated, truncated, infos
 
     def state(self) -> Array:
         """Return the global state, float32, in ``state_space``."""
@@ -198,7 +196,10 @@ class BatchedParallelEnv(ParallelEnv):
 
     def _by_agent(self, rows: list[Any]) -> dict[str, Any]:
         """Return what there is for all possible agents by the names of the living ones."""
-        return dict(zip(self.agents, self._living(rows)))  # noqa: B905  # they are as many; a check takes time
+        agents = self.agents
+        if len(agents) != len(rows):
+            rows = [rows[self._index[agent]] for agent in agents]
+        return dict(zip(agents, rows))  # noqa: B905  # they are as many; a check takes time
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         """Give every living agent the episode's metrics as Python numbers."""
@@ -209,12 +210,12 @@ class BatchedParallelEnv(ParallelEnv):
                 shared[key] = values.item()
             else:
                 own[key] = values.tolist()[0]
-        infos = [shared.copy() for _ in self.agents]
+        infos = self._by_agent([shared.copy() for _ in self.possible_agents])
         for key, row in own.items():
-            for info, value in zip(infos, self._living(row)):  # noqa: B905
-                info[key] = value
-        return dict(zip(self.agents, infos))  # noqa: B905
-
-    def _living(self, rows: list[Any]) -> list[Any]:
-        """Return of what there is for all possible agents what the living ones have."""
-        return rows if len(self.agents) == len(rows) else [rows[self._index[agent]] for agent in self.agents]
+            if len(infos) == len(row):
+                for info, value in zip(infos.values(), row):  # noqa: B905
+                    info[key] = value
+            else:
+                for agent, info in infos.items():
+                    info[key] = row[self._index[agent]]
+        return infos

@@ -7,10 +7,9 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import njit, types
-from numba.core import cgutils
+from numba import types
 from numba.core.datamodel.models import TupleModel
-from numba.extending import NativeValue, intrinsic, register_model, unbox
+from numba.extending import NativeValue, register_model, unbox
 
 
 class Kernel:
@@ -47,10 +46,12 @@ class Kernel:
             code, kept = self._compiled(arguments)
         if kept is None:
             return code(*arguments)
-        first, end, one, last, addresses, _ = kept
+        kinds, first, end, one, last, addresses, _ = kept
         if arguments[first] is not one or arguments[end - 1] is not last:
-            self._kept = kept = _written_tuples(first, end, arguments)  # held here too, while the code runs
-            addresses = kept[4]
+            self._kept = kept = _written_tuples(
+                kinds, first, end, arguments
+            )  # held here too, while the code runs
+            addresses = kept[5]
         return code(*arguments[:first], *addresses, *arguments[end:])
 
     def copy(self) -> Kernel:
@@ -74,7 +75,7 @@ class Kernel:
             end = first + 2 if first + 1 in places else first + 1
             for place in range(first, end):
                 signature[place] = _Kept(signature[place].types, signature[place].instance_class)
-            self._kept = _written_tuples(first, end, arguments)
+            self._kept = _written_tuples(tuple(signature[first:end]), first, end, arguments)
         self._function.compile(tuple(signature))
         self._code = self._function.get_overload(tuple(signature))
         return self._code, self._kept
@@ -84,16 +85,37 @@ class Kernel:
             return self._function(*arguments)
 
 
-# One or two arguments that compiled code is given by address: the place of the first and the one behind the last, the
-# first and the last themselves, the addresses of their copies, and the memory that holds the copies. A plain tuple is
-# what Python takes apart fastest.
-_KeptTuples = tuple[int, int, Any, Any, tuple[int, ...], tuple[np.ndarray, ...]]
+# One or two arguments that compiled code is given by address: their types, the place of the first and the one behind
+# the last, the first and the last themselves, the addresses of their copies, and the memory that holds the copies. A
+# plain tuple is what Python takes apart fastest.
+_KeptTuples = tuple[tuple[types.Type, ...], int, int, Any, Any, tuple[int, ...], tuple[np.ndarray, ...]]
 
 
-def _written_tuples(first: int, end: int, arguments: tuple[Any, ...]) -> _KeptTuples:
-    memory = tuple(_written(values) for values in arguments[first:end])
+def _written_tuples(
+    kinds: tuple[types.Type, ...], first: int, end: int, arguments: tuple[Any, ...]
+) -> _KeptTuples:
+    memory = tuple(_written(kind, values) for kind, values in zip(kinds, arguments[first:end], strict=True))
     addresses = tuple(copy.ctypes.data for copy in memory)
-    return first, end, arguments[first], arguments[end - 1], addresses, memory
+    return kinds, first, end, arguments[first], arguments[end - 1], addresses, memory
+
+
+def _written(kind: types.NamedTuple, values: Any) -> np.ndarray:
+    """Return memory (uint8) that holds a named tuple as compiled code has it: one part behind the other, aligned.
+
+    An array is its reference counter and its owner, which are left out here: whoever reads it must keep it alive; then
+    its number of elements, their size, its address, shape and strides.
+    """
+    data = bytearray()
+    for part, value in zip(kind.types, values, strict=True):
+        if isinstance(part, types.Array):
+            numbers = (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+            new = np.array(numbers, np.int64)
+        else:
+            new = np.array(value, str(part))
+        data.extend(bytes(-len(data) % new.itemsize))
+        data.extend(new.tobytes())
+    data.extend(bytes(-len(data) % 8))
+    return np.frombuffer(bytes(data), np.int64).copy()
 
 
 class _Kept(types.NamedTuple):
@@ -104,9 +126,9 @@ register_model(_Kept)(TupleModel)
 
 
 def _can_be_kept(kind: types.Type) -> bool:
-    """Whether it is a named tuple of arrays and numbers."""
+    """Whether it is a named tuple of arrays, integers, floats and flags."""
     return type(kind) is types.NamedTuple and all(
-        isinstance(part, types.Array | types.Number | types.Boolean) for part in kind.types
+        isinstance(part, types.Array | types.Integer | types.Float | types.Boolean) for part in kind.types
     )
 
 
@@ -114,40 +136,3 @@ def _can_be_kept(kind: types.Type) -> bool:
 def _unbox_kept(kind: Any, address: Any, c: Any) -> NativeValue:
     pointer = c.builder.bitcast(c.pyapi.long_as_voidptr(address), c.context.get_value_type(kind).as_pointer())
     return NativeValue(c.builder.load(pointer))
-
-
-@intrinsic
-def _size(typing: Any, values: Any) -> Any:
-    """Return how many bytes `_write` writes."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        size = context.get_abi_sizeof(context.get_value_type(signature.args[0]))
-        return context.get_constant(types.intp, size)
-
-    return types.intp(values), code
-
-
-@intrinsic
-def _write(typing: Any, values: Any, address: Any) -> Any:
-    """Write a tuple to memory, with arrays that do not count references: whoever reads it must keep them."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values, address = arguments
-        for index, kind in enumerate(signature.args[0].types):
-            if isinstance(kind, types.Array):
-                array = context.make_array(kind)(context, builder, builder.extract_value(values, index))
-                array.meminfo = cgutils.get_null_value(array.meminfo.type)
-                array.parent = cgutils.get_null_value(array.parent.type)
-                values = builder.insert_value(values, array._getvalue(), index)
-        builder.store(values, builder.inttoptr(address, values.type.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(values, types.intp), code
-
-
-@njit(cache=True)
-def _written(values: Any) -> np.ndarray:
-    """Return memory that holds a named tuple as compiled code has it."""
-    memory = np.empty(_size(values), np.uint8)
-    _write(values, memory.ctypes.data)
-    return memory

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qio_envs import forest_uav_v0, swarm_cooperative_v0
@@ -32,6 +32,9 @@ def test_a_discrete_action_passes_exactly_if_it_is_in_range(place, action, runs)
 
 
 @given(st.integers(0, 11), st.floats(width=32), st.booleans())
+@example(11, np.inf, True)
+@example(5, -np.inf, True)
+@example(0, np.nan, True)
 def test_a_continuous_action_passes_exactly_if_it_is_finite(place, number, runs):
     check = ActionCheck(Box(-1, 1, (2,), np.float32), 3)
     actions, running = np.zeros((2, 3, 2), np.float32), np.array([runs, True])

@@ -81,7 +81,7 @@ def test_named_tuples_are_read_from_where_they_are_kept():
 
 def test_kept_tuples_live_as_long_as_their_kernel_reads_them():
     kernel, out = Kernel(combine), np.zeros(1)
-    for seed in range(50):
+    for seed in range(8):
         kernel(out, numbers(seed), more(seed), 0)
         gc.collect()
         given, rest = numbers(seed), more(seed)
@@ -124,3 +124,14 @@ def test_branches_and_their_origin_step_apart():
         seen, expected = env.observe(), alone.observe()
         np.testing.assert_array_equal(seen, expected)
         np.testing.assert_array_equal(branch.observe(), np.concatenate([expected] * 2))
+
+
+def test_noise_that_is_drawn_for_many_environments_is_that_of_few():
+    """The last six of 70, whose noise is drawn apart from that of the first 64."""
+    many, few = swarm_cooperative_v0.batched_env(70), swarm_cooperative_v0.batched_env(6)
+    many.reset(np.arange(70))
+    few.reset(np.arange(64, 70))
+    for _ in range(3):
+        many.step(np.zeros((70, 3, 2), np.float32))
+        few.step(np.zeros((6, 3, 2), np.float32))
+        np.testing.assert_array_equal(many.observe()[64:], few.observe())
