@@ -153,9 +153,9 @@ def _gradients(optimizer: torch.optim.Optimizer) -> dict[torch.nn.Parameter, tor
 def polyak_update(
     targets: Sequence[torch.nn.Parameter], presents: Sequence[torch.nn.Parameter], tau: float
 ) -> None:
-    """Move the parameters of target networks by the share ``tau`` towards the present ones, in place."""
+    """Move the parameters of target networks, if any, by the share ``tau`` towards the present ones, in place."""
     with torch.no_grad():
-        if not approach(targets, presents, tau):
+        if targets and not approach(targets, presents, tau):
             torch._foreach_lerp_([*targets], [*presents], tau)
 
 
