@@ -145,7 +145,7 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
         config = self.config
         first = config.num_steps_sampled_before_learning_starts
         before = self.env_steps_sampled
-        asked = self._is_asked_for
+        asked = config.sampling_lag and self._is_asked_for
         rollouts = self.sample(config.round_steps, random_actions=before < first)
         if not rollouts:
             return
@@ -198,7 +198,7 @@ class OffPolicyAlgorithm(RolloutAlgorithm):
 
     def _wait_for_next_round(self) -> None:
         """Take the round that runners were asked for during the last update, if they were; what failed is left out."""
-        if not self.env_runner_group.num_in_flight_async_reqs(_NEXT_ROUND):
+        if not self.config.sampling_lag or not self.env_runner_group.num_in_flight_async_reqs(_NEXT_ROUND):
             return
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             found = self.env_runner_group.fetch_ready_async_reqs(

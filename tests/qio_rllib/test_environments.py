@@ -250,6 +250,7 @@ def test_without_our_settings_it_is_stock_ppo():
         "_rl_module_spec",
         "_learner_class",
         "log_sys_usage",
+        "num_cpus_per_learner",
     }
 
 
