@@ -11,7 +11,7 @@ SPEED, THROUGHPUT, CIRCUITS = "training_throughput.csv", "env_throughput.csv", "
 XEON = "training_throughput_xeon.csv"
 UPDATE = "training_throughput_update.csv"
 OFF_POLICY, ACTING = "training_throughput_off_policy.csv", "training_throughput_acting.csv"
-SCALE_OUT = "scale_out.csv"
+SCALE_OUT, OVERLAP = "scale_out.csv", "scale_out_overlap.csv"
 TASKS = {
     "skirmish": "`skirmish_v0` 27m_vs_30m",
     "mpe2": "mpe2's `simple_spread_v3` with ten agents",
@@ -88,6 +88,10 @@ def _scaled(contestant: str, column: str = "ratio", part: str = "one node") -> C
     return text
 
 
+def _overlap(contestant: str, column: str) -> Callable[[], str]:
+    return lambda: f.cell(OVERLAP, column, 2, contestant=contestant)
+
+
 SCALING = Section(
     "Remote runners and learners",
     "PPO, 8 environments in each runner, 800 environment steps an iteration over all learners, one thread in every "
@@ -118,6 +122,20 @@ SCALING = Section(
             {"learners": _scaled("2 learners"), "both": _scaled("2 runners, 2 learners")},
             "python benchmarks/scale_out.py --rounds 3",
             (SCALE_OUT,),
+        ),
+        Claim(
+            "Q-learning on mpe2's `simple_spread_v3` with ten agents and one remote runner, over none: {waiting} where "
+            "it waits during updates, {meanwhile} where it samples meanwhile (`sampling_lag: 1`); sampling takes "
+            "{sample} s of an iteration and learning {learn} s, so that little can be hidden",
+            {
+                "waiting": _overlap("1 runner", "ratio"),
+                "meanwhile": _overlap("1 runner, lag 1", "ratio"),
+                "sample": _overlap("1 runner", "sample_s"),
+                "learn": _overlap("1 runner", "learn_s"),
+            },
+            "python benchmarks/scale_out.py --tasks mpe2 --parts overlap --rounds 5 "
+            "--out results/scale_out_overlap.csv",
+            (OVERLAP,),
         ),
         Claim(
             "One runner on each of two Ray nodes, simulated on this machine, over none: {two}, where two processes are "
