@@ -31,6 +31,17 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
+@pytest.fixture
+def computing_on_one_thread() -> Iterator[None]:
+    """Let torch have one thread, on which kernels compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def ray_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start Ray once for all tests that need it."""

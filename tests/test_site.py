@@ -104,7 +104,7 @@ def test_no_markdown_is_left_in_a_text(pages):
 
 def test_what_pages_link_to_is_in_the_site(site, pages):
     assert 'class="highlight"' in (site / "repository/benchmarks/campaign.py.html").read_text()
-    assert (site / "repository/results/forest_uav_ppo/seed_0/best.gif").is_file()
+    assert (site / "repository/results/forest_uav_ppo/seed_0/learning_curve.png").is_file()
     folder = (site / "repository/results/forest_uav_ppo/index.html").read_text()
     assert "396.2" in folder  # of summary.csv
     assert 'src="learning_curve.png"' in folder

@@ -20,13 +20,7 @@ from qio_rllib.models.networks import Encoder, Head, NetworkSettings
 
 ACTIVATIONS = {"none": None, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh, "linear": nn.Identity}
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("computing_on_one_thread")
 
 
 def stack_of(sizes, activations, seed=0):

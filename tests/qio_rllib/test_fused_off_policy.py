@@ -29,13 +29,7 @@ from qio_rllib.sampling.team_reward import with_team_reward
 GRU = {"use_gru": True, "gru_cell_size": 6, "max_seq_len": 5}
 DEEP = {"hiddens": [16, 9], "activation": "silu"}
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("computing_on_one_thread")
 
 
 # name -> (task, algorithm, settings, kernels that the losses need)

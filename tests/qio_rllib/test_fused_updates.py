@@ -40,13 +40,7 @@ def masked(**training):
     return forest(mask_blocked_moves=True, obstacle_density=0.2).training(**training)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What kernels compute on."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("computing_on_one_thread")
 
 
 class Digits(Nested):
