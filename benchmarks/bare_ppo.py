@@ -1,9 +1,9 @@
-"""PPO over the UAV forest in plain torch: the limit that a framework on the same environment can come to.
+"""PPO in plain torch over a batch of this package's environments: what a framework can be compared with.
 
-One file, one class, nothing of Ray: kernels fill an array, one forward pass a step for all environments and UAVs, the
+One file, one class, nothing of Ray: kernels fill an array, one forward pass a step for all environments and agents, the
 same network and the same gradient steps as RLlib's PPO with two hidden layers of 64 and separate actor and critic.
 
-    python benchmarks/bare_ppo.py --seconds 60
+    python benchmarks/bare_ppo.py --seconds 60        # in the forest
 """
 
 import argparse
@@ -18,13 +18,16 @@ from numba import njit
 from torch import nn
 
 from qio_envs import forest_uav_v0
+from qio_envs.api import BatchedEnv
 
 Array = np.ndarray
-WINDOW = 8  # episodes over which the team return is averaged: those of an iteration, as RLlib reports them
+WINDOW = (
+    8  # episodes over which the team return is averaged: those of an iteration of the forest, as in RLlib
+)
 
 
 class Batch(NamedTuple):
-    """Rows to learn from, one for each action of a UAV."""
+    """Rows to learn from, one for each action of an agent."""
 
     observations: torch.Tensor  # float32 [B, D]
     actions: torch.Tensor  # int64 [B]
@@ -47,11 +50,11 @@ class ActorCritic(nn.Module):
 
 
 class BarePPO:
-    """PPO (Schulman et al., 2017) of one policy for all UAVs.
+    """PPO (Schulman et al., 2017) of one policy for all agents.
 
     Args:
-        num_envs: Environments ``E``.
-        env_steps: Environment steps of an iteration, over all environments; a multiple of ``num_envs``.
+        env: ``E`` environments whose agents choose one of several actions; they are reset.
+        env_steps: Environment steps of an iteration, over all environments; a multiple of ``E``.
         epochs: Passes over an iteration's rows.
         minibatch_size: Rows of a gradient step, at most.
         lr: Of Adam.
@@ -64,12 +67,12 @@ class BarePPO:
         seed: Of network, environments and actions.
         threads: That torch learns with; more gain little on a network of this size, and wait for each other on a busy
             machine. Sampling uses one.
-        **env_config: Settings of the forest.
+        window: Episodes that the reported team return is the mean of, the last ones.
     """
 
     def __init__(
         self,
-        num_envs: int = 8,
+        env: BatchedEnv,
         *,
         env_steps: int = 1600,
         epochs: int = 4,
@@ -83,7 +86,7 @@ class BarePPO:
         max_norm: float = 0.5,
         seed: int = 0,
         threads: int = 1,
-        **env_config,
+        window: int = WINDOW,
     ) -> None:
         self.epochs, self.minibatch_size = epochs, minibatch_size
         self.gamma, self.lambda_ = gamma, lambda_
@@ -93,7 +96,7 @@ class BarePPO:
             entropy_coeff,
             max_norm,
         )
-        self.env = env = forest_uav_v0.batched_env(num_envs, **env_config)
+        self.env, num_envs = env, env.num_envs
         env.reset(seed)
         (size,) = env.observation_space.shape
         self.shape = (env_steps // num_envs, num_envs, env.num_agents)  # T, E, N
@@ -108,15 +111,15 @@ class BarePPO:
         self.net = ActorCritic(size, int(env.action_space.n))
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr, fused=True)
         self.rng = np.random.default_rng(seed)
-        self.returns: collections.deque[float] = collections.deque(maxlen=WINDOW)
+        self.returns: collections.deque[float] = collections.deque(maxlen=window)
         self.threads = threads
 
     def iterate(self) -> dict[str, float]:
         """Sample and learn once.
 
         Returns:
-            ``sample_s`` and ``learn_s`` (seconds), ``env_steps``, and ``team_return``, the mean of the last `WINDOW`
-            episodes (nan before the first has ended).
+            ``sample_s`` and ``learn_s`` (seconds), ``env_steps``, and ``team_return``, the mean of the last
+            ``window`` episodes (nan before the first has ended).
         """
         threads = torch.get_num_threads()
         start = time.perf_counter()
@@ -221,7 +224,8 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=8, help="environments (8)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    ppo = BarePPO(args.num_envs, seed=args.seed, reward="local", entropy_coeff=0.01)
+    forest = forest_uav_v0.batched_env(args.num_envs, reward="local")
+    ppo = BarePPO(forest, seed=args.seed, entropy_coeff=0.01)
     spent, steps = 0.0, 0
     while spent < args.seconds:
         row = ppo.iterate()

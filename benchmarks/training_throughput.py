@@ -40,6 +40,7 @@ from bare_ppo import BarePPO
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 
+from qio_envs import forest_uav_v0
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.callbacks import EpisodeMetrics
 from qio_rllib.artifacts.files import write_csv
@@ -108,12 +109,11 @@ class BareContestant:
 
     def __init__(self, num_envs: int) -> None:
         self.ppo = BarePPO(
-            num_envs,
+            forest_uav_v0.batched_env(num_envs, **FOREST[1]),
             env_steps=STEPS,
             minibatch_size=MINIBATCH,
             epochs=EPOCHS,
             entropy_coeff=ENTROPY_COEFF,
-            **FOREST[1],
         )
 
     def turn(self) -> Turn:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from bare_ppo import ActorCritic, BarePPO, Batch
 
+from qio_envs import forest_uav_v0
 from qio_rllib.algorithms import PPOConfig
 from qio_rllib.learners import common
 from qio_rllib.learners.training_batch import TrainingBatch
@@ -84,7 +85,9 @@ def contestants(
     learner = learner_of(width, settings)
     batch = batch_of(columns)
     config = learner.config.get_config_for_module("shared")
-    bare = BarePPO(1, env_steps=1, entropy_coeff=float(str(settings["entropy_coeff"])))
+    bare = BarePPO(
+        forest_uav_v0.batched_env(), env_steps=1, entropy_coeff=float(str(settings["entropy_coeff"]))
+    )
     bare.net = ActorCritic(OBSERVATIONS, ACTIONS, width)
     bare.optimizer = torch.optim.Adam(bare.net.parameters(), lr=3e-4, fused=True)
     bare.minibatch_size, bare.epochs = minibatch, 1

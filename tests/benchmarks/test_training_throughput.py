@@ -16,6 +16,7 @@ import training_throughput
 import update_rate
 from bare_ppo import BarePPO, Batch, sweep
 
+from qio_envs import forest_uav_v0
 from qio_rllib.acting.distributions import Distributions
 from qio_rllib.sampling.stepper import one_thread
 
@@ -23,7 +24,8 @@ SMALL = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 20, "reward": "loc
 
 
 def small(**settings):
-    return BarePPO(4, env_steps=160, minibatch_size=96, threads=1, **settings, **SMALL)
+    env = forest_uav_v0.batched_env(4, **SMALL)
+    return BarePPO(env, env_steps=160, minibatch_size=96, threads=1, **settings)
 
 
 def test_loss_and_gradient_are_those_of_this_packages_learner():
