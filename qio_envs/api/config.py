@@ -24,9 +24,13 @@ class ConfigError(ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for a near miss of ``name`` among ``known``, else an empty string."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    """Return `` (did you mean 'x'?)`` for a near miss of ``name`` among ``known``, else an empty string.
+
+    Capitals count for nothing, so that ``ppo`` is near ``PPO``.
+    """
+    folded = {each.casefold(): each for each in map(str, known)}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
+    return f" (did you mean '{folded[near[0]]}'?)" if near else ""
 
 
 class UnknownSettingError(ConfigError, TypeError):

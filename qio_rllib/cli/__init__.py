@@ -11,13 +11,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 from qio_envs.api import ConfigError
 from qio_envs.api.distribution import distribution_name, install_command, version
 
 try:
     import typer
+    import typer.core
 except ModuleNotFoundError as missing:  # a bare install has the environments only
     print(f"rllib: needs {missing.name}; install the plug-ins: {install_command('rllib')}", file=sys.stderr)
     raise SystemExit(2) from missing
@@ -45,8 +46,35 @@ SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 SIGNALLED = 128
 """A command that a signal stopped ends with this and the signal's number, as a shell says it."""
 
+ELSEWHERE = {
+    "plot": "'rllib compare RUNS --out DIR' draws learning curves, and 'rllib train' one of each run",
+    "resume": "'rllib train --resume RUN_DIR' continues a run",
+    "sweep": "'rllib train' runs one: --seeds 0-4, or grid_search in the experiment file",
+    "tune": "'rllib train' runs sweeps (grid_search, samplers) and populations (scheduler)",
+    "render": "'rllib evaluate POLICY --render' shows episodes, 'rllib video' records one",
+    "play": "'rllib evaluate POLICY --render' shows episodes, 'rllib video' records one",
+    "benchmark": "'rllib bench' measures the speed of training",
+}
+"""Where users find what they may look for under the name of a command that is not there."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """Commands by name; some that are not there say where they are."""
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        """Return a command, None where there is none.
+
+        Raises:
+            ConfigError: It is one of `ELSEWHERE`.
+        """
+        if cmd_name in ELSEWHERE:
+            raise ConfigError(f"there is no command '{cmd_name}': {ELSEWHERE[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
     name="rllib",
+    cls=_Commands,
     help="Train and evaluate multi-agent policies with Ray RLlib. This command is QIO's; Ray no longer has one.",
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -37,6 +37,8 @@ def files(folder):
     [
         (["train"], "an experiment is needed: a file or the name of a ready one"),
         (["trian"], "No such command 'trian'"),
+        (["plot", "runs"], "there is no command 'plot': 'rllib compare RUNS --out DIR' draws"),
+        (["resume"], "'rllib train --resume RUN_DIR' continues"),
         (["train", "--confg", "x"], "--confg"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
         (["train", "--config", "x.yaml", "--run", "PPO"], "--run: cannot go with an experiment file"),
@@ -54,6 +56,7 @@ def files(folder):
         ),
         (["train", "--run", "PPO", "--env", "CartPole-v1"], "stop: at least one criterion"),
         (["train", "--run", "PPPO", "--env", "CartPole-v1", *STOP], "(did you mean 'PPO'?)"),
+        (["train", "--run", "ppo", "--env", "CartPole-v1", *STOP], "(did you mean 'PPO'?)"),
         (["train", "--run", "PPO", "--env", "CartPole-v9x", *STOP], "unknown environment 'CartPole-v9x'"),
         (["train", "--config", "x.yaml", "--set", "lr"], "--set: expected key=value, got 'lr'"),
         (["train", "--config", "x.yaml", "--set", "lrr=1"], "unknown key 'lrr' (did you mean 'lr'?)"),
