@@ -61,7 +61,7 @@ ELSEWHERE = {
 class _Commands(typer.core.TyperGroup):
     """Commands by name; some that are not there say where they are."""
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, None where there is none.
 
         Raises:
