@@ -57,6 +57,7 @@ from mpe2 import simple_spread_v3
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecMonitor
 from tables import write
@@ -215,6 +216,7 @@ class StableBaselines3:
             vf_coef=SETTINGS["vf_coeff"], max_grad_norm=SETTINGS["grad_clip"], device="cpu",
             policy_kwargs={"net_arch": {"pi": width, "vf": width}}, stats_window_size=AGENTS * SETTINGS["num_envs"],
         )  # fmt: skip
+        self._ppo.set_logger(Logger(folder=None, output_formats=[]))  # its own keeps a folder for each object
 
     def iterate(self) -> Iteration:
         """Sample and learn once."""

@@ -18,6 +18,7 @@ from claims.causal_decisions import DECISIONS
 from claims.claim import Claim, Section
 from claims.federated import FEDERATED
 from claims.field import FIELD
+from claims.frameworks import FRAMEWORKS
 from claims.games import GAMES
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
 from claims.quantum import CONTROLS, QUANTUM
@@ -38,6 +39,7 @@ SECTIONS = (
     FEDERATED,
     FIELD,
     SPEEDS,
+    FRAMEWORKS,
     SCALING,
     DIFFERENCES,
 )
