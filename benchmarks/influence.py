@@ -17,10 +17,7 @@ and when a difference counts as one, is said in `paired`.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from paired import STEPS, Study, report, train
+from paired import STEPS, Study, command_line
 
 COEFFICIENT = 10.0
 FOREST = {
@@ -43,19 +40,7 @@ STUDY = Study(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0 (10)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each (2)")
-    parser.add_argument("--out", type=Path, default=Path("results/influence"))
-    parser.add_argument("--table", action="store_true", help="only sum up the runs that are there")
-    arguments = parser.parse_args()
-    if not arguments.table:
-        command = ["python", "benchmarks/influence.py", "--seeds", str(arguments.seeds)]
-        train(STUDY, arguments.seeds, arguments.out, arguments.jobs, command)
-    if not report(STUDY, arguments.out, "influence reward"):
-        parser.error(f"there are no runs in {arguments.out}")
+    command_line(STUDY, "influence", "influence reward", __doc__)
 
 
 if __name__ == "__main__":

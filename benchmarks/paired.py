@@ -10,6 +10,7 @@ by chance: an exact sign test, corrected for their number (Holm), stands beside 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import time
@@ -369,3 +370,27 @@ def report(study: Study, out: Path, title: str) -> bool:
     draw(study, cells, out / "cells.png", f"{title}: final scores, paired seeds")
     show(cells, pairs)
     return True
+
+
+def command_line(study: Study, name: str, title: str, description: str | None) -> None:
+    """Train and report a study as the command line says.
+
+    Args:
+        study: What is compared.
+        name: Of the script, and of its folder in ``results``.
+        title: Of the figure.
+        description: For ``--help``.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0 (10)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each (2)")
+    parser.add_argument("--out", type=Path, default=Path("results") / name)
+    parser.add_argument("--table", action="store_true", help="only sum up the runs that are there")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        command = ["python", f"benchmarks/{name}.py", "--seeds", str(arguments.seeds)]
+        train(study, arguments.seeds, arguments.out, arguments.jobs, command)
+    if not report(study, arguments.out, title):
+        parser.error(f"there are no runs in {arguments.out}")

@@ -21,7 +21,7 @@ from tables import write
 
 from qio_rllib.algorithms.ppo import PPOConfig, PPOLearner
 from qio_rllib.evaluation.aggregate import describe
-from qio_rllib.experiments.benchmark import StockPPOLearner, stock_config
+from qio_rllib.experiments.stock_learners import StockPPOLearner, stock_config
 from qio_rllib.sampling.evaluation import evaluate_algorithm
 
 

@@ -23,6 +23,7 @@ from qio_rllib.causal.baseline import CounterfactualBaselineSettings
 from qio_rllib.causal.influence import InfluenceSettings
 from qio_rllib.causal.masks import CausalMaskSettings
 from qio_rllib.experiments.population_settings import PopulationSettings
+from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.exploration import Amplification, Annealing, make_annealing
 from qio_rllib.federated.server_optimizers import ServerOptimizerSettings
 from qio_rllib.federated.settings import (
@@ -228,6 +229,7 @@ def _markdown(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for path in pages():
-        path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with quiet_ray():
+        for path in pages():
+            path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"wrote the tables of {len(pages())} pages")

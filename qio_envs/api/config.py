@@ -111,6 +111,11 @@ class EnvConfig:
     def validate(self) -> None:
         """Check what concerns several fields at once; raise `ConfigError` with both keys named."""
 
+    @property
+    def observation_layout(self) -> dict[str, slice]:
+        """Slices of an agent's observation by what they hold; empty where they have no names."""
+        return {}
+
     @classmethod
     def allowed_keys(cls) -> tuple[str, ...]:
         """Return the names of all settings."""

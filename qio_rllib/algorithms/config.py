@@ -8,13 +8,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.policy.policy import PolicySpec
 
-from qio_envs.api import ConfigError
 from qio_rllib.algorithms.callbacks import EpisodeMetrics, RestoredWeights
 from qio_rllib.algorithms.capabilities import Capabilities, is_wanted
+from qio_rllib.algorithms.checked_config import CheckedConfig, is_same
 from qio_rllib.algorithms.initial_weights import weights_checkpoint
-from qio_rllib.algorithms.named_environments import NamedEnvironments
 from qio_rllib.algorithms.own_settings import (
     AMPLIFICATION,
     ENTROPY_ANNEALING,
@@ -28,13 +26,7 @@ from qio_rllib.algorithms.own_settings import (
     in_model,
 )
 from qio_rllib.algorithms.search_spaces import holds_search_space
-from qio_rllib.algorithms.settings import (
-    Settings,
-    algorithm_name,
-    apply_settings,
-    checked_model_config,
-    settings_of,
-)
+from qio_rllib.algorithms.settings import algorithm_name, checked_model_config
 from qio_rllib.algorithms.validation import (
     check_capabilities,
     check_central_value,
@@ -83,15 +75,14 @@ _IN_MODEL = (
 """Settings of ``training`` that are kept in ``model_config`` as they are."""
 
 
-class ExploringConfig(NamedEnvironments):
+class ExploringConfig(CheckedConfig):
     """Mixin for an `AlgorithmConfig`: it stands first among the bases.
 
     - ``environment`` and ``multi_agent`` take names, as `NamedEnvironments` says.
     - ``training(amplification=..., entropy_annealing=...)``: the Q operator in the policy and the law of the
       entropy coefficient.
     - ``training(central_value=...)``: a value network that sees the whole environment (MAPPO, for PPO).
-    - ``update_from_dict``, which Tune uses for plain dictionaries, gives every key to the method that takes it, checked
-      as in a YAML file.
+    - ``update_from_dict`` takes every setting, as `CheckedConfig` says.
 
     Attributes:
         capabilities: What the algorithm supports; a setting that needs more is refused.
@@ -131,59 +122,6 @@ class ExploringConfig(NamedEnvironments):
         self.initial_weights: str | None = None
         self.callbacks([EpisodeMetrics, RestoredWeights])
         self.evaluation(custom_evaluation_function=evaluate_algorithm)
-
-    @classmethod
-    def settings(cls) -> Settings:
-        """Return the table of all settings of this algorithm."""
-        own: Any = cls  # configurations are compared as objects; their classes can be hashed all the same
-        return settings_of(own, tuple(other for other in _leaves(ExploringConfig) if other is not cls))
-
-    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
-        """Take settings from a dictionary, as ``tune.run("PPO", config={...})`` gives it.
-
-        A plain dictionary holds ``env`` and any settings that a YAML file can hold under ``config`` (classes and
-        functions too); each is checked and goes to the method that takes it. The output of `to_dict`, with or without
-        changes, holds every attribute besides; private ones are taken as they are.
-
-        Raises:
-            ConfigError: An unknown key, one of another algorithm, or a value that cannot be used.
-        """
-        settings = self.settings()
-        given = {
-            key: value for key, value in config_dict.items() if not str(key).startswith("__")
-        }  # Tune's own
-        complete = "_model_config" in given
-        written = self.to_dict() if complete else {}
-        present = vars(self)
-        attributes: dict[str, Any] = {}
-        values: dict[str, Any] = {}
-        env = given.get("env", NotProvided)
-        for key, value in given.items():
-            name = self._translate_special_keys(key, warn_deprecated=False)
-            setting = settings.known.get(name) or settings.known.get(key)
-            if key == "env":
-                attributes |= {key: value} if complete else {}
-            elif name in present and complete and _same(value, present[name]):
-                continue
-            elif name in present and (name.startswith("_") or (complete and not setting)):
-                attributes[name] = value
-            elif complete and setting and name in present and setting.setter != "training":
-                attributes[name] = setting.checked(value, settings, "config", in_python=True)
-            elif not (complete and name not in present and _same(value, written.get(key, NotProvided))):
-                values[key] = value
-        if isinstance(attributes.get("policies"), Mapping):
-            attributes["policies"] = {
-                policy: PolicySpec.from_state(spec) if isinstance(spec, Mapping) else spec
-                for policy, spec in attributes["policies"].items()
-            }
-        for name, value in attributes.items():
-            setattr(self, name, value)
-        if complete:
-            self._check_stored()
-        apply_settings(self, settings, values, NotProvided if complete else env, in_python=True)
-        if complete and isinstance(self.env, str):
-            self.environment(self.env)
-        return self
 
     def training(
         self,
@@ -350,7 +288,7 @@ class ExploringConfig(NamedEnvironments):
                 changed = {
                     key: value
                     for key, value in model_config.items()
-                    if not (key in kept and _same(kept[key], value))
+                    if not (key in kept and is_same(kept[key], value))
                 }
                 checked_mapping(changed, checked_model_config)
             given = {} if model_config is None else as_dict(model_config)
@@ -413,38 +351,5 @@ class ExploringConfig(NamedEnvironments):
         module = spec.module_class if isinstance(spec, RLModuleSpec) else None
         return isinstance(module, type) and issubclass(module, PolicyModule)
 
-    def _checked(self, **values: Any) -> dict[str, Any]:
-        """Return the arguments of ``training`` that were given, checked; unknown names are refused."""
-        settings = self.settings()
-        checked: dict[str, Any] = {}
-        for key, value in values.items():
-            if value is not NotProvided:
-                checked[key] = settings.checked(key, value, in_python=True)
-                setter = settings.find(key).setter
-                if setter != "training":
-                    raise ConfigError(f"config.{key}: is set by {setter}(), not by training()")
-        return checked
-
-    def _take(self, **values: Any) -> None:
-        """Check the arguments of ``training`` that were given, and keep them as attributes."""
-        for name, value in self._checked(**values).items():
-            setattr(self, name, value)
-
-    def _check_stored(self) -> None:
-        """Check what lies in ``model_config`` and ``learner_config_dict``, where a search may have put new values."""
-        self.training(**{key: getattr(self, key) for key in MAPPINGS if getattr(self, key) is not None})
-
     def _set_model(self, **values: Any) -> None:
         self._model_config = {**as_dict(self._model_config), **values}
-
-
-def _leaves(config_class: type[ExploringConfig]) -> list[type[ExploringConfig]]:
-    """Return the configurations of algorithms: subclasses without subclasses."""
-    return [leaf for child in config_class.__subclasses__() for leaf in _leaves(child)] or [config_class]
-
-
-def _same(first: Any, second: Any) -> bool:
-    try:
-        return first is second or bool(first == second)
-    except Exception:  # arrays and the like
-        return False

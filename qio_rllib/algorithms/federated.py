@@ -29,7 +29,8 @@ from qio_rllib.algorithms.federated_hosts import ClientRecord, Failed, Hosts, La
 from qio_rllib.algorithms.federated_scores import ScoreScales
 from qio_rllib.algorithms.phases import LEARNING
 from qio_rllib.federated.clients import Client
-from qio_rllib.federated.server import FederatedServer, RoundPlan, RoundReport
+from qio_rllib.federated.rounds import RoundPlan, RoundReport
+from qio_rllib.federated.server import FederatedServer
 from qio_rllib.federated.settings import ENVIRONMENT_ATTACKS
 from qio_rllib.learners.common import as_module
 from qio_rllib.sampling.evaluation import (

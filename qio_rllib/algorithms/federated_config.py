@@ -19,6 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms.config import ExploringConfig
 from qio_rllib.algorithms.federated_hosts import Layouts
+from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
 from qio_rllib.algorithms.own_settings import checked_mapping
 from qio_rllib.algorithms.search_spaces import holds_search_space
 from qio_rllib.algorithms.setting_types import Range
@@ -252,7 +253,7 @@ class FederatedConfig(ExploringConfig):
         """Return the environment steps that a client can learn from in a round."""
         local = self._local_config(self.env, self.env_config, None)
         at_once = local.get_rollout_fragment_length() * local.num_envs_per_env_runner
-        wanted = getattr(local, "round_steps", None) or local.total_train_batch_size
+        wanted = local.round_steps if isinstance(local, OffPolicyConfig) else local.total_train_batch_size
         a_step = math.ceil(wanted / at_once) * at_once
         wanted = local.min_sample_timesteps_per_iteration or 1
         return self.local_iterations * a_step * math.ceil(wanted / a_step)

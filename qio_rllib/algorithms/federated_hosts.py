@@ -8,7 +8,7 @@ import functools
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +19,13 @@ from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.utils.actor_manager import FaultAwareApply, FaultTolerantActorManager
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from qio_rllib.algorithms.base import OffPolicyAlgorithm
 from qio_rllib.federated.clients import Client
 from qio_rllib.federated.layout import ParameterLayout
-from qio_rllib.federated.server import Update
+from qio_rllib.federated.rounds import Update
 from qio_rllib.learners.client_correction import ClientCorrection, CorrectionSettings
 from qio_rllib.learners.common import as_module
+from qio_rllib.models.target_networks import HasTargets
 from qio_rllib.sampling.lying_env import lying
 from qio_rllib.sampling.streams import generator
 from qio_rllib.sampling.vector_env import InvalidSampleError
@@ -192,10 +194,11 @@ class ClientHost(FaultAwareApply):
         learner._weights_seq_no = 0
         algorithm.set_state(pickle.loads(self._first if task.record is None else task.record.state))
         if task.record is None:
-            streams = (algorithm.env_runner, learner, getattr(algorithm, "replay", None))
+            streams: list[Any] = [algorithm.env_runner, learner]
+            if isinstance(algorithm, OffPolicyAlgorithm):
+                streams.append(algorithm.replay)
             for part in streams:
-                if part is not None:
-                    part.seed_streams(self._config.client_seed(client))
+                part.seed_streams(self._config.client_seed(client))
 
     def _iterate(self, algorithm: Algorithm) -> None:
         """Take training steps until ``min_sample_timesteps_per_iteration`` environment steps are sampled."""
@@ -338,9 +341,10 @@ def _env_steps(algorithm: Algorithm) -> int:
 def _start_targets(module: Any) -> None:
     """Let target networks begin as the present ones."""
     for _, one in module.items():
-        targets: Callable[[], Iterable] | None = getattr(one.unwrapped(), "targets", None)
-        for target, present in targets() if targets is not None else ():
-            target.load_state_dict(present.state_dict())
+        networks = one.unwrapped()
+        if isinstance(networks, HasTargets):
+            for target, present in networks.targets():
+                target.load_state_dict(present.state_dict())
 
 
 def _means(results: Any) -> dict[str, float]:

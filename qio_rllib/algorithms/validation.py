@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 
 import qio_envs
 from qio_envs.api import BatchedEnv, ConfigError
@@ -141,7 +142,7 @@ def check_central_value(config: Any) -> None:
         raise ConfigError(
             "vf_share_layers: a central value has a network of its own; set it to false, or central_value to null"
         )
-    if not getattr(config, "use_critic", True):
+    if isinstance(config, RLlibPPOConfig) and not config.use_critic:
         raise ConfigError("use_critic: false leaves nothing to learn a central value with")
     if not config.model_config.get(STATE_SIZE):
         raise ConfigError("central_value: set the environment by name, so that its states can be measured")

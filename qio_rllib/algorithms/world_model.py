@@ -37,7 +37,7 @@ from qio_rllib.models.world_model_module import (
 )
 from qio_rllib.models.world_model_policy import ENSEMBLE, PLANNER, model_settings
 from qio_rllib.world_models.consistency import interventional_divergence
-from qio_rllib.world_models.ensemble import Ensemble
+from qio_rllib.world_models.ensemble import Ensemble, EnsembleSettings
 from qio_rllib.world_models.imagination import Imagined, imagine, lambda_returns, reach_weights
 from qio_rllib.world_models.planning_settings import PlanningSettings
 
@@ -178,9 +178,9 @@ class WorldModelConfig(OffPolicyConfig):
             raise ConfigError(f"model_resets: expected ascending numbers of environment steps, got {resets}")
         if self.causal_mask is not None:
             kind, settings = model_settings(self.world_model)
-            if kind != ENSEMBLE:
+            if not isinstance(settings, EnsembleSettings):
                 raise ConfigError(f"{CAUSAL_MASK}: needs world_model.type: {ENSEMBLE}, got {kind}")
-            if getattr(settings, "attention_heads", 0):
+            if settings.attention_heads:
                 raise ConfigError(f"{CAUSAL_MASK}: does not go with world_model.attention_heads; set it to 0")
             if self.causal_mask["interventions"] and self.env is not None:
                 causal_search.intervention_env(self.env, self.env_config)

@@ -12,6 +12,7 @@ from qio_envs.api import BatchedEnv
 from qio_rllib.artifacts.video_grid import caption
 from qio_rllib.artifacts.world_model_plots import trajectory_figure
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
+from qio_rllib.sampling.object_vector_env import ObjectVectorEnv, batch_behind
 from qio_rllib.sampling.vector_env import VectorEnv
 
 Array = np.ndarray
@@ -110,7 +111,7 @@ class Scenes:
             Slices by the arrays' names; None unless there is one agent whose observation consists of whole arrays of
             the state, which `states` and ``real`` bear out at every step.
         """
-        layout: Mapping[str, slice] | None = getattr(self.batch.config, "observation_layout", None)
+        layout = self.batch.config.observation_layout
         if self.batch.num_agents != 1 or not layout or len(self.states) < len(real):
             return None
         if sum(part.stop - part.start for part in layout.values()) != real.shape[1]:
@@ -188,14 +189,9 @@ def _batches_of(env: VectorEnv) -> list[BatchedEnv]:
     """Return the batch that is the whole of an environment, or one an instance; none if they are not of `qio_envs`."""
     if isinstance(env, BatchedVectorEnv):
         return [env.env]
-    found = []
-    for one in getattr(env, "envs", ()):
-        inner = getattr(one, "env", one)  # that of a Gymnasium environment
-        batch = getattr(getattr(inner, "unwrapped", inner), "batch", None)
-        if not isinstance(batch, BatchedEnv):
-            return []
-        found.append(batch)
-    return found
+    found = map(batch_behind, env.envs) if isinstance(env, ObjectVectorEnv) else ()
+    batches = [batch for batch in found if batch is not None]
+    return batches if len(batches) == env.num_envs else []
 
 
 def _captioned(picture: Array, text: str, color: tuple[int, int, int]) -> Array:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from qio_envs.api import ConfigError
 
@@ -26,7 +27,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ConfigError(f"{path}: {reason or 'not a text file'}") from error
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         kind = "empty" if values is None else f"a {type(values).__name__}"
@@ -52,10 +54,11 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         values = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        problem = _one_line(getattr(error, "problem", None) or error)
-        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from error
+        line, problem = "", None
+        if isinstance(error, MarkedYAMLError):
+            line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+            problem = error.problem
+        raise ConfigError(f"{where}{line}: not valid YAML: {_one_line(problem or error)}") from error
     except RecursionError:
         raise ConfigError(f"{where}: {_TOO_LARGE}") from None
     except Exception as error:  # a scalar that no type takes, such as a 31st of June; faults of the parser

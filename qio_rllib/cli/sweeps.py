@@ -168,8 +168,9 @@ def _summary(
 def _score(outcome: Outcome, mode: str) -> float | None:
     """Return the score of a run's final evaluation; None where it has none."""
     from qio_rllib.artifacts.metrics import score_name
+    from qio_rllib.experiments.failures import TrainingFailed
 
-    means = getattr(outcome, "evaluation", {}).get(mode, {})
+    means = {} if isinstance(outcome, TrainingFailed) else outcome.evaluation.get(mode, {})
     name = score_name(means)
     return None if name is None else means[name]
 

@@ -24,7 +24,6 @@ from typing import Any, Protocol
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -34,10 +33,10 @@ from ray.rllib.utils.metrics import (
 )
 
 from qio_envs.api import ConfigError
-from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.experiments.resources import quiet_ray, resources, start_ray
+from qio_rllib.experiments.stock_learners import STOCK_LEARNERS, stock_config
 from qio_rllib.experiments.time_spent import (
     ACTING,
     ENVIRONMENTS,
@@ -54,18 +53,6 @@ DEFAULT_SECONDS = 60.0
 """How long is measured where nobody says."""
 
 OURS, STOCK = "this package", "RLlib"
-
-
-class StockPPOLearner(PPOLearner):
-    """RLlib's PPO loss, optimiser and pipeline, which episodes bring with them; the entropy coefficient is ours."""
-
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Register Adam as RLlib does."""
-        PPOTorchLearner.configure_optimizers_for_module(self, module_id, config)
-
-
-STOCK_LEARNERS: dict[str, type] = {"PPO": StockPPOLearner}
-"""RLlib's own Learner, by the name of each algorithm that RLlib has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,14 +266,6 @@ def benchmark(experiment: Experiment, rounds: int | None = None, seconds: float 
         for name in configs
     ]
     return Benchmark(experiment, _settings(config, agents, rows[-1]), notes, rows)
-
-
-def stock_config(config: AlgorithmConfig, learner_class: type) -> AlgorithmConfig:
-    """Return a copy of a configuration of this package that runs on RLlib's own runner and Learner."""
-    stock = config.copy(copy_frozen=False)
-    stock.env_runners(env_runner_cls=None)
-    stock.learners(learner_class=learner_class)
-    return stock
 
 
 def take_turns(

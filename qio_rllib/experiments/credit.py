@@ -23,7 +23,8 @@ from qio_rllib.evaluation.agreement import Agreement
 from qio_rllib.learners.credit_estimators import ESTIMATORS, Case, Estimator, Trained
 from qio_rllib.learners.popart import PopArt
 from qio_rllib.models.values import STATE_SIZE, STATE_SOURCE, TEAM_VALUE
-from qio_rllib.sampling.continuations import Continuations, Decision, check_branches, sampled_decisions
+from qio_rllib.sampling.branches import check_branches
+from qio_rllib.sampling.continuations import Continuations
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.evaluation import (
     checkpoint_config,
@@ -33,6 +34,7 @@ from qio_rllib.sampling.evaluation import (
 from qio_rllib.sampling.global_state import StateSource
 from qio_rllib.sampling.groups import groups_of, team_of
 from qio_rllib.sampling.recorded_transitions import agent_index
+from qio_rllib.sampling.sampled_decisions import Decision, sampled_decisions
 from qio_rllib.sampling.stepper import one_thread
 from qio_rllib.sampling.vector_env import VectorEnv
 

@@ -189,7 +189,7 @@ def _imaginations(episodes: Episodes, errors: OpenLoop) -> tuple[int, Imaginatio
 def _draw(one: Diagnosis, policy: Policy, recorder: SceneRecorder, out: Path, suffix: str) -> None:
     sequence, shown = _imaginations(one.episodes, one.open_loop)
     scenes = recorder.scenes(sequence) if one.episodes.lengths.numel() == recorder.num_envs else None
-    layout = getattr(recorder.batches[0].config, "observation_layout", {}) if recorder.batches else {}
+    layout = recorder.batches[0].config.observation_layout if recorder.batches else {}
     names = _names(layout, shown.real.shape[1])
     title = f"{policy.env}{f', {one.module_id}' if suffix else ''}"
     plot_open_loop(one.open_loop, out / f"open_loop{suffix}.png", title)

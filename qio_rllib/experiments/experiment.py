@@ -37,7 +37,8 @@ from qio_rllib.experiments.population_settings import SCHEDULER, PopulationSetti
 from qio_rllib.experiments.ready import experiment_file
 from qio_rllib.experiments.resources import check_resources, quiet_ray
 from qio_rllib.experiments.stop_criteria import check_criterion, check_exploration, check_metrics
-from qio_rllib.sampling.environments import check_named_in_file, make_env
+from qio_rllib.sampling.env_creators import check_named_in_file
+from qio_rllib.sampling.environments import make_env
 from qio_rllib.sampling.named_in_file import NamedInFile
 
 DEFAULT_SEED = 0

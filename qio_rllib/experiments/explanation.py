@@ -306,7 +306,7 @@ class _Explainer:
         """Return the numbers that the agent observes; of many the parts, where they have names."""
         size = self.policy.spaces[self.group.module_id].observation_shape
         count = int(np.prod(size))
-        layout = {} if self.batch is None else getattr(self.batch.config, "observation_layout", {})
+        layout = {} if self.batch is None else self.batch.config.observation_layout
         if count > _MOST_NUMBERS and layout and max(part.stop for part in layout.values()) == count:
             return [_Variable(f"obs.{name}", OBSERVATION, part, self.agent) for name, part in layout.items()]
         return [

@@ -24,7 +24,8 @@ from qio_rllib.experiments.finished_run import RunResult
 from qio_rllib.experiments.tournament import Contestant, tournament
 from qio_rllib.games.cross_play import CrossPlay, Pairing
 from qio_rllib.games.self_play import LATEST, PRIORITIZED, SELF_PLAY, UNIFORM, SelfPlaySettings
-from qio_rllib.sampling.environments import check_named_in_file, make_env
+from qio_rllib.sampling.env_creators import check_named_in_file
+from qio_rllib.sampling.environments import make_env
 from qio_rllib.sampling.evaluation import evaluation_seeds
 from qio_rllib.sampling.named_in_file import NamedInFile
 

@@ -10,6 +10,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 import qio_envs
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.algorithms.coma import COMAConfig
+from qio_rllib.algorithms.off_policy_config import OffPolicyConfig
 from qio_rllib.algorithms.setting_types import shown
 from qio_rllib.artifacts.metrics import ITERATION, MODES, STEPS, TIME, flatten
 from qio_rllib.sampling.environments import make_env
@@ -112,7 +114,9 @@ def check_exploration(stop: Mapping[str, float], config: AlgorithmConfig) -> Non
     Raises:
         ConfigError: ``exploration`` is a schedule that is not over when ``stop`` is reached.
     """
-    schedule = getattr(config, "exploration", None)
+    if not isinstance(config, OffPolicyConfig | COMAConfig):
+        return
+    schedule = config.exploration
     if not isinstance(schedule, list) or STEPS not in stop:
         return
     last = schedule[-1][0]

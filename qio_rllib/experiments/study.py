@@ -14,7 +14,7 @@ from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import Experiment, environments_named
 from qio_rllib.experiments.finished_run import RunResult
 from qio_rllib.experiments.seeds import check_distinct, parse_seeds
-from qio_rllib.sampling.environments import check_named_in_file
+from qio_rllib.sampling.env_creators import check_named_in_file
 from qio_rllib.sampling.named_in_file import NamedInFile
 
 _KEYS = ("algorithms", "tasks", "seeds", "stop", "config", "checkpoint_config")

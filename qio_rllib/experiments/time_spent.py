@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from qio_rllib.fused.use import torch_alone
 from qio_rllib.learners.off_policy import OffPolicyLearner
 from qio_rllib.learners.on_policy import OnPolicyLearner
+from qio_rllib.sampling.runner import BatchedEnvRunner
 from qio_rllib.sampling.stepper import one_thread
 
 ENVIRONMENTS, ACTING, GRADIENT_STEPS = "environments", "acting", "gradient steps"
@@ -81,7 +82,8 @@ def clocks_of(algorithm: Any) -> Clocks:
     with a Learner of this package; what is not timed has no clock.
     """
     clocks = Clocks()
-    stepper = getattr(algorithm.env_runner, "stepper", None)
+    runner = algorithm.env_runner
+    stepper = runner.stepper if isinstance(runner, BatchedEnvRunner) else None
     if stepper is not None and not algorithm.config.num_env_runners:
         for name in _ENVIRONMENT_METHODS:
             clocks.watch(ENVIRONMENTS, stepper.env, name)

@@ -1,4 +1,4 @@
-"""`FederatedServer`: rounds of a federation, from who takes part to the next weights. No Ray, no torch."""
+"""`FederatedServer`: the rounds of a federation, from what clients send to the next weights. No Ray, no torch."""
 
 from __future__ import annotations
 
@@ -9,79 +9,15 @@ from typing import Any
 import numpy as np
 
 from qio_envs.api import ConfigError
-from qio_rllib.federated import aggregation
 from qio_rllib.federated.attacks import ATTACKS, poisoned
-from qio_rllib.federated.federation_settings import MIN_GROUPS, FederationSettings
+from qio_rllib.federated.federation_settings import FederationSettings
 from qio_rllib.federated.privacy import GaussianMechanism, Ledger, SkellamMechanism, gaussian_mean
-from qio_rllib.federated.secure.messages import Step
-from qio_rllib.federated.secure.primitives import digest, identities
-from qio_rllib.federated.secure.round import MIN_CLIENTS, Round, RoundFailedError
-from qio_rllib.federated.secure.simulation import SecureSum, secure_sum
+from qio_rllib.federated.rounds import RoundPlan, RoundReport, Update, planned_round
+from qio_rllib.federated.secure.round import RoundFailedError
 from qio_rllib.federated.server_optimizers import ServerOptimizer
 from qio_rllib.federated.settings import LYING_COUNT
+from qio_rllib.federated.sums import IntegerSums
 from qio_rllib.federated.uplink import Sent, Streams, Uplink
-
-
-@dataclasses.dataclass(frozen=True)
-class RoundPlan:
-    """A round before its clients have trained.
-
-    Attributes:
-        number: Of the round, from 0.
-        cohort: Indices of the clients that take part, sorted.
-        drops: By client that is lost, the step whose message it does not send any more.
-        groups: With ``secure.group_size`` the clients of each sum, sorted; none where too few take part for one.
-    """
-
-    number: int
-    cohort: tuple[int, ...]
-    drops: Mapping[int, Step]
-    groups: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def trains(self) -> tuple[int, ...]:
-        """Clients whose training can matter: they are not lost before the upload."""
-        return tuple(one for one in self.cohort if self.drops.get(one, Step.CONFIRM) > Step.UPLOAD)
-
-
-@dataclasses.dataclass(frozen=True)
-class Update:
-    """What came of a client's training.
-
-    Attributes:
-        vector: Weights after it less those before, float32 ``[d]``.
-        env_steps: That the client says it learned from.
-        variate: Its next control variate, float32 ``[d]``; None without.
-    """
-
-    vector: np.ndarray
-    env_steps: int
-    variate: np.ndarray | None = None
-
-
-@dataclasses.dataclass
-class RoundReport:
-    """What came of a round.
-
-    Attributes:
-        contributors: Clients whose update is in the new weights, sorted.
-        refused: Why updates were left out, by client.
-        lost: Clients that were lost, by the first step whose message did not come.
-        lost_groups: With ``secure.group_size``, groups whose sum was not released.
-        failure: Why nothing was released; None where the weights moved.
-        bytes_up: That clients sent.
-        bytes_down: That they were sent.
-        update_norm: Euclidean norm of the aggregated update.
-    """
-
-    contributors: tuple[int, ...] = ()
-    refused: dict[int, str] = dataclasses.field(default_factory=dict)
-    lost: dict[Step, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(Step, 0))
-    lost_groups: int = 0
-    failure: str | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
-    update_norm: float = 0.0
 
 
 class FederatedServer:
@@ -121,44 +57,23 @@ class FederatedServer:
         self.weights = weights.astype(np.float32)
         self.number = 0
         self.num_failed = 0
-        self._layout = layout
         self._max_env_steps = max_env_steps
         self._streams = streams
         self._optimizer = ServerOptimizer(settings.server, weights.size)
         self._uplink = Uplink(settings, weights.size, streams)
+        self._sums = IntegerSums(settings, layout, self._uplink.size)
         self._malicious = frozenset[int]()
         if settings.attack is not None:
             self._malicious = settings.attack.malicious(settings.num_clients)
         self.variate = np.zeros_like(self.weights) if settings.uses_variates else None
         self._variates: dict[int, np.ndarray] = {}
-        self._keys: dict[int, Any] = {}
         self.ledger = self._new_ledger()
         count = settings.largest_cohort // (settings.group_size or 1)
-        self._combine(np.zeros((count, 1), np.float32), None)
+        settings.aggregation.combined(np.zeros((count, 1), np.float32), None)
 
     def plan(self) -> RoundPlan:
         """Return who takes part in the next round, and who is lost on the way."""
-        settings, number = self.settings, self.number
-        rng = self._streams("participation", number)
-        privacy = settings.privacy
-        if privacy is not None and privacy.randomness == "system":
-            rng = np.random.Generator(np.random.Philox())
-        few, probability = settings.participation.clients, settings.participation.probability
-        everybody = np.arange(settings.num_clients)
-        if probability is not None:
-            everybody = everybody[rng.random(settings.num_clients) < probability]
-        elif few is not None:
-            everybody = np.sort(rng.choice(settings.num_clients, few, replace=False))
-        cohort = tuple(int(one) for one in everybody)
-        drops: dict[int, Step] = {}
-        if settings.dropouts is not None:
-            rng = self._streams("dropouts", number)
-            steps = list(Step) if settings.secure is not None else [Step.UPLOAD]
-            for client in cohort:
-                lost, step = rng.random() < settings.dropouts.probability, int(rng.integers(len(steps)))
-                if lost:
-                    drops[client] = steps[step]
-        return RoundPlan(number, cohort, drops, self._groups(cohort))
+        return planned_round(self.settings, self._streams, self.number)
 
     def variate_of(self, client: int) -> np.ndarray | None:
         """Return a client's control variate, float32 ``[d]``; None without."""
@@ -278,7 +193,10 @@ class FederatedServer:
         settings = self.settings
         privacy, integers = settings.privacy, settings.integers
         if settings.group_size is not None:
-            return self._uplink.expanded(self._combined_groups(plan, sent, report), plan.number)
+            means, counts = self._sums.means_of_groups(plan, sent, self.weights, report)
+            by_counts = settings.aggregation.rule in ("mean", "geometric_median")
+            combined = settings.aggregation.combined(means, counts if by_counts else None)
+            return self._uplink.expanded(combined, plan.number)
         if integers is None:
             clients = tuple(sent)
             report.contributors = clients
@@ -291,10 +209,10 @@ class FederatedServer:
                     raise RoundFailedError("no client is left")
                 by_steps = settings.aggregation.weights == "env_steps"
                 steps = np.array([good[client].env_steps for client in clients], np.float64)
-                return self._combine(vectors, steps if by_steps else None)
+                return settings.aggregation.combined(vectors, steps if by_steps else None)
             total = vectors.reshape(-1, self.weights.size).sum(0, dtype=np.float64)
         else:
-            total = integers.decode(self._sum(plan, sent, report))
+            total = integers.decode(self._sums.total(plan, sent, self.weights, report))
         if privacy is None:
             return self._uplink.expanded(total / len(report.contributors), plan.number)
         expected = settings.participation.expected(settings.num_clients)
@@ -305,112 +223,6 @@ class FederatedServer:
             rng = np.random.Generator(np.random.Philox())
         noised = gaussian_mean(total, self._uplink.sensitivity, privacy.noise_multiplier, expected, rng)
         return self._uplink.expanded(noised, plan.number) if integers is not None else noised
-
-    def _sum(self, plan: RoundPlan, sent: Mapping[int, Sent], report: RoundReport) -> np.ndarray:
-        """Return the sum of integers, int64 ``[k]``, masked on the way or not."""
-        values = _integers_of(sent)
-        if self.settings.secure is None:
-            report.contributors = tuple(values)
-            report.bytes_up += sum(one.num_bytes for one in sent.values())
-            if not values:
-                raise RoundFailedError("no client is left")
-            return np.sum(list(values.values()), axis=0)
-        found = self._secure_sum(plan, plan.cohort, values)
-        report.contributors = found.contributors
-        report.bytes_up += found.bytes_up
-        report.bytes_down += found.bytes_down
-        report.lost = {step: len(clients) for step, clients in found.lost.items()}
-        return found.total
-
-    def _combined_groups(self, plan: RoundPlan, sent: Mapping[int, Sent], report: RoundReport) -> np.ndarray:
-        """Return what the rule makes of the means of groups, float32 ``[k]``; groups that fail are left out."""
-        integers, rule = self.settings.integers, self.settings.aggregation.rule
-        assert integers is not None
-        if not plan.groups:
-            raise RoundFailedError(
-                f"{len(plan.cohort)} clients take part, expected {self.settings.group_size}"
-            )
-        values = _integers_of(sent)
-        drops = _drops(plan, values)
-        sums: list[SecureSum] = []
-        report.lost = dict.fromkeys(Step, 0)
-        for group in plan.groups:
-            try:
-                sums.append(self._secure_sum(plan, group, values))
-            except RoundFailedError:
-                report.lost_groups += 1
-                lost: Mapping[Step, tuple[int, ...]] = {
-                    step: tuple(one for one in group if drops.get(one) is step) for step in Step
-                }
-            else:
-                report.bytes_up += sums[-1].bytes_up
-                report.bytes_down += sums[-1].bytes_down
-                lost = sums[-1].lost
-            for step, clients in lost.items():
-                report.lost[step] += len(clients)
-        fewest = 1 if rule == "mean" else MIN_GROUPS
-        if len(sums) < fewest:
-            raise RoundFailedError(f"{rule} needs {fewest} groups, {len(sums)} are left")
-        report.contributors = tuple(sorted(one for found in sums for one in found.contributors))
-        counts = np.array([len(found.contributors) for found in sums])
-        means = np.array([integers.decode(found.total) for found in sums]) / counts[:, None]
-        return self._combine(means, counts if rule in ("mean", "geometric_median") else None)
-
-    def _groups(self, cohort: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        """Divide the clients of a round at random into as many groups as ``secure.group_size`` allows."""
-        size = self.settings.group_size
-        if size is None or len(cohort) < size:
-            return ()
-        order = self._streams("groups", self.number).permutation(np.array(cohort))
-        return tuple(tuple(sorted(map(int, group))) for group in np.array_split(order, len(cohort) // size))
-
-    def _secure_sum(
-        self, plan: RoundPlan, clients: tuple[int, ...], values: Mapping[int, np.ndarray]
-    ) -> SecureSum:
-        """Return the sum of some clients' integers.
-
-        Raises:
-            RoundFailedError: Too few of them are left.
-        """
-        secure = self.settings.secure
-        assert secure is not None
-        count = len(clients)
-        if count < max(MIN_CLIENTS, secure.min_clients):
-            raise RoundFailedError(f"{count} clients take part, expected {secure.min_clients}")
-        others = count - 1
-        neighbours = others if secure.neighbours is None else min(secure.neighbours, others)
-        threshold = neighbours * 2 // 3 + 1 if secure.threshold is None else secure.threshold
-        round_ = Round(
-            run=f"seed {self.settings.seed}",
-            number=plan.number,
-            layout=self._layout,
-            weights=digest(self.weights.tobytes()),
-            size=self._uplink.size,
-            cohort=clients,
-            threshold=min(threshold, neighbours),
-            neighbours=neighbours,
-            min_clients=secure.min_clients,
-        )
-        missing = [client for client in clients if client not in self._keys]
-        self._keys |= dict(zip(missing, identities(len(missing))[0], strict=True))
-        keys = {client: self._keys[client] for client in clients}
-        return secure_sum(round_, keys, values, _drops(plan, values))
-
-    def _combine(self, vectors: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        """Return one update of many by the rule, float32 ``[d]``; weights ``[n]`` are of some rules."""
-        settings = self.settings.aggregation
-        if settings.rule == "median":
-            return aggregation.median(vectors)
-        if settings.rule == "trimmed_mean":
-            return aggregation.trimmed_mean(vectors, settings.trim)
-        if settings.rule == "geometric_median":
-            return aggregation.geometric_median(vectors, weights)
-        if settings.rule == "multi_krum":
-            # 0.29 of 100 comes to 28.999999999999996
-            return aggregation.multi_krum(vectors, int(settings.byzantine * len(vectors) + 1e-9))
-        if settings.rule == "distance_filter":
-            return aggregation.distance_filter(vectors, settings.byzantine)[0]
-        return aggregation.mean(vectors, weights)
 
     def _move_variates(self, good: Mapping[int, Update], report: RoundReport) -> None:
         """Take over the contributors' control variates (Karimireddy et al., 2020, algorithm 1, lines 13 to 17)."""
@@ -438,15 +250,3 @@ class FederatedServer:
         norm = self._uplink.sensitivity * integers.scale
         mechanism = SkellamMechanism((privacy.noise_multiplier * norm) ** 2, norm, self._uplink.size)
         return Ledger(mechanism, privacy.delta, simulated)
-
-
-def _drops(plan: RoundPlan, values: Mapping[int, np.ndarray]) -> dict[int, Step]:
-    """Return by client the step whose message it does not send any more.
-
-    Whose update did not arrive or is not finite falls silent at the upload.
-    """
-    return {**plan.drops, **{client: Step.UPLOAD for client in plan.trains if client not in values}}
-
-
-def _integers_of(sent: Mapping[int, Sent]) -> dict[int, np.ndarray]:
-    return {client: one.integers for client, one in sent.items() if one.integers is not None}

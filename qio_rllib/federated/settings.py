@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from qio_envs.api import ConfigError, did_you_mean
+from qio_rllib.federated import aggregation
 from qio_rllib.federated.attacks import ATTACKS
 from qio_rllib.federated.compression import COMPRESSORS
 from qio_rllib.federated.quantization import Quantizer
@@ -100,6 +103,29 @@ class AggregationSettings(MappingSettings):
                 self.max_norm is None or (is_number(self.max_norm) and self.max_norm > 0),
             ),
         ]
+
+    def combined(self, updates: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """Return one update of many by the rule, float32 ``[d]``.
+
+        Args:
+            updates: ``[n, d]``.
+            weights: ``[n]``, for the mean and the geometric median; None for equal ones.
+
+        Raises:
+            ConfigError: Wrong updates, or too few of them.
+        """
+        if self.rule == "median":
+            return aggregation.median(updates)
+        if self.rule == "trimmed_mean":
+            return aggregation.trimmed_mean(updates, self.trim)
+        if self.rule == "geometric_median":
+            return aggregation.geometric_median(updates, weights)
+        if self.rule == "multi_krum":
+            # 0.29 of 100 comes to 28.999999999999996
+            return aggregation.multi_krum(updates, int(self.byzantine * len(updates) + 1e-9))
+        if self.rule == "distance_filter":
+            return aggregation.distance_filter(updates, self.byzantine)[0]
+        return aggregation.mean(updates, weights)
 
 
 @dataclasses.dataclass(frozen=True)

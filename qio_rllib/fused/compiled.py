@@ -12,7 +12,6 @@ from qio_rllib.fused import (
     critic_kernels,
     loss_kernels,
     mixer_kernels,
-    product_kernels,
     stack_kernels,
     value_kernels,
 )
@@ -20,8 +19,7 @@ from qio_rllib.fused.codes import LINEAR
 
 forward, backward = Kernel(stack_kernels.forward), Kernel(stack_kernels.backward)
 adam, clip = Kernel(adam_kernels.adam), Kernel(adam_kernels.clip)
-categorical, gaussian = Kernel(loss_kernels.categorical), Kernel(loss_kernels.gaussian)
-factored = Kernel(product_kernels.factored)
+categorical, factored = Kernel(loss_kernels.categorical), Kernel(loss_kernels.factored)
 join_dueling, part_dueling = Kernel(value_kernels.join_dueling), Kernel(value_kernels.part_dueling)
 value_of, spread_value = Kernel(value_kernels.value_of), Kernel(value_kernels.spread_value)
 best_value, mean_of = Kernel(value_kernels.best_value), Kernel(value_kernels.mean_of)

@@ -101,16 +101,12 @@ def actor_critic_loss(
     if terms.value is None:
         values = values.detach()  # no gradient is not one of 0: an optimizer leaves such parameters alone
     tensors = (before, actions, logp_before, advantages, targets, entropies)
-    kernel: Any = kernels().categorical if discrete else kernels().gaussian
-    if factors:
-        kernel = functools.partial(_factored, np.array(factors, np.int64))
+    kernel: Callable[..., float] = kernels().categorical
+    if not discrete:
+        kernel = functools.partial(kernels().factored, np.array(factors, np.int64))
     loss = _Loss.apply(inputs, values, terms, kernel, tensors, means)
     gain, entropy, error, error_unclipped, divergence = means.tolist()
     return Losses(loss, gain, entropy, error, error_unclipped, divergence, entropies)
-
-
-def _factored(factors: Array, table: Array, weights: Array, rows: int, count: int, means: Array) -> float:
-    return kernels().factored(table, weights, factors, rows, count, means)
 
 
 class _Loss(torch.autograd.Function):

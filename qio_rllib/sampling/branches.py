@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qio_envs.api import BatchedEnv
+from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.acting.actor import Acted
 from qio_rllib.acting.policy import EpisodeStreams, episode_generator
 from qio_rllib.acting.team import GroupInputs, Team
@@ -242,3 +242,21 @@ def _rows(changes: Sequence[Change]) -> list[tuple[slice, Change]]:
         (slice(int(stop) - len(change.values), int(stop)), change)
         for stop, change in zip(stops, changes, strict=True)
     ]
+
+
+def check_branches(env: Any, name: str) -> BatchedEnv:
+    """Return the batch behind environments that can be branched exactly.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if not isinstance(env, BatchedVectorEnv):
+        raise ConfigError(
+            f"checkpoint: {name} cannot be branched, it is no environment of the suite by its name (forest_uav_v0)"
+        )
+    if env.env.action_dependent_draws is not None:
+        raise ConfigError(
+            f"checkpoint: {env.env.id} has no exact counterfactuals with these settings: "
+            f"{env.env.action_dependent_draws}"
+        )
+    return env.env

@@ -356,10 +356,16 @@ class _OneAgent:
         self.env.close()
 
 
+def batch_behind(env: Any) -> BatchedEnv | None:
+    """Return the batch that is one of `ObjectVectorEnv.envs`; None for an environment of anybody's."""
+    batch = getattr(getattr(getattr(env, "env", env), "unwrapped", None), "batch", None)
+    return batch if isinstance(batch, BatchedEnv) else None
+
+
 def _described(env: Any) -> str | None:
     """Return what says which environment of the suite this is and its settings; None for one of anybody's."""
-    batch = getattr(getattr(getattr(env, "env", env), "unwrapped", None), "batch", None)
-    return batch.config.described(batch.id) if isinstance(batch, BatchedEnv) else None
+    batch = batch_behind(env)
+    return None if batch is None else batch.config.described(batch.id)
 
 
 def _has_time_limit(env: Any) -> bool:

@@ -10,6 +10,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import drift_fits
+import drift_play
 import estimate_fits
 import planning_parts
 
@@ -26,7 +28,7 @@ CONFIG = {
 
 
 def test_mixed_play_is_whole_episodes_of_random_play_and_of_a_noisy_regulator():
-    found = planning_parts.played_steps("mixed", 20, seed=0)
+    found = drift_play.played_steps("mixed", 20, seed=0)
     assert found.obs.shape == (200, 20, 2)
     assert found.fresh[0].all()
     assert (found.learned == 1).all()
@@ -44,11 +46,11 @@ def test_mixed_play_is_whole_episodes_of_random_play_and_of_a_noisy_regulator():
 
 @pytest.mark.parametrize(("source", "count"), [("excited", 20), ("both", 10)])
 def test_excited_actions_are_noise_and_what_is_observed_of_s0(source, count):
-    found = planning_parts.played_steps(source, 20, seed=0)
+    found = drift_play.played_steps(source, 20, seed=0)
     rng, noise, others = np.random.default_rng(0), np.zeros((20, 1, 2)), []
-    rng.choice(planning_parts.NOISES, size=(20, 1, 1))  # of the regulator
+    rng.choice(drift_play.NOISES, size=(20, 1, 1))  # of the regulator
     for obs, actions in zip(found.obs.numpy(), found.actions.numpy(), strict=True):
-        noise = planning_parts._noise(noise, rng)
+        noise = drift_play.coloured_noise(noise, rng)
         expected = np.stack([noise[:, 0, 0] - obs[:, 0], noise[:, 0, 1]], axis=-1).clip(-1, 1)
         np.testing.assert_allclose(actions[:count], expected[:count], atol=1e-6)
         others.append(np.abs(actions - expected)[count:])
@@ -59,7 +61,7 @@ def test_sequences_are_drawn_as_they_were_played():
     steps = torch.arange(30.0).reshape(10, 3)  # row and column can be told from a number
     rows = steps.unsqueeze(-1)
     data = Sequences(rows, rows + 3, -rows, steps, steps + 1, steps + 2, steps == 0)
-    found = planning_parts._drawn(data, 500, 4, np.random.default_rng(0))
+    found = drift_fits.drawn_sequences(data, 500, 4, np.random.default_rng(0))
     assert found.obs.shape == (4, 500, 1)
     torch.testing.assert_close(found.obs[1:], found.obs[:-1] + 3)  # the next step of the same column
     starts = {*found.rewards[0].tolist()}
@@ -69,17 +71,17 @@ def test_sequences_are_drawn_as_they_were_played():
     torch.testing.assert_close(found.terminated, found.rewards + 1)
     torch.testing.assert_close(found.learned, found.rewards + 2)
     torch.testing.assert_close(found.fresh, found.rewards == 0)
-    around = planning_parts._drawn(data, 500, 4, np.random.default_rng(0), around=True).rewards
+    around = drift_fits.drawn_sequences(data, 500, 4, np.random.default_rng(0), around=True).rewards
     assert {*around[0].tolist()} == {float(step) for step in range(30)}
     torch.testing.assert_close(around[1:], (around[:-1] + 3) % 30)
 
 
 @pytest.mark.parametrize("settings", [CONFIG["world_model"], {"type": "kalman", "unobserved": 2}], ids=str)
 def test_a_model_learns_from_what_was_played_and_depends_on_the_seed_alone(settings):
-    data, config = planning_parts.played_steps("mixed", 6, seed=1), CONFIG | {"world_model": settings}
-    few, many = (planning_parts.fitted_model(data, config, updates, 0) for updates in (1, 40))
-    again = planning_parts.fitted_model(data, config, 1, 0)
-    other = planning_parts.fitted_model(data, config, 1, 1)
+    data, config = drift_play.played_steps("mixed", 6, seed=1), CONFIG | {"world_model": settings}
+    few, many = (drift_fits.fitted_model(data, config, updates, 0) for updates in (1, 40))
+    again = drift_fits.fitted_model(data, config, 1, 0)
+    other = drift_fits.fitted_model(data, config, 1, 1)
     for name, value in few.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
     assert any((other.state_dict()[name] != value).any() for name, value in few.state_dict().items())
@@ -98,7 +100,7 @@ class _TrueRewards(estimate_fits.RewardHead):
 
 
 def test_a_reward_belongs_to_the_estimate_after_its_step_and_ends_have_none():
-    data = planning_parts.played_steps("mixed", 2, seed=0)
+    data = drift_play.played_steps("mixed", 2, seed=0)
     fresh = torch.zeros_like(data.fresh)
     fresh[[0, 3]] = torch.tensor([[True, True], [False, True]])
     estimates = torch.arange(200.0 * 2 * 4).reshape(200, 2, 4)
@@ -114,7 +116,7 @@ def test_a_reward_belongs_to_the_estimate_after_its_step_and_ends_have_none():
 
 
 def test_estimates_are_those_that_the_regulator_acts_on():
-    data, estimates = planning_parts.filtered_steps("mixed", 4, seed=0)
+    data, estimates = drift_play.filtered_steps("mixed", 4, seed=0)
     torch.testing.assert_close(estimates[..., 0], data.obs[..., 0])  # s0 and s3 are observed exactly
     torch.testing.assert_close(estimates[..., 3], data.obs[..., 1])
     settled = estimates[
@@ -130,7 +132,7 @@ def test_estimates_are_those_that_the_regulator_acts_on():
 def test_the_true_rewards_rate_plans_as_the_true_model_does():
     rng = np.random.default_rng(0)
     start, plans = rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, (3, 5, 7, 2)).astype(np.float32)
-    total, _ = planning_parts.true_returns(start, plans.astype(np.float64), 0.01)
+    total, _ = drift_play.true_returns(start, plans.astype(np.float64), 0.01)
     found = planning_parts._Fitted(_TrueRewards(), None).returns(start, torch.from_numpy(plans))
     np.testing.assert_allclose(found, total, rtol=1e-4)
 
@@ -210,7 +212,7 @@ class _Constant:
 def test_an_episode_that_ends_early_counts_once():
     env = drift_control_v0.batched_env(2, scenario="hidden", max_steps=60)
     actions = [[1.0, 1.0], [0.0, 0.0]]  # the first drifts out of the radius
-    cost = planning_parts._played(env, np.array([5, 6], np.uint64), _Constant(actions))
+    cost = drift_play.mean_cost(env, np.array([5, 6], np.uint64), _Constant(actions))
     alone = []
     for seed, action in zip((5, 6), actions, strict=True):
         single = drift_control_v0.batched_env(1, scenario="hidden", max_steps=60)

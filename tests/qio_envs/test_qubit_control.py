@@ -5,6 +5,7 @@ import pytest
 from batch_and_singles import check_batch_against_singles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_agent_play import check_against_oracle, check_spaces
 from qubit_oracle import QubitOracle
 from qubit_settings import actions_of, close, qubit_configs, seeds
 
@@ -29,19 +30,9 @@ def play_against_oracle(config, seed, steps, episode=0):
     env.reset([seed])
     for _ in range(episode):
         env.reset()
-    assert_close_to_oracle(env, oracle)
-    for t in range(steps):
-        actions = actions_of(env, t, seed % 1000)
-        transition = env.step(actions)
-        reward, terminated, truncated = oracle.step(int(actions[0, 0]))
-        assert [array.dtype for array in transition] == [np.float32, bool, bool]
-        assert [array.shape for array in transition] == [(1, 1)] * 3
-        close(transition.rewards[0, 0], reward)
-        assert (transition.terminated[0, 0], transition.truncated[0, 0]) == (terminated, truncated)
-        assert env.running[0] == (not (terminated or truncated))
-        assert_close_to_oracle(env, oracle)
-        if not env.running[0]:
-            return
+    check_against_oracle(
+        env, oracle, lambda t: actions_of(env, t, seed % 1000), steps, assert_close_to_oracle, close
+    )
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -91,13 +82,4 @@ def test_an_environment_of_a_batch_is_the_environment_of_its_seed_alone(config, 
 def test_everything_lies_in_its_space(config, seed):
     env = QubitControl(config, 2)
     env.reset([seed, seed // 2])
-    for t in range(15):
-        for index in range(2):
-            assert env.state_space.contains(env.state()[index])
-            assert env.observation_space.contains(env.observe()[index, 0])
-        for key, values in env.info().items():
-            assert values.shape == (2,), key
-            assert np.isfinite(values).all(), key
-        if not env.running.all():
-            return
-        env.step(actions_of(env, t))
+    check_spaces(env, lambda t: actions_of(env, t), 15)

@@ -12,15 +12,14 @@ from qio_rllib.cli import main
 from qio_rllib.experiments.benchmark import (
     OURS,
     STOCK,
-    STOCK_LEARNERS,
     Turn,
     benchmark,
     ray_for,
-    stock_config,
     summary,
     take_turns,
 )
 from qio_rllib.experiments.experiment import load_experiment
+from qio_rllib.experiments.stock_learners import STOCK_LEARNERS, stock_config
 
 COLUMNS = [
     "experiment", "algorithm", "env", "path", "env_runners", "num_envs", "agents", "env_steps_per_s",

@@ -5,98 +5,30 @@ import copy
 import numpy as np
 import pytest
 import torch
-import toy_off_policy
 from ray.rllib.algorithms.ppo.ppo import PPOConfig as RLlibPPOConfig
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
-from toy_off_policy import DQNConfig, MADDPGConfig, MASACConfig, moved_apart, setup_of
-from toy_runners import MASKED, config_of, forest, learner_of, runner_of
+from toy_corrections import (
+    RATE,
+    PlainDQN,
+    PlainMADDPG,
+    added_to_gradients,
+    corrected,
+    layout_of,
+    off_policy,
+    on_policy,
+    step_of,
+    vectors_of,
+    weights_of,
+)
+from toy_off_policy import DQNConfig, MADDPGConfig, MASACConfig
+from toy_runners import config_of, forest, learner_of, runner_of
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import A2CConfig
 from qio_rllib.algorithms.a2c import A2CLearner
-from qio_rllib.algorithms.dqn import DQNLearner
-from qio_rllib.algorithms.maddpg import MADDPGLearner
 from qio_rllib.algorithms.ppo import PPOLearner
 from qio_rllib.federated.layout import ParameterLayout
 from qio_rllib.learners.client_correction import ClientCorrection, CorrectionSettings
 from qio_rllib.learners.common import as_module, descend
-
-RATE = 0.02
-MU = 0.3
-
-
-class PlainDescent:
-    """Steps of plain gradient descent, so that gradients can be read from how parameters move."""
-
-    def register_optimizer(self, *, module_id, optimizer, params, lr_or_lr_schedule, optimizer_name="x"):
-        super().register_optimizer(
-            module_id=module_id,
-            optimizer_name=optimizer_name,
-            optimizer=torch.optim.SGD(params, lr=RATE),
-            params=params,
-            lr_or_lr_schedule=RATE,
-        )
-
-
-class PlainPPO(PlainDescent, PPOLearner):
-    """PPO by plain gradient descent."""
-
-
-class PlainMADDPG(PlainDescent, MADDPGLearner):
-    """MADDPG by plain gradient descent."""
-
-
-class PlainDQN(PlainDescent, DQNLearner):
-    """DQN by plain gradient descent."""
-
-
-def on_policy(config=None):
-    """A PPO learner and a rollout."""
-    config = (config or forest()).training(grad_clip=None, vf_clip_param=1e3).learners(learner_class=PlainPPO)
-    torch.manual_seed(0)
-    runner = runner_of(config)
-    return learner_of(config, runner), runner.sample()[0]
-
-
-def off_policy(task="swarm", algorithm=MADDPGConfig, learner_class=PlainMADDPG):
-    """A learner with transitions; its target networks differ from those that they follow."""
-    config = toy_off_policy.config_of(task, algorithm=algorithm, grad_clip=None)
-    setup = setup_of(config.learners(learner_class=learner_class))
-    moved_apart(*[network for module in setup.modules for _, network in module.targets()])
-    return setup
-
-
-def layout_of(learner, personal=()):
-    return ParameterLayout.of(as_module(learner.module), personal)
-
-
-def weights_of(learner):
-    return layout_of(learner).read(as_module(learner.module))
-
-
-def vectors_of(size, count, seed=7):
-    return np.random.default_rng(seed).normal(size=(count, size)).astype(np.float32)
-
-
-def corrected(learner, layout, kind, anchor=None, server=None, own=None):
-    """Set a correction on a learner and begin a client's training."""
-    settings = {"type": kind} | ({} if kind == "scaffold" else {"coefficient": MU})
-    learner.correction = ClientCorrection(CorrectionSettings.of(settings), learner)
-    weights = layout.read(as_module(learner.module)) if anchor is None else anchor
-    learner.correction.begin(layout, weights, server, own)
-    return learner.correction
-
-
-def added_to_gradients(kind, weights, anchor, server, own):
-    """What the papers add, in NumPy."""
-    return MU * (weights - anchor) if kind == "fedprox" else server - own
-
-
-def step_of(learner, rollout):
-    """Take one gradient step on a whole rollout."""
-    for module_id, part in rollout.modules.items():
-        batch = learner.prepare(module_id, [part])
-        learner._step(module_id, learner.config.get_config_for_module(module_id), batch)
 
 
 @pytest.mark.parametrize("kind", ["fedprox", "scaffold"])
@@ -289,92 +221,6 @@ def test_equal_variates_are_plain_training_bit_for_bit_and_leave_nothing_behind(
         learner.update(episodes=[rollout], num_epochs=1, minibatch_size=16)
         trained.append(weights_of(learner))
     np.testing.assert_array_equal(*trained)
-
-
-# -- FedKL ------------------------------------------------------------------------------------------------------------
-
-CONTINUOUS = ("swarm_cooperative_v0", {"max_steps": 9})
-POLICIES = {
-    "masked": lambda: forest(**MASKED),
-    "continuous": lambda: config_of(*CONTINUOUS),
-    "memory": lambda: forest().rl_module(
-        model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 4, "max_seq_len": 5}
-    ),
-    "amplified": lambda: forest().training(amplification={"eta": 0.5}),
-}
-
-
-def policies_of(learner, batch, module):
-    """The distributions of torch of a module in the rows of a batch."""
-    inputs = batch.flat(learner._forward(module, batch)[0]).double()
-    if not batch.discrete:
-        mean, log_deviation = inputs.chunk(2, dim=-1)
-        return Independent(Normal(mean, log_deviation.exp()), 1)
-    return Categorical(logits=inputs.clamp_min(-1e5))  # torch's divergence of two infinities is none
-
-
-@pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
-def test_fedkl_adds_the_divergence_from_the_global_policy(make):
-    learner, rollout = on_policy(make())
-    twin, _ = on_policy(make())
-    for each in (learner, twin):
-        correction = corrected(each, layout_of(each), "fedkl")
-        moved_apart(each.module["shared"])
-    reference = correction.reference("shared")
-    assert not any(parameter.requires_grad for parameter in reference.parameters())
-    twin.correction = None
-    batch = learner.prepare("shared", [rollout.modules["shared"]])
-    present = policies_of(twin, batch, twin.module["shared"])
-    expected = kl_divergence(policies_of(twin, batch, reference), present).mean().item()
-    config = learner.config.get_config_for_module("shared")
-    before = weights_of(learner)
-    found, plain = learner._step("shared", config, batch), twin._step("shared", config, batch)
-    assert expected > 1e-3
-    assert float(found["divergence_from_global"]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    assert float(found["total_loss"] - plain["total_loss"]) == pytest.approx(MU * expected, rel=1e-3)
-    assert "divergence_from_global" not in plain
-    # What it adds to the gradient is the term's own, by autograd.
-    other, _ = on_policy(make())
-    moved_apart(other.module["shared"])
-    term = kl_divergence(
-        policies_of(other, batch, reference), policies_of(other, batch, other.module["shared"])
-    ).mean()
-    term.backward()
-    layout = layout_of(learner)
-    gradients = [
-        torch.zeros_like(each) if each.grad is None else each.grad
-        for each in layout.parameters(as_module(other.module))
-    ]
-    added = torch.cat([gradient.flatten() for gradient in gradients]).numpy()
-    found = (weights_of(twin) - weights_of(learner)) / RATE
-    assert np.abs(added).max() > 1e-2
-    np.testing.assert_allclose(found, MU * added, atol=5e-4)
-    assert (before != weights_of(learner)).any()
-
-
-def test_descending_the_divergence_brings_the_policy_back_to_the_global_one():
-    learner, rollout = on_policy(forest(num_envs=4))
-    learner.correction = ClientCorrection(
-        CorrectionSettings.of({"type": "fedkl", "coefficient": 50.0}), learner
-    )
-    learner.correction.begin(layout_of(learner), weights_of(learner))
-    moved_apart(learner.module["shared"].policy, by=0.5)
-    batch = learner.prepare("shared", [rollout.modules["shared"]])
-    config = learner.config.get_config_for_module("shared")
-    terms = [float(learner._step("shared", config, batch)["divergence_from_global"]) for _ in range(200)]
-    assert terms[-1] < 0.05 * terms[0]
-
-
-def test_an_update_reports_the_divergence_which_begins_at_nothing():
-    learner, rollout = on_policy()
-    corrected(learner, layout_of(learner), "fedkl")
-    first = learner.update(episodes=[rollout], num_epochs=1)["shared"]
-    second = learner.update(episodes=[rollout], num_epochs=1)["shared"]
-    assert first["divergence_from_global"].peek() == pytest.approx(0, abs=1e-9)
-    assert second["divergence_from_global"].peek() > 0
-    learner.correction.begin(layout_of(learner), weights_of(learner))
-    again = learner.update(episodes=[rollout], num_epochs=1)["shared"]
-    assert again["divergence_from_global"].peek() == pytest.approx(0, abs=1e-9)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

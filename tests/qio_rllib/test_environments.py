@@ -16,14 +16,14 @@ from qio_envs.adapters.tuple_agents import TupleParallelEnv
 from qio_envs.adapters.turns import TurnParallelEnv
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import PPOConfig
+from qio_rllib.sampling.env_creators import creator_of
 from qio_rllib.sampling.environments import (
-    ParallelEnvAdapter,
-    _creator,
     describe_env,
     make_env,
     register_env,
     scenario_hash,
 )
+from qio_rllib.sampling.rllib_adapters import ParallelEnvAdapter
 from qio_rllib.sampling.runner import BatchedEnvRunner
 
 PLANS = {
@@ -140,7 +140,7 @@ def test_a_package_that_is_missing_is_named(env_id, monkeypatch):
 
 def test_a_gymnasium_environment_is_built_where_nobody_has_registered_it():
     gymnasium.register("Brief-v0", "gymnasium.envs.classic_control.cartpole:CartPoleEnv", max_episode_steps=3)
-    sent = pickle.dumps(_creator("Brief-v0"))
+    sent = pickle.dumps(creator_of("Brief-v0"))
     del gymnasium.registry["Brief-v0"]
     env = pickle.loads(sent)({"render_mode": "rgb_array"})
     assert (env.spec.max_episode_steps, env.render_mode) == (3, "rgb_array")

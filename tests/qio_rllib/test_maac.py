@@ -4,11 +4,11 @@ import copy
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
+from resumed_runs import assert_goes_on_exactly
 from toy_matrix import Matrix
-from toy_off_policy import config_of, moved_apart, setup_of
+from toy_off_policy import assert_absent_agents_do_not_matter, config_of, moved_apart, setup_of
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import MAACConfig
@@ -292,42 +292,14 @@ def test_the_temperature_stays_unless_it_has_a_rate():
 
 
 def test_what_absent_agents_hold_does_not_matter():
-    one, two = (maac("lives") for _ in range(2))
-    rows = two.rows
-    absent, gone = rows.acted[0] == 0, rows.present_next[0] == 0
-    for values, where in (
-        (rows.obs, absent),
-        (rows.actions, absent),
-        (rows.rewards, absent),
-        (rows.next_obs, gone),
-    ):
-        values[0][where] = 77.0
-    for setup in (one, two):
-        setup.learner.gradient_step(setup.rows)
-    for left, right in zip(*(setup.modules[0].parameters() for setup in (one, two)), strict=True):
-        torch.testing.assert_close(left, right)
+    assert_absent_agents_do_not_matter(lambda: maac("lives"))
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_runtime")
 def test_an_interrupted_run_goes_on_exactly(tmp_path):
     config = config_of("forest", algorithm=MAACConfig, critic=CRITIC, alpha_lr=0.01)
-    whole = config.build_algo()
-    for _ in range(2):
-        whole.train()
-    whole.save_to_path(str(tmp_path / "checkpoint"))
-    expected = whole.train()["learners"]["shared"]
-    resumed = type(whole).from_checkpoint(str(tmp_path / "checkpoint"))
-    found = resumed.train()["learners"]["shared"]
-    for name in ("critic_loss", "actor_loss", "alpha_loss", "alpha", "entropy"):
-        assert found[name] == expected[name]
-    for old, new in zip(
-        *(algorithm.learner_group.get_weights()["shared"].values() for algorithm in (whole, resumed)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(old, new)
-    whole.stop()
-    resumed.stop()
+    assert_goes_on_exactly(config, tmp_path, ("critic_loss", "actor_loss", "alpha_loss", "alpha", "entropy"))
 
 
 @pytest.mark.ray

@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from toy_off_policy import ATTENTION, MASACConfig, config_of, moved_apart, setup_of
+from resumed_runs import assert_goes_on_exactly
+from toy_off_policy import (
+    ATTENTION,
+    MASACConfig,
+    assert_absent_agents_do_not_matter,
+    config_of,
+    moved_apart,
+    setup_of,
+)
 
 from qio_envs.api import ConfigError
 from qio_rllib.acting.distributions import sample
@@ -291,20 +299,7 @@ def test_every_kind_of_task_is_learned_from(task, critic):
 
 
 def test_what_absent_agents_hold_does_not_matter():
-    one, two = (masac("lives") for _ in range(2))
-    rows = two.rows
-    absent, gone = rows.acted[0] == 0, rows.present_next[0] == 0
-    for values, where in (
-        (rows.obs, absent),
-        (rows.actions, absent),
-        (rows.rewards, absent),
-        (rows.next_obs, gone),
-    ):
-        values[0][where] = 77.0
-    for setup in (one, two):
-        setup.learner.gradient_step(setup.rows)
-    for left, right in zip(*(setup.modules[0].parameters() for setup in (one, two)), strict=True):
-        torch.testing.assert_close(left, right)
+    assert_absent_agents_do_not_matter(lambda: masac("lives"))
 
 
 # -- a run, and bad input
@@ -314,17 +309,9 @@ def test_what_absent_agents_hold_does_not_matter():
 @pytest.mark.usefixtures("ray_runtime")
 def test_an_interrupted_run_goes_on_exactly(tmp_path):
     config = config_of("forest", algorithm=MASACConfig, alpha_lr=0.01)
-    whole = config.build_algo()
-    for _ in range(2):
-        whole.train()
-    whole.save_to_path(str(tmp_path / "checkpoint"))
-    expected = whole.train()["learners"]["shared"]
-    whole.stop()
-    resumed = type(whole).from_checkpoint(str(tmp_path / "checkpoint"))
-    found = resumed.train()["learners"]["shared"]
-    resumed.stop()
-    for name in ("critic_loss", "actor_loss", "alpha_loss", "alpha", "entropy"):
-        assert found[name] == expected[name]
+    expected = assert_goes_on_exactly(
+        config, tmp_path, ("critic_loss", "actor_loss", "alpha_loss", "alpha", "entropy")
+    )
     assert expected["alpha"] != 1.0
 
 

@@ -2,18 +2,21 @@
 
 import inspect
 
-import gymnasium
-import numpy as np
 import pytest
-from ray import tune
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ways_of_settings import (
+    WAYS,
+    content,
+    from_builder,
+    from_changed_output,
+    from_dictionary,
+    from_yaml,
+)
 
 from qio_envs.api import ConfigError
 from qio_rllib.algorithms import ALGORITHMS, LOCAL_ALGORITHMS
 from qio_rllib.algorithms.rllib_keys import TYPES
 from qio_rllib.algorithms.setting_types import Range, Schedule, checked_value, members
-from qio_rllib.experiments.experiment import Experiment
 
 FOREST = ("forest_uav_v0", {"scenario": "sprint", "num_uavs": 3})
 QUBITS = ("qubit_control_v0", {})
@@ -103,58 +106,6 @@ def own_settings(name):
 
 # initial_weights names a checkpoint that must be there: test_opponents_from_files.py.
 CASES = [(name, key) for name in LOCAL_ALGORITHMS for key in own_settings(name) if key != "initial_weights"]
-
-
-def experiment(name, env, env_config, **settings):
-    return Experiment.from_mapping(
-        {
-            "run": name,
-            "env": env,
-            "stop": {"training_iteration": 1},
-            "config": {"num_env_runners": 0, "env_config": env_config, **settings},
-        }
-    )
-
-
-def from_yaml(name, env, env_config, **settings):
-    return experiment(name, env, env_config, **settings).algorithm_config()
-
-
-def from_builder(name, env, env_config, num_env_runners=0, **settings):
-    config = LOCAL_ALGORITHMS[name]().environment(env, env_config=env_config)
-    return config.env_runners(num_env_runners=num_env_runners).training(**settings)
-
-
-def from_dictionary(name, env, env_config, **settings):
-    given = {"env": env, "env_config": env_config, "num_env_runners": 0, **settings}
-    default = LOCAL_ALGORITHMS[name]().algo_class.get_default_config()
-    return default.update_from_dict(given)
-
-
-def from_output(name, env, env_config, **settings):
-    return LOCAL_ALGORITHMS[name]().update_from_dict(
-        from_builder(name, env, env_config, **settings).to_dict()
-    )
-
-
-def from_changed_output(name, env, env_config, **settings):
-    return LOCAL_ALGORITHMS[name]().update_from_dict(
-        {**from_builder(name, env, env_config).to_dict(), **settings}
-    )
-
-
-WAYS = [from_yaml, from_builder, from_dictionary, from_output, from_changed_output]
-
-
-def content(config):
-    """Return every attribute as text; mappings by sorted keys."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return "{" + ", ".join(sorted(f"{key}: {plain(item)}" for key, item in value.items())) + "}"
-        return repr(value)
-
-    return {key: plain(value) for key, value in config.to_dict().items()}
 
 
 @pytest.mark.parametrize(("name", "key"), CASES)
@@ -406,67 +357,3 @@ def test_agent_id_needs_the_batched_runner_and_memory_does_not():
 def test_an_agent_id_needs_several_agents():
     with pytest.raises(ConfigError, match="agent_id: CartPole-v1 has a single agent; set it to false"):
         from_yaml("PPO", "CartPole-v1", {}, agent_id=True)
-
-
-# --- what else a dictionary meets --------------------------------------------------------------------------------
-
-
-def test_numbers_of_numpy_are_numbers():
-    given = {"env": "CartPole-v1", "lr": np.float64(1e-3), "num_epochs": np.int64(3)}
-    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict(given)
-    assert (config.lr, config.num_epochs) == (1e-3, 3)
-    assert type(config.num_epochs) is int
-
-
-def test_tunes_own_keys_are_left_alone():
-    given = {"env": "CartPole-v1", "__trial_info__": object(), "__stdout_file__": None}
-    assert content(LOCAL_ALGORITHMS["A2C"]().update_from_dict(given)) == content(
-        LOCAL_ALGORITHMS["A2C"]().environment("CartPole-v1")
-    )
-
-
-def test_classes_can_stand_in_a_dictionary_but_not_in_a_file():
-    runner = LOCAL_ALGORITHMS["PPO"]().env_runner_cls
-    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": "CartPole-v1", "env_runner_cls": runner})
-    assert config.env_runner_cls is runner
-    with pytest.raises(ConfigError, match="config.env_runner_cls: takes a Python object"):
-        from_yaml("PPO", "CartPole-v1", {}, env_runner_cls=runner)
-
-
-def test_a_class_can_be_the_environment():
-    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": gymnasium.Env, "amplification": {}})
-    assert config.env is gymnasium.Env
-    assert config.amplification is not None
-
-
-def test_an_environment_that_only_tune_knows_is_left_to_rllib():
-    tune.register_env("known_to_tune_alone", lambda env_config: gymnasium.make("CartPole-v1"))
-    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict({"env": "known_to_tune_alone", "lr": 1e-3})
-    config.validate()
-    assert (config.env, config.is_multi_agent) == ("known_to_tune_alone", False)
-
-
-def test_evaluation_and_modules_take_their_own_settings():
-    config = LOCAL_ALGORITHMS["PPO"]().update_from_dict(
-        {
-            "env": "forest_uav_v0",
-            "num_env_runners": 0,
-            "evaluation_interval": 1,
-            "evaluation_config": {"explore": False, "env_config": {"scenario": "sprint"}},
-            "algorithm_config_overrides_per_module": {"shared": AlgorithmConfig.overrides(lr=0.5)},
-        }
-    )
-    evaluation = config.get_evaluation_config_object()
-    assert (config.explore, evaluation.explore) == (True, False)
-    assert evaluation.env_config == {"scenario": "sprint"}
-    assert config.get_config_for_module("shared").lr == 0.5
-    config.evaluation_config = {"explor": False}
-    with pytest.raises(ConfigError, match="unknown key 'explor'"):
-        config.get_evaluation_config_object()
-
-
-def test_a_changed_environment_in_an_output_is_set_up_anew():
-    output = LOCAL_ALGORITHMS["MADDPG"]().environment("CartPole-v1").to_dict()
-    config = LOCAL_ALGORITHMS["MADDPG"]().update_from_dict({**output, "env": "swarm_cooperative_v0"})
-    assert config.is_multi_agent
-    assert config.model_config["state_size"] > 0

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from ray.rllib.algorithms.algorithm import Algorithm
+from resumed_runs import resumption
 from toy_off_policy import setup_of
 from toy_world_models import ACTOR, BEHAVIOURS, ENSEMBLE, KALMAN, PLANS, RSSM, models, world_model
 
@@ -289,28 +289,17 @@ def test_models_begin_anew_with_their_first_weights_and_more_updates():
     ids=str,
 )
 def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
-    config = run_of(*settings)
-    algorithm = config.build_algo()
-    try:
-        algorithm.train()
-        algorithm.save_to_path(tmp_path / "here")
-        expected = algorithm.train()
-    finally:
-        algorithm.stop()
-    again = Algorithm.from_checkpoint(str(tmp_path / "here"))
-    try:
-        found = again.train()
+    with resumption(run_of(*settings), tmp_path, before=1) as run:
+        found, expected = run.found, run.expected
         assert found["learners"]["shared"]["model_loss"] == expected["learners"]["shared"]["model_loss"]
         assert found["env_runners"]["episode_return_mean"] == expected["env_runners"]["episode_return_mean"]
-        learner = again.learner_group._learner
+        learner = run.resumed.learner_group._learner
         for name, optimizer in learner.get_optimizers_for_module("shared"):
             (group,) = optimizer.param_groups
             decay = settings[1].get("model_weight_decay", 0.0) if name.endswith("model") else 0.0
             assert (group["weight_decay"], group["decoupled_weight_decay"]) == (decay, True)
-        policy = policy_from_modules(dict(again.env_runner.module.items()), again.config)
+        policy = policy_from_modules(dict(run.resumed.env_runner.module.items()), run.resumed.config)
         assert policy.team.groups[0].actor.memory
-    finally:
-        again.stop()
 
 
 # -- bad input

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import toy_world_models
-from ray.rllib.algorithms.algorithm import Algorithm
+from resumed_runs import resumption
 from toy_lives import Lives
 from toy_off_policy import setup_of
 from toy_world_models import ACTOR, BEHAVIOURS, PLANS, world_model
@@ -194,21 +194,11 @@ def test_imagination_begins_where_somebody_acts_and_counts_who_is_there(model):
 def test_a_run_that_is_resumed_equals_one_that_is_not(settings, tmp_path):
     config = world_model("swarm", *settings, fragment=8, num_envs=2, batch=8)
     config.training(num_steps_sampled_before_learning_starts=64)
-    algorithm = config.build_algo()
-    try:
-        algorithm.train()
-        algorithm.save_to_path(tmp_path / "here")
-        expected = algorithm.train()
-    finally:
-        algorithm.stop()
-    again = Algorithm.from_checkpoint(str(tmp_path / "here"))
-    try:
-        found = again.train()
+    with resumption(config, tmp_path, before=1) as run:
+        found, expected = run.found, run.expected
         assert found["learners"]["shared"]["model_loss"] == expected["learners"]["shared"]["model_loss"]
         assert found["env_runners"]["episode_return_mean"] == expected["env_runners"]["episode_return_mean"]
-        assert again.env_runner.module["shared"].unwrapped().policy.model.sees_others
-    finally:
-        again.stop()
+        assert run.resumed.env_runner.module["shared"].unwrapped().policy.model.sees_others
 
 
 # -- diagnostics

@@ -1,6 +1,7 @@
 """Small federations for tests."""
 
 from qio_rllib.algorithms import FederatedConfig
+from qio_rllib.artifacts.metrics import progress_row
 
 FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 12}
 POLE, SWARM = {"max_steps": 30}, {"max_steps": 20}
@@ -49,6 +50,8 @@ LOCAL = {
         },
     ),
 }
+UNEQUAL = [{"label": "small"}, {"label": "wide", "env_config": {"width": 9, "num_uavs": 2}}]
+"""Clients whose environments differ."""
 
 
 def federation(run="PPO", local=None, clients=3, seed=0, evaluation=2, **settings):
@@ -59,3 +62,9 @@ def federation(run="PPO", local=None, clients=3, seed=0, evaluation=2, **setting
     if isinstance(clients, int):
         clients = [{"count": clients, "label": "client"}]
     return config.training(local={"run": run, **chosen, **(local or {})}, clients=clients, **settings)
+
+
+def trained(config, rounds=1):
+    algorithm = config.build_algo()
+    results = [progress_row(algorithm.train()) for _ in range(rounds)]
+    return algorithm, results

@@ -1,5 +1,6 @@
 """Small off-policy learners with transitions that their own policies have played."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -131,12 +132,31 @@ def moved_apart(*networks: torch.nn.Module, by: float = 0.1) -> None:
                 parameter.add_(by * torch.randn(parameter.shape, generator=generator))
 
 
+def assert_absent_agents_do_not_matter(make: Callable[[], Setup]) -> None:
+    """Take a gradient step of two setups that are alike but for what absent agents hold."""
+    one, two = make(), make()
+    rows = two.rows
+    absent, gone = rows.acted[0] == 0, rows.present_next[0] == 0
+    for values, where in (
+        (rows.obs, absent),
+        (rows.actions, absent),
+        (rows.rewards, absent),
+        (rows.next_obs, gone),
+    ):
+        values[0][where] = 77.0
+    for setup in (one, two):
+        setup.learner.gradient_step(setup.rows)
+    for left, right in zip(*(setup.modules[0].parameters() for setup in (one, two)), strict=True):
+        torch.testing.assert_close(left, right)
+
+
 __all__ = [
     "ATTENTION",
     "DQNConfig",
     "MADDPGConfig",
     "MASACConfig",
     "Setup",
+    "assert_absent_agents_do_not_matter",
     "config_of",
     "moved_apart",
     "setup_of",
