@@ -260,12 +260,12 @@ HEADLINE = Claim(
     "With `tune_configs/forest_uav_ppo.yaml` ({steps} environment steps, {seconds} s on two cores) their team "
     "return with sampled actions is {sampled}; 400 is the most there is. On the same episodes: {scripted}.",
     {
-        "steps": lambda: f.steps("forest_uav_ppo"),
-        "seconds": lambda: f.training_seconds("forest_uav_ppo"),
-        "sampled": lambda: f.seeds("forest_uav_ppo"),
-        "scripted": lambda: f.scripted("forest_uav_ppo"),
+        "steps": lambda: f.steps("reproduction/forest/ppo"),
+        "seconds": lambda: f.training_seconds("reproduction/forest/ppo"),
+        "sampled": lambda: f.seeds("reproduction/forest/ppo"),
+        "scripted": lambda: f.scripted("reproduction/forest/ppo"),
     },
-    RETURNS + "forest_uav_ppo.yaml",
-    ("forest_uav_ppo",),
+    "make reproduce TASK=forest/ppo",
+    ("reproduction/forest/ppo",),
 )
 """What the README says in a line."""
