@@ -88,7 +88,15 @@ class Policy:
         return {agent: group.module_id for group in self.team.groups for agent in group.agents}
 
     def team_for(self, agents: Sequence[Any]) -> Team:
-        """Return the team for an environment with these agents.
+        """Return the team for an environment with these agents; see `groups_for`.
+
+        Raises:
+            ConfigError: As `groups_for`; or messages go by agents that are not there.
+        """
+        return Team(self.groups_for(agents), self.team.communication)
+
+    def groups_for(self, agents: Sequence[Any]) -> list[AgentGroup]:
+        """Return who acts for these agents, whose indices are their places in the list.
 
         A policy of one module acts for any agents, more or fewer than in the training, whose spaces are those of the
         training. One of several modules acts for those whom it knows.
@@ -101,8 +109,7 @@ class Policy:
         for agent in agents:
             if agent not in known:
                 group = self.group_of(agent)
-                whole = dataclasses.replace(group, agents=tuple(agents), index=np.arange(len(agents)))
-                return Team([whole], self.team.communication)
+                return [dataclasses.replace(group, agents=tuple(agents), index=np.arange(len(agents)))]
         place = {agent: index for index, agent in enumerate(agents)}
         groups = []
         for group in self.team.groups:
@@ -115,7 +122,7 @@ class Policy:
             if here:
                 index = np.array([place[agent] for agent in here])
                 groups.append(dataclasses.replace(group, agents=here, index=index))
-        return Team(groups, self.team.communication)
+        return groups
 
     def group_of(self, agent: Any) -> AgentGroup:
         """Return the group that acts for an agent; the only one acts for agents that the training did not have, too.

@@ -54,17 +54,23 @@ class Team:
     Args:
         groups: All groups; together they hold every agent once.
         communication: How messages travel; None where agents do not talk.
+        links: Who can hear whom at all, bool ``[N, N]``: receiver, sender; None for all whom ``communication`` links.
 
     Raises:
         ConfigError: Messages go by agents that the team does not have.
     """
 
-    def __init__(self, groups: Sequence[AgentGroup], communication: Communication | None = None) -> None:
+    def __init__(
+        self,
+        groups: Sequence[AgentGroup],
+        communication: Communication | None = None,
+        links: Array | None = None,
+    ) -> None:
         self.groups = tuple(groups)
         self.communication = communication
         self.num_agents = sum(len(group.index) for group in self.groups)
         if communication is not None:
-            self._links = communication.links(self.agents)
+            self._links = communication.links(self.agents) if links is None else links
             size = communication.size + communication.signature_size
             self._noise_size = noise_size(size, communication.bits > 0, communication.gate is not None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from qio_rllib.acting.policy import Policy
 from qio_rllib.artifacts.policy_file import load_policy
 from qio_rllib.artifacts.run_directory import POLICY_FILE
 from qio_rllib.games.self_play import SELF_PLAY, OpponentPool, SelfPlaySettings, Weights
+from qio_rllib.models.communication import COMMUNICATION, Communication
 from qio_rllib.models.policy_network import PolicySpec
 
 _POLICY = "policy."
@@ -46,6 +47,37 @@ def opponent_policy(path: str, module_ids: Collection[str]) -> Policy:
             f"{_OPPONENTS}: {path} has the modules {', '.join(sorted(there))}, expected {', '.join(sorted(module_ids))}"
         )
     return policy
+
+
+def check_messages(path: str, policy: Policy, present: Communication | None, agents: Sequence[Any]) -> None:
+    """Refuse opponents whose messages travel in another way: snapshots talk as the present policies do.
+
+    Args:
+        path: As for `opponent_policy`, for messages.
+        policy: What it gave.
+        present: How messages of the present policies travel; None where they do not talk.
+        agents: Ids of all agents of the environment.
+
+    Raises:
+        ConfigError: Naming what differs.
+    """
+    where, given = f"{_OPPONENTS}: {path}: {COMMUNICATION}", policy.team.communication
+    if given is None or present is None:
+        if given is not present:
+            talk, silent = "its agents talk", "its agents do not talk"
+            there, here = (talk, "null") if present is None else (silent, "set")
+            raise ConfigError(f"{where}: {there}, and here it is {here}")
+        return
+    for key in ("bandwidth", "bits", "drop", "routing"):
+        there, expected = getattr(given, key), getattr(present, key)
+        if there != expected:
+            raise ConfigError(f"{where}.{key}: it has {there}, expected {expected}")
+    links = given.links(agents)
+    differing = np.argwhere(links != present.links(agents))
+    if len(differing):
+        hears, speaks = differing[0].tolist()
+        does = "hears" if links[hears, speaks] else "does not hear"
+        raise ConfigError(f"{where}: there {agents[hears]} {does} {agents[speaks]}, unlike here")
 
 
 def opponent_weights(path: str, specs: Mapping[str, PolicySpec]) -> Weights:

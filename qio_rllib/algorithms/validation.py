@@ -13,7 +13,7 @@ import qio_envs
 from qio_envs.api import BatchedEnv, ConfigError
 from qio_rllib.acting.actions import ActionSpec, is_plain
 from qio_rllib.algorithms.capabilities import TRAINING_KEYS, check_action_spaces, is_wanted
-from qio_rllib.algorithms.opposition import opponent_policy
+from qio_rllib.algorithms.opposition import check_messages, opponent_policy
 from qio_rllib.algorithms.settings import algorithm_name
 from qio_rllib.causal.baseline import (
     COUNTERFACTUAL_BASELINE,
@@ -190,7 +190,8 @@ def check_self_play(config: Any) -> None:
     if Communication.of(config.communication) is not None:
         check_talk_in_self_play(config, sides)
     for path in settings.named_opponents:
-        opponent_policy(path, modules)
+        policy = opponent_policy(path, modules)
+        check_messages(path, policy, Communication.of(config.communication), description.agents)
 
 
 def check_opponent_model(config: Any) -> None:

@@ -27,6 +27,11 @@ class KeptCheckpoint:
     path: Path
     metrics: Mapping[str, float]
 
+    @property
+    def number(self) -> int:
+        """Which one it is of its run: later ones have higher numbers."""
+        return _number(self.path)
+
 
 class KeptCheckpoints:
     """The complete checkpoints of a run, the oldest first.
@@ -61,9 +66,9 @@ class KeptCheckpoints:
         self.write()
         self.remove_others()
 
-    def drop_after(self, kept: KeptCheckpoint) -> None:
-        """Take those that are newer than one of the list from the list."""
-        self.all = self.all[: self.all.index(kept) + 1]
+    def drop_after(self, number: int) -> None:
+        """Take those with a higher number from the list."""
+        self.all = tuple(kept for kept in self.all if kept.number <= number)
         self.write()
 
     def write(self) -> None:
@@ -84,7 +89,7 @@ class KeptCheckpoints:
     @property
     def last_number(self) -> int:
         """Number of the newest checkpoint directory, listed or not; -1 where there is none."""
-        return max((int(path.name.rpartition("_")[2]) for path in self._directories()), default=-1)
+        return max(map(_number, self._directories()), default=-1)
 
     def _directories(self) -> list[Path]:
         return list(self._directory.trial.glob("checkpoint_" + "[0-9]" * 6))
@@ -104,7 +109,12 @@ class KeptCheckpoints:
             raise ValueError("metrics: expected numbers")
         if ITERATION not in metrics:
             raise ValueError(f"no {ITERATION}")
+        _number(path)
         return KeptCheckpoint(path, metrics)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition("_")[2])
 
 
 def final_checkpoint(run_dir: str | Path) -> Path:

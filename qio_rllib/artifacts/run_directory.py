@@ -23,6 +23,9 @@ _RESERVE = 1 << 17  # bytes: run.json and error.log
 RUN_FILE, POLICY_FILE = "run.json", "policy.pt"
 """What a run is described by, and the policy that a finished one leaves."""
 
+SWEEP = "sweep"
+"""Key of ``run.json`` under which a run says which one of which sweep it is."""
+
 TRIAL = "trial"
 """Folder of a run's only trial, in ``checkpoints/``."""
 

@@ -69,12 +69,12 @@ def train_sweep(sweep: Sweep, display: Display, output: RunOutput) -> None:
         raise failed[0]
 
 
-def train_population(sweep: Sweep, display: Display, output: RunOutput) -> None:
-    """Train the runs of a population, and sum them up."""
+def train_population(sweep: Sweep, display: Display, output: RunOutput, resume: bool = False) -> None:
+    """Train the runs of a population, or go on with those of one that was interrupted, and sum them up."""
     from qio_rllib.artifacts.metrics import ITERATION
     from qio_rllib.experiments.population import Population
 
-    population = Population(sweep)
+    population = Population(sweep, resume)
     shown = display.kind in (Shown.LINES, Shown.VERBOSE)
     count = len(sweep.variants)
 
@@ -90,7 +90,8 @@ def train_population(sweep: Sweep, display: Display, output: RunOutput) -> None:
 
     if shown:
         for variant in sweep.variants:
-            display.say(f"run {variant.number} of {count}: {values_text(variant.values)}")
+            values = {**variant.values, **population.values(variant)}
+            display.say(f"run {variant.number} of {count}: {values_text(values)}")
     try:
         with display.begin(sweep.experiment.name, sweep.experiment.stop):
             outcomes = population.train(display.row_of, tell, output)

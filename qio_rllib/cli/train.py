@@ -57,8 +57,8 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN_DIR",
-            help="Continue an interrupted run, extend a finished one, or go on with a sweep (its file); or the URI of "
-            "a run's copy.",
+            help="Continue an interrupted run, extend a finished one, or go on with a sweep or population (its "
+            "file); or the URI of a run's copy.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
@@ -170,10 +170,14 @@ def _resume(given: str, overrides: list[str], allow_import: list[str] | tuple[()
     if path.is_file():
         if overrides:
             raise ConfigError("--set: cannot go with --resume of a sweep, it keeps what it began with")
-        from qio_rllib.cli.sweeps import train_sweep
+        from qio_rllib.cli.sweeps import train_population, train_sweep
         from qio_rllib.experiments.sweep import Sweep
 
-        train_sweep(Sweep.open(path, allowed), Display(kind), output_of(kind))
+        sweep = Sweep.open(path, allowed)
+        if sweep.experiment.population is not None:
+            train_population(sweep, Display(kind), output_of(kind), resume=True)
+        else:
+            train_sweep(sweep, Display(kind), output_of(kind))
         return
     if not is_uri(given):
         note_foreign_code(path)

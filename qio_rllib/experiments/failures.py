@@ -34,7 +34,6 @@ class TrainingInterrupted(Exception):
         run_dir: Its directory.
         received: The signal.
         resume: What is resumed in place of the run.
-        alone: Whether it was trained with others, without which it goes on.
 
     Attributes:
         run_dir: Its directory.
@@ -46,10 +45,10 @@ class TrainingInterrupted(Exception):
         run_dir: Path,
         received: signal.Signals | None = None,
         resume: Path | None = None,
-        alone: bool = False,
     ) -> None:
-        how = "each run goes on alone, such as with" if alone else "resume it with"
-        super().__init__(f"training was interrupted; {how}: rllib train --resume {resume or run_dir}")
+        super().__init__(
+            f"training was interrupted; resume it with: rllib train --resume {resume or run_dir}"
+        )
         self.run_dir = run_dir
         self.signal = signal.SIGINT if received is None else received
 

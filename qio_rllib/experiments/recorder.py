@@ -47,6 +47,7 @@ class RunRecorder(tune.Callback):
         checkpoints: ``checkpoints.json``.
         restored: The checkpoint that the run goes on from, if any; to be set before it starts.
         completed: Whether a stop criterion was reached.
+        recorded: Whether an iteration was recorded, by this object.
         logs: Folder of Ray's logs, where the run has started it.
         copy: The run's copy in other storage, which follows at each checkpoint; to be set before it starts.
         copy_problem: Why the copy is not up to date, in one line; None where it is, or where there is none.
@@ -69,7 +70,7 @@ class RunRecorder(tune.Callback):
         self.logs: Path | None = None
         self.copy: RemoteCopy | None = None
         self.copy_problem: str | None = None
-        self._recorded = False
+        self.recorded = False
         self._report = report
         self._on_phase = on_phase
         self._phase = ""
@@ -99,7 +100,7 @@ class RunRecorder(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         """Stop at once where there is nothing that a checkpoint would keep; Tune calls this ten times a second."""
-        if self.signals.received is not None and not self._recorded:
+        if self.signals.received is not None and not self.recorded:
             raise StopRequested
         if self._on_phase is not None:
             stopping = self.signals.received is not None
@@ -129,7 +130,7 @@ class RunRecorder(tune.Callback):
         if result.get(PRETRAINING):
             write_csv(self.directory.pretraining_file, [progress_row(part) for part in result[PRETRAINING]])
         self._to_tensorboard(row)
-        self._recorded = True
+        self.recorded = True
         if self._report is not None:
             self._report(row)
         if self.signals.received is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -125,3 +126,8 @@ def check_exploration(stop: Mapping[str, float], config: AlgorithmConfig) -> Non
             f"config.exploration: its schedule is over after {last:,} environment steps, the run after "
             f"{stop[STEPS]:,.0f} (stop.{STEPS}); shorten the schedule or train longer"
         )
+
+
+def reaches(row: Mapping[str, float], stop: Mapping[str, float]) -> bool:
+    """Whether an iteration's row of ``progress.csv`` reaches a stop criterion."""
+    return any(row.get(key, -math.inf) >= value for key, value in stop.items())

@@ -12,15 +12,12 @@ from typing import Any, Self
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.files import only_writer, write_atomically
 from qio_rllib.artifacts.run_description import timestamp
-from qio_rllib.artifacts.run_directory import RunDirectory
+from qio_rllib.artifacts.run_directory import SWEEP, RunDirectory
 from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.experiments import training
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingInterrupted
 from qio_rllib.experiments.finished_run import RunResult, result_of
-
-SWEEP = "sweep"
-"""Key of ``run.json`` under which a run says which one of which sweep it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +96,7 @@ class Sweep:
             raise ConfigError(
                 f"{file}: neither a run directory nor the file of a sweep ({SWEEP}_<time>.yaml)"
             )
-        experiment = load_experiment(path, allow_import=allow_import)
-        if experiment.population is not None:
-            raise ConfigError(
-                f"{file}: a population does not go on as one; each of its runs does, with the settings that it had last"
-            )
-        return cls(path, experiment, allow_import)
+        return cls(path, load_experiment(path, allow_import=allow_import), allow_import)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qio_envs.api import ConfigError
+from qio_rllib.acting.mixed_team import MixedTeam
 from qio_rllib.acting.policy import Policy
 from qio_rllib.acting.tabular import expected_returns
 from qio_rllib.acting.team import Team
@@ -43,6 +44,9 @@ def tournament(
 ) -> list[Pairing]:
     """Play every contestant against every one, itself included, in each team against all other teams.
 
+    Agents that talk hear the agents of their own team, in whatever way their policy's ``communication`` has it, and
+    nobody else.
+
     Args:
         contestants: Two at least.
         env_id: The environment.
@@ -56,12 +60,11 @@ def tournament(
         known: The first so many have played against each other already, and do not do it again.
 
     Raises:
-        ConfigError: Fewer than two contestants, one that talks, one that cannot act for the agents of a team, or teams
-            that do not hold every agent once; or what `expected_returns` refuses.
+        ConfigError: Fewer than two contestants, one that cannot act for the agents of a team or whose agents hear those
+            of another, or teams that do not hold every agent once; or what `expected_returns` refuses.
     """
     if len(contestants) < 2:
         raise ConfigError(f"a tournament needs two policies at least, got {len(contestants)}")
-    refuse_talk(contestants)
     env: Any = (
         make_env(env_id, env_config)
         if seeds is None
@@ -71,6 +74,8 @@ def tournament(
         agents = list(env.possible_agents if seeds is None else env.agents)
         sides = sides_of(contestants[0], agents, teams, None if seeds is None else env)
         place = {agent: index for index, agent in enumerate(agents)}
+        for one in contestants:  # before anything is played
+            mixed_team([(one, side) for side in sides], place)
         found = []
         for first, one in enumerate(contestants):
             for second, other in enumerate(contestants):
@@ -93,17 +98,6 @@ def tournament(
         env.close()
 
 
-def refuse_talk(contestants: Sequence[Contestant]) -> None:
-    """Refuse policies whose agents send each other messages.
-
-    Raises:
-        ConfigError: Naming the policy.
-    """
-    for one in contestants:
-        if one.policy.team.communication is not None:
-            raise ConfigError(f"{one.name}: its agents talk, and there are no messages between policies")
-
-
 def sides_of(
     contestant: Contestant, agents: Sequence[Hashable], teams: Sequence[Sequence[Hashable]] | None, env: Any
 ) -> list[list[Hashable]]:
@@ -124,26 +118,56 @@ def sides_of(
     return teams_of(teams, modules, "teams", env)
 
 
-def mixed_team(parts: Sequence[tuple[Contestant, Sequence[Hashable]]], place: Mapping[Hashable, int]) -> Team:
-    """Return the team in which each contestant acts for some of the agents.
+def mixed_team(
+    parts: Sequence[tuple[Contestant, Sequence[Hashable]]], place: Mapping[Hashable, int]
+) -> MixedTeam:
+    """Return the team in which each contestant acts for some of the agents; messages do not leave a part.
 
     Args:
         parts: Contestants with their agents, which together are all.
         place: Index of each agent in the environment.
 
     Raises:
-        ConfigError: A contestant that cannot act for its agents.
+        ConfigError: A contestant that cannot act for its agents, or whose policy lets them hear others than those.
     """
-    groups = []
+    everyone = sorted(place, key=lambda agent: place[agent])
+    found = []
     for contestant, agents in parts:
+        index = np.array([place[agent] for agent in agents], np.int64)
         try:
-            team = contestant.policy.team_for(agents)
+            groups = contestant.policy.groups_for(agents)
+            communication = contestant.policy.team.communication
+            links = None
+            if communication is not None:
+                links = _links_within(communication.links(everyone), index, everyone)
         except ConfigError as error:
             raise ConfigError(f"{contestant.name}: {error}") from error
-        for group in team.groups:
-            index = np.array([place[agent] for agent in group.agents])
-            groups.append(dataclasses.replace(group, index=index))
-    return Team(groups)
+        found.append((Team(groups, communication, links), index))
+    return MixedTeam(found)
+
+
+def _links_within(links: np.ndarray, index: np.ndarray, agents: Sequence[Hashable]) -> np.ndarray:
+    """Return who of some agents can hear whom of them, bool ``[M, M]``.
+
+    Args:
+        links: Who of all can hear whom, bool ``[N, N]``: receiver, sender.
+        index: Of those agents, int64 ``[M]``.
+        agents: Ids of all.
+
+    Raises:
+        ConfigError: One of them can hear another agent, or is heard by one.
+    """
+    outside = np.ones(len(agents), bool)
+    outside[index] = False
+    inside = ~outside
+    across = np.argwhere(links & (inside[:, None] & outside | outside[:, None] & inside))
+    if len(across):
+        hears, speaks = (agents[place] for place in across[0])
+        raise ConfigError(
+            f"communication: {hears} hears {speaks}, which is of another team here, and messages stay within a team; "
+            "choose teams that do not hear each other, or train with communication.teams"
+        )
+    return links[np.ix_(index, index)]
 
 
 def returns_of(

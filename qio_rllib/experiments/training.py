@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,11 @@ from qio_rllib.experiments.comparison import flat
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingInterrupted, failure
 from qio_rllib.experiments.finished_run import RunResult, draw, finish, optional, result_of
+from qio_rllib.experiments.population_state import refuse_alone
 from qio_rllib.experiments.recorder import OnPhase, Report, RunRecorder
 from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.experiments.run_output import RunOutput, run_output
+from qio_rllib.experiments.stop_criteria import reaches
 from qio_rllib.experiments.stop_signals import StopSignals
 from qio_rllib.experiments.tuning import ray_runtime, run_trial
 from qio_rllib.sampling.environments import scenario_hash
@@ -104,11 +105,12 @@ def resume(
         output: What becomes of what libraries print meanwhile.
 
     Raises:
-        ConfigError: There is no such run, it is damaged, or it is finished.
+        ConfigError: There is no such run, it is damaged, it is finished, or it is one of a population.
         TrainingFailed: Training ended with an error.
         TrainingInterrupted: The user stopped it.
     """
     directory = RunDirectory.open(run_dir)
+    refuse_alone(directory)
     for override in overrides:
         if not override.startswith("stop."):
             raise ConfigError(
@@ -122,7 +124,7 @@ def resume(
         keep = experiment.checkpoint_config.num_to_keep
         recorder = RunRecorder(directory, report, keep, signals, on_phase)
         last = recorder.progress.rows[-1] if recorder.progress.rows else {}
-        if _reaches(last, experiment.stop) and (finished or experiment.stop != before.stop):
+        if reaches(last, experiment.stop) and (finished or experiment.stop != before.stop):
             done = ", ".join(
                 f"{key} = {last[key]:g} of {value:g}" for key, value in experiment.stop.items() if key in last
             )
@@ -131,10 +133,10 @@ def resume(
                 f"{run_dir}: nothing to do, the run is finished ({done}); extend it with --set stop.{key}=..."
             )
         notes: list[str] = []
-        recorder.restored = _newest_whole(recorder.checkpoints, directory, notes)
+        recorder.restored = newest_whole(recorder.checkpoints.all, directory, notes)
         directory.reserve_space()
         if recorder.restored is not None:
-            recorder.checkpoints.drop_after(recorder.restored)
+            recorder.checkpoints.drop_after(recorder.restored.number)
         if experiment.stop != before.stop:
             directory.write_config({experiment.name: experiment.as_dict()})
         directory.error_file.unlink(missing_ok=True)
@@ -194,17 +196,15 @@ def train_or_go_on(
     return resume(run.path, allow_import=None, **how)
 
 
-def _reaches(row: Mapping[str, float], stop: Mapping[str, float]) -> bool:
-    """Whether an iteration's row reaches a stop criterion."""
-    return any(row.get(key, -math.inf) >= value for key, value in stop.items())
-
-
-def _newest_whole(
-    checkpoints: KeptCheckpoints, directory: RunDirectory, notes: list[str]
+def newest_whole(
+    checkpoints: Sequence[KeptCheckpoint], directory: RunDirectory, notes: list[str]
 ) -> KeptCheckpoint | None:
     """Return the newest checkpoint that can be read, None where none has been written.
 
-    Of those that are newer `notes` are taken.
+    Args:
+        checkpoints: Those that the run can go on from, the oldest first.
+        directory: The run.
+        notes: Those that are newer and cannot be read are put here.
 
     Raises:
         ConfigError: The list or all that it names is missing or damaged.
@@ -212,7 +212,7 @@ def _newest_whole(
     if not directory.checkpoints_file.exists():
         raise ConfigError(f"{directory.path}: damaged ({directory.checkpoints_file.name} is missing)")
     problem: ConfigError | None = None
-    for kept in reversed(checkpoints.all):
+    for kept in reversed(checkpoints):
         try:
             verify(str(kept.path.resolve()))
             checkpoint_experiment(kept.path)
@@ -261,7 +261,7 @@ def _train_locally(
     try:
         directory.reserve_space()
         # A run may have been killed behind its last iteration.
-        if recorder.restored is None or not _reaches(recorder.restored.metrics, experiment.stop):
+        if recorder.restored is None or not reaches(recorder.restored.metrics, experiment.stop):
             _train_trial(experiment, config, directory, recorder, output)
         recorder.tell_phase("finishing")
         result = finish(experiment, directory, recorder, notes)

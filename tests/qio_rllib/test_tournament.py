@@ -13,7 +13,6 @@ from qio_rllib.acting.team import Team
 from qio_rllib.artifacts.policy_file import save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.tournament import Contestant, tournament
-from qio_rllib.models.communication import Communication
 from qio_rllib.sampling.evaluation import evaluation_seeds
 
 
@@ -38,12 +37,6 @@ def test_what_cannot_take_part_is_named():
         tournament(contestants()[:1], ENV, SETTINGS, [1])
     with pytest.raises(ConfigError, match="teams: agent_1 in no team"):
         tournament(contestants(), ENV, SETTINGS, [1], teams=[["agent_0"], []])
-    talking = policy_of(0)
-    talking = dataclasses.replace(talking, team=Team(talking.team.groups, Communication(2)))
-    with pytest.raises(
-        ConfigError, match="loud: its agents talk, and there are no messages between policies"
-    ):
-        tournament([Contestant("loud", talking), *contestants()], ENV, SETTINGS, [1])
     indexed = policy_of(0)
     groups = [dataclasses.replace(group, agent_id=True) for group in indexed.team.groups]
     indexed = dataclasses.replace(indexed, team=Team(groups))

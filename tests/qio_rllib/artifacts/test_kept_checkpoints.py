@@ -82,7 +82,7 @@ def test_what_is_newer_can_be_taken_off(run):
     kept = KeptCheckpoints(run)
     for number in range(3):
         kept.add(written(run, number), row(number))
-    kept.drop_after(kept.all[1])
+    kept.drop_after(kept.all[1].number)
     assert [one.metrics["training_iteration"] for one in KeptCheckpoints(run).all] == [0, 1]
 
 
