@@ -39,6 +39,7 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "forest_uav_ppo": ("forest_uav_ppo", "sampled"),
     "forest_uav_sprint_ppo": ("forest_uav_sprint_ppo", "sampled"),
     "mpe_speaker_listener_mappo": ("reproduction/speaker_listener/mappo", "greedy"),
+    "mpe_spread_mappo": ("reproduction/spread/mappo_counterfactual", "greedy"),
     "skirmish_qmix": ("reproduction/skirmish_3s5z/qmix", "greedy", "won"),
     "swarm_masac": ("swarm_masac", "greedy"),
     "swarm_memory_ppo": ("swarm_memory_ppo", "sampled"),
