@@ -179,9 +179,7 @@ def report(config: Path, out: Path, overrides: list[str], metric: str | None = N
     """
     rows = summarise(config, out, overrides, metric)
     write(out / "summary.csv", rows)
-    experiment = load_experiment(config)
-    title = f"{experiment.name}: {experiment.algorithm} on {experiment.env}"
-    draw(out, rows, title, metric)
+    draw(out, rows, title_of(load_experiment(config, overrides)), metric)
     print(f"\n{'policy':<36}{'score':<46}{'normalised':>11}{'training':>11}")
     for row in rows:
         normalized = f"{row['normalized']:.3f}" if row["normalized"] != "" else ""
@@ -192,6 +190,13 @@ def report(config: Path, out: Path, overrides: list[str], metric: str | None = N
             "\nA return is the undiscounted sum of an episode's rewards over agents and steps (of the scored team, "
             "where there are\nopponents); steps are environment steps, in which all agents act."
         )
+
+
+def title_of(experiment: Experiment) -> str:
+    """Return what stands above the figure: experiment, algorithm and environment, with the scenario that is chosen."""
+    scenario = experiment.config.get("env_config", {}).get("scenario", "default")
+    chosen = "" if scenario == "default" else f", {scenario}"
+    return f"{experiment.name}: {experiment.algorithm} on {experiment.env}{chosen}"
 
 
 def _decimals(column: str) -> int:

@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import learning_curves
 from tables import read
 
+from qio_rllib.experiments.experiment import load_experiment
+
 ROOT = Path(__file__).parents[2]
 FOREST = ROOT / "tune_configs" / "forest_uav_ppo.yaml"
 
@@ -85,3 +87,12 @@ def test_a_table_without_runs_is_an_error_in_words(tmp_path, monkeypatch, capsys
         table(monkeypatch, FOREST, tmp_path)
     assert caught.value.code == 2
     assert f"there are no runs in {tmp_path}" in capsys.readouterr().err
+
+
+def test_the_figure_says_what_was_trained_overrides_included():
+    config = ROOT / "tune_configs" / "mpe_spread_qmix.yaml"
+    overrides = ["run=VDN", "mixer.type=sum"]
+    title = learning_curves.title_of(load_experiment(config, overrides))
+    assert title == "mpe-spread-qmix: VDN on mpe_spread_v0, epymarl"
+    plain = learning_curves.title_of(load_experiment(config, ["env_config.scenario=default"]))
+    assert plain == "mpe-spread-qmix: QMIX on mpe_spread_v0"
