@@ -52,23 +52,21 @@ from typing import Any, Protocol
 
 import supersuit
 import torch
+import training_throughput
 from bare_ppo import BarePPO
 from mpe2 import simple_spread_v3
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecMonitor
 from tables import write
+from training_throughput import OURS, STOCK
 
 from qio_envs import mpe_spread_v0
-from qio_rllib.algorithms import PPOConfig
-from qio_rllib.algorithms.callbacks import EpisodeMetrics
 from qio_rllib.artifacts.run_description import cpu_model
 from qio_rllib.experiments.benchmark import TimedAlgorithm, ray_for
 from qio_rllib.experiments.resources import quiet_ray
-from qio_rllib.sampling.environments import register_with_tune
 from qio_rllib.sampling.stepper import one_thread
 
 ROOT = Path(__file__).parents[1]
@@ -121,34 +119,18 @@ def clocks() -> Iterator[dict[str, float]]:
     spent["cpu_seconds"] = time.process_time() - cpu
 
 
-def config_of(stock: bool, env: str) -> AlgorithmConfig:
-    """Return the configuration of RLlib's own path or of this package's."""
+def config_of(path: str, env: str) -> AlgorithmConfig:
+    """Return the configuration of RLlib's own path or of this package's, with the settings of everybody."""
     env_config = {} if env == "mpe_spread_v0" else {"N": AGENTS, "max_cycles": SETTINGS["episode"]}
-    if stock:
-        register_with_tune(env)
-        config: AlgorithmConfig = RLlibPPOConfig().callbacks(EpisodeMetrics)
-        config.multi_agent(policies={"shared"}, policy_mapping_fn=lambda *args, **kwargs: "shared")
-    else:
-        config = PPOConfig()
+    config = training_throughput.config_of(path, (env, env_config), SETTINGS["num_envs"])
     return (
-        config.environment(env, env_config=env_config)
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=SETTINGS["num_envs"])
-        .reporting(metrics_num_episodes_for_smoothing=SETTINGS["num_envs"])
-        .rl_module(
-            model_config={
-                "fcnet_hiddens": SETTINGS["hidden"],
-                "fcnet_activation": "tanh",
-                "vf_share_layers": False,
-            }
-        )
+        config.reporting(metrics_num_episodes_for_smoothing=SETTINGS["num_envs"])
         .debugging(seed=SETTINGS["seed"])
-        .fault_tolerance(restart_failed_env_runners=False)
         .training(
             train_batch_size_per_learner=ENV_STEPS, minibatch_size=SETTINGS["minibatch"],
             num_epochs=SETTINGS["epochs"], gamma=SETTINGS["gamma"], lambda_=SETTINGS["lambda"], lr=SETTINGS["lr"],
-            clip_param=SETTINGS["clip"], vf_loss_coeff=SETTINGS["vf_coeff"], vf_clip_param=1e4,
-            entropy_coeff=SETTINGS["entropy_coeff"], use_kl_loss=False, grad_clip=SETTINGS["grad_clip"],
-            grad_clip_by="global_norm",
+            clip_param=SETTINGS["clip"], vf_loss_coeff=SETTINGS["vf_coeff"], entropy_coeff=SETTINGS["entropy_coeff"],
+            grad_clip=SETTINGS["grad_clip"],
         )
     )  # fmt: skip
 
@@ -286,9 +268,9 @@ def contestants(jaxmarl: str, benchmarl: str) -> Iterator[dict[str, Contestant]]
     """
     folder = Path(__file__).parent
     configs = {
-        HERE_BATCH: config_of(False, "mpe_spread_v0"),
-        HERE_MPE2: config_of(False, "mpe2.simple_spread_v3"),
-        "RLlib, mpe2": config_of(True, "mpe2.simple_spread_v3"),
+        HERE_BATCH: config_of(OURS, "mpe_spread_v0"),
+        HERE_MPE2: config_of(OURS, "mpe2.simple_spread_v3"),
+        "RLlib, mpe2": config_of(STOCK, "mpe2.simple_spread_v3"),
     }
     workers = {
         "JaxMARL": (jaxmarl, "jaxmarl_ppo_worker.py"),

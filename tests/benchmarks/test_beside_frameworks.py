@@ -69,13 +69,17 @@ def test_everybody_has_the_same_work():
     settings = study.SETTINGS
     assert settings["num_envs"] * settings["steps"] == ENV_STEPS == study.ENV_STEPS
     assert study.ENV_STEPS * study.AGENTS % settings["minibatch"] == settings["minibatch"] % study.AGENTS == 0
-    for stock in (False, True):
-        config = study.config_of(stock, "mpe2.simple_spread_v3")
+    for path in (study.OURS, study.STOCK):
+        config = study.config_of(path, "mpe2.simple_spread_v3")
         assert config.num_envs_per_env_runner == settings["num_envs"]
         assert config.train_batch_size_per_learner == ENV_STEPS
         assert (config.minibatch_size, config.num_epochs) == (settings["minibatch"], settings["epochs"])
         assert (config.lr, config.gamma, config.lambda_) == (1e-3, 0.95, 0.95)
         assert (config.clip_param, config.entropy_coeff, config.grad_clip) == (0.2, 0.01, 0.5)
+        assert (config.vf_loss_coeff, config.vf_clip_param, config.use_kl_loss) == (0.5, 1e4, False)
+        assert config.metrics_num_episodes_for_smoothing == settings["num_envs"]
+        assert config.model_config["fcnet_hiddens"] == settings["hidden"]
+        assert config.model_config["fcnet_activation"] == "tanh"
 
 
 def test_contestants_of_this_process_learn_an_iteration():
