@@ -199,7 +199,7 @@ class MAACLearner(SoftLearner):
             actions = [self.drawn(part) for part in log_probs]
             network = modules[0].attention(target=True)
             _, following = network.remembering(
-                batch.view(), batch.length, batch.fresh_environments(), batch.next_view(None)
+                batch.view(), batch.length, batch.fresh_environments, batch.next_view(None)
             )
             assert following is not None
             values = network.critic(following, actions).values
@@ -214,6 +214,6 @@ class MAACLearner(SoftLearner):
         self, network: ActorAttentionNetwork, batch: Transitions, actions: list[torch.Tensor]
     ) -> AttendedValues:
         """Return the critic's values of all actions of all agents while the others do these actions."""
-        fresh = batch.fresh_environments()
+        fresh = batch.fresh_environments
         view, _ = network.remembering(batch.view(), batch.length, fresh, burn_in=self.burn_in)
         return network.critic(view, actions)

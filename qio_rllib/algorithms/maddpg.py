@@ -135,7 +135,7 @@ class MADDPGLearner(OffPolicyLearner):
         for g, module_id in enumerate(batch.modules):
             network = modules[g].critic_networks()[0]
             view, _ = network.remembering(
-                batch.view(), batch.length, batch.fresh_environments(), burn_in=self.burn_in
+                batch.view(), batch.length, batch.fresh_environments, burn_in=self.burn_in
             )
             q_values = network.critic(view, batch.actions)
             losses[module_id] = mean_error(q_values, targets[g], batch.learned[g])
@@ -152,7 +152,7 @@ class MADDPGLearner(OffPolicyLearner):
             own = self.actions_of(policy, outputs[g], batch.legal[g])
             # Others' actions and all messages are those that were executed; only its own action is the actor's.
             view, _ = network.remembering(
-                batch.view(), batch.length, batch.fresh_environments(), burn_in=self.burn_in
+                batch.view(), batch.length, batch.fresh_environments, burn_in=self.burn_in
             )
             gain = mean_over(network.critic.of_own(view, batch.actions, own), batch.learned[g])
             flat = mean_square(outputs[g], batch.learned[g])
@@ -191,7 +191,7 @@ class MADDPGLearner(OffPolicyLearner):
             for g, module in enumerate(modules):
                 network = module.critic_networks(target=True)[0]
                 _, view = network.remembering(
-                    batch.view(), batch.length, batch.fresh_environments(), batch.next_view(inboxes)
+                    batch.view(), batch.length, batch.fresh_environments, batch.next_view(inboxes)
                 )
                 assert view is not None
                 ahead = batch.discounts[g] * batch.present_next[g]
@@ -253,5 +253,5 @@ class MADDPGLearner(OffPolicyLearner):
         """Return actions as critics take them, with gradients: without noise, or one-hot samples."""
         if not policy.spec.is_discrete:
             return torch.tanh(outputs)
-        log_probs = torch.log_softmax(policy.operated(outputs, legal), dim=-1)
-        return sampled_one_hot(log_probs, self.config.gumbel_temperature, self.noise)
+        logits = policy.operated(outputs, legal)
+        return sampled_one_hot(logits, self.config.gumbel_temperature, self.noise)

@@ -87,7 +87,7 @@ class MASACLearner(SoftLearner):
     def losses(self, batch: Transitions) -> Iterator[Objective]:
         """Yield the losses of critics, policies and temperatures (Haarnoja et al., 2018, eq. 5, 7 and 18)."""
         modules = self.modules()
-        fresh = batch.fresh_environments()
+        fresh = batch.fresh_environments
         targets = self.targets(modules, batch)
         losses, stats = {}, {}
         for g, module_id in enumerate(batch.modules):
@@ -152,7 +152,7 @@ class MASACLearner(SoftLearner):
                 views = []
                 for network in module.critic_networks(target=True):
                     _, following = network.remembering(
-                        batch.view(), batch.length, batch.fresh_environments(), batch.next_view(None)
+                        batch.view(), batch.length, batch.fresh_environments, batch.next_view(None)
                     )
                     assert following is not None
                     views.append((network, following))

@@ -169,7 +169,7 @@ class MixingLearner(QLearner):
             goes_on = torch.cat(batch.present_next, dim=1).amax(dim=1)
             ahead = first.target_mixer(by_agent(best, indices), batch.next_global_state)
             ahead = batch.discounts[0][:, 0] * goes_on * ahead
-            fresh = None if batch.length == 1 else batch.fresh_environments().flatten()
+            fresh = None if batch.length == 1 else batch.fresh_environments.flatten()
             targets = self.targets(batch, batch.rewards[0][:, 0], ahead, fresh)
         learned = torch.cat(batch.learned, dim=1).amax(dim=1)
         loss = mean_error(mixed, targets, learned)

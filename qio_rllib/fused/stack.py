@@ -72,20 +72,34 @@ class Stack(nn.Sequential):
 
     def layers(self) -> Layers | None:
         """Return the layers; None where there is something that the kernels do not know."""
-        parts = tuple(self._modules.values())
-        known = _known.get(self)
-        if known is None or known[0] != parts:
-            known = _known[self] = parts, layers_of(parts)
-        return known[1]
+        return known_layers(self, tuple(self._modules.values()))
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Look again after numbers have become others: another precision, another device."""
-        _known.pop(self, None)
+        forget_layers(self)
         return super()._apply(*args, **kwargs)
 
 
-# What was found of each stack, and in which parts; beside the modules, for what copies, traces or saves them.
-_known: weakref.WeakKeyDictionary[Stack, tuple[tuple[Any, ...], Layers | None]] = weakref.WeakKeyDictionary()
+# What was found of each module, and in which parts; beside the modules, for what copies, traces or saves them.
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], Layers | None]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def known_layers(module: nn.Module, parts: tuple[nn.Module, ...]) -> Layers | None:
+    """Return `layers_of` the parts of a module, which are looked at again when they have become others.
+
+    Its ``_apply`` calls `forget_layers`: numbers of another precision or device are in the same parts.
+    """
+    known = _known.get(module)
+    if known is None or known[0] != parts:
+        known = _known[module] = parts, layers_of(parts)
+    return known[1]
+
+
+def forget_layers(module: nn.Module) -> None:
+    """Look at a module's parts again when `known_layers` is asked for them."""
+    _known.pop(module, None)
 
 
 def unknown_stacks(module: nn.Module) -> list[str]:

@@ -90,8 +90,9 @@ class Transitions:
         """Return what critics are given of what follows."""
         return JointView(self.next_obs, self.present_next, inboxes, self.next_global_state)
 
+    @functools.cached_property
     def fresh_environments(self) -> torch.Tensor:
-        """Return the samples in which an episode begins with a step, bool ``[L, B]``."""
+        """The samples in which an episode begins with a step, bool ``[L, B]``."""
         everybody = torch.cat(self.fresh, dim=1).all(dim=1)
         return everybody.reshape(self.length, -1)
 

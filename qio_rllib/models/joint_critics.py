@@ -14,7 +14,7 @@ from torch import nn
 
 from qio_envs.api import ConfigError, check_keys, did_you_mean
 from qio_rllib.fused.critics import joint_values, values_of_own
-from qio_rllib.fused.stack import Layers, layers_of
+from qio_rllib.fused.stack import Layers, forget_layers, known_layers
 from qio_rllib.fused.use import in_use
 from qio_rllib.layers import ACTIVATIONS, hidden_layers, mlp
 from qio_rllib.models.memory import Memory
@@ -211,8 +211,16 @@ class MLPCritic(Critic):
         return (hidden * self.head.weight).sum(-1) + self.head.bias
 
     def _layers(self) -> Layers | None:
-        """Return the layers as kernels take them, see `layers_of`; None outside `fused_kernels`."""
-        return layers_of([self.from_obs, *self.body, self.head]) if in_use() else None
+        """Return the layers as kernels take them, see `known_layers`; None outside `fused_kernels`."""
+        if not in_use():
+            return None
+        parts = self._modules
+        return known_layers(self, (parts["from_obs"], *parts["body"]._modules.values(), parts["head"]))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Look at the layers again after numbers have become others: another precision, another device."""
+        forget_layers(self)
+        return super()._apply(*args, **kwargs)
 
 
 class OwnCritic(Critic):

@@ -257,23 +257,23 @@ def one_hot(actions: torch.Tensor, count: int) -> torch.Tensor:
     return nn.functional.one_hot(actions, count).float()
 
 
-def sampled_one_hot(log_probs: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+def sampled_one_hot(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
     """Draw discrete actions that gradients pass through: straight-through Gumbel-softmax (Jang et al., 2017).
 
     Args:
-        log_probs: ``[..., A]``; an illegal action holds the least finite number.
+        logits: Log-probabilities up to a constant, ``[..., A]``; an illegal action holds the least finite number.
         temperature: Of the relaxation whose gradient is used, above 0.
         generator: Source of the noise.
 
     Returns:
         One-hot ``[..., A]``; its gradient is that of the relaxed sample.
     """
-    uniform = torch.rand(log_probs.shape, generator=generator)
-    drawn = relaxed_choice(log_probs, uniform, temperature)
+    uniform = torch.rand(logits.shape, generator=generator)
+    drawn = relaxed_choice(logits, uniform, temperature)
     if drawn is not None:
         return drawn
     uniform = uniform.clamp_min(torch.finfo(torch.float32).tiny)
-    noise = -torch.log(-torch.log(uniform)).to(log_probs.device)
-    relaxed = torch.softmax((log_probs + noise) / temperature, dim=-1)
-    chosen = nn.functional.one_hot(relaxed.argmax(dim=-1), log_probs.shape[-1]).to(relaxed.dtype)
+    noise = -torch.log(-torch.log(uniform)).to(logits.device)
+    relaxed = torch.softmax((logits + noise) / temperature, dim=-1)
+    chosen = nn.functional.one_hot(relaxed.argmax(dim=-1), logits.shape[-1]).to(relaxed.dtype)
     return chosen + relaxed - relaxed.detach()

@@ -20,6 +20,7 @@ from qio_rllib.fused.stack import Stack
 from qio_rllib.fused.use import fused_kernels, kernels
 from qio_rllib.learners import common
 from qio_rllib.learners.common import learner_threads, polyak_update
+from qio_rllib.models.joint_critics import GroupShape, JointView, MLPCritic
 from qio_rllib.models.joint_module import sampled_one_hot
 from qio_rllib.models.mixers import MixerSettings, MonotonicMixer
 from qio_rllib.sampling.replay import JointReplay
@@ -260,6 +261,41 @@ def test_targets_follow_as_torchs_do(tau):
     torch.testing.assert_close([each.detach() for each in targets], expected, atol=1e-7, rtol=1e-6)
     if tau == 1.0:
         assert all(torch.equal(one, two) for one, two in zip(targets, presents, strict=True))
+
+
+def test_a_choice_is_the_same_whatever_constant_is_added_to_its_logits():
+    """As it has to be, since the Learner gives logits as they come; log-probabilities are such logits."""
+    logits = torch.randn(200, 4, generator=torch.Generator().manual_seed(3))
+    slopes = torch.randn(logits.shape, generator=torch.Generator().manual_seed(4))
+    for context in (contextlib.nullcontext, fused_kernels):
+        made = []
+        for own in (logits, torch.log_softmax(logits, -1), logits + torch.linspace(-20, 20, 200)[:, None]):
+            own = own.clone().requires_grad_()
+            with context():
+                drawn = sampled_one_hot(own, 0.7, torch.Generator().manual_seed(7))
+                made.append([drawn.detach(), *torch.autograd.grad((drawn * slopes).sum(), own)])
+        torch.testing.assert_close(made[1], made[0], atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(made[2], made[0], atol=2e-5, rtol=1e-4)
+
+
+def test_a_critic_looks_at_its_layers_again_when_they_become_others():
+    group = GroupShape(agents=2, obs=3, actions=2)
+    critic = MLPCritic([group], 0, 0, [8, 8], "relu")
+    obs, actions = torch.randn(5, 2, 3), torch.randn(5, 2, 2)
+    joint = JointView([obs], [torch.ones(5, 2)], None, None)
+    with fused_kernels():
+        before = critic(joint, [actions])
+        assert type(before.grad_fn).__name__ == "_JointValuesBackward"
+        critic.body[2] = torch.nn.GELU()
+        other = critic(joint, [actions])
+        assert type(other.grad_fn).__name__ == "AddmmBackward0"
+        critic.body[2] = torch.nn.ReLU()
+        assert type(critic(joint, [actions]).grad_fn).__name__ == "_JointValuesBackward"
+        critic.double()
+        double = JointView([obs.double()], [torch.ones(5, 2).double()], None, None)
+        after = critic(double, [actions.double()])
+    assert after.dtype == torch.float64
+    torch.testing.assert_close(after.float(), before)
 
 
 def test_what_the_kernels_do_not_take_is_torchs():

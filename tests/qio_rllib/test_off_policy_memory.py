@@ -108,7 +108,7 @@ def test_a_critics_memory_runs_through_a_sequence_as_through_its_steps(kind, bur
     setup = recurrent("maddpg", kind, burn_in=3)
     (module,), rows = setup.modules, setup.rows
     network = module.critics[0]
-    fresh = rows.fresh_environments()
+    fresh = rows.fresh_environments
     assert fresh[1:].any()
     assert not fresh.all(dim=1).any()
     numbers = [part.double() for part in (rows.acted[0], rows.present_next[0])]
@@ -201,7 +201,7 @@ def test_targets_know_nothing_of_the_episode_before(algorithm):
     setup = recurrent(algorithm, "gru")
     single_precision(setup)
     rows, learner, found = setup.rows, setup.learner, []
-    fresh = rows.fresh_environments()
+    fresh = rows.fresh_environments
     before = torch.zeros_like(fresh)  # steps that an episode's start follows
     before[:-1] = fresh.flip(0).cumsum(0).flip(0)[1:] > 0
     before = before.flatten()
@@ -240,7 +240,7 @@ def test_own_critics_have_no_memory_of_what_others_observe(algorithm):
     (module,), rows = setup.modules, setup.rows
     rows.obs[0] = rows.obs[0].requires_grad_()
     for network in module.critics:
-        view, _ = network.remembering(rows.view(), rows.length, rows.fresh_environments(), burn_in=2)
+        view, _ = network.remembering(rows.view(), rows.length, rows.fresh_environments, burn_in=2)
         value = network.critic(view, [actions.double() for actions in rows.actions])
         (gradient,) = torch.autograd.grad(value[:, 0].sum(), rows.obs, retain_graph=True)
         assert gradient[:, 0].any()
@@ -262,7 +262,7 @@ def test_a_fresh_environment_is_one_in_which_all_agents_begin():
     setup = recurrent("maddpg", "gru")
     fresh = [torch.tensor([[True, True], [True, False]]), torch.tensor([[True], [True]])]
     rows = dataclasses.replace(setup.rows, length=2, fresh=fresh)
-    assert rows.fresh_environments().tolist() == [[True], [False]]
+    assert rows.fresh_environments.tolist() == [[True], [False]]
 
 
 def test_bad_memory_settings_are_refused():
