@@ -65,8 +65,8 @@ from training_throughput import OURS, STOCK
 
 from qio_envs import mpe_spread_v0
 from qio_rllib.artifacts.run_description import cpu_model
-from qio_rllib.experiments.benchmark import TimedAlgorithm, ray_for
 from qio_rllib.experiments.resources import quiet_ray
+from qio_rllib.experiments.timed_turns import TimedAlgorithm, ray_for
 from qio_rllib.sampling.stepper import one_thread
 
 ROOT = Path(__file__).parents[1]

@@ -42,7 +42,8 @@ from training_throughput import OURS, Row, Task, cluster, config_of
 
 from qio_rllib.algorithms import DQNConfig
 from qio_rllib.artifacts.files import write_csv
-from qio_rllib.experiments.benchmark import (
+from qio_rllib.experiments.resources import quiet_ray
+from qio_rllib.experiments.timed_turns import (
     TimedAlgorithm,
     Turn,
     machine,
@@ -50,7 +51,6 @@ from qio_rllib.experiments.benchmark import (
     summary,
     take_turns,
 )
-from qio_rllib.experiments.resources import quiet_ray
 from qio_rllib.sampling.batched_vector_env import BatchedVectorEnv
 from qio_rllib.sampling.environments import make_vector_env
 from qio_rllib.sampling.stepper import one_thread

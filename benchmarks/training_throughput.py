@@ -45,7 +45,9 @@ from qio_rllib.algorithms import PPOConfig
 from qio_rllib.algorithms.callbacks import EpisodeMetrics
 from qio_rllib.artifacts.files import write_csv
 from qio_rllib.artifacts.time_plot import plot_time
-from qio_rllib.experiments.benchmark import (
+from qio_rllib.experiments.resources import quiet_ray
+from qio_rllib.experiments.time_spent import parts_of
+from qio_rllib.experiments.timed_turns import (
     Contestant,
     TimedAlgorithm,
     Turn,
@@ -54,8 +56,6 @@ from qio_rllib.experiments.benchmark import (
     summary,
     take_turns,
 )
-from qio_rllib.experiments.resources import quiet_ray
-from qio_rllib.experiments.time_spent import parts_of
 from qio_rllib.sampling.environments import register_with_tune
 from qio_rllib.sampling.stepper import one_thread
 

@@ -31,6 +31,12 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def folder_of_stable_baselines3(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let Stable-Baselines3, in other processes too, log into a folder of the tests, not each time into a new one."""
+    os.environ["SB3_LOGDIR"] = str(tmp_path_factory.mktemp("stable_baselines3"))
+
+
 @pytest.fixture
 def computing_on_one_thread() -> Iterator[None]:
     """Let torch have one thread, on which kernels compute."""

@@ -140,7 +140,7 @@ def parts_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the seconds of an iteration's parts, in the order in which they happen.
 
     Args:
-        row: Of `qio_rllib.experiments.benchmark.summary`. Where it does not know the parts of sampling or learning,
+        row: Of `qio_rllib.experiments.timed_turns.summary`. Where it does not know the parts of sampling or learning,
             these are one part.
     """
     known = {key: float(row[key]) for key in ("environment_s", "acting_s", "gradient_s") if row[key] != ""}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import scale_out
 
-from qio_rllib.experiments.benchmark import Turn
+from qio_rllib.experiments.timed_turns import Turn
 from qio_rllib.sampling.environments import make_vector_env
 
 FORAGING = ("lbforaging:Foraging-5x5-2p-1f-v3", {})

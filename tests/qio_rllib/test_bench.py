@@ -9,17 +9,10 @@ import ray
 from qio_envs.api import ConfigError
 from qio_rllib.artifacts.yaml_files import yaml_text
 from qio_rllib.cli import main
-from qio_rllib.experiments.benchmark import (
-    OURS,
-    STOCK,
-    Turn,
-    benchmark,
-    ray_for,
-    summary,
-    take_turns,
-)
+from qio_rllib.experiments.benchmark import OURS, STOCK, benchmark
 from qio_rllib.experiments.experiment import load_experiment
 from qio_rllib.experiments.stock_learners import STOCK_LEARNERS, stock_config
+from qio_rllib.experiments.timed_turns import Turn, ray_for, summary, take_turns
 
 COLUMNS = [
     "experiment", "algorithm", "env", "path", "env_runners", "num_envs", "agents", "env_steps_per_s",

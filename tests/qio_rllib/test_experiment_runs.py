@@ -15,10 +15,10 @@ from qio_envs.api import ConfigError
 from qio_rllib.artifacts.files import read_csv
 from qio_rllib.artifacts.progress_file import ProgressFile
 from qio_rllib.artifacts.run_directory import RunDirectory
-from qio_rllib.experiments.benchmark import ray_for
 from qio_rllib.experiments.experiment import Experiment, load_experiment
 from qio_rllib.experiments.failures import TrainingFailed, TrainingInterrupted
 from qio_rllib.experiments.recorder import RunRecorder
+from qio_rllib.experiments.timed_turns import ray_for
 from qio_rllib.experiments.training import resume, train
 from qio_rllib.experiments.tuning import ray_runtime
 

@@ -8,7 +8,7 @@ import torch
 
 from qio_rllib.artifacts import time_plot
 from qio_rllib.experiments import time_spent
-from qio_rllib.experiments.benchmark import OURS, TimedAlgorithm, benchmark
+from qio_rllib.experiments.benchmark import OURS, benchmark
 from qio_rllib.experiments.experiment import Experiment
 from qio_rllib.experiments.time_spent import (
     ACTING,
@@ -20,6 +20,7 @@ from qio_rllib.experiments.time_spent import (
     parts_of,
     product_rate,
 )
+from qio_rllib.experiments.timed_turns import TimedAlgorithm
 from qio_rllib.fused.use import fused_kernels, in_use, torch_alone
 
 FOREST = {"height": 6, "width": 6, "num_uavs": 3, "max_steps": 20}
