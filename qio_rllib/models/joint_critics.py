@@ -212,10 +212,7 @@ class MLPCritic(Critic):
 
     def _layers(self) -> Layers | None:
         """Return the layers as kernels take them, see `known_layers`; None outside `fused_kernels`."""
-        if not in_use():
-            return None
-        parts = self._modules
-        return known_layers(self, (parts["from_obs"], *parts["body"]._modules.values(), parts["head"]))
+        return known_layers(self, (self.from_obs, *self.body, self.head)) if in_use() else None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Look at the layers again after numbers have become others: another precision, another device."""
