@@ -87,12 +87,18 @@ class HiddenTarget:
         Cell("silent", "no messages"),
         *(Cell(f"bits_{n}", "bits", {"bits": n}) for n in (1, 2, 3, 4)),
         *(
-            Cell(f"gate_{cost:g}", "gated, 2 bits", {"bits": 2, "gate": {"cost": cost}})
+            Cell(f"gate_{cost:g}", "2 bits, gated", {"bits": 2, "gate": {"cost": cost}})
             for cost in (0.003, 0.03, 0.3)
         ),
-        Cell("targeted_bits_2", "targeted, 2 + 2 bits", {"bits": 2, "routing": "targeted", "signature": 2}),
-        Cell("targeted_2", "targeted, numbers", {"bandwidth": 2, "routing": "targeted", "signature": 2}),
+        Cell("targeted_bits_2", "2 + 2 bits, targeted", {"bits": 2, "routing": "targeted", "signature": 2}),
+        Cell(
+            "targeted_2", "2 + 2 numbers, targeted", {"bandwidth": 2, "routing": "targeted", "signature": 2}
+        ),
         *(Cell(f"broadcast_{n}", "numbers", {"bandwidth": n}) for n in (1, 2)),
+        *(
+            Cell(f"gated_numbers_{cost:g}", "2 numbers, gated", {"bandwidth": 2, "gate": {"cost": cost}})
+            for cost in (0.003, 0.03)
+        ),
     )
 
     def __init__(self, env: BatchedEnv) -> None:
@@ -158,8 +164,8 @@ class ForestDivision:
         Cell("silent", "no messages"),
         *(Cell(f"radio_{share:g}", "the environment's radio", radio=share) for share in (0.025, 0.1, 1.0)),
         *(Cell(f"bits_{n}", "bits", {"bits": n}) for n in (2, 8)),
-        Cell("gate_0.01", "gated, 8 bits", {"bits": 8, "gate": {"cost": 0.01}}),
-        Cell("targeted_bits_4", "targeted, 4 + 4 bits", {"bits": 4, "routing": "targeted", "signature": 4}),
+        Cell("gate_0.01", "8 bits, gated", {"bits": 8, "gate": {"cost": 0.01}}),
+        Cell("targeted_bits_4", "4 + 4 bits, targeted", {"bits": 4, "routing": "targeted", "signature": 4}),
     )
 
     def __init__(self, env: BatchedEnv) -> None:
