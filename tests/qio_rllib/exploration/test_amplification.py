@@ -198,7 +198,10 @@ def test_gradients_of_floored_rows_equal_finite_differences(n):
         return (amplify(x, 0.0, 0.7) * torch.linspace(-1.0, 1.0, n, dtype=torch.float64)).sum()
 
     assert (normalized_entropy(amplify(logits, 0.0, 0.0)) < 0.7).all()
-    assert torch.autograd.gradcheck(loss, (logits.requires_grad_(),), eps=1e-6, atol=1e-6, rtol=1e-5)
+    # of many actions along a random direction, which takes one difference in place of one for each number
+    assert torch.autograd.gradcheck(
+        loss, (logits.requires_grad_(),), eps=1e-6, atol=1e-6, rtol=1e-5, fast_mode=n > 5
+    )
 
 
 def test_rounding_at_the_floor_is_harmless():
