@@ -124,7 +124,7 @@ def _league(game: str, what: str) -> Claim:
             "latest": _bound_of(game, "latest"),
             "response": lambda: f"{int(f.rows_of(EXPLOITED, game=game)[0]['response_steps']):,}",
         },
-        STUDY + "train --seeds 3",
+        STUDY + "train --seeds 5",
         (LEAGUES, EXPLOITED),
     )
 
