@@ -1,9 +1,13 @@
-"""Returns over several steps: `n_step_columns` against an oracle that walks step by step."""
+"""Returns over several steps, of the replay and within sequences, against oracles that walk step by step."""
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
 from toy_off_policy import DQNConfig, config_of
 
+from qio_rllib.learners.transitions import n_step_targets
 from qio_rllib.sampling.n_step import Windows, n_step_columns
 from qio_rllib.sampling.replay import JointReplay, joint_transitions
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -109,3 +113,25 @@ def test_a_replay_draws_them():
         rows = columns["observations"][:, c, 1] == time
         assert rows.any()
         np.testing.assert_allclose(columns["rewards"][rows, c], total, rtol=1e-6)
+
+
+# -- returns within sequences
+
+
+@given(
+    length=st.integers(1, 7), n_step=st.integers(1, 5), share=st.floats(0.0, 0.6), seed=st.integers(0, 2**16)
+)
+def test_targets_within_sequences_are_sums_to_the_end_of_episode_or_sequence(length, n_step, share, seed):
+    rng = np.random.default_rng(seed)
+    rewards, ahead = rng.normal(size=(2, length, 4))
+    fresh = rng.random((length, 4)) < share
+    expected = np.zeros((length, 4))
+    for t in range(length):
+        for b in range(4):
+            last = t
+            while last + 1 < min(t + n_step, length) and not fresh[last + 1, b]:
+                last += 1
+            expected[t, b] = sum(GAMMA ** (k - t) * rewards[k, b] for k in range(t, last + 1))
+            expected[t, b] += GAMMA ** (last - t) * ahead[last, b]
+    found = n_step_targets(*map(torch.as_tensor, (rewards, ahead, fresh)), GAMMA, n_step)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
