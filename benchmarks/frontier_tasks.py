@@ -25,6 +25,15 @@ from qio_rllib.sampling.evaluation import FIRST_EVALUATION_SEED
 
 Array = np.ndarray
 
+MEMORY = (
+    "model_config.use_gru=true",
+    "model_config.gru_cell_size=32",
+    "model_config.max_seq_len=16",
+    "burn_in=4",
+    "train_batch_size_per_learner=32",  # sequences: twice as many joint steps as without memory
+)
+"""Settings of MADDPG's agents with memory."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -35,12 +44,14 @@ class Cell:
         kind: What the figure calls it together with others.
         settings: ``communication``; None for none.
         radio: Share of the steps in which the environment's own radio may be used.
+        memory: Whether agents remember what they have heard.
     """
 
     name: str
     kind: str
     settings: dict[str, Any] | None = None
     radio: float = 0.0
+    memory: bool = False
 
     @property
     def communication(self) -> Communication | None:
@@ -86,6 +97,7 @@ class HiddenTarget:
     cells: ClassVar[Sequence[Cell]] = (
         Cell("silent", "no messages"),
         *(Cell(f"bits_{n}", "bits", {"bits": n}) for n in (1, 2, 3, 4)),
+        Cell("bits_1_memory", "bits, agents with memory", {"bits": 1}, memory=True),
         *(
             Cell(f"gate_{cost:g}", "2 bits, gated", {"bits": 2, "gate": {"cost": cost}})
             for cost in (0.003, 0.03, 0.3)
@@ -106,7 +118,7 @@ class HiddenTarget:
 
     def overrides(self, cell: Cell) -> list[str]:
         """Return what a cell sets on top of the study's settings."""
-        return [f"communication={json.dumps(cell.settings)}"]
+        return [f"communication={json.dumps(cell.settings)}", *(MEMORY if cell.memory else ())]
 
     def bits(self, cell: Cell, folder: Path) -> float:
         """Return what each agent sent per step in the evaluations, on average over seeds."""
