@@ -5,8 +5,8 @@ several costs, targeted messages, numbers, each of which is sent as 32 bits, and
 radio. The return is the team's, undiscounted, on fixed evaluation episodes; across seeds what `Summary` says: from 10
 seeds on the interquartile mean with a 95% interval, of fewer the mean with the least and the greatest.
 
-    python benchmarks/communication_frontier.py hidden_target --seeds 5     # a minute a run (five with memory), 15 cells
-    python benchmarks/communication_frontier.py forest --seeds 5            # one to two minutes a run, 8 cells
+    python benchmarks/communication_frontier.py hidden_target --seeds 5     # a minute a run (five with memory)
+    python benchmarks/communication_frontier.py forest --seeds 5            # one to two minutes a run
     python benchmarks/communication_frontier.py forest --table              # only sum up the runs that are there
 """
 
