@@ -105,15 +105,17 @@ def test_a_schedule_of_the_entropy_coefficient_and_both_learning_rates_are_follo
         assert learner.get_optimizer("a", name).param_groups[0]["lr"] == pytest.approx(rate)
 
 
-def test_a_law_of_annealing_follows_the_entropy_of_those_that_act():
+@pytest.mark.parametrize("task", ["masked", "matrix"])
+def test_a_law_of_annealing_follows_the_entropy_of_those_that_act(task):
     """Of the legal actions' logarithm; see `EntropyCoefficients`."""
     law = {"law": "quantum", "alpha_0": 0.1, "alpha_min": 0.01, "decay": 0.5}
-    learner, rollout, batch = played(coma_config("masked", entropy_annealing=law))
-    (module,), acted = learner.modules(), batch.whole.acted[0] > 0
+    learner, rollout, batch = played(coma_config(task, entropy_annealing=law))
+    module, acted, legal = learner.modules()[0], batch.whole.acted[0] > 0, batch.whole.legal[0]
     outputs = outputs_of(module.policy, batch.whole, 0, 0)[0]
-    entropy = learner.policy(module, outputs, batch.whole.legal[0]).entropy()[acted]
-    share = entropy / batch.whole.legal[0].sum(-1)[acted].clamp_min(2).log()
-    found = learner.update(episodes=[rollout])["shared"]
+    policy = learner.policy(module, outputs, legal)
+    count = torch.ones_like(policy.probs) if legal is None else legal
+    share = policy.entropy()[acted] / count.sum(-1)[acted].clamp_min(2).log()
+    found = learner.update(episodes=[rollout])[batch.whole.modules[0]]
     assert found["normalized_entropy"].peek() == pytest.approx(float(share.mean()), rel=1e-5)
     assert found["alpha"].peek() < 0.1
 
