@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -224,7 +225,8 @@ def _print_runs(found: Sequence[Scored]) -> None:
     heading += [*counts] if len(counts) == 1 else []
     say(", ".join(heading))
     table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("policy", overflow="fold")
+    folder = _common_folder([one.name for one in found])
+    table.add_column(f"policy in {folder}" if folder else "policy", overflow="fold")
     if len(places) > 1:
         table.add_column("environment", overflow="fold")
     if len(counts) > 1:
@@ -233,7 +235,7 @@ def _print_runs(found: Sequence[Scored]) -> None:
     for mode in modes:
         table.add_column(mode, justify="right", no_wrap=True)
     for one in found:
-        cells = [one.name]
+        cells = [os.path.relpath(one.name, folder) if folder else one.name]
         cells += [one.where] if len(places) > 1 else []
         cells += [one.episodes] if len(counts) > 1 else []
         for mode in modes:
@@ -243,13 +245,27 @@ def _print_runs(found: Sequence[Scored]) -> None:
     console().print(table)
 
 
+def _common_folder(names: Sequence[str]) -> str:
+    """Return the folder that all lie in, so that a table need not repeat it; empty where there is none."""
+    folders = {os.path.dirname(name) for name in names}
+    if len({os.path.isabs(folder) for folder in folders}) > 1:
+        return ""
+    return os.path.commonpath(folders)
+
+
 def _cell(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """Return mean and standard deviation of a metric over the episodes."""
     from qio_rllib.sampling.evaluation import mean_scores
 
-    values = [row[name] for row in rows if name in row]
-    spread = f" ± {statistics.stdev(values):.4g}" if len(values) > 1 else ""
-    return f"{mean_scores(rows)[name]:.6g}{spread}"
+    values, mean = [row[name] for row in rows if name in row], mean_scores(rows)[name]
+    if len(values) < 2:
+        return f"{mean:.6g}"
+    deviation = statistics.stdev(values)
+    if deviation < 1e-6 * abs(
+        mean
+    ):  # what rounding leaves of equal values: none of it is in the mean's digits
+        deviation = 0.0
+    return f"{mean:.6g} ± {deviation:.4g}"
 
 
 def _note_cut(scored: Scored, is_one: bool) -> None:

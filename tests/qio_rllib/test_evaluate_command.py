@@ -21,6 +21,7 @@ from qio_rllib.artifacts.rendering import show_episodes
 from qio_rllib.artifacts.run_directory import RunDirectory
 from qio_rllib.artifacts.video import MAX_STEPS, record_episode
 from qio_rllib.cli import main
+from qio_rllib.cli.evaluate import _cell
 from qio_rllib.models.policy_network import PolicyNetwork, PolicySpec
 from qio_rllib.sampling import evaluation
 from qio_rllib.sampling.environments import make_vector_env, register_env
@@ -132,6 +133,24 @@ def test_several_policies_are_a_row_each(here, capsys):
     assert main(["evaluate", "wanders.pt", "--seeds", "1,2,3", "--out", "one.csv"]) == 0
     expected = [{k: v for k, v in row.items() if k != "run"} for row in rows if row["run"] == "wanders.pt"]
     assert read_csv(here / "one.csv") == expected
+
+
+def test_policies_of_one_folder_are_named_without_it(here, capsys):
+    for name in ("a", "b"):
+        run_without_checkpoints(here / "runs" / "x" / name, forest_policy())
+    assert main(["evaluate", "runs/x/a", "runs/x/b", "--seeds", "1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in lines if "policy" in line] == [["policy", "in", "runs/x"]]
+    assert [line[0] for line in lines if line[:1] in (["a"], ["b"])] == ["a", "b"]
+    assert main(["evaluate", "runs/x/a", str(here / "runs/x/a/policy.pt"), "--seeds", "1"]) == 0
+    assert "policy in runs/x" in capsys.readouterr().out
+
+
+def test_what_rounding_leaves_of_equal_values_is_no_deviation():
+    rows = [{"score": value} for value in (2.0000000043, 2.0000000011)]
+    assert _cell(rows, "score") == "2 ± 0"
+    assert _cell([{"score": 2.0}, {"score": 2.1}], "score") == "2.05 ± 0.07071"
+    assert _cell(rows[:1], "score") == "2"
 
 
 def test_policies_of_different_environments_say_which(here, capsys):
