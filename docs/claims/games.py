@@ -129,6 +129,22 @@ def _league(game: str, what: str) -> Claim:
     )
 
 
+BATTLES = "skirmish_self_play/against_the_script.csv"
+
+
+def _won(mode: str) -> str:
+    """Return the share of battles against the script that each seed's policy has won."""
+    shares: dict[str, list[float]] = {}
+    for row in f.rows_of(BATTLES, mode=mode):
+        shares.setdefault(row["run"], []).append(float(row["won"]))
+    return f.describe([sum(won) / len(won) for won in shares.values()], 2)
+
+
+def _won_by_script(policy: str) -> str:
+    won = [float(row["won"]) for row in f.rows_of(f"skirmish_self_play/scripted_{policy}.csv")]
+    return f"{sum(won) / len(won):.2f}"
+
+
 MODELLED = "opponent_model.csv"
 
 
@@ -182,6 +198,25 @@ GAMES = Section(
         ),
         _league("duel", "`duel` of `swarm_competitive_v0`"),
         _league("tag", "`mpe_tag_v0`, three chasers and a faster prey"),
+        Claim(
+            "Three marines against three, PPO in self-play for {steps} environment steps, then against SMAX's script, "
+            "which it has never met, {episodes} battles a seed: won {greedy} without exploration, {sampled} with sampled "
+            "actions; random play {random}, the scripted policies `nearest` {nearest} and `focus` {focus}. {seconds} s of "
+            'training a seed. Then `rllib evaluate RUNS --episodes 400 --env-config \'{{"enemy": "heuristic"}}\'`',
+            {
+                "steps": lambda: f.steps("skirmish_self_play"),
+                "episodes": lambda: str(len({row["seed"] for row in f.rows_of(BATTLES)})),
+                "greedy": lambda: _won("greedy"),
+                "sampled": lambda: _won("sampled"),
+                "seconds": lambda: f.training_seconds("skirmish_self_play"),
+                **{
+                    policy: lambda policy=policy: _won_by_script(policy)
+                    for policy in ("random", "nearest", "focus")
+                },
+            },
+            "rllib train skirmish_self_play --seeds 0-4",
+            ("skirmish_self_play",),
+        ),
         Claim(
             "PPO in repeated rock, paper, scissors against 16 opponents with habits, mean payoff of a round after "
             "192,000 steps: with an opponent model whose predictions feed the policy {feed} ({feed_size} parameters, "
