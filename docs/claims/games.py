@@ -200,9 +200,10 @@ GAMES = Section(
         _league("tag", "`mpe_tag_v0`, three chasers and a faster prey"),
         Claim(
             "Three marines against three, PPO in self-play for {steps} environment steps, then against SMAX's script, "
-            "which it has never met, {episodes} battles a seed: won {greedy} without exploration, {sampled} with sampled "
-            "actions; random play {random}, the scripted policies `nearest` {nearest} and `focus` {focus}. {seconds} s of "
-            'training a seed. Then `rllib evaluate RUNS --episodes 400 --env-config \'{{"enemy": "heuristic"}}\'`',
+            "which it has never met, {episodes} battles a seed: won {greedy} without exploration, {sampled} with "
+            "sampled actions; random play {random}, the scripted policies `nearest` {nearest} and `focus` {focus}. "
+            "{seconds} s of training a seed. Then `rllib evaluate RUNS --episodes 400 --env-config "
+            '\'{{"enemy": "heuristic"}}\'`',
             {
                 "steps": lambda: f.steps("skirmish_self_play"),
                 "episodes": lambda: str(len({row["seed"] for row in f.rows_of(BATTLES)})),
