@@ -17,7 +17,7 @@ from toy_off_policy import config_of as off_policy_config_of
 from qio_envs.api import ConfigError
 from qio_rllib.acting.actions import ActionSpec
 from qio_rllib.acting.actor import ActorInputs, NetworkActor
-from qio_rllib.algorithms import A2CConfig, PPOConfig
+from qio_rllib.algorithms import A2CConfig, PPOConfig, QMIXConfig, VDNConfig
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.cli import main
 from qio_rllib.experiments.experiment import Experiment
@@ -124,10 +124,10 @@ def test_the_operator_is_applied_once_in_acting_and_in_learning(name):
         torch.testing.assert_close(found[Columns.ACTION_DIST_INPUTS], expected, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", [MADDPGConfig, MASACConfig])
+@pytest.mark.parametrize("algorithm", [MADDPGConfig, MASACConfig, QMIXConfig, VDNConfig])
 @pytest.mark.parametrize("kind", ["circuit", "classical"])
-def test_actors_with_joint_critics_can_be_circuits(algorithm, kind):
-    """An agent's logits are those of its own row, whatever stands around it."""
+def test_networks_with_joint_critics_or_mixers_can_be_circuits(algorithm, kind):
+    """An agent's logits or values are those of its own row, whatever stands around it."""
     setup = setup_of(off_policy_config_of("discrete", algorithm=algorithm, circuit={**TINY, "kind": kind}))
     (module,), rows = setup.modules, setup.rows
     found, _ = outputs_of(module.policy, rows, 0, 0)
