@@ -46,6 +46,24 @@ def test_losses_are_means_over_all_minibatches_and_epochs(config_class, monkeypa
     assert abs(np.mean(losses) - losses[-1]) > 1e-3  # the last alone would be another number
 
 
+@pytest.mark.parametrize("config_class", [PPOConfig, A2CConfig])
+def test_steps_that_were_learned_from_are_counted_as_often_as_they_were(config_class):
+    config = config_of(config_class, "swarm_cooperative_v0", SWARM)
+    runner, learner = runner_and_learner(
+        config.multi_agent(policies={"pair": ["agent_0", "agent_1"], "single": ["agent_2"]})
+    )
+    epochs = 3 if config_class is PPOConfig else 1
+    (rollout,) = runner.sample(num_timesteps=40)
+    counts = {name: int(part.acted.sum()) * epochs for name, part in rollout.modules.items()}
+    counts["__all_modules__"] = sum(counts.values())
+    found = learner.update(episodes=[rollout], num_epochs=epochs, minibatch_size=20)
+    for name, count in counts.items():
+        assert found[name]["num_module_steps_trained"].peek() == count
+        assert found[name]["num_module_steps_trained_lifetime"].peek() == count  # the Algorithm adds them up
+    for name in ("num_env_steps_trained", "num_env_steps_trained_lifetime"):
+        assert found["__all_modules__"][name].peek() == 40
+
+
 def test_a_module_none_of_whose_agents_acted_stays_as_it_is_and_the_others_learn():
     config = config_of(PPOConfig, "swarm_cooperative_v0", SWARM, normalize_values=True, minibatch_size=20)
     runner, learner = runner_and_learner(config.multi_agent(policies="independent"))

@@ -148,6 +148,34 @@ def test_credit_is_that_of_values_with_each_agents_own_memory(critic, kind):
     assert cut
 
 
+@pytest.mark.parametrize("critic", CRITICS)
+def test_windows_of_several_rollouts_stand_side_by_side(critic):
+    config = config_of(critic)
+    runner = runner_of(config)
+    learner = learner_of(config, runner)
+    learner.module.set_state(runner.get_state()["rl_module"])
+    for module_id in PARTS:
+        parts = [runner.sample()[0].modules[module_id] for _ in range(2)]
+        one, two, both = (learner.prepare(module_id, each) for each in (parts[:1], parts[1:], parts))
+        assert one.units > 1
+        assert two.units > 1
+        columns = [name for name in both.columns if name != "advantages"]  # those have the whole batch's mean
+        assert {"actions", "action_logp", "value_targets"} <= {*columns}
+        for name in columns:
+            joined = torch.cat([one.columns[name], two.columns[name]], dim=1)
+            torch.testing.assert_close(both.columns[name], joined, rtol=1e-5, atol=1e-5)
+        for name in ("rows", "fresh"):
+            joined = torch.cat([getattr(each.inputs, name) for each in (one, two)], dim=1)
+            assert torch.equal(getattr(both.inputs, name), joined)
+        assert torch.equal(both.valid, torch.cat([one.valid, two.valid], dim=1))
+        for name, memory in both.inputs.memory.items():
+            assert torch.equal(memory, torch.cat([one.inputs.memory[name], two.inputs.memory[name]]))
+        if critic == "central":
+            seen = [each.inputs.central.states[each.inputs.central.rows] for each in (one, two, both)]
+            # what stands where no agent acted is of no account
+            assert torch.equal(seen[2][both.valid], torch.cat(seen[:2], dim=1)[both.valid])
+
+
 def test_padding_has_no_part_in_means_and_deviations():
     setup = played(config_of(normalize_values=True))
     part = setup.rollout.modules["pair"]
