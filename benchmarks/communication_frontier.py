@@ -23,6 +23,7 @@ from frontier_tasks import TASKS, Cell, Task, environment_of, references_of
 from learning_curves import train
 from tables import scores_of, write
 
+from qio_envs.api import ConfigError
 from qio_rllib.artifacts.plot_style import (
     BOUND,
     DASHES,
@@ -35,6 +36,7 @@ from qio_rllib.artifacts.plot_style import (
     new_figure,
 )
 from qio_rllib.evaluation.aggregate import Summary
+from qio_rllib.experiments.experiment import load_experiment
 
 
 def summarise(out: Path, cells: Sequence[Cell], task: Task) -> list[dict[str, Any]]:
@@ -120,13 +122,26 @@ def main() -> None:
         names = ", ".join(cell.name for cell in kind.cells)
         parser.error(f"--cells: {', '.join(sorted(unknown))} is none of {names}")
     cells = [cell for cell in kind.cells if not arguments.cells or cell.name in arguments.cells]
-    env = environment_of(kind, arguments.set)
-    task, out = kind(env), arguments.out / arguments.task
-    for cell in [] if arguments.table else cells:
-        print(cell.name, flush=True)
-        settings = [*kind.study, *task.overrides(cell), *arguments.set]
-        train(kind.config, range(arguments.seeds), out / cell.name, settings, with_pictures=False)
-    rows = summarise(out, kind.cells if arguments.table else cells, task)
+    out = arguments.out / arguments.task
+    try:
+        if arguments.seeds < 1:
+            raise ConfigError("--seeds: expected at least 1")
+        env = environment_of(kind, arguments.set)
+        task = kind(env)
+        settings = {
+            cell.name: [*kind.study, *task.overrides(cell), *arguments.set]
+            for cell in ([] if arguments.table else cells)
+        }
+        for of_cell in settings.values():
+            load_experiment(kind.config, of_cell).validate()
+        for name, of_cell in settings.items():
+            print(name, flush=True)
+            train(kind.config, range(arguments.seeds), out / name, of_cell, with_pictures=False)
+        rows = summarise(out, kind.cells if arguments.table else cells, task)
+        if not rows:
+            raise ConfigError(f"--table: there are no runs in {out}")
+    except ConfigError as error:
+        parser.error(str(error))
     references = references_of(env)
     write(out / "summary.csv", rows)
     draw(out, rows, task, references)

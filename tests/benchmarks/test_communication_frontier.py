@@ -1,7 +1,6 @@
 """The study of return against bits: its cells, what it sums up from made-up evaluations, and the scripted division."""
 
 import csv
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from communication_frontier import draw, summarise
+from communication_frontier import draw, main, summarise
 from forest_division import DivisionPolicy
 from frontier_tasks import TASKS, environment_of
 
@@ -19,7 +18,7 @@ from qio_envs.api import ConfigError
 from qio_envs.api.scores import episode_scores
 from qio_rllib.experiments.experiment import load_experiment
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "communication_frontier.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +129,23 @@ def test_forests_without_strips_are_refused(settings, blocks, message):
         DivisionPolicy(forest_uav_v0.batched_env(1, **settings), blocks)
 
 
-def test_an_unknown_cell_is_refused_with_the_names_of_all():
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "forest", "--cells", "loud"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "--cells: loud is none of silent, radio_0.025" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cells", "loud"], "--cells: loud is none of silent, radio_0.025"),
+        (["--seeds", "0"], "--seeds: expected at least 1"),
+        (["--set", "gama=0.9"], "unknown key 'gama' (did you mean 'gamma'?)"),
+        (
+            ["--set", "env_config.height=30"],
+            "height: expected two rows to a UAV and no obstacles, got 30 rows",
+        ),
+        (["--table", "--out", "nowhere"], "--table: there are no runs in nowhere/forest"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["communication_frontier.py", "forest", *arguments])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
