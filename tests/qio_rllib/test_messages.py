@@ -18,6 +18,7 @@ from qio_rllib.artifacts.policy_file import load_policy, save_policy
 from qio_rllib.learners.conversation import converse
 from qio_rllib.learners.joint_update import _Update
 from qio_rllib.models.communication import Communication
+from qio_rllib.models.messages import Speaker
 from qio_rllib.sampling.environments import register_env
 from qio_rllib.sampling.evaluation import evaluate, policy_from_modules
 from qio_rllib.sampling.runner import BatchedEnvRunner
@@ -156,6 +157,31 @@ def test_maddpg_gives_what_the_actor_gave(kind, model):
     assert len(openness) == (2 if "gate" in KINDS[kind] else 0)
     for found, done, acted in zip(outputs, setup.rows.actions, setup.rows.acted, strict=True):
         torch.testing.assert_close(torch.tanh(found)[acted > 0], done[acted > 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("burn_in", [0, 1, 3])
+def test_no_gradient_passes_through_steps_that_only_fill_memories(burn_in):
+    setup = setup_of(config_of("broadcast", MADDPGConfig, "lstm", num_envs=6), sequences=True, count=20)
+    talk = setup.learner.talk(setup.rows)
+    talk = dataclasses.replace(talk, obs=[rows.clone().requires_grad_() for rows in talk.obs])
+    policies = [module.policy for module in setup.modules]
+    found = converse(policies, talk, setup.learner.joint["indices"], burn_in)
+    sum(features.square().sum() for features in found.features).backward()
+    for rows in talk.obs:
+        assert not rows.grad[:burn_in].any()
+        assert rows.grad[burn_in:].flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_agents_begin_by_speaking(binary):
+    """Who is never heard cannot learn what to say."""
+    torch.manual_seed(0)
+    speaker = Speaker(6, [16], "tanh", value=2, signature=2, binary=binary, gated=True)
+    rows = torch.randn(1000, 6)
+    spoken = speaker(rows)
+    assert 0.8 < float(spoken.openness.mean()) < 0.95
+    assert float(spoken.gates.detach().mean()) > 0.95
+    assert abs(float(spoken.messages.detach().mean(0).mean())) < 0.5  # what they say is not moved
 
 
 @pytest.mark.ray
