@@ -15,6 +15,7 @@ from qio_rllib.acting.team import DELIVERED, INBOX, MESSAGE_NOISE, MESSAGES, SEN
 from qio_rllib.algorithms import A2CConfig, MADDPGConfig, PPOConfig
 from qio_rllib.artifacts.metrics import progress_row
 from qio_rllib.artifacts.policy_file import load_policy, save_policy
+from qio_rllib.learners import joint_update
 from qio_rllib.learners.conversation import converse
 from qio_rllib.learners.joint_update import _Update
 from qio_rllib.models.communication import Communication
@@ -204,6 +205,21 @@ def test_a_whole_update_moves_every_part_of_every_speaker(algorithm, model):
     row = progress_row(result)
     assert 0 <= row["env_runners/bits_sent"] <= 4
     built.stop()
+
+
+def test_all_modules_go_down_the_sum_of_their_losses(monkeypatch):
+    config = config_of("gated")
+    runner = BatchedEnvRunner(config=config)
+    learner = learner_of(config, runner)
+    parts = {module_id: [part] for module_id, part in runner.sample()[0].modules.items()}
+    update, totals, descend = _Update(learner, parts), [], joint_update.descend
+    monkeypatch.setattr(
+        joint_update, "descend", lambda them, loss, *more: totals.append(loss) or descend(them, loss, *more)
+    )
+    stats = update._step({key: learner.prepare(key, found) for key, found in parts.items()})
+    assert len(stats) == 2
+    losses = [float(one["total_loss"]) for one in stats.values()]
+    assert float(totals[0].detach()) == pytest.approx(sum(losses), rel=1e-6)
 
 
 def test_no_gradient_reaches_whom_nobody_hears():
