@@ -109,7 +109,7 @@ class HiddenTarget:
         *(Cell(f"broadcast_{n}", "numbers", {"bandwidth": n}) for n in (1, 2)),
         *(
             Cell(f"gated_numbers_{cost:g}", "2 numbers, gated", {"bandwidth": 2, "gate": {"cost": cost}})
-            for cost in (0.003, 0.01, 0.03)
+            for cost in (0.003, 0.03, 0.05)
         ),
     )
 
