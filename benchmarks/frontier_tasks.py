@@ -175,7 +175,7 @@ class ForestDivision:
     cells: ClassVar[Sequence[Cell]] = (
         Cell("silent", "no messages"),
         *(Cell(f"radio_{share:g}", "the environment's radio", radio=share) for share in (0.025, 0.1, 1.0)),
-        *(Cell(f"bits_{n}", "bits", {"bits": n}) for n in (2, 8)),
+        Cell("bits_8", "bits", {"bits": 8}),
         Cell("gate_0.01", "8 bits, gated", {"bits": 8, "gate": {"cost": 0.01}}),
         Cell("targeted_bits_4", "4 + 4 bits, targeted", {"bits": 4, "routing": "targeted", "signature": 4}),
     )

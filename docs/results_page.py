@@ -21,6 +21,7 @@ from claims.field import FIELD
 from claims.frameworks import FRAMEWORKS
 from claims.games import GAMES
 from claims.learning import FOREST, HEADLINE, MPE, SWARM
+from claims.messages import BITS_OF_A_HIDDEN_TARGET, BITS_OF_THE_FOREST
 from claims.quantum import CONTROLS, QUANTUM
 from claims.reproduction import reproductions
 from claims.speed import DIFFERENCES, SCALING, SPEEDS
@@ -34,6 +35,8 @@ SECTIONS = (
     CAUSAL,
     DECISIONS,
     GAMES,
+    BITS_OF_A_HIDDEN_TARGET,
+    BITS_OF_THE_FOREST,
     QUANTUM,
     CONTROLS,
     FEDERATED,
