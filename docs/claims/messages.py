@@ -78,10 +78,13 @@ BITS_OF_A_HIDDEN_TARGET = Section(
     "for which messages in every step take {bits_needed} (between 1 and 2, where the return is {one} and {two}); two "
     "numbers behind a gate are {gated_number_bits} bits and give {gated_numbers}, for which they take {numbers_needed} "
     "(between one and two, {number} and {numbers}). At the same message, return is lost. Targets cost more bits than "
-    "they bring where only one agent has something to say. All are far from what so many bits allow: these agents "
-    "say in every step what would be enough once. " + _MADE,
+    "they bring where only one agent has something to say. Memory adds up what 1 bit tells in many steps, and more so "
+    "where bits are drawn as in training: {drawn}, without memory {drawn_without}. All are far from what so many bits "
+    "allow: these agents say in every step what would be enough once. " + _MADE,
     figures={
         "gated": _score(HIDDEN_TARGET, "gate_0.03"),
+        "drawn": lambda: f.seeds(f"{HIDDEN_TARGET}/bits_1_memory"),
+        "drawn_without": lambda: f.seeds(f"{HIDDEN_TARGET}/bits_1"),
         "gated_bits": _bits(HIDDEN_TARGET, "gate_0.03"),
         "bits_needed": _needed("gate_0.03", "bits_1", "bits_2"),
         "one": _score(HIDDEN_TARGET, "bits_1"),
