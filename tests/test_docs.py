@@ -170,7 +170,7 @@ def test_entries_of_a_docstring_keep_their_continuation_lines():
 
 
 def test_every_logged_metric_of_the_committed_runs_is_explained():
-    common = text_of("training.md")
+    common, games = text_of("training.md"), text_of("self_play.md")
     for path in sorted((ROOT / "results").rglob("seed_*/progress.csv")):
         run = re.search(r"^ *run: (\w+)", (path.parent / "config.yaml").read_text(), re.MULTILINE)
         assert run is not None
@@ -183,6 +183,8 @@ def test_every_logged_metric_of_the_committed_runs_is_explained():
                 assert f"`{rest.partition('/')[2]}`" in own, f"{path}: {column}"
             elif first == "replay":
                 assert f"`{column}`" in own, f"{path}: {column}"
+            elif first == "self_play":
+                assert f"`{column}`" in games, f"{path}: {column}"
             elif first not in ("env_runners", "evaluation"):
                 assert f"`{column}`" in common, f"{path}: {column}"
 
