@@ -318,3 +318,10 @@ def test_qmix_finds_the_optimum_of_the_two_step_game_and_vdn_does_not(algorithm,
     built.stop()
     wanted = [-1.5, 2.5, 2.5, 6.5] if algorithm is VDNConfig else [0.0, 1.0, 1.0, 8.0]
     np.testing.assert_allclose(team.numpy(), wanted, atol=0.35 if algorithm is VDNConfig else 0.5)
+
+
+def test_a_grid_over_settings_of_the_mixer_waits_until_it_is_resolved():
+    grid = {"layer_norm": {"grid_search": [True, False]}}
+    first = QMIXConfig().environment("forest_uav_v0").training(mixer=grid)
+    last = QMIXConfig().training(mixer=grid).environment("forest_uav_v0")
+    assert first.mixer == last.mixer == grid
