@@ -144,6 +144,10 @@ def main() -> None:
         parser.error(str(error))
     references = references_of(env)
     write(out / "summary.csv", rows)
+    write(
+        out / "scripted.csv",
+        [{"policy": name, "team_return": round(value, 4)} for name, value in references.items()],
+    )
     draw(out, rows, task, references)
     print(f"\n{'':<18}{'bits':>10}{'allowed':>9}  team return")
     for row in rows:
